@@ -1,0 +1,58 @@
+# Commands of the project. Each sets up what it needs; nothing but Python 3.11+, pip and make is required.
+# PYTHON=python3.12 make setup     another interpreter
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# By name: the package's __all__ hides its subpackages from pdoc.
+DOCUMENTED := redistrib $(addprefix redistrib.,types synth checker backends interop report)
+READY := $(VENV)/.ready
+READY_DOCS := $(VENV)/.ready-docs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test exhaustive prove mutants bench bench-quick lint docs
+
+help:
+	@echo "make setup        create $(VENV): the project (editable), every extra the tests need, an MPI"
+	@echo "make demo         plan, run and verify real workloads on every backend"
+	@echo "make test         the test suite"
+	@echo "make exhaustive   the exhaustive and million-example checks"
+	@echo "make prove        the proofs"
+	@echo "make mutants      the seeded-bug table"
+	@echo "make bench        the benchmarks; make bench-quick: a short form"
+	@echo "make lint         formatter, linter, type checker"
+	@echo "make docs         API reference in build/docs"
+
+setup: $(READY)
+
+# The stamp is written last, so an interrupted set-up is done again. pip of the outer interpreter installs
+# into the environment: the ensurepip module, which some systems leave out of Python, is not needed.
+$(READY): setup.cfg pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("redistrib needs Python 3.11 or later, got " + sys.version.split()[0])'
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[test,lint]'
+	touch $@
+
+$(READY_DOCS): $(READY)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[docs]'
+	touch $@
+
+demo: setup
+	$(BIN)/redistrib demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+exhaustive: setup
+	$(BIN)/python -m tests.exhaustive
+
+prove mutants bench bench-quick:
+	@echo "make $@: not built yet" >&2; exit 2
+
+lint: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+docs: $(READY_DOCS)
+	$(BIN)/python -m pdoc --output-directory build/docs $(DOCUMENTED)

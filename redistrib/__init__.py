@@ -1,0 +1,38 @@
+"""Exact redistribution of sharded arrays: layouts as types, plans of collectives, backends."""
+
+from redistrib.checker import check
+from redistrib.errors import (
+    BackendError,
+    CheckError,
+    InfeasibleError,
+    LayoutError,
+    RedistribError,
+    TypeSyntaxError,
+)
+from redistrib.synth.plan import Plan
+from redistrib.synth.planner import Cost, Explanation, cost, cost_matrix, explain, plan
+from redistrib.synth.cost import Link, Profile
+from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
+
+__version__ = "0.1.0"
+__all__ = [
+    "ArrayType",
+    "BackendError",
+    "CheckError",
+    "Cost",
+    "Explanation",
+    "InfeasibleError",
+    "LayoutError",
+    "Link",
+    "Mesh",
+    "Plan",
+    "Profile",
+    "RedistribError",
+    "TypeSyntaxError",
+    "check",
+    "cost",
+    "cost_matrix",
+    "explain",
+    "plan",
+]

@@ -1,0 +1,1 @@
+"""What executes plans: the numpy simulator, mpi, jax."""

@@ -1,0 +1,248 @@
+"""Plans as one jitted jax program: one shard_map, with the collectives of jax.lax.
+
+`tile_program` is the core: from a device's tile of the source to its tile of the target, for use
+inside shard_map. `compile` runs it on global arrays between NamedShardings; `run` on a list of
+tiles, for every type, those included that no PartitionSpec can express.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.backends import simulator
+from redistrib.backends.local import same_bits, tile_of
+from redistrib.errors import BackendError, LayoutError
+from redistrib.synth.plan import Plan
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit
+
+try:
+    import jax
+    from jax.sharding import NamedSharding
+except ImportError as missing:
+    raise BackendError(
+        f"the jax backend needs jax: pip install 'redistrib[jax]' ({missing})", backend="jax"
+    ) from missing
+
+from redistrib.backends import jax_shardings as shardings
+from redistrib.backends.jax_program import tile_program
+
+__all__ = [
+    "cache_info",
+    "compile",
+    "compile_stacked",
+    "reshard",
+    "run",
+    "run_array",
+    "tile_program",
+    "virtual_devices",
+]
+
+# jax.sharding and jax.config are typed in parts only.
+PartitionSpec: Any = jax.sharding.PartitionSpec
+config: Any = jax.config
+
+
+def compile(plan: Plan, jax_mesh: jax.sharding.Mesh) -> Any:  # noqa: A001 - the public name
+    """A jax.jit function from a global array of the plan's source to one of its target.
+
+    `jax_mesh` has the axes of the plan's mesh. The arrays have NamedShardings on it, or, for types
+    with sub-axes, on its refinement. Raises LayoutError where the axes differ or a type has no
+    PartitionSpec; such types run by `run` and `compile_stacked`.
+    """
+    shardings.check_mesh(plan.src.mesh, jax_mesh)
+    axes = shardings.common_axes(plan)
+    mesh = shardings.refined_mesh(plan.src.mesh, jax_mesh, axes)
+    specs = [shardings.partition_spec(t, axes) for t in (plan.src, plan.dst)]
+    mapped = jax.shard_map(
+        tile_program(plan, axes), mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False
+    )
+
+    def redistribute(x: jax.Array) -> jax.Array:
+        if x.shape != plan.src.shape or x.dtype != plan.src.numpy_dtype:
+            raise BackendError(
+                f"the plan redistributes {plan.src}; got shape {list(x.shape)}, dtype {x.dtype}",
+                shape=x.shape,
+                dtype=x.dtype,
+            )
+        moved: jax.Array = mapped(x)
+        return moved
+
+    return jax.jit(
+        redistribute,
+        in_shardings=named_sharding(plan.src, jax_mesh, mesh, axes),
+        out_shardings=named_sharding(plan.dst, jax_mesh, mesh, axes),
+    )
+
+
+def named_sharding(
+    t: ArrayType,
+    jax_mesh: jax.sharding.Mesh,
+    refinement: jax.sharding.Mesh,
+    axes: Sequence[DeviceDigit],
+) -> NamedSharding:
+    """The sharding of a type on the user's mesh, or on the refined one if it has sub-axes."""
+    try:
+        return NamedSharding(jax_mesh, shardings.partition_spec(t))
+    except LayoutError:
+        return NamedSharding(refinement, shardings.partition_spec(t, axes))
+
+
+def compile_stacked(plan: Plan, devices: Sequence[Any] | None = None) -> Any:
+    """A jax.jit function between stacked tiles, `[device, *tile]` over all devices.
+
+    Every type runs. Devices are taken in mesh position order, by default as `virtual_devices`
+    finds them.
+    """
+    count = plan.src.mesh.num_devices
+    found = virtual_devices(count) if devices is None else list(devices)
+    names = [name for name, _ in plan.src.mesh.axes]
+    sizes = [size for _, size in plan.src.mesh.axes]
+    mesh = jax.sharding.Mesh(np.array(found).reshape(sizes), names)
+    spec = PartitionSpec(tuple(names))
+    program = tile_program(plan)
+    mapped = jax.shard_map(
+        lambda stacked: program(stacked[0])[None],
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=spec,
+        check_vma=False,
+    )
+    sharding = NamedSharding(mesh, spec)
+    return jax.jit(mapped, in_shardings=sharding, out_shardings=sharding)
+
+
+def virtual_devices(count: int) -> list[Any]:
+    """The first `count` devices of the default platform, or else of the CPU.
+
+    If jax has not started yet, the CPU is given that many. Raises BackendError if there are fewer.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            if config.jax_num_cpu_devices < count:
+                config.update("jax_num_cpu_devices", count)
+        except RuntimeError:
+            pass  # jax has started; what there is must do
+    for devices in (jax.devices(), jax.devices("cpu")):
+        if len(devices) >= count:
+            return list(devices[:count])
+    raise BackendError(
+        f"the plan needs {count} devices; jax has {len(devices)}; before jax starts, set "
+        f"XLA_FLAGS=--xla_force_host_platform_device_count={count} for virtual CPU devices",
+        needed=count,
+        found=len(devices),
+    )
+
+
+def dtypes_of(t: ArrayType) -> AbstractContextManager[Any]:
+    """A context with 64-bit dtypes where the array has one, whatever the process is set to."""
+    wide = t.dtype in {"i64", "u64", "f64", "c128"} or config.jax_enable_x64
+    context: AbstractContextManager[Any] = jax.enable_x64(wide)
+    return context
+
+
+def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """The tiles of the plan's target from those of its source, by mesh position, in one program.
+
+    Raises BackendError unless there is one tile of the right shape and dtype per device.
+    """
+    count, t = plan.src.mesh.num_devices, plan.src
+    if len(tiles) != count or any(
+        tile.shape != t.tile_shape or tile.dtype != t.numpy_dtype for tile in tiles
+    ):
+        given = sorted({f"{list(tile.shape)} {tile.dtype}" for tile in tiles})
+        raise BackendError(
+            f"{t} has {count} tiles of shape {list(t.tile_shape)} and dtype {t.numpy_dtype}; "
+            f"got {len(tiles)} of {', '.join(given)}"
+        )
+    devices = virtual_devices(count)
+    with dtypes_of(t):
+        program = compile_stacked(plan, devices)
+        mesh = jax.sharding.Mesh(np.array(devices), "position")
+        stacked = jax.make_array_from_single_device_arrays(
+            (count, *t.tile_shape),
+            NamedSharding(mesh, PartitionSpec("position")),
+            [
+                jax.device_put(tile[None], device)
+                for tile, device in zip(tiles, devices, strict=True)
+            ],
+        )
+        moved = program(stacked)
+        place = {device: position for position, device in enumerate(devices)}
+        shards = sorted(moved.addressable_shards, key=lambda shard: place[shard.device])
+        return [np.asarray(shard.data)[0] for shard in shards]
+
+
+def run_array(plan: Plan, array: NDArray[Any]) -> NDArray[Any]:
+    """The array after the plan: scattered, redistributed, every tile verified, gathered.
+
+    Raises BackendError if a tile is not bit for bit what the target type says.
+    """
+    count = plan.src.mesh.num_devices
+    tiles = run(plan, [tile_of(array, plan.src, position) for position in range(count)])
+    if not plan.dst.partial:
+        for position, tile in enumerate(tiles):
+            if not same_bits(tile, tile_of(array, plan.dst, position)):
+                raise BackendError(
+                    f"device {position} holds other data than its tile of {plan.dst}",
+                    position=position,
+                )
+    return simulator.gather(tiles, plan.dst)
+
+
+def reshard(
+    x: Any, sharding: Any, *, strategy: str = "auto", memory_limit: int | None = None
+) -> Any:
+    """The array, or tree of arrays, with other NamedShardings on the same mesh; planned and cached.
+
+    `sharding` is one for all or a tree of them. Raises LayoutError for shardings on other meshes,
+    BackendError inside jit, where `compile` serves.
+    """
+    if isinstance(sharding, NamedSharding):
+        return jax.tree.map(lambda leaf: _reshard_one(leaf, sharding, strategy, memory_limit), x)
+    return jax.tree.map(
+        lambda leaf, target: _reshard_one(leaf, target, strategy, memory_limit), x, sharding
+    )
+
+
+def _reshard_one(x: Any, target: Any, strategy: str, memory_limit: int | None) -> jax.Array:
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        raise BackendError(
+            f"reshard takes concrete jax arrays; got {type(x).__name__}; inside jit, use compile"
+        )
+    source: Any = x.sharding
+    src, dst = (shardings.type_of(x.shape, x.dtype, s) for s in (source, target))
+    if src.mesh != dst.mesh or not np.array_equal(source.mesh.devices, target.mesh.devices):
+        raise LayoutError(
+            f"source and target have one mesh; got {source.mesh} and {target.mesh}",
+            src=source,
+            dst=target,
+        )
+    program = _cached_program(src, dst, target.mesh, strategy, memory_limit)
+    moved: jax.Array = program(x)
+    return moved
+
+
+@lru_cache(maxsize=1024)
+def _cached_program(
+    src: ArrayType,
+    dst: ArrayType,
+    jax_mesh: jax.sharding.Mesh,
+    strategy: str,
+    memory_limit: int | None,
+) -> Any:
+    from redistrib.synth.planner import plan
+
+    return compile(plan(src, dst, strategy=strategy, memory_limit=memory_limit), jax_mesh)
+
+
+def cache_info() -> Any:
+    """How often `reshard` found its program, and how many it has compiled: hits, misses, size."""
+    return _cached_program.cache_info()

@@ -1,0 +1,160 @@
+"""Types as jax shardings and back, on a mesh that is cut into digits where types need it.
+
+A sub-axis is no axis of a jax mesh, so where the types of the two ends have sub-axes, the mesh is
+refined: the same devices in the same order, with an axis per digit. A NamedSharding on the refined
+mesh is equivalent to one on the mesh itself. Without sub-axes the user's own mesh serves, which is
+what explicit sharding and `jax.set_mesh` demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from redistrib.errors import LayoutError
+from redistrib.synth.plan import Plan
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, Local, is_chain
+from redistrib.types.mesh import Mesh
+from redistrib.types.syntax import format_factor
+
+PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
+
+
+def common_axes(plan: Plan) -> tuple[DeviceDigit, ...]:
+    """The axes of the plan's mesh, cut wherever the types of its two ends cut them.
+
+    Of cuts that do not nest (x=6 by 2 and by 3) those of the source are kept.
+    """
+    used = [device for t in (plan.src, plan.dst) for device, _ in t.placements]
+    return refined(plan.src.mesh, used)
+
+
+def whole_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:
+    """The axes of a mesh as digits."""
+    return tuple(DeviceDigit(name, 1, size) for name, size in mesh.axes)
+
+
+def refined(mesh: Mesh, digits: Iterable[DeviceDigit]) -> tuple[DeviceDigit, ...]:
+    """The axes of a mesh cut at these digits, as far as the cuts nest."""
+    cuts = {name: [1, size] if size > 1 else [1] for name, size in mesh.axes}
+    for digit in digits:
+        for cut in (digit.pre, digit.end):
+            longer = sorted({*cuts[digit.axis], cut})
+            if is_chain(longer):
+                cuts[digit.axis] = longer
+    result = []
+    for name, size in mesh.axes:
+        found = cuts[name]
+        result += [DeviceDigit(name, a, b // a) for a, b in pairwise(found)] or [
+            DeviceDigit(name, 1, size)
+        ]
+    return tuple(result)
+
+
+def axis_names(mesh: Mesh, axes: Iterable[DeviceDigit]) -> tuple[str, ...]:
+    """The names of digits as axes of a jax mesh: `x` for a whole axis, `x:(1)2` for a part."""
+    return tuple(format_factor(axis, mesh) for axis in axes)
+
+
+def covering(digit: DeviceDigit, axes: Sequence[DeviceDigit]) -> tuple[DeviceDigit, ...] | None:
+    """The refined axes that make up a digit, major first; None if they do not."""
+    inside = [a for a in axes if a.axis == digit.axis and digit.pre <= a.pre and a.end <= digit.end]
+    bounds = [digit.pre, *(axis.end for axis in inside)]
+    starts = [axis.pre for axis in inside]
+    return tuple(inside) if bounds == [*starts, digit.end] else None
+
+
+def refined_mesh(
+    mesh: Mesh, jax_mesh: jax.sharding.Mesh, axes: Sequence[DeviceDigit]
+) -> jax.sharding.Mesh:
+    """The devices of a jax mesh in the same order, with an axis per digit of our mesh."""
+    if len(axes) == len(mesh.axes):
+        return jax_mesh
+    devices = np.asarray(jax_mesh.devices).reshape([axis.size for axis in axes])
+    return jax.sharding.Mesh(devices, axis_names(mesh, axes))
+
+
+def partition_spec(t: ArrayType, axes: Sequence[DeviceDigit] | None = None) -> Any:
+    """The PartitionSpec of a type over refined axes; over the whole axes of its mesh without them.
+
+    Raises LayoutError for what a PartitionSpec cannot say: a local factor before an axis, partial
+    axes, or a sub-axis that is no axis there.
+    """
+    if t.partial:
+        raise LayoutError(f"a PartitionSpec has no partial axes here; got {t}", type=t)
+    axes = axes or whole_axes(t.mesh)
+    entries: list[tuple[str, ...]] = []
+    for factors in t.dims:
+        names: list[str] = []
+        for factor in factors:
+            if isinstance(factor, Local):
+                raise LayoutError(
+                    f"a PartitionSpec has no local factor before an axis; got {t}", type=t
+                )
+            parts = covering(factor, axes)
+            if parts is None:
+                raise LayoutError(
+                    f"{factor} of {t} is not made of the axes {', '.join(map(str, axes))}", type=t
+                )
+            names += axis_names(t.mesh, parts)
+        entries.append(tuple(names))
+    return PartitionSpec(*entries)
+
+
+def check_mesh(mesh: Mesh, jax_mesh: Any) -> None:
+    """Raise LayoutError unless a jax mesh has the axes, in order, and the devices of ours."""
+    shape = tuple((str(name), int(size)) for name, size in jax_mesh.shape.items())
+    if shape != mesh.axes:
+        raise LayoutError(
+            f"the jax mesh has the axes of the plan, {mesh}; got "
+            f"{','.join(f'{name}={size}' for name, size in shape)}",
+            mesh=mesh,
+        )
+    if mesh.devices is not None:
+        ids = tuple(device.id for device in np.asarray(jax_mesh.devices).flat)
+        if ids != mesh.devices:
+            raise LayoutError(
+                f"the jax mesh has the devices of the plan, {list(mesh.devices)}; got {list(ids)}",
+                mesh=mesh,
+            )
+
+
+def mesh_of(jax_mesh: Any) -> Mesh:
+    """Our mesh of a jax mesh: the same axes; positions stand for its devices in row-major order."""
+    return Mesh([(str(name), int(size)) for name, size in jax_mesh.shape.items()])
+
+
+def type_of(shape: Sequence[int], dtype: Any, sharding: Any) -> ArrayType:
+    """The type of an array with a NamedSharding.
+
+    Raises LayoutError for other shardings and for specs with unreduced or unconstrained parts.
+    """
+    if not isinstance(sharding, NamedSharding):
+        raise LayoutError(
+            f"a sharding is a NamedSharding; got {type(sharding).__name__}", sharding=sharding
+        )
+    spec = sharding.spec
+    if getattr(spec, "unreduced", None) or getattr(spec, "reduced", None):
+        raise LayoutError(f"unreduced axes are not supported yet; got {spec}", sharding=sharding)
+    dims: list[tuple[str, ...]] = []
+    for entry in spec:
+        match entry:
+            case None:
+                dims.append(())
+            case str():
+                dims.append((entry,))
+            case tuple():
+                dims.append(tuple(str(name) for name in entry))
+            case _:
+                raise LayoutError(
+                    f"an entry of a spec is an axis, axes or None; got {entry!r} in {spec}",
+                    sharding=sharding,
+                )
+    dims += [()] * (len(shape) - len(dims))
+    return ArrayType(mesh_of(sharding.mesh), np.dtype(dtype), shape, dims)

@@ -1,0 +1,178 @@
+"""What one device does for a step, and who its peers are, in terms of digits.
+
+A tile is a mixed-radix number per dimension: its local index digits, major to minor. Bringing some
+of them to the front turns the tile into pieces, one per value of these digits; a collective moves
+pieces between the devices of a group, and the pieces that arrive are put back at the digits that
+they stand for. Only `reshape` and `transpose` are used, so numpy and jax arrays serve alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.backends.simulator import identity
+from redistrib.errors import BackendError
+from redistrib.synth.collectives import CollectivePermute
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, is_chain
+from redistrib.types.mesh import Mesh
+
+Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a tile falls into pieces: `[*tile] <-> [piece, *piece_shape]`.
+
+    `digits` are the sizes of the tile's local digits, `order` brings those of the pieces to the
+    front.
+    """
+
+    tile_shape: tuple[int, ...]
+    digits: tuple[int, ...]
+    order: tuple[int, ...]
+    count: int
+    piece_shape: tuple[int, ...]
+
+    def pieces(self, tile: Any) -> Any:
+        """The pieces of a tile, `[count, *piece_shape]`."""
+        moved = tile.reshape(self.digits).transpose(self.order)
+        return moved.reshape(self.count, *self.piece_shape)
+
+    def tile(self, pieces: Any) -> Any:
+        """The tile of these pieces; the inverse of `pieces`."""
+        moved = pieces.reshape([self.digits[axis] for axis in self.order])
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return moved.transpose(inverse).reshape(self.tile_shape)
+
+
+def split(t: ArrayType, digits: Sequence[IndexDigit]) -> Split:
+    """The split of a tile of `t` at local index digits: piece number = their row-major value.
+
+    Raises BackendError if a digit is not local in `t` or not nested with what is owned.
+
+    >>> t = ArrayType.parse("f32[12{x}]", Mesh(x=2))
+    >>> split(t, [IndexDigit(0, 2, 3)]).pieces(np.arange(6)).tolist()
+    [[0, 1], [2, 3], [4, 5]]
+    """
+    sizes: list[int] = []
+    axis_of: dict[IndexDigit, int] = {}
+    piece_shape = []
+    rest: list[int] = []
+    for dim, n in enumerate(t.shape):
+        owned = [index for _, index in t.placements if index.dim == dim]
+        wanted = [index for index in digits if index.dim == dim]
+        cuts = sorted({1, n, *(c for i in (*owned, *wanted) for c in (i.pre, i.end))} - {0})
+        kept = 1 if n else 0
+        if n and not is_chain(cuts):
+            raise BackendError(f"digits {[str(d) for d in wanted]} do not split a tile of {t}")
+        for low, high in pairwise(cuts):
+            digit = IndexDigit(dim, low, high // low)
+            if any(i.pre <= low and high <= i.end for i in owned):
+                continue
+            if digit in wanted:
+                axis_of[digit] = len(sizes)
+            else:
+                rest.append(len(sizes))
+                kept *= digit.size
+            sizes.append(digit.size)
+        if not n:
+            rest.append(len(sizes))
+            sizes.append(0)
+        piece_shape.append(kept)
+    if missing := [str(d) for d in digits if d.size > 1 and d not in axis_of]:
+        raise BackendError(f"digits {missing} are not local in {t}")
+    front = [axis_of[d] for d in digits if d.size > 1]
+    count = prod(d.size for d in digits)
+    return Split(t.tile_shape, tuple(sizes), (*front, *rest), count, tuple(piece_shape))
+
+
+def digit_stride(mesh: Mesh, digit: DeviceDigit) -> int:
+    """Positions from one value of a device digit to the next."""
+    stride = 1
+    for name, size in reversed(mesh.axes):
+        if name == digit.axis:
+            return stride * (size // digit.end)
+        stride *= size
+    raise AssertionError("a typed step names axes of its mesh")
+
+
+def digit_values(mesh: Mesh, digit: DeviceDigit) -> Positions:
+    """The value of a device digit at every position."""
+    return np.arange(mesh.num_devices) // digit_stride(mesh, digit) % digit.size
+
+
+def numbers(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
+    """The row-major value of several device digits at every position: the place in its group.
+
+    >>> numbers(Mesh(x=2, y=2), [DeviceDigit("y", 1, 2), DeviceDigit("x", 1, 2)]).tolist()
+    [0, 2, 1, 3]
+    """
+    result = np.zeros(mesh.num_devices, np.intp)
+    for digit in digits:
+        result = result * digit.size + digit_values(mesh, digit)
+    return result
+
+
+def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
+    """The groups of devices that differ in these digits only, `[group, place]`.
+
+    >>> groups(Mesh(x=2, y=2), [DeviceDigit("x", 1, 2)]).tolist()
+    [[0, 2], [1, 3]]
+    """
+    first = np.arange(mesh.num_devices)
+    for digit in digits:
+        first -= digit_values(mesh, digit) * digit_stride(mesh, digit)
+    size = prod(digit.size for digit in digits)
+    order = np.lexsort((numbers(mesh, digits), first))
+    return order.reshape(-1, size)
+
+
+def permute_sources(mesh: Mesh, step: CollectivePermute) -> Positions:
+    """For every position, the position that it receives its tile from."""
+    sources = np.arange(mesh.num_devices)
+    if step.table is not None:
+        axes = step.table.axes
+        coordinates = np.array(step.table.sources)[numbers(mesh, axes)]
+        for axis in reversed(axes):
+            coordinates, value = np.divmod(coordinates, axis.size)
+            sources += (value - digit_values(mesh, axis)) * digit_stride(mesh, axis)
+        return sources
+    for old, new in step.routes:
+        # Where `new` has a value now, `old` had it before.
+        change = digit_values(mesh, new) - digit_values(mesh, old)
+        sources += change * digit_stride(mesh, old)
+    return sources
+
+
+def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:
+    """What the device at a position holds of an array, a new contiguous array.
+
+    Over partial axes, coordinate 0 holds the data and the others the identity of the reduction.
+    Raises BackendError if the array is not one of type `t`.
+    """
+    if array.shape != t.shape or array.dtype != t.numpy_dtype:
+        raise BackendError(
+            f"an array of type {t} has shape {list(t.shape)} and dtype {t.numpy_dtype}; "
+            f"got shape {list(array.shape)} and dtype {array.dtype}",
+            shape=array.shape,
+            dtype=array.dtype,
+        )
+    if any(t.digit_coordinate(digit, position) for digit in t.partial):
+        return np.full(t.tile_shape, identity(array.dtype, t.reduction), array.dtype)
+    return np.ascontiguousarray(array[np.ix_(*t.tile(position))]).reshape(t.tile_shape)
+
+
+def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays agree in shape, dtype and every bit, so that a NaN equals itself."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    one, other = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+    return bool(np.array_equal(one, other))

@@ -1,0 +1,402 @@
+"""The commands. Results go to stdout, everything else to stderr.
+
+A command returns its exit status: 0 done, 1 the answer is no. Bad usage or input is an exception,
+which `Program` turns into one line on stderr and status 2.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+import numpy as np
+
+import redistrib as rd
+from redistrib import report
+from redistrib.cli import values
+from redistrib.synth.cost import find_profile
+from redistrib.synth.planner import STRATEGIES
+
+Command = TypeVar("Command", bound=Callable[..., int])
+
+BACKENDS = ("simulator", "jax", "mpi")
+OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
+QUESTION = ("id", "mesh", "src", "dst", "strategy", "memory_limit", "profile")
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Program(click.Group):
+    """The group of commands: exit codes and one-line errors as the interface promises."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run and exit. Raises SystemExit."""
+        kwargs["standalone_mode"] = False
+        name = kwargs.get("prog_name") or self.name
+        try:
+            sys.exit(super().main(*args, **kwargs) or 0)
+        except (rd.InfeasibleError, rd.CheckError) as error:
+            _fail(name, _one_line(error), 1)
+        except click.Abort:
+            _fail(name, "interrupted", 130)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else name
+            _fail(path, error.format_message(), 2)
+        except click.ClickException as error:
+            _fail(name, error.format_message(), 2)
+        except (rd.RedistribError, OSError, MemoryError) as error:
+            _fail(name, _one_line(error), 2)
+
+
+def _fail(name: str | None, message: str, status: int) -> None:
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def _one_line(error: Exception) -> str:
+    match error:
+        case rd.TypeSyntaxError(text=text):
+            # The lines after the first point at the column with a caret.
+            first = str(error).split("\n", maxsplit=1)[0]
+            return first if repr(text) in first else f"{first} in {text!r}"
+        case OSError(strerror=str(reason), filename=name) if name is not None:
+            return f"{name}: {reason}"
+        case MemoryError():
+            return f"not enough memory: {error}"
+        case _:
+            return str(error)
+
+
+@click.group(
+    cls=Program,
+    name="redistrib",
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(rd.__version__, prog_name="redistrib", message="%(prog)s %(version)s")
+def program() -> None:
+    """Plan, check and run redistributions of sharded arrays.
+
+    A type is written DTYPE[SIZE{FACTORS}, ...], for example 'f32[4096{x}, 1024{y}]': dimension 0
+    over the mesh axis x, dimension 1 over y. Exit status: 0 done, 1 the answer is no, 2 bad input.
+    """
+
+
+def problem(command: Command) -> Command:
+    """The arguments and options that state a problem; they arrive as the keywords of `_plan`."""
+    for decorate in (
+        click.option("--profile", help="Hardware profile: a name, or a TOML file."),
+        click.option("--memory-limit", metavar="SIZE", help="No tile above this, e.g. 1GiB."),
+        click.option("--strategy", help=f"{', '.join(STRATEGIES)}; default: auto."),
+        click.option("--dst-mesh", metavar="MESH", help="Mesh of the target, if another."),
+        click.option("--mesh", required=True, metavar="MESH", help="Axes and sizes, e.g. x=2,y=4."),
+        click.argument("dst"),
+        click.argument("src"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _problem(
+    src: str,
+    dst: str,
+    mesh: Any,
+    dst_mesh: str | None = None,
+    strategy: str | None = None,
+    memory_limit: str | int | None = None,
+    profile: str | None = None,
+) -> tuple[tuple[rd.ArrayType, rd.ArrayType], dict[str, Any]]:
+    """The arguments of rd.plan and rd.cost, by position and by name."""
+    limit = None if memory_limit is None else values.parse_bytes(memory_limit)
+    options = {"strategy": strategy or "auto", "memory_limit": limit, "profile": profile}
+    return values.problem_types(mesh, src, dst, dst_mesh), options
+
+
+def _plan(**stated: Any) -> rd.Plan:
+    ends, options = _problem(**stated)
+    return rd.plan(*ends, **options)
+
+
+@program.command()
+@problem
+@click.option("--format", "form", type=click.Choice(["text", "json", "html"]), default="text")
+@click.option("--detail", type=click.Choice(get_args(report.Detail)), default="normal")
+@click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
+def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -> int:
+    """Plan the redistribution from type SRC to type DST."""
+    found = _plan(**stated)
+    profile = find_profile(stated["profile"])
+    if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
+        report.print_rich(found, profile)
+        return 0
+    match form:
+        case "json":
+            text = found.to_json()
+        case "html":
+            text = report.to_page(found, profile)
+        case _:
+            text = report.to_text(found, detail, profile)
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(f"{text}\n", encoding="utf-8")
+    return 0
+
+
+@program.command()
+@problem
+@click.option("--backend", type=click.Choice(BACKENDS), default="simulator", show_default=True)
+@click.option("--input", "source", type=FILE, help="The array, .npy; without it, seeded integers.")
+@click.option("--output", type=FILE, help="Write the redistributed array here, .npy.")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run so many times.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def run(
+    backend: str, source: Path | None, output: Path | None, repeat: int, form: str, **stated: Any
+) -> int:
+    """Plan, run and verify the redistribution from type SRC to type DST.
+
+    The array is split as SRC, redistributed, put together from DST and compared with the array.
+    With --backend mpi, start one process per device: mpiexec -n 8 redistrib run ...
+    """
+    found = _plan(**stated)
+    summed = bool(found.src.partial or found.dst.partial)
+    if source is None:
+        array = values.example_array(found.src, summed=summed)
+    else:
+        array = values.load_array(source, found.src)
+    execute = _executor(backend, found)
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        result = execute(array)
+        seconds.append(time.perf_counter() - start)
+    if result is None:  # a rank other than 0
+        return 0
+    verified = values.equal(result, array, summed=summed)
+    if output is not None:
+        with output.open("wb") as file:  # np.save would append .npy to a bare name
+            np.save(file, result)
+    if form == "json":
+        answer = {
+            "src": str(found.src),
+            "dst": str(found.dst),
+            "backend": backend,
+            "verified": verified,
+            "received_bytes": found.received_bytes,
+            "peak_tile_bytes": found.peak_tile_bytes,
+            "num_collectives": found.num_collectives,
+            "seconds": seconds,
+        }
+        click.echo(json.dumps(answer))
+    else:
+        click.echo(report.to_text(found, "concise"))
+        times = ", ".join(report.format_seconds(s) for s in seconds)
+        outcome = "every element is right" if verified else "WRONG: the result differs"
+        click.echo(f"{backend}: {outcome}; {times} with splitting and putting together")
+    return 0 if verified else 1
+
+
+def _executor(backend: str, found: rd.Plan) -> Callable[[values.Array], values.Array | None]:
+    """What runs the plan on a whole array; under mpi the ranks other than 0 get None."""
+    try:
+        if backend == "simulator":
+            from redistrib.backends import simulator
+
+            def simulate(array: values.Array) -> values.Array:
+                tiles = simulator.run(found, simulator.scatter(array, found.src))
+                return simulator.gather(tiles, found.dst)
+
+            return simulate
+        module = importlib.import_module(f"redistrib.backends.{backend}")
+    except ImportError as error:
+        raise rd.BackendError(
+            f"the backend {backend} needs the extra {backend}: pip install 'redistrib[{backend}]' "
+            f"({error})",
+            backend=backend,
+        ) from error
+    return lambda array: module.run_array(found, array)
+
+
+@program.command()
+@click.argument("path", type=FILE, metavar="PLAN.json")
+def check(path: Path) -> int:
+    """Check a plan with the independent checker: exit 0 and a summary, or 1 and the reason."""
+    found = rd.check(values.load_plan(path))
+    click.echo(f"{found.src} -> {found.dst}: correct")
+    figures = {"steps": found.steps, "strategy": found.strategy, **found.figures}
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        click.echo(f"  {name:{width}}  {value}")
+    return 0
+
+
+@program.command()
+def cost() -> int:
+    """Answer questions from stdin, one JSON object per line, with one line each on stdout.
+
+    A question is {"mesh": {"x": 2}, "src": ..., "dst": ..., optional strategy, memory_limit,
+    profile, id}. Answers come in order: {"id", "seconds", "received_bytes", "peak_tile_bytes",
+    "num_collectives"}, or {"id", "error"}.
+    """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil their line only
+    for line in sys.stdin:
+        if line.strip():
+            # Flushed line by line, so that a program can ask, read and ask again.
+            click.echo(json.dumps(_answer(line)))
+    return 0
+
+
+def _answer(line: str) -> dict[str, Any]:
+    identity = None
+    try:
+        question = json.loads(line)
+        if not isinstance(question, dict):
+            raise rd.RedistribError(f"a question is a JSON object; got {line.strip()[:80]!r}")
+        identity = question.get("id")
+        missing = [name for name in ("mesh", "src", "dst") if name not in question]
+        unknown = [name for name in question if name not in QUESTION]
+        if missing or unknown:
+            raise rd.RedistribError(
+                "a question has mesh, src, dst and optionally strategy, memory_limit, profile, "
+                f"id; missing: {missing}, unknown: {unknown}"
+            )
+        if not isinstance(question["mesh"], dict | str):
+            raise rd.RedistribError(f"mesh is {{AXIS: SIZE, ...}}; got {question['mesh']!r}")
+        for name in ("src", "dst", "strategy", "profile"):
+            if not isinstance(question.get(name, ""), str):
+                raise rd.RedistribError(f"{name} is a text; got {question[name]!r}")
+        ends, options = _problem(**{name: question[name] for name in question if name != "id"})
+        return {"id": identity, **asdict(rd.cost(*ends, **options))}
+    except json.JSONDecodeError as error:
+        return {
+            "id": None,
+            "error": f"a question is one line of JSON; column {error.colno}: {error.msg}",
+        }
+    except (rd.RedistribError, RecursionError) as error:
+        return {"id": identity, "error": " ".join(_one_line(error).split())}
+
+
+@program.command()
+@click.option(
+    "--backend",
+    "backends",
+    type=click.Choice(BACKENDS),
+    multiple=True,
+    help="Only this one; may be given more than once. Default: every one that is installed.",
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def demo(backends: tuple[str, ...], form: str) -> int:
+    """Plan, run and verify real workloads on every backend, beside XLA's own resharding."""
+    from redistrib.demo import run_demo
+
+    return run_demo(list(backends) or None, form)
+
+
+@program.command()
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def info(form: str) -> int:
+    """Show versions, installed backends and devices."""
+    facts = dict(_facts())
+    if form == "json":
+        click.echo(json.dumps(facts))
+        return 0
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else value or "not installed"
+        click.echo(f"{name:{width}}  {shown}")
+    return 0
+
+
+def _facts() -> Iterator[tuple[str, Any]]:
+    yield "redistrib", rd.__version__
+    yield "python", platform.python_version()
+    for package in ("numpy", *OPTIONAL):
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield package, None
+    yield "mpi library", _mpi_library()
+    yield "mpiexec", shutil.which("mpiexec") or _beside_python("mpiexec")
+    installed = ["simulator"]
+    installed += [
+        name
+        for name, package in (("jax", "jax"), ("mpi", "mpi4py"))
+        if importlib.util.find_spec(package)
+    ]
+    yield "backends", installed
+    yield "jax devices", _jax_devices()
+
+
+def _beside_python(name: str) -> str | None:
+    """A program in the bin directory of this interpreter, which may not be on the PATH."""
+    path = Path(sys.executable).with_name(name)
+    return str(path) if path.exists() else None
+
+
+def _mpi_library() -> str | None:
+    # In a process of its own: loading MPI may start daemons, print, or abort on a broken set-up.
+    code = (
+        "import mpi4py; mpi4py.rc.initialize = False; "
+        "from mpi4py import MPI; print(MPI.Get_library_version().split(chr(10))[0])"
+    )
+    return _ask_python(code)
+
+
+def _jax_devices() -> list[str] | None:
+    found = _ask_python("import jax; print(*jax.devices(), sep=chr(10))")
+    return None if found is None else found.split("\n")
+
+
+def _ask_python(code: str) -> str | None:
+    command = [sys.executable, "-c", code]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return answer.stdout.strip() or None
+
+
+@program.command()
+def calibrate() -> int:
+    """Measure a hardware profile of this machine (not built yet)."""
+    raise click.UsageError("not built yet; profiles are TOML files with latency and bandwidth")
+
+
+def _from_checkout(package: str, arguments: tuple[str, ...]) -> int:
+    """Run a package that is in the source checkout and not in an installed wheel."""
+    root = Path(rd.__file__).parents[1]
+    if not (root / "setup.cfg").exists():
+        raise click.UsageError("needs a source checkout of redistrib; this is an installed package")
+    if not (root / package / "__main__.py").exists():
+        raise click.UsageError(f"not built yet: the checkout has no {package}/__main__.py")
+    command = [sys.executable, "-m", package, *arguments]
+    return subprocess.run(command, cwd=root, check=False).returncode
+
+
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@program.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def prove(arguments: tuple[str, ...]) -> int:
+    """Prove the rules of the planner. Needs a source checkout."""
+    return _from_checkout("proofs", arguments)
+
+
+@program.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> int:
+    """Run the benchmarks. Needs a source checkout."""
+    return _from_checkout("bench", arguments)

@@ -1,0 +1,129 @@
+"""The values that options name: sizes, problems, plan files, arrays.
+
+Every failure is a RedistribError or an OSError, which the program turns into one line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.errors import BackendError, RedistribError
+from redistrib.synth.plan_json import FORMAT
+from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
+
+Array = NDArray[Any]
+
+UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
+    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
+}
+
+
+def parse_bytes(size: str | int) -> int:
+    """Bytes from `123`, `1GiB` (1024^3) or `1.5 GB` (1000^3); the unit in either case.
+
+    >>> parse_bytes("1GiB"), parse_bytes("1.5 kB"), parse_bytes(7)
+    (1073741824, 1500, 7)
+
+    Raises RedistribError for anything else.
+    """
+    text = str(size)  # True is not a size, and "True" is not one either
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text, re.ASCII)
+    if match is None or match[2].lower() not in UNITS:
+        raise RedistribError(
+            "a size is a number of bytes with an optional unit "
+            f"(B, kB, MB, GB, TB, KiB, MiB, GiB, TiB); got {text!r}",
+            size=size,
+        )
+    return int(Decimal(match[1]) * UNITS[match[2].lower()])
+
+
+def problem_types(
+    mesh: str | Mapping[str, int], src: str, dst: str, dst_mesh: str | None = None
+) -> tuple[ArrayType, ArrayType]:
+    """Source and target type of a problem given as texts. Raises RedistribError."""
+    source_mesh = Mesh.parse(mesh) if isinstance(mesh, str) else Mesh(mesh)
+    target_mesh = source_mesh if dst_mesh is None else Mesh.parse(dst_mesh)
+    return ArrayType.parse(src, source_mesh), ArrayType.parse(dst, target_mesh)
+
+
+def load_plan(path: Path) -> dict[str, Any]:
+    """The data of a plan file, unchecked but for its format.
+
+    Raises OSError, or RedistribError where the file is not JSON or of another format.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RedistribError(
+            f"a plan is a JSON file; {path} is not: line {error.lineno} column {error.colno}: "
+            f"{error.msg}",
+            path=path,
+        ) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise RedistribError(f"a plan is a JSON file; {path} is not: {error}", path=path) from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        given = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise RedistribError(f"a plan has the format {FORMAT!r}; got {given!r}", format=given)
+    return data
+
+
+def load_array(path: Path, t: ArrayType) -> Array:
+    """The array of a .npy file, of the shape and dtype of `t`.
+
+    Raises OSError, or RedistribError where the file is not such an array.
+    """
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise RedistribError(
+            f"an input is a .npy file; {path} is not: {error}", path=path
+        ) from None
+    dtype = t.numpy_dtype
+    # numpy stores a dtype that is not its own (bfloat16, float8) as opaque bytes.
+    if array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize:
+        array = array.view(dtype)
+    if array.shape != t.shape or array.dtype != dtype:
+        raise BackendError(
+            f"the input has the shape and dtype of the source type, {list(t.shape)} {dtype}; "
+            f"got {list(array.shape)} {array.dtype}",
+            shape=array.shape,
+            dtype=array.dtype,
+        )
+    return array
+
+
+def example_array(t: ArrayType, *, summed: bool) -> Array:
+    """Seeded small integers of the shape and dtype of `t`, exact in it.
+
+    `summed`: small enough that a reduction over any order of addends is exact too.
+    """
+    dtype = t.numpy_dtype
+    limit = {"bool": 2, "f8e4m3fn": 16, "f8e5m2": 8, "bf16": 256, "f16": 2048}.get(t.dtype)
+    if limit is None:
+        limit = 128 if dtype.itemsize == 1 else 2**15
+    if summed:
+        limit = min(limit, 8)
+    generator = np.random.default_rng(0)
+    return generator.integers(0, limit, t.shape, dtype=np.int16).astype(dtype)
+
+
+def equal(a: Array, b: Array, *, summed: bool) -> bool:
+    """Whether two arrays are equal, bit for bit unless values were added up on the way."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if summed:
+        return np.array_equal(a, b, equal_nan=True)
+    return a.tobytes() == b.tobytes()

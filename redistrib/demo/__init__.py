@@ -1,0 +1,227 @@
+"""The main job: real workloads planned, run on every backend, verified, and shown beside XLA.
+
+The simulator runs in this process; jax, XLA's baseline and MPI in processes of their own, because
+XLA needs its number of devices before it starts and crashes on some layouts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from redistrib.backends import simulator
+from redistrib.backends.local import same_bits, tile_of
+from redistrib.demo.table import format_table
+from redistrib.demo.workloads import WORKLOADS, Workload, array_of, source_tile
+from redistrib.errors import BackendError
+from redistrib.synth.plan import Plan
+from redistrib.synth.planner import plan
+
+BACKENDS = ("simulator", "jax", "mpi")
+TIMEOUT = 180.0
+"""Seconds that a process may take before it is killed."""
+
+Figures = dict[str, Any]
+Planned = list[tuple[Workload, Plan]]
+
+
+def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
+    """Run the workloads and print a table, or a JSON list; progress goes to stderr.
+
+    `backends` are simulator, jax, mpi; None is every one that is installed. Returns the exit
+    status: 0 if every tile was right, 1 if not. A backend that is not installed is reported and is
+    no failure. Raises BackendError for unknown backends.
+    """
+    if unknown := sorted(set(backends or ()) - set(BACKENDS)):
+        raise BackendError(f"the backends are {', '.join(BACKENDS)}; got {', '.join(unknown)}")
+    wanted = [name for name in BACKENDS if backends is None or name in backends]
+    missing = {name: reason for name in wanted if (reason := _missing(name))}
+    planned = [(workload, plan(*workload.types())) for workload in WORKLOADS]
+    rows: list[Figures] = []
+    for name in wanted:
+        if name in missing:
+            _progress(f"{name}: {missing[name]}")
+            continue
+        match name:
+            case "simulator":
+                found = _run_simulator(planned)
+            case "jax":
+                found = _run_worker("jax", planned, _alone(), "jax")
+            case _:
+                found = _run_mpi(planned)
+        rows += [{"backend": name, **figures} for figures in found]
+    baseline: dict[str, Figures] = {}
+    if not _missing("jax"):
+        baseline = {row["workload"]: row for row in _run_worker("xla", planned, _alone(), "XLA")}
+    answer = [_row(planned, row, baseline) for row in rows]
+    if fmt == "json":
+        sys.stdout.write(json.dumps(answer, indent=1) + "\n")
+    else:
+        sys.stdout.write(format_table(planned, answer, baseline, missing))
+    sys.stdout.flush()
+    return 0 if all(row["verified"] for row in rows) else 1
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"demo: {text}\n")
+    sys.stderr.flush()
+
+
+def _missing(backend: str) -> str | None:
+    """Why a backend cannot run here; None if it can."""
+    match backend:
+        case "jax":
+            modules = ["jax"]
+        case "mpi":
+            modules = ["mpi4py"]
+        case _:
+            modules = ["numpy"]
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    if absent:
+        return f"not installed: pip install 'redistrib[{backend}]'"
+    if backend == "mpi" and _mpiexec() is None:
+        return "not installed: no mpiexec: pip install 'redistrib[mpich]'"
+    return None
+
+
+def _mpiexec() -> str | None:
+    """The mpiexec beside this python, or else on the path."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
+
+
+def _row(planned: Planned, row: Figures, baseline: dict[str, Figures]) -> Figures:
+    """One entry of the answer, with the plan's bound and XLA's figures beside the backend's."""
+    found = next(p for workload, p in planned if workload.name == row["workload"])
+    xla = baseline.get(row["workload"])
+    if xla is not None:
+        xla = {key: value for key, value in xla.items() if key != "workload"}
+    keys = ("received_bytes", "temp_bytes", "largest_buffer_bytes", "num_collectives")
+    return {
+        "workload": row["workload"],
+        "backend": row["backend"],
+        "verified": row["verified"],
+        **{key: row.get(key) for key in keys},
+        "lower_bound_bytes": found.lower_bound_bytes,
+        "planned_received_bytes": found.received_bytes,
+        "error": row.get("error"),
+        "xla": xla,
+    }
+
+
+def _run_simulator(planned: Planned) -> Iterator[Figures]:
+    for number, (workload, found) in enumerate(planned, 1):
+        _progress(f"simulator {number}/{len(planned)}: {workload.name}")
+        array = array_of(found.src)
+        positions = range(found.src.mesh.num_devices)
+        tiles = simulator.run(found, [source_tile(array, found.src, p) for p in positions])
+        right = all(same_bits(tiles[p], tile_of(array, found.dst, p)) for p in positions)
+        measured = simulator.measure(found)
+        yield {
+            "workload": workload.name,
+            "verified": right,
+            "received_bytes": measured.received_bytes,
+            "largest_buffer_bytes": measured.peak_tile_bytes,
+            "num_collectives": found.num_collectives,
+        }
+
+
+def _alone() -> list[str]:
+    return [sys.executable]
+
+
+def _run_mpi(planned: Planned) -> Iterator[Figures]:
+    """One mpiexec per number of ranks."""
+    for ranks in sorted({found.src.mesh.num_devices for _, found in planned}):
+        jobs = [(w, found) for w, found in planned if found.src.mesh.num_devices == ranks]
+        # Under mpi4py a rank that raises aborts the others, which would wait for it.
+        command = [_mpiexec() or "", "-n", str(ranks), sys.executable, "-m", "mpi4py"]
+        yield from _run_worker("mpi", jobs, command, f"mpi, {ranks} ranks")
+
+
+def _run_worker(
+    kind: str, planned: Planned, command: Sequence[str], title: str
+) -> Iterator[Figures]:
+    """Figures of every workload, from a worker; after a failure, another takes over behind it."""
+    left = list(planned)
+    with tempfile.TemporaryDirectory(prefix="redistrib-") as directory:
+        while left:
+            path = Path(directory) / "plans.json"
+            items = [{"workload": w.name, "plan": found.to_json()} for w, found in left]
+            path.write_text(json.dumps(items), encoding="utf-8")
+            with _Worker([*command, "-m", "redistrib.demo.worker", kind, str(path)]) as worker:
+                for line in worker.lines():
+                    if line.startswith("{"):
+                        left.pop(0)
+                        result = json.loads(line)
+                        done = len(planned) - len(left)
+                        _progress(f"{title} {done}/{len(planned)}: {result['workload']}")
+                        yield result
+            if left:
+                name = left.pop(0)[0].name
+                _progress(
+                    f"{title} {len(planned) - len(left)}/{len(planned)}: {name}: {worker.end}"
+                )
+                yield {"workload": name, "verified": False, "error": worker.end}
+
+
+class _Worker:
+    """A process whose lines are read as they come; it is killed with its children when late."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
+        flags = {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=16",
+        }
+        self.process = subprocess.Popen(
+            command,
+            env=os.environ | flags,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            start_new_session=True,
+        )
+        self.late = False
+        self.watch = threading.Timer(TIMEOUT, self._kill)
+        self.end = "ended without a result"
+
+    def __enter__(self) -> _Worker:
+        self.watch.start()
+        return self
+
+    def lines(self) -> Iterator[str]:
+        """What it writes to stdout."""
+        yield from self.process.stdout or ()
+
+    def __exit__(self, *_: object) -> None:
+        self.watch.cancel()
+        if sys.exc_info()[0] is not None:
+            self._kill()
+        status = self.process.wait()
+        self.errors.seek(0)
+        # mpiexec adds lines of its own about the abort.
+        said = [line.strip() for line in self.errors if "Error" in line]
+        self.errors.close()
+        if self.late:
+            self.end = f"killed after {TIMEOUT:.0f} s"
+        elif status < 0:
+            self.end = f"crashed: {signal.Signals(-status).name}"
+        elif status:
+            self.end = said[-1] if said else f"failed with exit status {status}"
+
+    def _kill(self) -> None:
+        self.late = True
+        # The whole session: mpiexec has children that would outlive it.
+        os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Texts of other projects, read and written as types and plans."""

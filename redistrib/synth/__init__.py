@@ -1,0 +1,1 @@
+"""Typed collectives, plans as data, and the planner."""

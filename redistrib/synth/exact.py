@@ -1,0 +1,340 @@
+"""Exact search: a shortest path over whole types with slice, gather, all_to_all and permute.
+
+The states are all types that a pair can pass through when every axis is cut into primes; a permute
+joins any two types with the same tiles. Exponential, for small meshes: the oracle of the planner.
+A* with the bytes that a device must still receive as the estimate.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from itertools import combinations
+from math import inf, prod
+
+from redistrib.errors import InfeasibleError, RedistribError
+from redistrib.synth.collectives import (
+    AllGather,
+    AllToAll,
+    Collective,
+    CollectivePermute,
+    DynamicSlice,
+    Move,
+)
+from redistrib.synth.cost import Profile
+from redistrib.synth.prime_digits import State, merge_state, prime_systems, split_state
+from redistrib.synth.tables import owned_runs, permute_table
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit
+
+MAX_STATES = 20_000
+
+_FREE = -1
+_Places = tuple[int, ...]  # per digit of a system, the number of the index digit it owns, or _FREE
+
+
+class ExactSearch:
+    """The cheapest sequence from one type to another, both without partial axes.
+
+    `limit` is in elements per device and holds for every type but the two ends. With `bound`, in
+    seconds, only a sequence cheaper than that is looked for.
+    """
+
+    def __init__(
+        self, src: ArrayType, dst: ArrayType, limit: int, profile: Profile, bound: float = inf
+    ) -> None:
+        self.src, self.dst, self.limit, self.profile = src, dst, limit, profile
+        self.bound = bound
+        self.systems = list(prime_systems(src.mesh))
+        self.goal: State = frozenset(dst.placements)
+        links = [profile.link, *(link for _, link in profile.axes)]
+        self._latency = min(link.latency for link in links)
+        self._bandwidth = max(link.bandwidth for link in links)
+        self._states: dict[tuple[int, _Places], State] = {}
+        self._permuted: dict[tuple[tuple[int, int, int], ...], list[tuple[int, _Places]]] = {}
+        self._parent: dict[State, tuple[State, str]] = {}
+        self._distance: dict[State, float] = {}
+
+    def run(self) -> list[Collective] | None:
+        """The steps of the cheapest sequence; None if there is none within limit and bound.
+
+        Raises RedistribError where the search would pass MAX_STATES types.
+        """
+        self._index_digits()
+        start: State = frozenset(self.src.placements)
+        self._distance[start] = 0.0
+        heap: list[tuple[float, int, float, State]] = [(0.0, 0, 0.0, start)]
+        pushed = expanded = 0
+        while heap:
+            _, _, distance, state = heapq.heappop(heap)
+            if state == self.goal:
+                return self._steps(start)
+            if distance > self._distance[state]:
+                continue
+            expanded += 1
+            if expanded > MAX_STATES:
+                raise RedistribError(
+                    f"an exact search visits at most {MAX_STATES} types; there are more between "
+                    f"{self.src} and {self.dst}"
+                )
+            tile = self._tile(state)
+            if tile > self.limit and distance > 0:
+                continue  # only the target may exceed the limit, so nothing follows
+            for number, places, kind, cost in self._edges(state, tile):
+                reached = distance + cost
+                estimate = reached + self._rest(number, places)
+                if estimate >= self.bound:
+                    continue
+                after = self._state(number, places)
+                if reached < self._distance.get(after, inf):
+                    self._distance[after] = reached
+                    self._parent[after] = (state, kind)
+                    pushed += 1
+                    heapq.heappush(heap, (estimate, pushed, reached, after))
+        return None
+
+    @property
+    def size(self) -> int:
+        """At least the number of types between the two, counting overlapping placements too."""
+        choices = {
+            size: 1 + sum(_divisors(n // size) for n in self.src.shape if n and n % size == 0)
+            for size in {d.size for d in self.systems[0]}
+        }
+        return len(self.systems) * prod(choices[d.size] for d in self.systems[0])
+
+    def _index_digits(self) -> None:
+        """Number the index digits of prime size, and note which may be owned at once."""
+        sizes = sorted({d.size for system in self.systems for d in system})
+        self._indices = [
+            IndexDigit(dim, pre, size)
+            for dim, n in enumerate(self.src.shape)
+            for size in sizes
+            for pre in range(1, n // size + 1)
+            if n % (pre * size) == 0
+        ]
+        self._number = {index: at for at, index in enumerate(self._indices)}
+        # Bounds form a chain iff every two of them are comparable, so pairs decide.
+        self._beside = [
+            sum(1 << b for b, other in enumerate(self._indices) if _compatible(index, other))
+            for index in self._indices
+        ]
+        self._of_size = {
+            size: sum(1 << at for at, index in enumerate(self._indices) if index.size == size)
+            for size in sizes
+        }
+        self._overlap = {
+            (device, at): self._overlap_factor(device, index)
+            for device in {d for system in self.systems for d in system}
+            for at, index in enumerate(self._indices)
+        }
+
+    def _overlap_factor(self, device: DeviceDigit, index: IndexDigit) -> int:
+        """By how much an owner reduces what every device has of its target tile; 0: to nothing."""
+        touched = False
+        for other, owned in self.dst.placements:
+            if owned.dim == index.dim and index.pre < owned.end and owned.pre < index.end:
+                touched = True
+                inside = index.pre % owned.pre == 0 and owned.end % index.end == 0
+                same = DeviceDigit(other.axis, other.pre * (index.pre // owned.pre), index.size)
+                if inside and same != device and _disjoint(same, device):
+                    return 0
+        return 1 if touched else index.size
+
+    def _rest(self, number: int, places: _Places) -> float:
+        """A lower bound on the seconds from here to the target."""
+        overlap = self.dst.tile_size
+        tile = self.src.size
+        for device, at in zip(self.systems[number], places, strict=True):
+            if at != _FREE:
+                factor = self._overlap[device, at]
+                overlap = overlap // factor if factor else 0
+                tile //= device.size
+        missing = self.dst.tile_size - min(overlap, tile)
+        if not missing:
+            return 0.0
+        return self._latency + missing * self.src.itemsize / self._bandwidth
+
+    def _state(self, number: int, places: _Places) -> State:
+        key = (number, places)
+        if key not in self._states:
+            self._states[key] = merge_state(self._owned(number, places))
+        return self._states[key]
+
+    def _owned(self, number: int, places: _Places) -> dict[DeviceDigit, IndexDigit]:
+        system = self.systems[number]
+        return {d: self._indices[at] for d, at in zip(system, places, strict=True) if at != _FREE}
+
+    def _tile(self, state: State) -> int:
+        return self.src.size // prod(device.size for device, _ in state)
+
+    def _price(self, devices: list[DeviceDigit], received: int) -> float:
+        return self.profile.seconds(devices, received * self.src.itemsize)
+
+    def _edges(self, state: State, tile: int) -> Iterator[tuple[int, _Places, str, float]]:
+        """Every type one collective away, on some system, with the seconds of that collective."""
+        for number, system in enumerate(self.systems):
+            owned = split_state(state, system)
+            if owned is None:
+                continue
+            places = tuple(self._number[owned[d]] if d in owned else _FREE for d in system)
+            if self._states.setdefault((number, places), state) != state:
+                continue
+            beside = (1 << len(self._indices)) - 1
+            for at in places:
+                if at != _FREE:
+                    beside &= self._beside[at]
+            yield from self._slices(number, places, beside)
+            yield from self._gathers(number, places, tile)
+            yield from self._all_to_alls(number, places, beside, tile)
+        yield from self._permutes(state, tile)
+
+    def _slices(
+        self, number: int, places: _Places, beside: int
+    ) -> Iterator[tuple[int, _Places, str, float]]:
+        for k, device in enumerate(self.systems[number]):
+            if places[k] == _FREE:
+                for at in _bits(beside & self._of_size[device.size]):
+                    yield number, (*places[:k], at, *places[k + 1 :]), "slice", 0.0
+
+    def _gathers(
+        self, number: int, places: _Places, tile: int
+    ) -> Iterator[tuple[int, _Places, str, float]]:
+        owners = [k for k, at in enumerate(places) if at != _FREE]
+        system = self.systems[number]
+        for count in range(1, len(owners) + 1):
+            for group in combinations(owners, count):
+                devices = [system[k] for k in group]
+                received = tile * (prod(d.size for d in devices) - 1)
+                after = tuple(_FREE if k in group else at for k, at in enumerate(places))
+                yield number, after, "gather", self._price(devices, received)
+
+    def _all_to_alls(
+        self, number: int, places: _Places, beside: int, tile: int
+    ) -> Iterator[tuple[int, _Places, str, float]]:
+        system = self.systems[number]
+
+        def assign(k: int, chosen: _Places, allowed: int) -> Iterator[_Places]:
+            """Each owner stays or moves to a local index digit beside all chosen so far."""
+            if k == len(places):
+                yield chosen
+                return
+            if places[k] == _FREE:
+                yield from assign(k + 1, (*chosen, _FREE), allowed)
+                return
+            options = [places[k]] if allowed >> places[k] & 1 else []
+            options += _bits(allowed & beside & self._of_size[system[k].size])
+            for at in options:
+                yield from assign(k + 1, (*chosen, at), allowed & self._beside[at])
+
+        for after in assign(0, (), (1 << len(self._indices)) - 1):
+            moved = [d for d, a, b in zip(system, places, after, strict=True) if a != b]
+            if moved:
+                group = prod(d.size for d in moved)
+                yield number, after, "all_to_all", self._price(moved, tile // group * (group - 1))
+
+    def _permutes(self, state: State, tile: int) -> Iterator[tuple[int, _Places, str, float]]:
+        """All other types with the same tiles: any digits over the same owned runs."""
+        runs = tuple(owned_runs(sorted(state)))
+        if runs not in self._permuted:
+            self._permuted[runs] = [
+                (number, tuple(places.get(d, _FREE) for d in system))
+                for number, system in enumerate(self.systems)
+                for places in self._fill(list(runs), frozenset(system))
+            ]
+        for number, places in self._permuted[runs]:
+            after = self._state(number, places)
+            if after != state:
+                moved = sorted({d for d, _ in after ^ state})
+                yield number, places, "permute", self._price(moved, tile)
+
+    def _fill(
+        self, runs: list[tuple[int, int, int]], free: frozenset[DeviceDigit]
+    ) -> Iterator[dict[DeviceDigit, int]]:
+        """All ways to own exactly these runs by free digits."""
+        if not runs:
+            yield {}
+            return
+        (dim, lo, hi), rest = runs[0], runs[1:]
+        for device in sorted(free):
+            if (hi // lo) % device.size == 0:
+                index = IndexDigit(dim, lo, device.size)
+                left = [(dim, index.end, hi), *rest] if index.end < hi else rest
+                for placed in self._fill(left, free - {device}):
+                    yield {device: self._number[index], **placed}
+
+    def _steps(self, start: State) -> list[Collective]:
+        path: list[tuple[State, str]] = []
+        state = self.goal
+        while state != start:
+            before, kind = self._parent[state]
+            path.append((state, kind))
+            state = before
+        path.reverse()
+        steps = []
+        before = start
+        for at, (state, kind) in enumerate(path):
+            if kind == "slice" and at + 1 < len(path) and path[at + 1][1] == "slice":
+                continue  # slices one after the other are one slice
+            steps.append(self._step(before, state, kind))
+            before = state
+        return steps
+
+    def _step(self, before: State, after: State, kind: str) -> Collective:
+        if kind == "permute":
+            return CollectivePermute((), permute_table(self._type(before), self._type(after)))
+        for system in self.systems:
+            old, new = split_state(before, system), split_state(after, system)
+            if old is not None and new is not None:
+                break
+        else:
+            raise AssertionError("an edge lies on one system")
+        match kind:
+            case "slice":
+                return DynamicSlice(tuple((d, i) for d, i in new.items() if d not in old))
+            case "gather":
+                return AllGather(tuple((d, i) for d, i in old.items() if d not in new))
+            case _:
+                return AllToAll(tuple(Move(d, i, new[d]) for d, i in old.items() if new[d] != i))
+
+    def _type(self, state: State) -> ArrayType:
+        return ArrayType.from_placements(self.src.mesh, self.src.dtype, self.src.shape, state)
+
+
+def exact_steps(src: ArrayType, dst: ArrayType, limit: int, profile: Profile) -> list[Collective]:
+    """The cheapest sequence through tiles of at most `limit` elements.
+
+    Raises InfeasibleError if there is none, RedistribError if the search is too large.
+    """
+    steps = ExactSearch(src, dst, limit, profile).run()
+    if steps is None:
+        raise InfeasibleError(
+            f"no sequence of collectives leads from {src} to {dst} through tiles of at most "
+            f"{limit * dst.itemsize} bytes; a gather of all needs {dst.size * dst.itemsize}",
+            memory_limit=limit * dst.itemsize,
+            least_bytes=dst.size * dst.itemsize,
+        )
+    return steps
+
+
+def _compatible(a: IndexDigit, b: IndexDigit) -> bool:
+    if a.dim != b.dim:
+        return True
+    apart = a.end <= b.pre or b.end <= a.pre
+    return apart and all(x % y == 0 or y % x == 0 for x in (a.pre, a.end) for y in (b.pre, b.end))
+
+
+def _divisors(n: int) -> int:
+    return sum(n % d == 0 for d in range(1, n + 1))
+
+
+def _disjoint(a: DeviceDigit, b: DeviceDigit) -> bool:
+    return a.axis != b.axis or a.end <= b.pre or b.end <= a.pre
+
+
+def _bits(mask: int) -> list[int]:
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low.bit_length() - 1)
+        mask ^= low
+    return found

@@ -1,0 +1,271 @@
+"""Misaligned pairs with collectives only (DESIGN: section 3).
+
+Where digits do not match, two types still meet halfway. From the source, slices and one all_to_all
+bring factors in or move them out of the way; from the target backwards, one all_to_all and a gather
+undo the like. Halfway types that are the same join at once; halfway types with the same tiles on
+other devices join by one table permute. All are tried, on prime digits, in the positions that the
+two ends suggest. The tile is constant between the slices and the gather, so none exceeds an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice, product
+from math import prod
+
+from redistrib.errors import InfeasibleError
+from redistrib.synth.collectives import (
+    AllGather,
+    AllToAll,
+    Collective,
+    CollectivePermute,
+    DynamicSlice,
+    Move,
+)
+from redistrib.synth.cost import Profile, price_step
+from redistrib.synth.prime_digits import State, merge_state, nested, prime_systems, split_state
+from redistrib.synth.tables import owned_runs, permute_table
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
+
+MAX_MOVED = 2  # digits that one side moves at once; more only where fewer do not meet
+MAX_HALFWAY = 6000  # halfway types per side: a bound on time
+MAX_RELAXED = 24  # ends tried within the limit
+MAX_OVER = 4  # ends tried beyond the limit, to say how much memory would do
+
+_Owned = dict[DeviceDigit, IndexDigit]
+_Runs = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Halfway:
+    """A type one all_to_all away from an end: `added` digits are free there, `moved` are not."""
+
+    owned: _Owned
+    added: tuple[DeviceDigit, ...]
+    moved: tuple[tuple[DeviceDigit, IndexDigit], ...]  # with what they own at the end
+
+    @property
+    def group(self) -> int:
+        """Devices that the all_to_all joins."""
+        return prod(device.size for device, _ in self.moved)
+
+
+def plan_misaligned(
+    src: ArrayType, dst: ArrayType, limit: int, profile: Profile
+) -> list[Collective]:
+    """Cheap steps between two types with one partial set.
+
+    Where the ends do not meet halfway, some digits are gathered early or sliced late, as few as
+    will do. `limit` bounds intermediate tiles, in elements per device.
+
+    Raises InfeasibleError, with the least memory that this takes, where that exceeds the limit.
+    """
+    meeting = _meet(src, dst, profile)
+    if meeting is not None:
+        return meeting
+    ends = sorted(
+        (
+            (max(start.tile_size, end.tile_size), n, gathered, start, end, sliced)
+            for n, ((gathered, start), (sliced, end)) in enumerate(
+                product(list(_relaxed(src)), list(_relaxed(dst)))
+            )
+        ),
+        key=lambda entry: entry[:2],
+    )
+    within = sum(entry[0] <= limit for entry in ends)
+    tried = [*ends[: min(within, MAX_RELAXED)], *ends[within : within + MAX_OVER]]
+    for size, _, gathered, start, end, sliced in tried:
+        meeting = _meet(start, end, profile, [MAX_MOVED])
+        if meeting is not None and size <= limit:
+            return [
+                *([AllGather(gathered)] if gathered else []),
+                *meeting,
+                *([DynamicSlice(sliced)] if sliced else []),
+            ]
+        if meeting is not None:
+            break
+    else:
+        size = src.size
+    least = size * src.itemsize
+    raise InfeasibleError(
+        f"collectives from {src} to {dst} were found through tiles of {least} bytes per device; "
+        f"the limit is {limit * src.itemsize}; strategy 'direct' needs less",
+        memory_limit=limit * src.itemsize,
+        least_bytes=least,
+    )
+
+
+def _relaxed(end: ArrayType) -> Iterator[tuple[tuple[Placement, ...], ArrayType]]:
+    """An end with some of its owned prime digits made local, and those digits."""
+    for system in prime_systems(end.mesh, frozenset(end.partial)):
+        owned = split_state(end.placements, system)
+        if owned is not None:
+            break
+    else:
+        raise AssertionError("some order of the primes fits one type")
+    for count in range(len(owned) + 1):
+        for group in combinations(owned.items(), count):
+            kept = [placement for placement in owned.items() if placement not in group]
+            yield group, _with_placements(end, kept)
+
+
+def _meet(
+    src: ArrayType,
+    dst: ArrayType,
+    profile: Profile,
+    moves: Sequence[int] = (MAX_MOVED, MAX_MOVED + 1),
+) -> list[Collective] | None:
+    """The cheapest steps through halfway types; None if none of them meet."""
+    fixed = frozenset(src.placements) & frozenset(dst.placements)
+    kept = frozenset(src.partial)
+    bounds = _bounds(src, dst)
+    for most in moves:
+        best: tuple[float, list[Collective]] | None = None
+        ahead = _by_runs(src, fixed, kept, bounds, most)
+        back = _by_runs(dst, fixed, kept, bounds, most)
+        for runs in sorted(ahead.keys() & back.keys()):
+            for steps in _joins(src, ahead[runs], back[runs]):
+                seconds, held = 0.0, src.tile_size
+                for step in steps:
+                    held, cost = price_step(step, held, src.itemsize, profile)
+                    seconds += cost
+                if best is None or seconds < best[0]:
+                    best = (seconds, steps)
+        if best is not None:
+            return best[1]
+    return None
+
+
+def _bounds(src: ArrayType, dst: ArrayType) -> list[list[int]]:
+    """Per dimension, where a prime digit may begin: a bound of either end, or one prime further."""
+    factors = {p for _, size in src.mesh.axes for p in primes(size)}
+    result = []
+    for dim, n in enumerate(src.shape):
+        found = {1}
+        for _, index in (*src.placements, *dst.placements):
+            if index.dim == dim:
+                found |= {index.pre * q for q in range(1, index.size + 1) if index.size % q == 0}
+        found |= {b * p for b in found for p in factors}
+        result.append(sorted(b for b in found if n % b == 0))
+    return result
+
+
+def _by_runs(
+    end: ArrayType,
+    fixed: frozenset[Placement],
+    kept: frozenset[DeviceDigit],
+    bounds: list[list[int]],
+    most: int,
+) -> dict[_Runs, list[Halfway]]:
+    """Halfway types of an end by what is owned in them."""
+    found: dict[_Runs, list[Halfway]] = {}
+    for halfway in islice(_halfways(end, fixed, kept, bounds, most), MAX_HALFWAY):
+        runs = tuple(owned_runs(tuple(halfway.owned.items())))
+        found.setdefault(runs, []).append(halfway)
+    return found
+
+
+def _halfways(
+    end: ArrayType,
+    fixed: frozenset[Placement],
+    kept: frozenset[DeviceDigit],
+    bounds: list[list[int]],
+    most: int,
+) -> Iterator[Halfway]:
+    """All halfway types of an end with at most `most` moved digits, fewest changes first."""
+    pinned = {*(d for d, _ in fixed), *kept}
+    cut: list[tuple[_Owned, list[DeviceDigit], dict[int, list[IndexDigit]]]] = []
+    for system in prime_systems(end.mesh, pinned):
+        owned = split_state(end.placements, system)
+        if owned is not None:
+            free = [d for d in system if d not in owned and d not in kept]
+            sizes = {d.size for d in system}
+            cut.append((owned, free, {p: _positions(end, owned, p, bounds) for p in sizes}))
+    most_added = max((len(free) for _, free, _ in cut), default=0)
+    for changes in range(most + most_added + 1):
+        for owned, free, positions in cut:
+            movable = [d for d in owned if d not in pinned]
+            for count in range(max(0, changes - len(free)), min(most, changes) + 1):
+                groups = product(combinations(movable, count), combinations(free, changes - count))
+                for moved, added in groups:
+                    stay = {d: i for d, i in owned.items() if d not in moved}
+                    for placed in _place((*moved, *added), positions, list(stay.values()), end):
+                        yield Halfway(
+                            {**stay, **placed}, added, tuple((d, owned[d]) for d in moved)
+                        )
+
+
+def _positions(
+    end: ArrayType, owned: _Owned, size: int, bounds: list[list[int]]
+) -> list[IndexDigit]:
+    """Index digits of a size that are local in `end`, beginning at a bound."""
+    result = []
+    for dim, n in enumerate(end.shape):
+        if not n:
+            continue
+        taken = [i for i in owned.values() if i.dim == dim]
+        for pre in bounds[dim]:
+            index = IndexDigit(dim, pre, size)
+            if n % index.end == 0 and nested([*taken, index], n):
+                result.append(index)
+    return result
+
+
+def _place(
+    devices: tuple[DeviceDigit, ...],
+    positions: dict[int, list[IndexDigit]],
+    taken: list[IndexDigit],
+    end: ArrayType,
+) -> Iterator[_Owned]:
+    """All ways to give each device digit a position beside those taken."""
+    if not devices:
+        yield {}
+        return
+    device, rest = devices[0], devices[1:]
+    for index in positions[device.size]:
+        beside = [i for i in taken if i.dim == index.dim]
+        if nested([*beside, index], end.shape[index.dim]):
+            for placed in _place(rest, positions, [*taken, index], end):
+                yield {device: index, **placed}
+
+
+def _joins(src: ArrayType, ahead: list[Halfway], back: list[Halfway]) -> Iterator[list[Collective]]:
+    """Steps through halfway types with the same tiles: equal ones, or the cheapest, permuted."""
+    by_state: dict[State, Halfway] = {}
+    for halfway in ahead:
+        state = merge_state(halfway.owned)
+        if state not in by_state or halfway.group < by_state[state].group:
+            by_state[state] = halfway
+    for halfway in back:
+        first = by_state.get(merge_state(halfway.owned))
+        if first is not None:
+            yield [*_forwards(first), *_backwards(halfway)]
+    first = min(ahead, key=lambda halfway: halfway.group)
+    last = min(back, key=lambda halfway: halfway.group)
+    before = _with_placements(src, first.owned.items())
+    after = _with_placements(src, last.owned.items())
+    if before != after:
+        permute = CollectivePermute((), permute_table(before, after))
+        yield [*_forwards(first), permute, *_backwards(last)]
+
+
+def _with_placements(like: ArrayType, placements: Iterable[Placement]) -> ArrayType:
+    return ArrayType.from_placements(
+        like.mesh, like.dtype, like.shape, placements, like.partial, like.reduction
+    )
+
+
+def _forwards(halfway: Halfway) -> Iterator[Collective]:
+    if halfway.added:
+        yield DynamicSlice(tuple((d, halfway.owned[d]) for d in halfway.added))
+    if halfway.moved:
+        yield AllToAll(tuple(Move(d, i, halfway.owned[d]) for d, i in halfway.moved))
+
+
+def _backwards(halfway: Halfway) -> Iterator[Collective]:
+    if halfway.moved:
+        yield AllToAll(tuple(Move(d, halfway.owned[d], i) for d, i in halfway.moved))
+    if halfway.added:
+        yield AllGather(tuple((d, halfway.owned[d]) for d in halfway.added))

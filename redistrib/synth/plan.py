@@ -1,0 +1,147 @@
+"""A plan: the typed steps between two types, with what they cost. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, prod
+
+from redistrib.errors import LayoutError
+from redistrib.synth.collectives import Collective
+from redistrib.synth.cost import DEFAULT_PROFILE, LOCAL, Profile, StepTraffic, step_traffic
+from redistrib.synth.routing import lower_bound
+from redistrib.types.array_type import ArrayType
+from redistrib.types.refinement import held_fraction, refine
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps from the type `src` to the type `dst`; `types` are before, between and after them.
+
+    `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device.
+    """
+
+    src: ArrayType
+    dst: ArrayType
+    strategy: str
+    steps: tuple[Collective, ...]
+    types: tuple[ArrayType, ...]
+    traffic: tuple[StepTraffic, ...]
+    seconds: float
+    lower_bound_bytes: int
+
+    @property
+    def received_bytes(self) -> int:
+        """Sum over steps of what that step's worst device receives from others."""
+        return sum(step.received_bytes for step in self.traffic)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Sum over steps of what that step's worst device sends to others."""
+        return sum(step.sent_bytes for step in self.traffic)
+
+    @property
+    def peak_tile_bytes(self) -> int:
+        """The largest tile of any type of the plan."""
+        return max(t.tile_bytes for t in self.types)
+
+    @property
+    def live_bytes_per_step(self) -> tuple[int, ...]:
+        """Per step, source + input of the step (if it is not the source) + output."""
+        source = self.src.tile_bytes
+        return tuple(
+            source + (before.tile_bytes if at else 0) + after.tile_bytes
+            for at, (before, after) in enumerate(zip(self.types, self.types[1:], strict=False))
+        )
+
+    @property
+    def live_bytes(self) -> int:
+        """The largest sum of tiles alive at once on a device; the source is kept."""
+        return max(self.live_bytes_per_step, default=self.src.tile_bytes)
+
+    @property
+    def num_collectives(self) -> int:
+        """Communicating steps."""
+        return sum(not isinstance(step, LOCAL) for step in self.steps)
+
+    def to_json(self) -> str:
+        """The plan as JSON text, the same for the same problem in every process."""
+        from redistrib.synth.plan_json import plan_to_json
+
+        return plan_to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan in a JSON text. Raises RedistribError for anything else."""
+        from redistrib.synth.plan_json import plan_from_json
+
+        return plan_from_json(text)
+
+    def transpose(self) -> Plan:
+        """The plan of the transposed linear map, from `dst` to `src`, step by step in reverse."""
+        from redistrib.synth.transpose import transpose
+
+        return transpose(self)
+
+    def to_html(self, path: str) -> None:
+        """Write the plan as a standalone HTML page."""
+        from redistrib import report
+
+        report.write_html(self, path)
+
+    def _repr_html_(self) -> str:
+        from redistrib import report
+
+        return report.to_html(self)
+
+    def __str__(self) -> str:
+        from redistrib import report
+
+        return report.to_text(self)
+
+
+def make_plan(
+    src: ArrayType,
+    dst: ArrayType,
+    strategy: str,
+    steps: Iterable[Collective],
+    profile: Profile = DEFAULT_PROFILE,
+) -> Plan:
+    """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`."""
+    steps = tuple(steps)
+    types = [src]
+    for step in steps:
+        types.append(step.apply(types[-1]))
+    if types[-1] != dst:
+        raise LayoutError(f"the steps of a plan end in {dst}; got {types[-1]}", src=src, dst=dst)
+    traffic = tuple(
+        step_traffic(step, before, after)
+        for step, before, after in zip(steps, types, types[1:], strict=False)
+    )
+    seconds = sum(
+        profile.seconds(step.axes, t.received_bytes, t.latencies)
+        for step, t in zip(steps, traffic, strict=True)
+        if not isinstance(step, LOCAL)
+    )
+    bound = lower_bound_elements(src, dst) * src.itemsize
+    return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound)
+
+
+def lower_bound_elements(src: ArrayType, dst: ArrayType) -> int:
+    """Elements that the worst device must receive (DESIGN: sections 3 and 4).
+
+    With axes to reduce, over K devices, it takes K - 1 receipts to bring the addends of an element
+    together and one for each device that wants the sum, one less where such a device holds an
+    addend. The mean over n devices bounds the worst: s + (K - 1 - h) F / n, for a target tile of s
+    of F elements of which the fraction h has such a device. A target that is partial over other
+    axes than the source has no bound but 0: each device may hold any addend.
+    """
+    if src.partial == dst.partial and src.reduction == dst.reduction:
+        return lower_bound(src, dst)
+    if dst.partial:
+        return 0
+    held = prod((held_fraction(c) for c in refine(src, dst).components()), start=Fraction(1))
+    addends = prod(digit.size for digit in src.partial)
+    more = (addends - 1 - held) * Fraction(dst.size, dst.mesh.num_devices)
+    return ceil(dst.tile_size + more)

@@ -1,0 +1,263 @@
+"""The planner: from two types to a plan, by strategy.
+
+auto         the cheapest of collectives and direct
+collectives  slices, all_to_alls, permutes, gathers and reductions; no point-to-point exchange
+direct       one exchange at the lower bound, beside the reductions
+exact        a shortest path over whole types, for small meshes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.errors import InfeasibleError, RedistribError
+from redistrib.synth.aligned import plan_aligned
+from redistrib.synth.collectives import Collective, Exchange
+from redistrib.synth.cost import Profile, find_profile
+from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
+from redistrib.synth.misaligned import plan_misaligned
+from redistrib.synth.plan import Plan, make_plan
+from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
+from redistrib.synth.routing import exchange_traffic, lower_bound
+from redistrib.types.array_type import ArrayType
+from redistrib.types.refinement import check_pair, refine
+
+MAX_EXACT_STATES = 2000  # so many types take well under a second
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a move costs: estimated seconds, bytes per device, and communicating steps."""
+
+    seconds: float
+    received_bytes: int
+    peak_tile_bytes: int
+    num_collectives: int
+
+
+def plan(
+    src: ArrayType,
+    dst: ArrayType,
+    *,
+    strategy: str = "auto",
+    memory_limit: int | None = None,
+    profile: Profile | str | None = None,
+) -> Plan:
+    """A plan from `src` to `dst`, two types of one shape and dtype on one mesh.
+
+    `memory_limit` is in bytes per device and holds for every tile of the plan. Without it no tile
+    exceeds the larger end, and between aligned types without partial axes no intermediate tile
+    exceeds the smaller one.
+
+    >>> from redistrib.types.mesh import Mesh
+    >>> mesh = Mesh(x=2, y=4)
+    >>> source = ArrayType.parse("f32[4096{x}, 4096{y}]", mesh)
+    >>> target = ArrayType.parse("f32[4096{y}, 4096{x}]", mesh)
+    >>> found = plan(source, target, strategy="collectives")
+    >>> [step.collective for step in found.steps], found.received_bytes, found.lower_bound_bytes
+    (['collective_permute', 'all_to_all'], 12582912, 8388608)
+
+    Raises LayoutError if the types do not fit each other, InfeasibleError if the limit allows no
+    plan, RedistribError for an unknown strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise RedistribError(
+            f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}", strategy=strategy
+        )
+    check_pair(src, dst)
+    least = max(src.tile_bytes, dst.tile_bytes)
+    if memory_limit is not None and memory_limit < least:
+        raise InfeasibleError(
+            f"a plan holds the tiles of both ends, so it needs at least {least} bytes per device; "
+            f"the memory limit is {memory_limit}",
+            memory_limit=memory_limit,
+            least_bytes=least,
+        )
+    problem = Problem(src, dst, memory_limit, find_profile(profile))
+    return make_plan(src, dst, strategy, STRATEGIES[strategy](problem), problem.profile)
+
+
+def cost(
+    src: ArrayType,
+    dst: ArrayType,
+    *,
+    strategy: str = "auto",
+    memory_limit: int | None = None,
+    profile: Profile | str | None = None,
+) -> Cost:
+    """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
+    found = plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
+    return Cost(found.seconds, found.received_bytes, found.peak_tile_bytes, found.num_collectives)
+
+
+def cost_matrix(
+    srcs: Sequence[ArrayType],
+    dsts: Sequence[ArrayType],
+    *,
+    strategy: str = "auto",
+    memory_limit: int | None = None,
+    profile: Profile | str | None = None,
+) -> NDArray[np.float64]:
+    """Seconds from every source (rows) to every target (columns); infinite where infeasible."""
+    result = np.full((len(srcs), len(dsts)), np.inf)
+    for row, src in enumerate(srcs):
+        for column, dst in enumerate(dsts):
+            try:
+                found = cost(
+                    src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile
+                )
+            except InfeasibleError:
+                continue
+            result[row, column] = found.seconds
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The plan of `auto`, and what every strategy gives: its plan, or why it has none."""
+
+    plan: Plan
+    alternatives: tuple[tuple[str, Plan | str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.plan.src} -> {self.plan.dst}: {_summary(self.plan)}"]
+        for name, found in self.alternatives:
+            text = found if isinstance(found, str) else _summary(found)
+            lines.append(f"  {name:12} {text}")
+        return "\n".join(lines)
+
+
+def explain(
+    src: ArrayType,
+    dst: ArrayType,
+    *,
+    memory_limit: int | None = None,
+    profile: Profile | str | None = None,
+) -> Explanation:
+    """Why this plan: the plan of `auto` beside those of the strategies it chose from."""
+    alternatives: list[tuple[str, Plan | str]] = []
+    for strategy in ("collectives", "direct"):
+        try:
+            found: Plan | str = plan(
+                src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile
+            )
+        except InfeasibleError as error:
+            found = str(error)
+        alternatives.append((strategy, found))
+    return Explanation(
+        plan(src, dst, memory_limit=memory_limit, profile=profile), tuple(alternatives)
+    )
+
+
+def _summary(found: Plan) -> str:
+    steps = ", ".join(step.collective for step in found.steps) or "nothing to do"
+    return (
+        f"{found.seconds * 1e6:.3g} us, {found.received_bytes} bytes received (bound "
+        f"{found.lower_bound_bytes}), peak tile {found.peak_tile_bytes} bytes: {steps}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a strategy is asked; `memory_limit` is in bytes per device."""
+
+    src: ArrayType
+    dst: ArrayType
+    memory_limit: int | None
+    profile: Profile
+
+    def limit(self, aligned: bool) -> int:
+        """Elements that an intermediate tile may have."""
+        if self.memory_limit is not None:
+            return self.memory_limit // self.src.itemsize
+        sizes = self.src.tile_size, self.dst.tile_size
+        return min(sizes) if aligned and not (self.src.partial or self.dst.partial) else max(sizes)
+
+
+def _collectives(problem: Problem) -> list[Collective]:
+    src, dst = problem.src, problem.dst
+    refinement = refine(src, dst)
+    if refinement.aligned:
+        return plan_aligned(src, dst, refinement, problem.limit(True), problem.profile)
+    # Reductions come first and last, on their own; between them the partial set stays.
+    roles = partial_roles(src, dst)
+    opening, start = reduce_partial(src, dst, roles)
+    end, closing = make_partial(start, dst, roles)
+    return [*opening, *_between(start, end, problem), *closing]
+
+
+def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collective]:
+    """Collectives between two types with one partial set.
+
+    Misaligned pairs are planned through halfway types, and on small state spaces it is then proved
+    that nothing is cheaper, or the cheaper sequence found.
+    """
+    refinement = refine(start, end)
+    limit, profile = problem.limit(refinement.aligned), problem.profile
+    if refinement.aligned:
+        return plan_aligned(start, end, refinement, limit, profile)
+    steps: list[Collective] | None = None
+    infeasible: InfeasibleError | None = None
+    bound = inf
+    try:
+        steps = plan_misaligned(start, end, limit, profile)
+        bound = make_plan(start, end, "", steps, profile).seconds * (1 - 1e-9)
+    except InfeasibleError as error:
+        infeasible = error
+    if not start.partial:
+        search = ExactSearch(start, end, limit, profile, bound)
+        if search.size <= (MAX_EXACT_STATES if steps else MAX_STATES):
+            steps = search.run() or steps
+    if steps is None:
+        assert infeasible is not None
+        raise infeasible
+    return steps
+
+
+def _direct(problem: Problem) -> list[Collective]:
+    roles = partial_roles(problem.src, problem.dst)
+    opening, start = reduce_partial(problem.src, problem.dst, roles)
+    end, closing = make_partial(start, problem.dst, roles)
+    if start == end:
+        return [*opening, *closing]
+    if lower_bound(start, end) == 0:
+        return [*opening, *_collectives(Problem(start, end, None, problem.profile)), *closing]
+    return [*opening, exchange_traffic(start, end).exchange, *closing]
+
+
+def _exact(problem: Problem) -> list[Collective]:
+    src, dst = problem.src, problem.dst
+    if src.partial or dst.partial:
+        raise RedistribError(
+            f"strategy 'exact' takes types without partial axes; got {src} and {dst}"
+        )
+    limit = problem.limit(refine(src, dst).aligned)
+    return exact_steps(src, dst, limit, problem.profile)
+
+
+def _auto(problem: Problem) -> list[Collective]:
+    direct = _direct(problem)
+    if not any(isinstance(step, Exchange) for step in direct):
+        return direct
+    try:
+        collectives = _collectives(problem)
+    except InfeasibleError:
+        return direct
+
+    def seconds(steps: list[Collective]) -> float:
+        return make_plan(problem.src, problem.dst, "auto", steps, problem.profile).seconds
+
+    return min(collectives, direct, key=seconds)
+
+
+STRATEGIES: dict[str, Callable[[Problem], list[Collective]]] = {
+    "auto": _auto,
+    "collectives": _collectives,
+    "direct": _direct,
+    "exact": _exact,
+}

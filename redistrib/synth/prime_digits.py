@@ -1,0 +1,94 @@
+"""Axes cut into primes, and what their digits own: the states of the searches over whole types."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import permutations, product
+
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain, primes
+from redistrib.types.mesh import Mesh
+
+State = frozenset[Placement]
+"""What every device digit owns, each run of an axis in a dimension as one placement."""
+
+
+def prime_systems(
+    mesh: Mesh, pinned: Collection[DeviceDigit] = ()
+) -> Iterator[tuple[DeviceDigit, ...]]:
+    """All ways to cut the axes of a mesh into prime digits.
+
+    An axis of mixed size has several, one per order of its primes; a digit in `pinned` is left
+    whole.
+
+    >>> [[str(d) for d in system] for system in prime_systems(Mesh(x=6))]
+    [['x:(1)2', 'x:(2)3'], ['x:(1)3', 'x:(3)2']]
+    """
+    cuts = []
+    for name, size in mesh.axes:
+        whole = sorted(d for d in pinned if d.axis == name)
+        parts: list[list[tuple[DeviceDigit, ...]]] = []
+        end = 1
+        for digit in whole:
+            parts += [_orders(name, end, digit.pre // end), [(digit,)]]
+            end = digit.end
+        parts.append(_orders(name, end, size // end))
+        cuts += parts
+    for choice in product(*cuts):
+        yield tuple(digit for part in choice for digit in part)
+
+
+def _orders(name: str, pre: int, size: int) -> list[tuple[DeviceDigit, ...]]:
+    found = []
+    for order in sorted(set(permutations(primes(size)))):
+        digits = []
+        at = pre
+        for prime in order:
+            digits.append(DeviceDigit(name, at, prime))
+            at *= prime
+        found.append(tuple(digits))
+    return found
+
+
+def split_state(
+    placements: Iterable[Placement], system: Sequence[DeviceDigit]
+) -> dict[DeviceDigit, IndexDigit] | None:
+    """Placements on the digits of a system, in its order; None if one does not split there."""
+    owned = {}
+    for device, index in placements:
+        covered = 1
+        for digit in system:
+            if digit.axis == device.axis and digit.pre >= device.pre and digit.end <= device.end:
+                if digit.pre % device.pre or device.end % digit.end:
+                    return None
+                pre = index.pre * (digit.pre // device.pre)
+                owned[digit] = IndexDigit(index.dim, pre, digit.size)
+                covered *= digit.size
+        if covered != device.size:
+            return None
+    return {digit: owned[digit] for digit in system if digit in owned}
+
+
+def merge_state(owned: dict[DeviceDigit, IndexDigit]) -> State:
+    """Join neighbours: the minor end of one placement is the major end of the next, in both."""
+    merged: list[Placement] = []
+    for device, index in sorted(owned.items(), key=lambda p: (p[1].dim, p[1].pre)):
+        if merged:
+            d, i = merged[-1]
+            if (d.axis, d.end, i.dim, i.end) == (device.axis, device.pre, index.dim, index.pre):
+                merged[-1] = (
+                    DeviceDigit(d.axis, d.pre, d.size * device.size),
+                    IndexDigit(i.dim, i.pre, i.size * index.size),
+                )
+                continue
+        merged.append((device, index))
+    return frozenset(merged)
+
+
+def nested(indices: Sequence[IndexDigit], n: int) -> bool:
+    """Whether index digits of one dimension of size n are disjoint and their bounds a chain."""
+    bounds = [1]
+    for index in sorted(indices):
+        if index.pre < bounds[-1]:
+            return False
+        bounds += [index.pre, index.end]
+    return is_chain(bounds) and n % bounds[-1] == 0

@@ -1,0 +1,108 @@
+"""The exchange between two types: who sends what to whom, and how much.
+
+Law: receiving from itself what it already holds, the device with the least own overlap receives the
+lower bound, target tile minus own part (DESIGN: sections 3 and 4), and on aligned pairs every
+device sends as much as it receives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from redistrib.synth.collectives import Exchange
+from redistrib.synth.tables import ComponentTraffic, route_component
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit
+from redistrib.types.refinement import Component, Refinement, min_overlap, refine
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """An exchange with the elements that the worst device receives and sends, and its peers."""
+
+    exchange: Exchange
+    received: int
+    sent: int
+    peers: int
+
+
+def lower_bound(src: ArrayType, dst: ArrayType, refinement: Refinement | None = None) -> int:
+    """Elements that the worst device must receive, without partial axes to reduce.
+
+    Target tile minus the product over components of the least own overlap.
+
+    >>> from redistrib.types.mesh import Mesh
+    >>> mesh = Mesh(x=4)
+    >>> lower_bound(ArrayType.parse("f32[8{x}]", mesh), ArrayType.parse("f32[8]", mesh))
+    6
+    """
+    refinement = refinement or refine(src, dst)
+    return dst.tile_size - least_overlap(dst, refinement.components())
+
+
+def least_overlap(dst: ArrayType, components: list[Component]) -> int:
+    """Elements that every device both holds and needs: the least over devices."""
+    in_components = prod(run.size for c in components for run in c.dims)
+    outside = dst.size // in_components if dst.size else 0
+    return outside * prod(min_overlap(component) for component in components)
+
+
+def exchange_traffic(src: ArrayType, dst: ArrayType) -> Traffic:
+    """The exchange that turns `src` into `dst`, two types with the same partial set."""
+    refinement = refine(src, dst)
+    components = refinement.components()
+    replicas: list[tuple[DeviceDigit, DeviceDigit]] = []
+    tables: list[ComponentTraffic] = []
+    peers = 1
+    for component in components:
+        if component.aligned:
+            pairs, senders = _route_digits(component)
+            replicas += pairs
+            peers *= senders
+        else:
+            tables.append(route_component(component))
+            peers *= max(len(row) for row in tables[-1].table.rows)
+    exchange = Exchange(dst.placements, tuple(replicas), tuple(t.table for t in tables))
+    overlap = least_overlap(dst, components)
+    # Aligned components serve every device alike, so only the misaligned ones are enumerated.
+    own = 1
+    for component in components:
+        if component.aligned:
+            own *= min_overlap(component)
+    aligned_size = prod(
+        prod(run.size for run in c.dims) // prod(i.size for _, i in c.dst)
+        for c in components
+        if c.aligned
+    )
+    outside = dst.size // prod(run.size for c in components for run in c.dims) if dst.size else 0
+    loads = {(aligned_size * outside, own * outside)}
+    for traffic in tables:
+        pairs_of = set(zip(traffic.served, traffic.kept, strict=True))
+        loads = {(a * s, b * k) for a, b in loads for s, k in pairs_of}
+    sent = max(a - b for a, b in loads)
+    return Traffic(exchange, dst.tile_size - overlap, sent, peers)
+
+
+def _route_digits(component: Component) -> tuple[list[tuple[DeviceDigit, DeviceDigit]], int]:
+    """Replica choice of an aligned component, and the number of senders per receiver.
+
+    The receiver's value of digit d is the index digit that d owns in the target. Following "owner
+    in the source of the index digit that d owns in the target" from digit to digit makes chains; a
+    chain that starts at a digit free in the source ends at a digit whose value nobody asks for, and
+    taking that value makes the routing a bijection: every replica serves the same amount.
+    """
+    owner = {index: device for device, index in component.src}
+    owned_before = dict(component.src)
+    owned_after = dict(component.dst)
+    pairs = []
+    for first in owned_after:
+        if first in owned_before:
+            continue
+        last = first
+        while (index := owned_after.get(last)) is not None and index in owner:
+            last = owner[index]
+        if last != first:
+            pairs.append((first, last))
+    gathered: list[IndexDigit] = [i for i in owner if i not in owned_after.values()]
+    return pairs, prod(index.size for index in gathered)

@@ -1,0 +1,205 @@
+"""Routing device by device, for the parts of a layout whose digits do not match.
+
+A table grows with the axes that it names and not with the rest of the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.errors import LayoutError
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, Placement, apart, inside
+from redistrib.types.refinement import Component, digit_value, run_indices
+
+
+@dataclass(frozen=True, slots=True)
+class PermuteTable:
+    """A permutation of the devices along axes, or parts of axes.
+
+    `sources[a]` is the row-major coordinate over `axes` from which coordinate `a` receives;
+    `placements` says what the axes own afterwards.
+    """
+
+    axes: tuple[DeviceDigit, ...]
+    sources: tuple[int, ...]
+    placements: tuple[Placement, ...]
+
+    def apply(self, t: ArrayType) -> ArrayType:
+        """The type after the permute. Raises LayoutError unless every tile arrives whole."""
+        if sorted(self.sources) != list(range(prod(axis.size for axis in self.axes))):
+            raise LayoutError("the sources of a permute are a permutation of its coordinates")
+        before = [p for p in t.placements if _touches(p[0], self.axes)]
+        others = [p for p in t.placements if not _touches(p[0], self.axes)]
+        inside = all(_inside_one(p[0], self.axes) for p in (*before, *self.placements))
+        if not inside or any(_touches(d, self.axes) for d in t.partial):
+            raise LayoutError(
+                f"a table permutes all that its axes own, and no partial axis; got "
+                f"{[str(axis) for axis in self.axes]} for {t}"
+            )
+        if owned_runs(before) != owned_runs(self.placements):
+            raise LayoutError(f"a permute keeps the tiles of {t}; got other tiles")
+        offsets_before = tile_offsets(t.shape, before, self.axes)
+        offsets_after = tile_offsets(t.shape, self.placements, self.axes)
+        if not np.array_equal(offsets_after, offsets_before[list(self.sources)]):
+            raise LayoutError(f"a permute moves the tiles of {t} whole; got a wrong source")
+        return ArrayType.from_placements(
+            t.mesh, t.dtype, t.shape, (*others, *self.placements), t.partial, t.reduction
+        )
+
+    def inverse(self, before: ArrayType) -> PermuteTable:
+        """The table that undoes this one, which starts from `before`."""
+        old = tuple(p for p in before.placements if _touches(p[0], self.axes))
+        sources = tuple(self.sources.index(a) for a in range(len(self.sources)))
+        return PermuteTable(self.axes, sources, old)
+
+
+def permute_table(src: ArrayType, dst: ArrayType) -> PermuteTable:
+    """The table that turns `src` into `dst`, two types with the same tiles on other devices.
+
+    A device that already holds its tile keeps it. Raises LayoutError if the tiles differ.
+    """
+    changed = {device.axis for device, _ in set(src.placements) ^ set(dst.placements)}
+    axes = tuple(
+        part
+        for name, size in src.mesh.axes
+        if name in changed
+        for part in _between_partial(name, size, src.partial)
+        if any(_touches(device, [part]) for device, _ in (*src.placements, *dst.placements))
+    )
+    old = [p for p in src.placements if p[0].axis in changed]
+    new = [p for p in dst.placements if p[0].axis in changed]
+    if owned_runs(old) != owned_runs(new):
+        raise LayoutError(f"no permute turns {src} into {dst}: their tiles differ")
+    holders: dict[tuple[int, ...], list[int]] = {}
+    for a, key in enumerate(map(tuple, tile_offsets(src.shape, old, axes).tolist())):
+        holders.setdefault(key, []).append(a)
+    wanted = [tuple(key) for key in tile_offsets(src.shape, new, axes).tolist()]
+    sources = [-1] * len(wanted)
+    for a, key in enumerate(wanted):
+        if a in holders.get(key, ()):
+            sources[a] = a
+            holders[key].remove(a)
+    for a, key in enumerate(wanted):
+        if sources[a] < 0:
+            sources[a] = holders[key].pop(0)
+    return PermuteTable(axes, tuple(sources), tuple(new))
+
+
+def _between_partial(name: str, size: int, partial: Sequence[DeviceDigit]) -> list[DeviceDigit]:
+    """The parts of an axis that no partial digit covers."""
+    parts = []
+    end = 1
+    for digit in sorted(d for d in partial if d.axis == name):
+        parts.append(DeviceDigit(name, end, digit.pre // end))
+        end = digit.end
+    parts.append(DeviceDigit(name, end, size // end))
+    return [part for part in parts if part.size > 1]
+
+
+def _touches(device: DeviceDigit, axes: Sequence[DeviceDigit]) -> bool:
+    return any(not apart(device, axis) for axis in axes)
+
+
+def _inside_one(device: DeviceDigit, axes: Sequence[DeviceDigit]) -> bool:
+    return any(inside(device, axis) for axis in axes)
+
+
+def tile_offsets(
+    shape: Sequence[int], placements: Sequence[Placement], axes: Sequence[DeviceDigit]
+) -> NDArray[np.int64]:
+    """Where the tile at each row-major coordinate over `axes` starts: one row per coordinate."""
+    sizes = [axis.size for axis in axes]
+    at = np.indices(sizes, dtype=np.int64).reshape(len(sizes), -1)
+    offsets = np.zeros((prod(sizes), len(shape)), dtype=np.int64)
+    for device, index in placements:
+        for axis, values in zip(axes, at, strict=True):
+            if inside(device, axis):
+                digit = values // (axis.end // device.end) % device.size
+                offsets[:, index.dim] += digit * (shape[index.dim] // index.end)
+    return offsets
+
+
+def owned_runs(placements: Sequence[Placement]) -> list[tuple[int, int, int]]:
+    """What is owned, whoever owns it: maximal runs (dim, lo, hi) of owned index digits."""
+    runs: list[tuple[int, int, int]] = []
+    for index in sorted(index for _, index in placements):
+        if runs and runs[-1][0] == index.dim and runs[-1][2] == index.pre:
+            runs[-1] = (index.dim, runs[-1][1], index.end)
+        else:
+            runs.append((index.dim, index.pre, index.end))
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Which replica sends, for a component of an exchange that has no common digits.
+
+    `axes` are the device digits of the component, `owners` the digits of them that own something
+    in the source. `rows[a]` maps, for the receiver at row-major coordinate `a` over `axes`, the
+    values of `owners` (one row-major number) to the sender's coordinate over `axes`.
+    """
+
+    axes: tuple[DeviceDigit, ...]
+    owners: tuple[DeviceDigit, ...]
+    rows: tuple[tuple[tuple[int, int], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentTraffic:
+    """A routing table, and elements per device of the component: taken in all, and kept."""
+
+    table: RoutingTable
+    served: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+def route_component(component: Component) -> ComponentTraffic:
+    """Routing of a misaligned component: own piece first, then the least loaded replica.
+
+    Elements are counted within the component. Ties go to the lowest coordinate.
+    """
+    owners = tuple(device for device, _ in component.src)
+    coordinates = list(component.coordinates())
+    replicas: dict[int, list[int]] = {}
+    tiles: dict[int, list[frozenset[int]]] = {}
+    for a, at in enumerate(coordinates):
+        value = 0
+        for owner in owners:
+            value = value * owner.size + digit_value(owner, at)
+        replicas.setdefault(value, []).append(a)
+        tiles.setdefault(
+            value, [frozenset(run_indices(run, component.src, at)) for run in component.dims]
+        )
+    needs = []
+    for at in coordinates:
+        wanted = [frozenset(run_indices(run, component.dst, at)) for run in component.dims]
+        sizes = {
+            value: prod(len(w & have) for w, have in zip(wanted, tile, strict=True))
+            for value, tile in tiles.items()
+        }
+        needs.append({value: size for value, size in sizes.items() if size})
+    served, kept = [0] * len(coordinates), [0] * len(coordinates)
+    rows: list[dict[int, int]] = [{} for _ in coordinates]
+    for a, need in enumerate(needs):
+        for value, size in need.items():
+            if a in replicas[value]:
+                rows[a][value] = a
+                served[a] += size
+                kept[a] += size
+    largest_first = sorted(
+        ((size, a, value) for a, need in enumerate(needs) for value, size in need.items()),
+        key=lambda entry: (-entry[0], entry[1], entry[2]),
+    )
+    for size, a, value in largest_first:
+        if value not in rows[a]:
+            sender = min(replicas[value], key=lambda b: (served[b], b))
+            rows[a][value] = sender
+            served[sender] += size
+    table = RoutingTable(component.axes, owners, tuple(tuple(sorted(r.items())) for r in rows))
+    return ComponentTraffic(table, tuple(served), tuple(kept))

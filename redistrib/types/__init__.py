@@ -1,0 +1,1 @@
+"""Meshes, array types, their text, and the digits that two types share."""

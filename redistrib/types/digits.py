@@ -1,0 +1,184 @@
+"""Digits: the parts of a mesh axis and of a dimension that own each other.
+
+A *device digit* `x:(m)k` is the part of axis x with size k that has m positions before it, an
+*index digit* the same part of a dimension. With coordinate c on an axis of size n, the digit
+`x:(m)k` of the device is  (c // (n / (m k))) % k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from redistrib.errors import LayoutError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DeviceDigit:
+    """The part of `axis` with `size` values that has `pre` positions before it."""
+
+    axis: str
+    pre: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """Positions of the axis down to and including this digit: `pre * size`."""
+        return self.pre * self.size
+
+    def __str__(self) -> str:
+        return f"{self.axis}:({self.pre}){self.size}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IndexDigit:
+    """The part of dimension `dim` with `size` values that has `pre` positions before it."""
+
+    dim: int
+    pre: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """Positions of the dimension down to and including this digit: `pre * size`."""
+        return self.pre * self.size
+
+    def __str__(self) -> str:
+        return f"{self.dim}:({self.pre}){self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A factor of `size` positions that stays on the device."""
+
+    size: int
+
+    def __str__(self) -> str:
+        return f"_{self.size}"
+
+
+Factor = DeviceDigit | Local
+Placement = tuple[DeviceDigit, IndexDigit]
+"""A device digit and the index digit of the same size that it owns."""
+
+
+def is_chain(cuts: Sequence[int]) -> bool:
+    """Whether each of the ascending numbers divides the next.
+
+    >>> is_chain([1, 2, 6, 12]), is_chain([1, 2, 3, 6])
+    (True, False)
+    """
+    return all(b % a == 0 for a, b in pairwise(cuts))
+
+
+def primes(n: int) -> list[int]:
+    """Prime factors of n with multiplicity, ascending.
+
+    >>> primes(60), primes(1)
+    ([2, 2, 3, 5], [])
+    """
+    found = []
+    p = 2
+    while p * p <= n:
+        while n % p == 0:
+            found.append(p)
+            n //= p
+        p += 1
+    return found + [n] * (n > 1)
+
+
+def object_of(digit: DeviceDigit | IndexDigit) -> str | int:
+    """The axis or the dimension that a digit is a part of."""
+    return digit.axis if isinstance(digit, DeviceDigit) else digit.dim
+
+
+def inside(digit: DeviceDigit | IndexDigit, whole: DeviceDigit | IndexDigit) -> bool:
+    """Whether a digit is a part of another.
+
+    >>> inside(IndexDigit(0, 4, 3), IndexDigit(0, 2, 6))
+    True
+    """
+    fits = digit.pre % whole.pre == 0 and whole.end % digit.end == 0
+    return fits and object_of(digit) == object_of(whole)
+
+
+def apart(a: DeviceDigit | IndexDigit, b: DeviceDigit | IndexDigit) -> bool:
+    """Whether two digits are independent: of two objects, or disjoint and nested in one.
+
+    >>> one = IndexDigit(0, 1, 2)
+    >>> [apart(one, IndexDigit(*other)) for other in ((0, 4, 3), (0, 3, 2), (1, 1, 2))]
+    [True, False, True]
+    """
+    return b.pre % a.end == 0 or a.pre % b.end == 0 or object_of(a) != object_of(b)
+
+
+def piece_of(placement: Placement, device: DeviceDigit) -> IndexDigit | None:
+    """The index digit that a part of a placement's device digit owns; None if it is no part."""
+    whole, index = placement
+    if whole.axis != device.axis or device.pre % whole.pre or whole.end % device.end:
+        return None
+    return IndexDigit(index.dim, index.pre * (device.pre // whole.pre), device.size)
+
+
+def split_off(placement: Placement, device: DeviceDigit) -> Iterator[Placement]:
+    """What is left of a placement when a part of its device digit is taken out.
+
+    >>> whole = (DeviceDigit("x", 1, 8), IndexDigit(0, 1, 8))
+    >>> [(str(d), str(i)) for d, i in split_off(whole, DeviceDigit("x", 2, 2))]
+    [('x:(1)2', '0:(1)2'), ('x:(4)2', '0:(4)2')]
+    """
+    whole, index = placement
+    before = device.pre // whole.pre
+    after = whole.end // device.end
+    if before > 1:
+        yield DeviceDigit(whole.axis, whole.pre, before), IndexDigit(index.dim, index.pre, before)
+    if after > 1:
+        yield (
+            DeviceDigit(whole.axis, device.end, after),
+            IndexDigit(index.dim, index.pre * before * device.size, after),
+        )
+
+
+def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
+    """The device digit written `x:(m)k`, or `x` for a whole axis of known size.
+
+    Raises LayoutError for any other text.
+    """
+    axis, colon, rest = text.partition(":")
+    if not colon and axis_size is not None:
+        return DeviceDigit(axis, 1, axis_size)
+    pre, size = _pre_and_size(rest, text)
+    return DeviceDigit(axis, pre, size)
+
+
+def parse_index_digit(text: str) -> IndexDigit:
+    """The index digit written `0:(m)k`. Raises LayoutError for any other text."""
+    dim, _, rest = text.partition(":")
+    if not dim.isdecimal():
+        raise LayoutError(f"an index digit is written DIM:(PRE)SIZE; got {text!r}", text=text)
+    pre, size = _pre_and_size(rest, text)
+    return IndexDigit(int(dim), pre, size)
+
+
+def _pre_and_size(rest: str, text: str) -> tuple[int, int]:
+    pre, bracket, size = rest.removeprefix("(").partition(")")
+    digits = pre.isdecimal() and size.isdecimal() and int(pre) > 0 and int(size) > 0
+    if not (rest.startswith("(") and bracket and digits):
+        raise LayoutError(f"a digit is written NAME:(PRE)SIZE; got {text!r}", text=text)
+    return int(pre), int(size)
+
+
+def merge_factors(factors: Iterable[Factor]) -> list[Factor]:
+    """Merge major-then-minor neighbours: `_a,_b` into `_ab`, `x:(p)k,x:(pk)l` into `x:(p)kl`."""
+    merged: list[Factor] = []
+    for factor in factors:
+        last = merged[-1] if merged else None
+        match last, factor:
+            case Local(a), Local(b):
+                merged[-1] = Local(a * b)
+            case DeviceDigit(x, p, k), DeviceDigit(y, q, m) if x == y and p * k == q:
+                merged[-1] = DeviceDigit(x, p, k * m)
+            case _:
+                merged.append(factor)
+    return merged

@@ -1,0 +1,77 @@
+"""Element types: their short names, sizes and numpy equivalents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from redistrib.errors import BackendError, LayoutError
+
+# short name -> (bytes per element, numpy name); the last three live in ml_dtypes
+_DTYPES = {
+    "bool": (1, "bool"),
+    "i8": (1, "int8"),
+    "i16": (2, "int16"),
+    "i32": (4, "int32"),
+    "i64": (8, "int64"),
+    "u8": (1, "uint8"),
+    "u16": (2, "uint16"),
+    "u32": (4, "uint32"),
+    "u64": (8, "uint64"),
+    "f16": (2, "float16"),
+    "f32": (4, "float32"),
+    "f64": (8, "float64"),
+    "c64": (8, "complex64"),
+    "c128": (16, "complex128"),
+    "bf16": (2, "bfloat16"),
+    "f8e4m3fn": (1, "float8_e4m3fn"),
+    "f8e5m2": (1, "float8_e5m2"),
+}
+_ML_DTYPES = frozenset({"bf16", "f8e4m3fn", "f8e5m2"})
+_ALIASES = {
+    **{name: name for name in _DTYPES},
+    **{numpy_name: name for name, (_, numpy_name) in _DTYPES.items()},
+    **{f"s{bits}": f"i{bits}" for bits in (8, 16, 32, 64)},
+    "pred": "bool",
+}
+
+
+def dtype_name(dtype: object) -> str:
+    """The short name of a dtype given by short, HLO or numpy name, or as a numpy dtype.
+
+    >>> dtype_name("float32"), dtype_name("s8"), dtype_name(np.dtype("complex64"))
+    ('f32', 'i8', 'c64')
+
+    Raises LayoutError for an unknown dtype, listing the known ones.
+    """
+    if isinstance(dtype, str) and dtype in _ALIASES:
+        return _ALIASES[dtype]
+    if not isinstance(dtype, str):
+        try:
+            name = np.dtype(dtype).name  # type: ignore[call-overload]
+        except TypeError:
+            name = ""
+        if name in _ALIASES:
+            return _ALIASES[name]
+    raise LayoutError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}", dtype=dtype)
+
+
+def itemsize(name: str) -> int:
+    """Bytes per element of a dtype given by its short name."""
+    return _DTYPES[name][0]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype of a short name. Raises BackendError where it needs a missing ml_dtypes."""
+    numpy_name = _DTYPES[name][1]
+    if name not in _ML_DTYPES:
+        return np.dtype(numpy_name)
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise BackendError(
+            f"dtype {name} needs the package ml_dtypes (pip install redistrib[dtypes])", dtype=name
+        ) from error
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, numpy_name))
+    return found

@@ -1,0 +1,318 @@
+"""Common refinement: cut dimensions and axes so that two types share their digits.
+
+A cut is a divisor of an object (a dimension or an axis): the number of positions before it. A use
+of an axis digit in a dimension maps cuts of the one to cuts of the other, so cuts propagate. The
+least fixpoint U of the cuts that the two types make is unique; the pair is *aligned* iff every U is
+a divisibility chain, and then every index digit is local or owned by one device digit of its size,
+in both types. Otherwise the largest chain of cuts that all of them respect splits the pair into
+*components*: runs of dimensions and axes joined by a use, independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise, product
+from math import gcd, lcm, prod
+
+import numpy as np
+
+from redistrib.errors import LayoutError
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, is_chain
+
+_Object = int | str  # a dimension or an axis
+_Use = tuple[int, int, int, str, int]  # dim, lo, hi, axis, pre: axis digit owns [lo, hi) of dim
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Runs of dimensions and of axes joined by a use; `aligned` if its runs are single digits."""
+
+    dims: tuple[IndexDigit, ...]
+    axes: tuple[DeviceDigit, ...]
+    src: tuple[Placement, ...]
+    dst: tuple[Placement, ...]
+    aligned: bool
+
+    def coordinates(self) -> Iterable[dict[DeviceDigit, int]]:
+        """Every coordinate on the axes of this component."""
+        for values in product(*(range(axis.size) for axis in self.axes)):
+            yield dict(zip(self.axes, values, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """The common digits of two types.
+
+    `dims[i]` are the cut runs of dimension i, `axes` those of all axes in mesh order; `src` and
+    `dst` give, per device digit, the index digit it owns on either side, split at the cuts.
+    """
+
+    aligned: bool
+    dims: tuple[tuple[IndexDigit, ...], ...]
+    axes: tuple[DeviceDigit, ...]
+    src: dict[DeviceDigit, IndexDigit]
+    dst: dict[DeviceDigit, IndexDigit]
+
+    def components(self) -> list[Component]:
+        """The components that some use joins, in order of dimensions. Idle axes are in none."""
+        parent: dict[IndexDigit | DeviceDigit, IndexDigit | DeviceDigit] = {}
+
+        def find(item: IndexDigit | DeviceDigit) -> IndexDigit | DeviceDigit:
+            while parent.setdefault(item, item) != item:
+                item = parent[item]
+            return item
+
+        def dim_run(index: IndexDigit) -> IndexDigit:
+            return next(run for run in self.dims[index.dim] if inside(index, run))
+
+        def axis_run(device: DeviceDigit) -> DeviceDigit:
+            return next(run for run in self.axes if inside(device, run))
+
+        for placements in (self.src, self.dst):
+            for device, index in placements.items():
+                a, b = find(dim_run(index)), find(axis_run(device))
+                parent[b] = a
+        groups: dict[IndexDigit | DeviceDigit, list[IndexDigit | DeviceDigit]] = {}
+        for item in [run for runs in self.dims for run in runs] + list(self.axes):
+            if item in parent:
+                groups.setdefault(find(item), []).append(item)
+        result = []
+        for members in groups.values():
+            dims = tuple(m for m in members if isinstance(m, IndexDigit))
+            axes = tuple(m for m in members if isinstance(m, DeviceDigit))
+            src = tuple((d, i) for d, i in self.src.items() if dim_run(i) in dims)
+            dst = tuple((d, i) for d, i in self.dst.items() if dim_run(i) in dims)
+            whole = all(d in axes and i in dims for d, i in (*src, *dst))
+            result.append(Component(dims, axes, src, dst, whole))
+        return result
+
+
+def refine(src: ArrayType, dst: ArrayType) -> Refinement:
+    """The common refinement of two types over the same shape and mesh (DESIGN: section 3).
+
+    >>> from redistrib.types.mesh import Mesh
+    >>> mesh = Mesh(x=4, y=2)
+    >>> r = refine(ArrayType.parse("f32[8{x}]", mesh), ArrayType.parse("f32[8{y}]", mesh))
+    >>> r.aligned, [str(d) for d in r.dims[0]], [str(d) for d in r.axes]
+    (True, ['0:(1)2', '0:(2)2', '0:(4)2'], ['x:(1)2', 'x:(2)2', 'y:(1)2'])
+    """
+    check_pair(src, dst)
+    uses: dict[_Object, list[_Use]] = {}
+    sizes: dict[_Object, int] = {
+        **dict(enumerate(src.shape)),
+        **dict(src.mesh.axes),
+    }
+    orig: dict[_Object, set[int]] = {obj: {1, max(n, 1)} for obj, n in sizes.items()}
+    for t in (src, dst):
+        for dim, factors in enumerate(t.dims):
+            lo = 1
+            for factor in factors:
+                hi = lo * factor.size
+                orig[dim] |= {lo, hi}
+                if isinstance(factor, DeviceDigit):
+                    use = (dim, lo, hi, factor.axis, factor.pre)
+                    uses.setdefault(dim, []).append(use)
+                    uses.setdefault(factor.axis, []).append(use)
+                    orig[factor.axis] |= {factor.pre, factor.end}
+                lo = hi
+        for factor in t.partial:
+            orig[factor.axis] |= {factor.pre, factor.end}
+
+    least = {obj: set(cuts) for obj, cuts in orig.items()}
+    _propagate(least, [(obj, c) for obj, cuts in orig.items() for c in cuts], uses)
+    cuts = {obj: sorted(found) for obj, found in least.items()}
+    aligned = all(is_chain(chain) for chain in cuts.values())
+    if not aligned:
+        cuts = _common_chains(orig, least, sizes, uses, src, dst)
+    dims = tuple(
+        tuple(IndexDigit(dim, a, b // a) for a, b in pairwise(cuts[dim]))
+        for dim in range(len(src.shape))
+    )
+    axes = tuple(
+        DeviceDigit(name, a, b // a) for name, _ in src.mesh.axes for a, b in pairwise(cuts[name])
+    )
+    return Refinement(aligned, dims, axes, _split(src, cuts), _split(dst, cuts))
+
+
+def check_pair(src: ArrayType, dst: ArrayType) -> None:
+    """Raise LayoutError unless both types have one mesh, one shape and one dtype."""
+    for what, a, b in (
+        ("shape", list(src.shape), list(dst.shape)),
+        ("dtype", src.dtype, dst.dtype),
+        ("mesh", src.mesh, dst.mesh),
+    ):
+        if a != b:
+            raise LayoutError(
+                f"source and target have one {what}; got {a} and {b}", src=src, dst=dst
+            )
+
+
+def _images(
+    obj: _Object, cut: int, uses: dict[_Object, list[_Use]]
+) -> Iterable[tuple[_Object, int]]:
+    """Where a cut strictly inside a use falls on the other side of the use."""
+    for dim, lo, hi, axis, pre in uses.get(obj, ()):
+        if isinstance(obj, int):
+            if lo < cut < hi and cut % lo == 0 and hi % cut == 0:
+                yield axis, pre * (cut // lo)
+        else:
+            end = pre * (hi // lo)
+            if pre < cut < end and cut % pre == 0 and end % cut == 0:
+                yield dim, lo * (cut // pre)
+
+
+def _propagate(
+    cuts: dict[_Object, set[int]],
+    new: list[tuple[_Object, int]],
+    uses: dict[_Object, list[_Use]],
+) -> None:
+    while new:
+        obj, cut = new.pop()
+        for other, image in _images(obj, cut, uses):
+            if image not in cuts[other]:
+                cuts[other].add(image)
+                new.append((other, image))
+
+
+def _common_chains(
+    orig: dict[_Object, set[int]],
+    least: dict[_Object, set[int]],
+    sizes: dict[_Object, int],
+    uses: dict[_Object, list[_Use]],
+    src: ArrayType,
+    dst: ArrayType,
+) -> dict[_Object, list[int]]:
+    """The cuts of a misaligned pair that both types respect, a chain per object."""
+
+    def comparable(cut: int, cuts: Iterable[int]) -> bool:
+        return all(cut % c == 0 or c % cut == 0 for c in cuts)
+
+    allowed = {
+        obj: {c for c in _divisors(max(n, 1)) if comparable(c, orig[obj])}
+        for obj, n in sizes.items()
+    }
+    shrinking = True
+    while shrinking:  # greatest fixpoint: a cut stays while all its images stay
+        shrinking = False
+        for obj, found in allowed.items():
+            for c in list(found):
+                if any(image not in allowed[other] for other, image in _images(obj, c, uses)):
+                    found.discard(c)
+                    shrinking = True
+    cuts = {obj: least[obj] & allowed[obj] for obj in orig}
+
+    def own_cuts(t: ArrayType) -> dict[_Object, list[int]]:
+        found: dict[_Object, set[int]] = {obj: set(cuts[obj]) for obj in cuts}
+        for dim, factors in enumerate(t.dims):
+            lo = 1
+            for factor in factors:
+                found[dim] |= {lo, lo * factor.size}
+                if isinstance(factor, DeviceDigit):
+                    found[factor.axis] |= {factor.pre, factor.end}
+                lo *= factor.size
+        for factor in t.partial:
+            found[factor.axis] |= {factor.pre, factor.end}
+        return {obj: sorted(c) for obj, c in found.items()}
+
+    def close(obj: _Object, cut: int) -> bool:
+        """Add a cut with its images when all of them are allowed and comparable."""
+        group: dict[_Object, set[int]] = {o: set() for o in cuts}
+        group[obj].add(cut)
+        _propagate(group, [(obj, cut)], uses)
+        for other, more in group.items():
+            for c in more:
+                if c not in allowed[other] or not comparable(c, cuts[other] | more):
+                    return False
+        if all(more <= cuts[other] for other, more in group.items()):
+            return False
+        for other, more in group.items():
+            cuts[other] |= more
+        return True
+
+    growing = True
+    while growing:
+        growing = False
+        for obj, (ours, theirs) in {
+            obj: (a, b)
+            for (obj, a), b in zip(own_cuts(src).items(), own_cuts(dst).values(), strict=True)
+        }.items():
+            for a, a_next in pairwise(ours):
+                for b, b_next in pairwise(theirs):
+                    low, high = lcm(a, b), gcd(a_next, b_next)
+                    if high % low == 0:
+                        growing |= close(obj, low)
+                        growing |= close(obj, high)
+    return {obj: sorted(found) for obj, found in cuts.items()}
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return sorted({*small, *(n // d for d in small)})
+
+
+def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, IndexDigit]:
+    """The placements of a type, split wherever a cut of the dimension falls inside one."""
+    pieces = {}
+    for device, index in t.placements:
+        inside = [c for c in cuts[index.dim] if index.pre < c < index.end]
+        for a, b in pairwise([index.pre, *inside, index.end]):
+            pre = device.pre * (a // index.pre)
+            pieces[DeviceDigit(device.axis, pre, b // a)] = IndexDigit(index.dim, a, b // a)
+    return pieces
+
+
+def min_overlap(component: Component) -> int:
+    """Elements of a component that every device is sure to hold and need: the worst device's.
+
+    Counted within the component: over the part of the index space that its dimension runs span.
+    """
+    if component.aligned:
+        owner = {index: device for device, index in component.src}
+        return int(all(owner.get(index, device) == device for device, index in component.dst))
+    return min(prod(map(len, overlaps)) for overlaps in _overlaps(component))
+
+
+def held_fraction(component: Component) -> Fraction:
+    """The fraction of a component's elements that some device holds and needs."""
+    if component.aligned:  # a digit that owns on both sides asks for equal values of two runs
+        return Fraction(1, prod(run.size for run in component.dims[1:]))
+    found = np.zeros([run.size for run in component.dims], dtype=bool)
+    for overlaps in _overlaps(component):
+        found[np.ix_(*(sorted(overlap) for overlap in overlaps))] = True
+    return Fraction(int(found.sum()), found.size)
+
+
+def _overlaps(component: Component) -> Iterable[list[set[int]]]:
+    """Per coordinate of a component, what both tiles have in each of its dimension runs."""
+    for at in component.coordinates():
+        yield [
+            set(run_indices(run, component.src, at)) & set(run_indices(run, component.dst, at))
+            for run in component.dims
+        ]
+
+
+def run_indices(
+    run: IndexDigit, placements: Iterable[Placement], at: dict[DeviceDigit, int]
+) -> list[int]:
+    """Which values of a dimension run a device at a coordinate of the component's axes holds."""
+    indices = [0]
+    end = run.pre
+    for device, index in sorted((p for p in placements if inside(p[1], run)), key=lambda p: p[1]):
+        stride = run.end // index.end
+        gap = index.pre // end
+        value = digit_value(device, at)
+        step = stride * device.size
+        indices = [i + j * step + value * stride for i in indices for j in range(gap)]
+        end = index.end
+    return [i + j for i in indices for j in range(run.end // end)]
+
+
+def digit_value(device: DeviceDigit, at: dict[DeviceDigit, int]) -> int:
+    """The value of a device digit, given coordinates on the runs of its axis."""
+    for axis, value in at.items():
+        if inside(device, axis):
+            return value // (axis.end // device.end) % device.size
+    raise AssertionError("a split factor lies in one run")

@@ -1,0 +1,350 @@
+"""What each command prints and returns when it is used as it should be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import numpy as np
+import pytest
+
+import redistrib as rd
+from redistrib.cli import commands, values
+
+SRC, DST = "f32[64{x}, 32{y}]", "f32[64{y}, 32{x}]"
+PROBLEM = ["--mesh", "x=2,y=4", SRC, DST]
+
+
+def invoke(*arguments: str, stdin: str | None = None) -> click.testing.Result:
+    result = click.testing.CliRunner().invoke(commands.program, arguments, input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def done(*arguments: str, stdin: str | None = None) -> str:
+    """The standard output of a command that succeeds and says nothing else."""
+    result = invoke(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return result.stdout
+
+
+def expected() -> rd.Plan:
+    mesh = rd.Mesh(x=2, y=4)
+    return rd.plan(rd.ArrayType.parse(SRC, mesh), rd.ArrayType.parse(DST, mesh))
+
+
+# --- plan and check
+
+
+def test_plan_prints_the_plan() -> None:
+    assert done("plan", *PROBLEM) == f"{expected()}\n"
+
+
+def test_plan_as_json_prints_nothing_else() -> None:
+    text = done("plan", *PROBLEM, "--format", "json")
+    assert rd.Plan.from_json(text) == expected()
+    assert json.loads(text)["format"] == "redistrib-plan/1"
+
+
+@pytest.mark.parametrize("form", ["text", "json", "html"])
+def test_plan_writes_a_file(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan"
+    assert done("plan", *PROBLEM, "--format", form, "-o", str(path)) == ""
+    assert path.read_text() == done("plan", *PROBLEM, "--format", form)
+
+
+def test_plan_takes_a_strategy_a_limit_and_a_profile(tmp_path: Path) -> None:
+    profile = tmp_path / "slow.toml"
+    profile.write_text("latency = 1.0\nbandwidth = 1e9\n")
+    options = ["--strategy", "direct", "--memory-limit", "1GiB", "--profile", str(profile)]
+    plan = json.loads(done("plan", *PROBLEM, *options, "--format", "json"))
+    assert plan["strategy"] == "direct"
+    assert plan["seconds"] >= 1.0
+
+
+def test_the_same_mesh_may_be_given_twice() -> None:
+    assert done("plan", *PROBLEM, "--dst-mesh", "x=2,y=4") == done("plan", *PROBLEM)
+
+
+def test_check_accepts_what_plan_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    done("plan", *PROBLEM, "--format", "json", "-o", str(path))
+    assert f"{SRC} -> {DST}: correct" in done("check", str(path))
+
+
+def test_check_says_no_to_a_plan_with_a_step_dropped(tmp_path: Path) -> None:
+    plan = json.loads(expected().to_json())
+    plan["steps"].pop()
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    result = invoke("check", str(path))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+
+
+def test_check_says_no_to_wrong_figures(tmp_path: Path) -> None:
+    plan = json.loads(expected().to_json())
+    plan["received_bytes"] += 1
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    result = invoke("check", str(path))
+    assert result.exit_code == 1
+    assert "received_bytes" in result.stderr
+
+
+def test_a_limit_below_the_least_possible_is_a_no() -> None:
+    result = invoke("plan", *PROBLEM, "--memory-limit", "100B")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "1024" in result.stderr  # bytes of the tile at both ends, the least any plan needs
+
+
+# --- run
+
+
+@pytest.mark.parametrize(
+    ("src", "dst"),
+    [
+        (SRC, DST),
+        ("bf16[16{x}, 8]", "bf16[16, 8{y}]"),
+        ("bool[16{x,y}]", "bool[16]"),
+        ("i8[24{_3,y}]", "i8[24{x}]"),
+        ("f32[16{x}] sum{y}", "f32[16{y}]"),
+        ("f32[]", "f32[]"),
+    ],
+)
+def test_run_verifies_on_the_simulator(src: str, dst: str) -> None:
+    answer = json.loads(done("run", "--mesh", "x=2,y=4", src, dst, "--format", "json"))
+    assert answer["verified"] is True
+    assert answer["backend"] == "simulator"
+
+
+def test_run_reads_and_writes_arrays(tmp_path: Path) -> None:
+    array = np.random.default_rng(1).standard_normal((64, 32)).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    b = tmp_path / "b"
+    text = done("run", *PROBLEM, "--input", str(tmp_path / "a.npy"), "--output", str(b))
+    assert "every element is right" in text
+    assert np.array_equal(np.load(b), array)
+
+
+def test_run_reads_back_a_dtype_that_numpy_does_not_know(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.npy", tmp_path / "b.npy"
+    problem = ["--mesh", "x=2", "bf16[8{x}]", "bf16[8]"]
+    done("run", *problem, "--output", str(a))
+    done("run", *problem, "--input", str(a), "--output", str(b))
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_run_repeats() -> None:
+    answer = json.loads(done("run", *PROBLEM, "--repeat", "3", "--format", "json"))
+    assert len(answer["seconds"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("launcher", "backend"), [((), "jax"), (("mpiexec", "-n", "8"), "mpi")], ids=["jax", "mpi"]
+)
+def test_run_on_other_backends(launcher: tuple[str, ...], backend: str, tmp_path: Path) -> None:
+    if launcher:
+        launcher = (str(Path(sys.executable).with_name("mpiexec")), *launcher[1:])
+    command = [*launcher, sys.executable, "-m", "redistrib", "run", *PROBLEM, "--backend", backend]
+    output = tmp_path / "b.npy"
+    used = subprocess.run(
+        [*command, "--format", "json", "--output", str(output)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert used.returncode == 0, used.stderr
+    answer = json.loads(used.stdout)  # of one rank: a second answer would not parse
+    assert (answer["backend"], answer["verified"]) == (backend, True)
+    assert np.array_equal(np.load(output), values.example_array(expected().src, summed=False))
+
+
+def test_run_under_mpi_needs_a_rank_per_device() -> None:
+    command = [sys.executable, "-m", "redistrib", "run", *PROBLEM, "--backend", "mpi"]
+    used = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (used.returncode, used.stdout, used.stderr.count("\n")) == (2, "", 1)
+    assert "1 rank" in used.stderr
+
+
+def test_a_wrong_result_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_executor", lambda *_: lambda array: array + 1)
+    result = invoke("run", *PROBLEM)
+    assert result.exit_code == 1
+    assert "WRONG" in result.stdout
+
+
+# --- cost
+
+
+def ask(*questions: Any) -> list[dict[str, Any]]:
+    lines = "\n".join(q if isinstance(q, str) else json.dumps(q) for q in questions)
+    return [json.loads(line) for line in done("cost", stdin=lines + "\n").splitlines()]
+
+
+def test_cost_answers_in_order_and_goes_on_after_errors() -> None:
+    good = {"mesh": {"x": 2, "y": 4}, "src": SRC, "dst": DST}
+    answers = ask(
+        {**good, "id": "a"},
+        "not json",
+        {**good, "id": 2, "dst": "f32[64{q}, 32]"},
+        {**good, "id": 3, "memory_limit": "1B"},
+        {**good, "id": 4, "memory_limit": 2**30, "strategy": "direct"},
+        [],
+        {"id": 6, "mesh": {"x": 2}},
+        {**good, "id": 7, "strategi": "direct"},
+        {**good, "id": 8, "mesh": 3},
+        {**good, "id": 9, "mesh": {"x": "two"}},
+        {**good, "id": 10, "src": 5},
+        {**good, "id": 11},
+    )
+    assert [answer["id"] for answer in answers] == ["a", None, 2, 3, 4, None, 6, 7, 8, 9, 10, 11]
+    assert ["error" in answer for answer in answers] == [
+        *(False, True, True, True, False, True),
+        *(True, True, True, True, True, False),
+    ]
+    plan = expected()
+    assert answers[0] == {
+        "id": "a",
+        "seconds": plan.seconds,
+        "received_bytes": plan.received_bytes,
+        "peak_tile_bytes": plan.peak_tile_bytes,
+        "num_collectives": plan.num_collectives,
+    }
+    assert "'q'" in answers[2]["error"]
+    assert "missing: ['src', 'dst']" in answers[6]["error"]
+    assert "unknown: ['strategi']" in answers[7]["error"]
+
+
+def test_cost_survives_bytes_that_are_no_text() -> None:
+    command = [sys.executable, "-m", "redistrib", "cost"]
+    question = b'{"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]", "id": "b"}\n'
+    used = subprocess.run(command, input=b"\xff\n" + question, capture_output=True, check=True)
+    answers = [json.loads(line) for line in used.stdout.splitlines()]
+    assert [sorted(answer)[0] for answer in answers] == ["error", "id"]
+    assert [answer["id"] for answer in answers] == [None, "b"]
+
+
+def test_cost_answers_a_line_before_the_next_is_asked() -> None:
+    question = json.dumps({"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]"}) + "\n"
+    command = [sys.executable, "-m", "redistrib", "cost"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdin.write(question)
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["received_bytes"] == 16
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+
+
+# --- the others
+
+
+def test_info_names_versions_and_backends() -> None:
+    facts = json.loads(done("info", "--format", "json"))
+    assert facts["redistrib"] == rd.__version__
+    assert facts["numpy"] == np.__version__
+    assert facts["backends"][0] == "simulator"
+    text = done("info")
+    assert all(name in text for name in facts)
+
+
+def test_version() -> None:
+    assert done("--version") == f"redistrib {rd.__version__}\n"
+
+
+def test_help_lists_the_commands() -> None:
+    text = done("--help")
+    for name in ("plan", "run", "check", "cost", "demo", "info", "calibrate", "prove", "bench"):
+        assert name in text
+
+
+@pytest.mark.parametrize("name", ["prove", "bench"])
+def test_prove_and_bench_need_a_checkout(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rd, "__file__", str(tmp_path / "redistrib/__init__.py"))
+    result = invoke(name)
+    assert result.exit_code == 2
+    wanted = "needs a source checkout of redistrib; this is an installed package"
+    assert result.stderr == f"redistrib {name}: {wanted}\n"
+
+
+@pytest.mark.parametrize(("name", "package"), [("prove", "proofs"), ("bench", "bench")])
+def test_prove_and_bench_run_the_checkout_and_pass_on_options(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "setup.cfg").touch()
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__main__.py").write_text(
+        "import sys; sys.exit(0 if sys.argv[1:] == ['--quick', 'a'] else 1)"
+    )
+    monkeypatch.setattr(rd, "__file__", str(tmp_path / "redistrib/__init__.py"))
+    assert invoke(name, "--quick", "a").exit_code == 0
+    assert invoke(name).exit_code == 1
+
+
+@pytest.mark.parametrize("command", [("redistrib",), (sys.executable, "-m", "redistrib")])
+def test_the_entry_points(command: tuple[str, ...]) -> None:
+    if command == ("redistrib",):
+        command = (str(Path(sys.executable).with_name("redistrib")),)
+    used = subprocess.run([*command, "plan", *PROBLEM], capture_output=True, text=True, check=True)
+    assert used.stdout == f"{expected()}\n"
+    assert used.stderr == ""
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("123", 123),
+        ("7B", 7),
+        ("1kB", 1000),
+        ("1KB", 1000),
+        ("1KiB", 1024),
+        (" 2 mib ", 2 * 2**20),
+        ("1.5GiB", 3 * 2**29),
+        ("1TB", 10**12),
+        ("9007199254740993", 9007199254740993),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert values.parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("name", ["bool", "i8", "u8", "f8e4m3fn", "f8e5m2", "bf16", "f16", "c128"])
+def test_example_arrays_are_exact_small_integers(name: str) -> None:
+    t = rd.ArrayType.parse(f"{name}[16, 64]", rd.Mesh())
+    array = values.example_array(t, summed=False)
+    assert array.dtype == t.numpy_dtype
+    integers = array.astype(np.complex128)
+    assert np.array_equal(integers.real, np.round(integers.real))
+    assert len(set(integers.reshape(-1).tolist())) >= 2
+    assert np.array_equal(array, values.example_array(t, summed=False))
+
+
+def test_equality_sees_every_bit() -> None:
+    zero, minus = np.zeros(3, np.float32), np.full(3, -0.0, np.float32)
+    nan = np.full(3, np.nan)
+    assert not values.equal(zero, minus, summed=False)
+    assert values.equal(zero, minus, summed=True)
+    assert values.equal(nan, nan, summed=True)
+    assert not values.equal(zero, zero.astype(np.int32), summed=True)
+    assert not values.equal(zero, zero[:2], summed=True)

@@ -1,0 +1,105 @@
+"""What importing the package pulls in, and which layer may import which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "redistrib"
+OPTIONAL = ("jax", "mpi4py", "z3", "click", "rich", "ml_dtypes")
+
+# layer -> what it may not import, not even inside a function. The bare root ("") re-exports every
+# layer, so it counts as all of them.
+ABOVE_SYNTH = ("backends", "interop", "report", "demo", "cli")
+FORBIDDEN = {
+    "types": ("", "synth", "checker", *ABOVE_SYNTH),
+    # A plan's text and page are the report's; synth may call it, lazily, and nothing else.
+    "synth": ("", "checker", "backends", "interop", "demo", "cli"),
+    "checker": ("", "synth", *ABOVE_SYNTH),
+    "backends": ("", "checker", "interop", "report", "demo", "cli"),
+    "interop": ("", "checker", "backends", "report", "demo", "cli"),
+    "report": ("", "checker", "backends", "interop", "demo", "cli"),
+    "demo": ("", "cli"),
+}
+
+
+def optional_modules_after(statement: str) -> set[str]:
+    """The optional dependencies loaded in a fresh interpreter that has run `statement`."""
+    code = f"{statement}\nimport sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    roots = {name.partition(".")[0] for name in result.stdout.split()}
+    return roots & set(OPTIONAL)
+
+
+def imported_modules(source: str) -> set[str]:
+    """Every module that `source` may import, inside functions too, `from a import b` as a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise AssertionError(f"line {node.lineno}: relative import; use the absolute name")
+            module = node.module or ""
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def violations(source: str, forbidden: tuple[str, ...]) -> set[str]:
+    """The imports of `source` that lie in a forbidden layer; "" stands for the bare root."""
+    bad = set()
+    for module in imported_modules(source):
+        root, _, rest = module.partition(".")
+        if root == "redistrib" and rest.partition(".")[0] in forbidden:
+            bad.add(module)
+    return bad
+
+
+def files_of(layer: str) -> list[Path]:
+    directory = PACKAGE / layer
+    return sorted(directory.rglob("*.py")) or [directory.with_suffix(".py")]
+
+
+def test_importing_the_package_loads_numpy_only() -> None:
+    assert optional_modules_after("import redistrib") == set()
+
+
+@pytest.mark.parametrize("module", OPTIONAL)
+def test_the_import_test_can_fail(module: str) -> None:
+    assert module in optional_modules_after(f"import redistrib, {module}")
+
+
+@pytest.mark.parametrize("layer", FORBIDDEN)
+def test_layers_import_downwards_only(layer: str) -> None:
+    files = files_of(layer)
+    found = {
+        str(file.relative_to(PACKAGE)): bad
+        for file in files
+        if (bad := violations(file.read_text(encoding="utf-8"), FORBIDDEN[layer]))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "bad"),
+    [
+        ("import redistrib", {"redistrib"}),
+        ("import redistrib.synth.plan as p", {"redistrib.synth.plan"}),
+        ("from redistrib import synth", {"redistrib.synth"}),
+        ("def f():\n    from redistrib.cli import main", {"redistrib.cli.main"}),
+        ("from redistrib.types.mesh import Mesh\nimport numpy", set()),
+    ],
+)
+def test_the_layer_test_can_fail(source: str, bad: set[str]) -> None:
+    assert violations(source, FORBIDDEN["types"]) == bad
+
+
+def test_relative_imports_are_refused() -> None:
+    with pytest.raises(AssertionError, match="relative import"):
+        imported_modules("from . import mesh")

@@ -1,0 +1,60 @@
+"""The jax backend on virtual devices: all cases of jax_worker.py, run once in one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CASES = (
+    "random_plans_equal_the_simulator",
+    "every_dtype_moves_bit_for_bit",
+    "layouts_without_a_partition_spec_run",
+    "zero_sizes_and_single_devices_run",
+    "compiled_programs_move_what_the_plan_says",
+    "an_exchange_takes_the_least_rounds",
+    "the_tile_program_runs_in_a_users_shard_map",
+    "reshard_takes_trees_and_compiles_once",
+    "bad_input_is_one_clear_error",
+)
+
+
+@pytest.fixture(scope="module")
+def outcome() -> dict[str, str]:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.jax_worker"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    found = json.loads(run.stdout)
+    assert set(found) == set(CASES)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_jax(case: str, outcome: dict[str, str]) -> None:
+    assert outcome[case] == "", outcome[case]
+
+
+def test_without_jax_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['jax'] = None\n"  # what an import of a missing package finds
+        "from redistrib.errors import BackendError\n"
+        "try:\n"
+        "    import redistrib.backends.jax\n"
+        "except BackendError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "pip install 'redistrib[jax]'" in run.stdout
