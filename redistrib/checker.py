@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from redistrib.errors import CheckError, RedistribError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, apart, inside, object_of
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, apart, inside, split_at
 from redistrib.types.digits import parse_device_digit as device_digit
 from redistrib.types.digits import parse_index_digit as index_digit
 from redistrib.types.mesh import Mesh
@@ -30,12 +30,9 @@ from redistrib.types.positions import digit_values, with_digits
 from redistrib.types.syntax import format_factor
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
-EXCHANGING = ("auto", "direct")
-STRATEGIES = (*EXCHANGING, "collectives", "paper", "exact")
+STRATEGIES = ("auto", "collectives", "direct", "paper", "exact")
 MAX_ENUMERATED = 1 << 24  # coordinates times elements of one part
 
-_ERRORS = (RedistribError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-_Digit = DeviceDigit | IndexDigit
 _Applied = tuple[ArrayType, Sequence[DeviceDigit], int, int]  # type, digits, received, sent
 
 
@@ -66,7 +63,7 @@ def check(plan: Any) -> CheckReport:
     try:
         text = plan.to_json() if hasattr(plan, "to_json") else plan
         return _check(json.loads(text) if isinstance(text, str) else text, at)
-    except (*_ERRORS, RecursionError) as error:
+    except Exception as error:  # whatever it is, the plan was not found to be right
         where = "plan" if at[0] is None else f"step {at[0]}"
         kind = "" if isinstance(error, RedistribError) else f"malformed, {type(error).__name__}: "
         raise CheckError(f"{where}: {kind}{error}", step=at[0]) from error
@@ -79,13 +76,11 @@ def _check(data: Any, at: list[int | None]) -> CheckReport:
     mesh = Mesh([(n, k) for n, k in data["mesh"]["axes"]], devices=data["mesh"]["devices"])
     src, dst = ArrayType.parse(data["src"], mesh), ArrayType.parse(data["dst"], mesh)
     _require((src.shape, src.dtype) == (dst.shape, dst.dtype), "src and dst are of one array")
-    current, collectives = src, 0
-    tiles, received, sent, live = [src.tile_bytes], [0], [0], [src.tile_bytes]
+    current, tiles, received, sent, live = src, [src.tile_bytes], [0], [0], [src.tile_bytes]
     for at[0], step in enumerate(data["steps"]):
         name = step["collective"]
-        _require(name != "exchange" or strategy in EXCHANGING, f"{strategy} uses no exchange")
+        _require(name != "exchange" or strategy in {"auto", "direct"}, "the strategy may exchange")
         current, digits, most_received, most_sent = _apply(name, step, current)
-        collectives += name not in LOCAL
         tiles.append(current.tile_bytes)
         received.append(most_received * src.itemsize)
         sent.append(most_sent * src.itemsize)
@@ -105,7 +100,7 @@ def _check(data: Any, at: list[int | None]) -> CheckReport:
     _require(max(tiles) <= limit, f"no tile is above {limit} bytes; the largest is {max(tiles)}")
     _require(isfinite(data["seconds"]) and data["seconds"] >= 0, "seconds is not negative")
     figures = {
-        "num_collectives": collectives,
+        "num_collectives": sum(step["collective"] not in LOCAL for step in data["steps"]),
         "received_bytes": sum(received),
         "sent_bytes": sum(sent),
         "lower_bound_bytes": _lower_bound(src, dst) * src.itemsize,
@@ -116,10 +111,8 @@ def _check(data: Any, at: list[int | None]) -> CheckReport:
     return CheckReport(src, dst, strategy, len(tiles) - 1, figures)
 
 
-# ---- the typing rules, and what the worst device receives and sends ----
-
-# What the digits of a step are before it and after it, and the elements that a device receives,
-# for tiles of `tile` elements before the step and groups of `k` devices.
+# The typing rules: what the digits of a step are before it and after it, and the elements that a
+# device receives, for tiles of `tile` elements before the step and groups of `k` devices.
 _CHANGES: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
     "dynamic_slice": ("free", "owner", lambda _tile, _k: 0),
     "all_gather": ("owner", "free", lambda tile, k: tile * (k - 1)),
@@ -137,11 +130,14 @@ def _apply(name: str, step: Any, t: ArrayType) -> _Applied:
         return _exchange(step, t)
     if name == "collective_permute":
         return _permute_by_table(step["table"], t) if "table" in step else _permute(step, t)
+    _require(name in _CHANGES, f"{name} is a collective")
     was, becomes, traffic = _CHANGES[name]
+    key = "moves" if was == becomes else "placements" if "owner" in (was, becomes) else "digits"
     # Per digit: the index digit that it owns before, and the one that it owns after.
-    changes: list[list[Any]] = [[device_digit(digit)] for digit in step.get("digits", ())]
-    for digit, *indices in step.get("moves" if was == becomes else "placements", ()):
-        changes.append([device_digit(digit), *map(index_digit, indices)])
+    items = [[item] if key == "digits" else item for item in step[key]]
+    changes: list[Any] = [[device_digit(d), *map(index_digit, indices)] for d, *indices in items]
+    lengths = {"digits": 1, "placements": 2, "moves": 3}
+    _require(all(len(x) == lengths[key] for x in changes), f"{key} have {lengths[key]} entries")
     digits = [change[0] for change in changes]
     owns, partial = _roles(t, digits)
     for digit, *indices in changes:
@@ -171,30 +167,36 @@ def _permute(step: Any, t: ArrayType) -> _Applied:
     routes = [(device_digit(old), device_digit(new)) for old, new in step["routes"]]
     olds = [old for old, _ in routes]
     owns, partial = _roles(t, olds)
-    for old in olds:
-        if old not in owns:
-            _require_free(old, (*owns, *partial), t)
-    fits = all(old.size == new.size for old, new in routes)
-    fits = fits and sorted(new for _, new in routes) == sorted(olds)
-    _require(fits, "the routes of a permute are a permutation of digits of one size")
+    for old in {*olds} - {*owns} - partial:
+        _require_free(old, (*owns, *partial), t)
+    right = sorted((new, old.size) for old, new in routes) == sorted((d, d.size) for d in olds)
+    _require(right, "the routes of a permute are a permutation of digits of one size")
     moved = {new: owns.pop(old) for old, new in routes if old in owns}
+    addends = {new for old, new in routes if old in partial} | (partial - {*olds})
     received = t.tile_size if any(old != new for old, new in routes) else 0
-    return _typed(t, (owns | moved).items(), partial, t.reduction), olds, received, received
+    return _typed(t, (owns | moved).items(), addends, t.reduction), olds, received, received
 
 
 def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
     axes, sources = [device_digit(axis) for axis in table["axes"]], list(table["sources"])
-    names = {axis.axis for axis in axes} - {digit.axis for digit in t.partial}
-    whole = all(d.axis in names and d.size == t.mesh.axis_size(d.axis) for d in axes)
-    _require(whole, "a table permutes whole axes that are not partial")
-    _require(sorted(sources) == [*range(_size(axes))], "the sources are a permutation")
     new = [(device_digit(device), index_digit(index)) for device, index in table["placements"]]
-    _require(all(device.axis in names for device, _ in new), "a table places digits of its axes")
-    old = [(device, index) for device, index in t.placements if device.axis in names]
-    for dim in range(len(t.shape)):
-        run = IndexDigit(dim, 1, lcm(*(i.end for _, i in (*old, *new) if i.dim == dim)))
-        arrives, wanted = _tiles(run, old, axes)[sources], _tiles(run, new, axes)
-        _require(np.array_equal(arrives, wanted), "each device receives the tile that it wants")
+    old = [(d, i) for d, i in t.placements if not all(apart(d, axis) for axis in axes)]
+    for device, _ in (*old, *new):
+        _require(any(inside(device, axis) for axis in axes), f"{device} is in the table's axes")
+    for at, axis in enumerate(axes):
+        _require_free(axis, (*axes[:at], *t.partial), t)
+    right = len(sources) == _size(axes) and sorted(sources) == [*range(len(sources))]
+    _require(right, "the sources of a table are a permutation")
+    # Tiles are told by where they start, if the same digits are owned, in whatever pieces.
+    starts = np.zeros((2, len(t.shape), len(sources)), np.intp)
+    edges: list[set[tuple[int, int]]] = [set(), set()]
+    for side, owners in enumerate((old, new)):
+        for device, index in owners:
+            digit = digit_values([device], np.arange(len(sources)), axes)
+            starts[side, index.dim] += digit * (t.shape[index.dim] // index.end)
+            edges[side] ^= {(index.dim, index.pre), (index.dim, index.end)}
+    right = edges[0] == edges[1] and np.array_equal(starts[0][:, sources], starts[1])
+    _require(right, "each device receives the tile that it wants")
     owns = [*(placement for placement in t.placements if placement not in old), *new]
     received = t.tile_size if sources != sorted(sources) else 0
     return _typed(t, owns, t.partial, t.reduction), axes, received, received
@@ -222,9 +224,6 @@ def _exchange(step: Any, t: ArrayType) -> _Applied:
         served = part.loads([pair for pair in replicas if part.has(pair[0])], mine)
         loads = {(a * s, b * k) for a, b in loads for s, k in served}
     return after, digits, after.tile_size - overlap, max(a - b for a, b in loads)
-
-
-# ---- parts: what the tiles of two types have in common ----
 
 
 def _lower_bound(src: ArrayType, dst: ArrayType) -> int:
@@ -278,8 +277,7 @@ class _Part:
 
     def both(self) -> list[NDArray[np.bool_]]:
         """Per run [coordinate over spans, index]: whether a device has it on both sides."""
-        total = _size(self.spans) * _size(self.runs)
-        _require(total <= MAX_ENUMERATED, f"a part of {total} elements can be enumerated")
+        _require(_size([*self.spans, *self.runs]) <= MAX_ENUMERATED, "a part can be enumerated")
         sides = (self.src.items(), self.dst.items())
         return [np.logical_and(*(_tiles(run, x, self.spans) for x in sides)) for run in self.runs]
 
@@ -327,7 +325,7 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     while sides != before:  # a cut splits what it falls into, which may cut the other side
         before = sides
         for kind in (int, str):
-            sides = [_split(side, _cuts(sides[0] + sides[1], kind)) for side in sides]
+            sides = [split_at(side, _cuts(sides[0] + sides[1], kind)) for side in sides]
     ends = {(dim, end) for dim, n in enumerate(src.shape) for end in (1, n)}
     ends |= _cuts(sides[0] + sides[1], int)
     runs = [IndexDigit(d, a, b // a) for (d, a), (e, b) in pairwise(sorted(ends)) if d == e]
@@ -335,9 +333,9 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     while clash := next((p for p in combinations(sorted(spans), 2) if not apart(*p)), None):
         low, high = gcd(*(d.pre for d in clash)), lcm(*(d.end for d in clash))
         spans = spans - {*clash} | {DeviceDigit(clash[0].axis, low, high // low)}
-    items: list[_Digit] = [*runs, *sorted(spans)]
-    groups: list[set[_Digit]] = [{run} for run in runs]
-    for link in (*sides[0], *sides[1], *tables):
+    items: list[Any] = [*runs, *sorted(spans)]
+    groups: list[set[Any]] = [{run} for run in runs]
+    for link in (*sides[0], *sides[1], *tables, *([digit] for digit in named)):
         whole = {item for item in items if any(inside(digit, item) for digit in link)}
         whole = whole.union(*(group for group in groups if group & whole))
         groups = [group for group in groups if not group & whole] + [whole]
@@ -351,28 +349,14 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     return parts
 
 
-def _cuts(placements: Iterable[Placement], kind: type) -> set[tuple[int | str, int]]:
+def _cuts(placements: Iterable[Placement], kind: type) -> set[tuple[Any, int]]:
     """Ends of digits that divide, or are divided by, all ends on their dimension (or axis)."""
-    ends: dict[int | str, set[int]] = {}
-    for digit in (digit for placement in placements for digit in placement):
-        if isinstance(object_of(digit), kind):
-            ends.setdefault(object_of(digit), {1}).update((digit.pre, digit.end))
+    ends: dict[Any, set[int]] = {}
+    for device, index in placements:
+        digit, of = (device, device.axis) if kind is str else (index, index.dim)
+        ends.setdefault(of, {1}).update((digit.pre, digit.end))
     every = {(obj, cut) for obj, found in ends.items() for cut in (*found, lcm(*found))}
     return {(o, c) for o, c in every if all(c % end == 0 or end % c == 0 for end in ends[o])}
-
-
-def _split(placements: Iterable[Placement], cuts: Any) -> list[Placement]:
-    """Placements, split where a cut of their axis or dimension falls inside."""
-    pieces = []
-    for device, index in placements:
-        ends = {device.pre * c // index.pre for obj, c in cuts if obj == index.dim}
-        ends |= {c for obj, c in cuts if obj == device.axis}
-        inner = sorted(c for c in ends if device.pre < c < device.end)
-        for a, b in pairwise([device.pre, *inner, device.end]):
-            _require(b % a == 0, f"a cut of {device} at {a} divides one at {b}")
-            piece = IndexDigit(index.dim, index.pre * a // device.pre, b // a)
-            pieces.append((DeviceDigit(device.axis, a, b // a), piece))
-    return pieces
 
 
 def _tiles(run: IndexDigit, placements: Iterable[Placement], spans: Any) -> NDArray[np.bool_]:
@@ -384,7 +368,7 @@ def _tiles(run: IndexDigit, placements: Iterable[Placement], spans: Any) -> NDAr
     return mask
 
 
-def _size(digits: Iterable[_Digit]) -> int:
+def _size(digits: Iterable[DeviceDigit | IndexDigit]) -> int:
     return prod(digit.size for digit in digits)
 
 
@@ -394,8 +378,8 @@ def _roles(t: ArrayType, named: Any) -> tuple[dict[DeviceDigit, IndexDigit], set
     fits = fits and all(apart(a, b) for a, b in combinations(named, 2)) and bool(named)
     _require(fits, f"a step names disjoint parts of axes; got {[str(d) for d in named]}")
     cuts = {(d.axis, end) for d in named for end in (d.pre, d.end)}
-    partial = _split([(d, IndexDigit(-1, d.pre, d.size)) for d in t.partial], cuts)
-    return dict(_split(t.placements, cuts)), {d for d, _ in partial}
+    partial = split_at([(d, IndexDigit(-1, d.pre, d.size)) for d in t.partial], cuts)
+    return dict(split_at(t.placements, cuts)), {d for d, _ in partial}
 
 
 def _require_free(digit: DeviceDigit, used: Iterable[DeviceDigit], t: ArrayType) -> None:

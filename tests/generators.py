@@ -99,22 +99,3 @@ def whole_axis_layouts(mesh: Mesh, shape: Sequence[int], dtype: str = "f32") -> 
                 yield ArrayType(mesh, dtype, shape, dims)
             except LayoutError:
                 continue  # the axes do not divide the dimension
-
-
-def check_semantics(plan: Any, seed: int = 0) -> None:
-    """Run a plan on the simulator and compare every element on every device with its meaning."""
-    import numpy as np
-
-    from redistrib.backends import simulator
-
-    src, dst = plan.src, plan.dst
-    rng = np.random.default_rng(seed)
-    array = rng.integers(0, 3 if src.dtype == "i8" else 100, src.shape).astype(src.numpy_dtype)
-    tiles = simulator.run(plan, simulator.scatter(array, src))
-    if dst.partial:
-        np.testing.assert_array_equal(simulator.gather(tiles, dst), array)
-        return
-    for position, tile in enumerate(tiles):
-        np.testing.assert_array_equal(
-            tile, array[np.ix_(*dst.tile(position))] if src.shape else array
-        )

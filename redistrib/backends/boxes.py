@@ -163,8 +163,8 @@ def _by_table(
 def rounds(pieces: Sequence[Piece], block_bytes: int) -> list[list[Piece]]:
     """The pieces in rounds in which each device sends at most one and receives at most one.
 
-    The pieces of a round are padded to one shape. Rounds of pieces of one shape need no padding, and
-    take the least number per shape: the most that a device sends or receives. Where shapes are
+    The pieces of a round are padded to one shape. Rounds of pieces of one shape need no padding,
+    and take the least number per shape: the most that a device sends or receives. Where shapes are
     many, fewer rounds of unlike pieces can be cheaper; the cheaper of the two is taken.
     """
     by_shape: defaultdict[tuple[int, ...], list[Piece]] = defaultdict(list)

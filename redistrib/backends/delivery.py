@@ -36,6 +36,7 @@ from redistrib.synth.tables import PermuteTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.mesh import Mesh
+from redistrib.types.positions import digit_values, with_digits
 
 Array = NDArray[Any]
 _Strides = dict[DeviceDigit | IndexDigit, int]
@@ -144,7 +145,7 @@ def tiles_of(array: Array, t: ArrayType) -> Array:
     return _view(array, [*devices, *local], strides, True)
 
 
-def device_digits(mesh: Mesh, digits: Iterable[DeviceDigit]) -> list[DeviceDigit]:
+def device_digits(mesh: Mesh, digits: Iterable[DeviceDigit] = ()) -> list[DeviceDigit]:
     """The axes of a mesh in order, cut at the ends of `digits`; axes of size 1 are left out.
 
     >>> [str(d) for d in device_digits(Mesh(x=8, y=1, z=3), [DeviceDigit("x", 2, 2)])]
@@ -180,27 +181,12 @@ def local_digits(t: ArrayType, cuts: Iterable[IndexDigit]) -> list[IndexDigit]:
     return result
 
 
-def digit_values(mesh: Mesh, digit: DeviceDigit) -> NDArray[np.intp]:
-    """The value of a device digit at every position of the mesh."""
-    return np.arange(mesh.num_devices) // _weight(mesh, digit) % digit.size
-
-
 def first_of(mesh: Mesh, digits: Iterable[DeviceDigit]) -> NDArray[np.bool_]:
     """At which positions of the mesh all of these digits are 0."""
     result = np.ones(mesh.num_devices, bool)
     for digit in digits:
-        result &= digit_values(mesh, digit) == 0
+        result &= digit_values([digit], np.arange(mesh.num_devices), device_digits(mesh)) == 0
     return result
-
-
-def _weight(mesh: Mesh, digit: DeviceDigit) -> int:
-    """How many positions of the mesh further the next value of a device digit is."""
-    weight = mesh.axis_size(digit.axis) // digit.end
-    for name, size in reversed(mesh.axes):
-        if name == digit.axis:
-            break
-        weight *= size
-    return weight
 
 
 def _named_indices(step: Collective) -> list[IndexDigit]:
@@ -251,33 +237,9 @@ def _take(tiles: Array, t: ArrayType, senders: NDArray[np.intp]) -> Array:
 
 def _table_senders(table: PermuteTable, mesh: Mesh) -> NDArray[np.intp]:
     """Who sends to each position under a table."""
-    coordinate = _coordinate(table.axes, mesh, np.arange(mesh.num_devices))
-    wanted = np.array(table.sources, np.intp)[coordinate]
-    return _replaced(np.arange(mesh.num_devices), table.axes, wanted, mesh)
-
-
-def _coordinate(
-    digits: Iterable[DeviceDigit], mesh: Mesh, positions: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    """The row-major coordinate over `digits` of positions."""
-    result = np.zeros_like(positions)
-    for digit in digits:
-        result = result * digit.size + positions // _weight(mesh, digit) % digit.size
-    return result
-
-
-def _replaced(
-    positions: NDArray[np.intp],
-    digits: Sequence[DeviceDigit],
-    coordinates: NDArray[np.intp],
-    mesh: Mesh,
-) -> NDArray[np.intp]:
-    """The positions with the values of `digits` set to those of row-major `coordinates`."""
-    for digit in reversed(digits):
-        weight = _weight(mesh, digit)
-        coordinates, value = np.divmod(coordinates, digit.size)
-        positions = positions + (value - positions // weight % digit.size) * weight
-    return positions
+    here, axes = np.arange(mesh.num_devices), device_digits(mesh)
+    wanted = np.array(table.sources, np.intp)[digit_values(table.axes, here, axes)]
+    return with_digits(here, table.axes, wanted, axes)
 
 
 def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array) -> Delivery:
@@ -287,26 +249,29 @@ def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array)
     # What is local and minor on both sides moves in one block: only blocks are looked up.
     block = [gcd(_trailing(before, dim), _trailing(after, dim)) for dim in range(len(shape))]
     wanted = [_blocks(after, dim, block[dim]) for dim in range(len(shape))]
+    axes = device_digits(mesh)
     here = np.arange(mesh.num_devices).reshape(-1, *(1 for _ in shape))
     senders = here
     owners = []
     for device, index in before.placements:
         stride = shape[index.dim] // index.end // block[index.dim]
         owners.append((device, wanted[index.dim] // stride % index.size))
-        senders = _replaced(senders, [device], owners[-1][1], mesh)
+        senders = with_digits(senders, [device], owners[-1][1], axes)
     for theirs, mine in step.replicas:
-        senders = _replaced(senders, [theirs], _coordinate([mine], mesh, here), mesh)
+        senders = with_digits(senders, [theirs], digit_values([mine], here, axes), axes)
     for table in step.tables:
         rows = np.full((len(table.rows), prod(owner.size for owner in table.owners)), -1, np.intp)
         for receiver, row in enumerate(table.rows):
             for wants, sender in row:
                 rows[receiver, wants] = sender
-        found = rows[_coordinate(table.axes, mesh, here), _coordinate(table.owners, mesh, senders)]
+        found = rows[
+            digit_values(table.axes, here, axes), digit_values(table.owners, senders, axes)
+        ]
         _check_held(found >= 0, before)
-        senders = _replaced(senders, table.axes, found, mesh)
+        senders = with_digits(senders, table.axes, found, axes)
     if step.replicas or step.tables:
         for device, value in owners:
-            _check_held(_coordinate([device], mesh, senders) == value, before)
+            _check_held(digit_values([device], senders, axes) == value, before)
     spots = [_spots(before, dim, at, block[dim]) for dim, at in enumerate(wanted)]
     # [device, *blocks, *within a block]; where a block is one element repeated, one is looked up.
     strides = tiles.strides[1:]
@@ -335,11 +300,12 @@ def _blocks(t: ArrayType, dim: int, block: int) -> NDArray[np.intp]:
     Shape [device, 1, ..., blocks, ..., 1]: it broadcasts against other dimensions.
     """
     n = t.shape[dim]
-    first = np.zeros(t.mesh.num_devices, np.intp)
+    here, axes = np.arange(t.mesh.num_devices), device_digits(t.mesh)
+    first = np.zeros_like(here)
     pattern = np.zeros(1, np.intp)
     end = 1
     for device, index in sorted((p for p in t.placements if p[1].dim == dim), key=lambda p: p[1]):
-        first += digit_values(t.mesh, device) * (n // index.end)
+        first += digit_values([device], here, axes) * (n // index.end)
         if index.pre > end:
             steps = np.arange(index.pre // end) * (n // index.pre)
             pattern = (pattern[:, None] + steps).reshape(-1)

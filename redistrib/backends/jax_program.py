@@ -172,7 +172,7 @@ class _Step:
 
     def _exchange(self, tile: Tile) -> Tile:
         """Rounds of permutes; what a device keeps does not travel."""
-        assert isinstance(self.step, Exchange)  # noqa: S101 - the only caller is its case
+        assert isinstance(self.step, Exchange)
         found = boxes(self.step, self.before, self.after)
         rank = len(found.block)
         if 0 in found.block:

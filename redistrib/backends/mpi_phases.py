@@ -268,7 +268,7 @@ class Reduce(Phase):
 
     @property
     def _comm(self) -> MPI.Comm:
-        assert self.group is not None  # noqa: S101 - made for every step that communicates
+        assert self.group is not None
         return self.group
 
     def _combine(self, pieces: Tile, out: Tile) -> None:

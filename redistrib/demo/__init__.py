@@ -46,7 +46,16 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
         raise BackendError(f"the backends are {', '.join(BACKENDS)}; got {', '.join(unknown)}")
     wanted = [name for name in BACKENDS if backends is None or name in backends]
     missing = {name: reason for name in wanted if (reason := _missing(name))}
-    planned = [(workload, plan(*workload.types())) for workload in WORKLOADS]
+    planned = []
+    for workload in WORKLOADS:
+        src, dst = workload.types()
+        try:
+            _ = src.numpy_dtype
+        except BackendError as error:
+            missing[workload.name] = str(error)
+            _progress(f"{workload.name}: {error}")
+        else:
+            planned.append((workload, plan(src, dst)))
     rows: list[Figures] = []
     for name in wanted:
         if name in missing:
@@ -205,11 +214,13 @@ class _Worker:
         """What it writes to stdout."""
         yield from self.process.stdout or ()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.watch.cancel()
-        if sys.exc_info()[0] is not None:
+        if kind is not None:
             self._kill()
         status = self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         self.errors.seek(0)
         # mpiexec adds lines of its own about the abort.
         said = [line.strip() for line in self.errors if "Error" in line]
@@ -222,6 +233,7 @@ class _Worker:
             self.end = said[-1] if said else f"failed with exit status {status}"
 
     def _kill(self) -> None:
-        self.late = True
-        # The whole session: mpiexec has children that would outlive it.
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            self.late = True
+            # The whole session: mpiexec has children that would outlive it.
+            os.killpg(self.process.pid, signal.SIGKILL)

@@ -22,15 +22,20 @@ from redistrib.synth.collectives import (
     Move,
 )
 from redistrib.synth.cost import Profile
-from redistrib.synth.prime_digits import State, merge_state, prime_systems, split_state
+from redistrib.synth.prime_digits import (
+    FREE,
+    Places,
+    PrimePlaces,
+    State,
+    merge_state,
+    prime_systems,
+    split_state,
+)
 from redistrib.synth.tables import owned_runs, permute_table
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 
 MAX_STATES = 20_000
-
-_FREE = -1
-_Places = tuple[int, ...]  # per digit of a system, the number of the index digit it owns, or _FREE
 
 
 class ExactSearch:
@@ -50,8 +55,8 @@ class ExactSearch:
         links = [profile.link, *(link for _, link in profile.axes)]
         self._latency = min(link.latency for link in links)
         self._bandwidth = max(link.bandwidth for link in links)
-        self._states: dict[tuple[int, _Places], State] = {}
-        self._permuted: dict[tuple[tuple[int, int, int], ...], list[tuple[int, _Places]]] = {}
+        self._states: dict[tuple[int, Places], State] = {}
+        self._permuted: dict[tuple[tuple[int, int, int], ...], list[tuple[int, Places]]] = {}
         self._parent: dict[State, tuple[State, str]] = {}
         self._distance: dict[State, float] = {}
 
@@ -60,7 +65,13 @@ class ExactSearch:
 
         Raises RedistribError where the search would pass MAX_STATES types.
         """
-        self._index_digits()
+        sizes = {d.size for system in self.systems for d in system}
+        self._places = PrimePlaces(self.src.shape, sizes)
+        self._overlap = {
+            (device, at): self._overlap_factor(device, index)
+            for device in {d for system in self.systems for d in system}
+            for at, index in enumerate(self._places.indices)
+        }
         start: State = frozenset(self.src.placements)
         self._distance[start] = 0.0
         heap: list[tuple[float, int, float, State]] = [(0.0, 0, 0.0, start)]
@@ -102,32 +113,6 @@ class ExactSearch:
         }
         return len(self.systems) * prod(choices[d.size] for d in self.systems[0])
 
-    def _index_digits(self) -> None:
-        """Number the index digits of prime size, and note which may be owned at once."""
-        sizes = sorted({d.size for system in self.systems for d in system})
-        self._indices = [
-            IndexDigit(dim, pre, size)
-            for dim, n in enumerate(self.src.shape)
-            for size in sizes
-            for pre in range(1, n // size + 1)
-            if n % (pre * size) == 0
-        ]
-        self._number = {index: at for at, index in enumerate(self._indices)}
-        # Bounds form a chain iff every two of them are comparable, so pairs decide.
-        self._beside = [
-            sum(1 << b for b, other in enumerate(self._indices) if _compatible(index, other))
-            for index in self._indices
-        ]
-        self._of_size = {
-            size: sum(1 << at for at, index in enumerate(self._indices) if index.size == size)
-            for size in sizes
-        }
-        self._overlap = {
-            (device, at): self._overlap_factor(device, index)
-            for device in {d for system in self.systems for d in system}
-            for at, index in enumerate(self._indices)
-        }
-
     def _overlap_factor(self, device: DeviceDigit, index: IndexDigit) -> int:
         """By how much an owner reduces what every device has of its target tile; 0: to nothing."""
         touched = False
@@ -140,12 +125,12 @@ class ExactSearch:
                     return 0
         return 1 if touched else index.size
 
-    def _rest(self, number: int, places: _Places) -> float:
+    def _rest(self, number: int, places: Places) -> float:
         """A lower bound on the seconds from here to the target."""
         overlap = self.dst.tile_size
         tile = self.src.size
         for device, at in zip(self.systems[number], places, strict=True):
-            if at != _FREE:
+            if at != FREE:
                 factor = self._overlap[device, at]
                 overlap = overlap // factor if factor else 0
                 tile //= device.size
@@ -154,15 +139,17 @@ class ExactSearch:
             return 0.0
         return self._latency + missing * self.src.itemsize / self._bandwidth
 
-    def _state(self, number: int, places: _Places) -> State:
+    def _state(self, number: int, places: Places) -> State:
         key = (number, places)
         if key not in self._states:
             self._states[key] = merge_state(self._owned(number, places))
         return self._states[key]
 
-    def _owned(self, number: int, places: _Places) -> dict[DeviceDigit, IndexDigit]:
+    def _owned(self, number: int, places: Places) -> dict[DeviceDigit, IndexDigit]:
         system = self.systems[number]
-        return {d: self._indices[at] for d, at in zip(system, places, strict=True) if at != _FREE}
+        return {
+            d: self._places.indices[at] for d, at in zip(system, places, strict=True) if at != FREE
+        }
 
     def _tile(self, state: State) -> int:
         return self.src.size // prod(device.size for device, _ in state)
@@ -170,74 +157,71 @@ class ExactSearch:
     def _price(self, devices: list[DeviceDigit], received: int) -> float:
         return self.profile.seconds(devices, received * self.src.itemsize)
 
-    def _edges(self, state: State, tile: int) -> Iterator[tuple[int, _Places, str, float]]:
+    def _edges(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
         """Every type one collective away, on some system, with the seconds of that collective."""
         for number, system in enumerate(self.systems):
             owned = split_state(state, system)
             if owned is None:
                 continue
-            places = tuple(self._number[owned[d]] if d in owned else _FREE for d in system)
+            places = tuple(self._places.number[owned[d]] if d in owned else FREE for d in system)
             if self._states.setdefault((number, places), state) != state:
                 continue
-            beside = (1 << len(self._indices)) - 1
-            for at in places:
-                if at != _FREE:
-                    beside &= self._beside[at]
+            beside = self._places.beside_all(places)
             yield from self._slices(number, places, beside)
             yield from self._gathers(number, places, tile)
             yield from self._all_to_alls(number, places, beside, tile)
         yield from self._permutes(state, tile)
 
     def _slices(
-        self, number: int, places: _Places, beside: int
-    ) -> Iterator[tuple[int, _Places, str, float]]:
+        self, number: int, places: Places, beside: int
+    ) -> Iterator[tuple[int, Places, str, float]]:
         for k, device in enumerate(self.systems[number]):
-            if places[k] == _FREE:
-                for at in _bits(beside & self._of_size[device.size]):
+            if places[k] == FREE:
+                for at in self._places.options(beside, device.size):
                     yield number, (*places[:k], at, *places[k + 1 :]), "slice", 0.0
 
     def _gathers(
-        self, number: int, places: _Places, tile: int
-    ) -> Iterator[tuple[int, _Places, str, float]]:
-        owners = [k for k, at in enumerate(places) if at != _FREE]
+        self, number: int, places: Places, tile: int
+    ) -> Iterator[tuple[int, Places, str, float]]:
+        owners = [k for k, at in enumerate(places) if at != FREE]
         system = self.systems[number]
         for count in range(1, len(owners) + 1):
             for group in combinations(owners, count):
                 devices = [system[k] for k in group]
                 received = tile * (prod(d.size for d in devices) - 1)
-                after = tuple(_FREE if k in group else at for k, at in enumerate(places))
+                after = tuple(FREE if k in group else at for k, at in enumerate(places))
                 yield number, after, "gather", self._price(devices, received)
 
     def _all_to_alls(
-        self, number: int, places: _Places, beside: int, tile: int
-    ) -> Iterator[tuple[int, _Places, str, float]]:
+        self, number: int, places: Places, beside: int, tile: int
+    ) -> Iterator[tuple[int, Places, str, float]]:
         system = self.systems[number]
 
-        def assign(k: int, chosen: _Places, allowed: int) -> Iterator[_Places]:
+        def assign(k: int, chosen: Places, allowed: int) -> Iterator[Places]:
             """Each owner stays or moves to a local index digit beside all chosen so far."""
             if k == len(places):
                 yield chosen
                 return
-            if places[k] == _FREE:
-                yield from assign(k + 1, (*chosen, _FREE), allowed)
+            if places[k] == FREE:
+                yield from assign(k + 1, (*chosen, FREE), allowed)
                 return
             options = [places[k]] if allowed >> places[k] & 1 else []
-            options += _bits(allowed & beside & self._of_size[system[k].size])
+            options += self._places.options(allowed & beside, system[k].size)
             for at in options:
-                yield from assign(k + 1, (*chosen, at), allowed & self._beside[at])
+                yield from assign(k + 1, (*chosen, at), allowed & self._places.beside[at])
 
-        for after in assign(0, (), (1 << len(self._indices)) - 1):
+        for after in assign(0, (), self._places.everywhere):
             moved = [d for d, a, b in zip(system, places, after, strict=True) if a != b]
             if moved:
                 group = prod(d.size for d in moved)
                 yield number, after, "all_to_all", self._price(moved, tile // group * (group - 1))
 
-    def _permutes(self, state: State, tile: int) -> Iterator[tuple[int, _Places, str, float]]:
+    def _permutes(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
         """All other types with the same tiles: any digits over the same owned runs."""
         runs = tuple(owned_runs(sorted(state)))
         if runs not in self._permuted:
             self._permuted[runs] = [
-                (number, tuple(places.get(d, _FREE) for d in system))
+                (number, tuple(places.get(d, FREE) for d in system))
                 for number, system in enumerate(self.systems)
                 for places in self._fill(list(runs), frozenset(system))
             ]
@@ -260,7 +244,7 @@ class ExactSearch:
                 index = IndexDigit(dim, lo, device.size)
                 left = [(dim, index.end, hi), *rest] if index.end < hi else rest
                 for placed in self._fill(left, free - {device}):
-                    yield {device: self._number[index], **placed}
+                    yield {device: self._places.number[index], **placed}
 
     def _steps(self, start: State) -> list[Collective]:
         path: list[tuple[State, str]] = []
@@ -316,25 +300,9 @@ def exact_steps(src: ArrayType, dst: ArrayType, limit: int, profile: Profile) ->
     return steps
 
 
-def _compatible(a: IndexDigit, b: IndexDigit) -> bool:
-    if a.dim != b.dim:
-        return True
-    apart = a.end <= b.pre or b.end <= a.pre
-    return apart and all(x % y == 0 or y % x == 0 for x in (a.pre, a.end) for y in (b.pre, b.end))
-
-
 def _divisors(n: int) -> int:
     return sum(n % d == 0 for d in range(1, n + 1))
 
 
 def _disjoint(a: DeviceDigit, b: DeviceDigit) -> bool:
     return a.axis != b.axis or a.end <= b.pre or b.end <= a.pre
-
-
-def _bits(mask: int) -> list[int]:
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return found

@@ -24,7 +24,13 @@ from redistrib.synth.collectives import (
     Move,
 )
 from redistrib.synth.cost import Profile, price_step
-from redistrib.synth.prime_digits import State, merge_state, nested, prime_systems, split_state
+from redistrib.synth.prime_digits import (
+    PrimePlaces,
+    State,
+    merge_state,
+    prime_systems,
+    split_state,
+)
 from redistrib.synth.tables import owned_runs, permute_table
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
@@ -120,11 +126,11 @@ def _meet(
     """The cheapest steps through halfway types; None if none of them meet."""
     fixed = frozenset(src.placements) & frozenset(dst.placements)
     kept = frozenset(src.partial)
-    bounds = _bounds(src, dst)
+    places = _places(src, dst, fixed)
     for most in moves:
         best: tuple[float, list[Collective]] | None = None
-        ahead = _by_runs(src, fixed, kept, bounds, most)
-        back = _by_runs(dst, fixed, kept, bounds, most)
+        ahead = _by_runs(src, fixed, kept, places, most)
+        back = _by_runs(dst, fixed, kept, places, most)
         for runs in sorted(ahead.keys() & back.keys()):
             for steps in _joins(src, ahead[runs], back[runs]):
                 seconds, held = 0.0, src.tile_size
@@ -138,32 +144,34 @@ def _meet(
     return None
 
 
-def _bounds(src: ArrayType, dst: ArrayType) -> list[list[int]]:
-    """Per dimension, where a prime digit may begin: a bound of either end, or one prime further."""
+def _places(src: ArrayType, dst: ArrayType, fixed: frozenset[Placement]) -> PrimePlaces:
+    """Where digits may go: from a bound that either end suggests, or one prime further."""
     factors = {p for _, size in src.mesh.axes for p in primes(size)}
-    result = []
-    for dim, n in enumerate(src.shape):
+    starts = []
+    for dim in range(len(src.shape)):
         found = {1}
         for _, index in (*src.placements, *dst.placements):
             if index.dim == dim:
                 found |= {index.pre * q for q in range(1, index.size + 1) if index.size % q == 0}
-        found |= {b * p for b in found for p in factors}
-        result.append(sorted(b for b in found if n % b == 0))
-    return result
+        starts.append({*found, *(b * p for b in found for p in factors)})
+    # What both ends share stays in one piece, of any size.
+    return PrimePlaces(src.shape, factors | {i.size for _, i in fixed}, starts)
 
 
 def _by_runs(
     end: ArrayType,
     fixed: frozenset[Placement],
     kept: frozenset[DeviceDigit],
-    bounds: list[list[int]],
+    places: PrimePlaces,
     most: int,
 ) -> dict[_Runs, list[Halfway]]:
     """Halfway types of an end by what is owned in them."""
     found: dict[_Runs, list[Halfway]] = {}
-    for halfway in islice(_halfways(end, fixed, kept, bounds, most), MAX_HALFWAY):
-        runs = tuple(owned_runs(tuple(halfway.owned.items())))
-        found.setdefault(runs, []).append(halfway)
+    runs_of: dict[frozenset[int], _Runs] = {}
+    for owned_places, halfway in islice(_halfways(end, fixed, kept, places, most), MAX_HALFWAY):
+        if owned_places not in runs_of:
+            runs_of[owned_places] = tuple(owned_runs(tuple(halfway.owned.items())))
+        found.setdefault(runs_of[owned_places], []).append(halfway)
     return found
 
 
@@ -171,64 +179,51 @@ def _halfways(
     end: ArrayType,
     fixed: frozenset[Placement],
     kept: frozenset[DeviceDigit],
-    bounds: list[list[int]],
+    places: PrimePlaces,
     most: int,
-) -> Iterator[Halfway]:
-    """All halfway types of an end with at most `most` moved digits, fewest changes first."""
+) -> Iterator[tuple[frozenset[int], Halfway]]:
+    """All halfway types of an end with at most `most` moved digits, fewest changes first.
+
+    Each comes with the numbers of the index digits owned in it.
+    """
     pinned = {*(d for d, _ in fixed), *kept}
-    cut: list[tuple[_Owned, list[DeviceDigit], dict[int, list[IndexDigit]]]] = []
+    cuts: list[tuple[_Owned, list[DeviceDigit]]] = []
     for system in prime_systems(end.mesh, pinned):
         owned = split_state(end.placements, system)
         if owned is not None:
-            free = [d for d in system if d not in owned and d not in kept]
-            sizes = {d.size for d in system}
-            cut.append((owned, free, {p: _positions(end, owned, p, bounds) for p in sizes}))
-    most_added = max((len(free) for _, free, _ in cut), default=0)
+            cuts.append((owned, [d for d in system if d not in owned and d not in kept]))
+    most_added = max((len(free) for _, free in cuts), default=0)
     for changes in range(most + most_added + 1):
-        for owned, free, positions in cut:
+        for owned, free in cuts:
+            numbers = {d: places.number[i] for d, i in owned.items()}
+            local = places.beside_all(numbers.values())
             movable = [d for d in owned if d not in pinned]
             for count in range(max(0, changes - len(free)), min(most, changes) + 1):
                 groups = product(combinations(movable, count), combinations(free, changes - count))
                 for moved, added in groups:
-                    stay = {d: i for d, i in owned.items() if d not in moved}
-                    for placed in _place((*moved, *added), positions, list(stay.values()), end):
-                        yield Halfway(
-                            {**stay, **placed}, added, tuple((d, owned[d]) for d in moved)
+                    stay = [d for d in owned if d not in moved]
+                    allowed = local & places.beside_all(numbers[d] for d in stay)
+                    for chosen in _place((*moved, *added), places, allowed):
+                        at = dict(zip((*moved, *added), chosen, strict=True))
+                        halfway = Halfway(
+                            {d: owned[d] for d in stay}
+                            | {d: places.indices[n] for d, n in at.items()},
+                            added,
+                            tuple((d, owned[d]) for d in moved),
                         )
-
-
-def _positions(
-    end: ArrayType, owned: _Owned, size: int, bounds: list[list[int]]
-) -> list[IndexDigit]:
-    """Index digits of a size that are local in `end`, beginning at a bound."""
-    result = []
-    for dim, n in enumerate(end.shape):
-        if not n:
-            continue
-        taken = [i for i in owned.values() if i.dim == dim]
-        for pre in bounds[dim]:
-            index = IndexDigit(dim, pre, size)
-            if n % index.end == 0 and nested([*taken, index], n):
-                result.append(index)
-    return result
+                        yield frozenset({*chosen, *(numbers[d] for d in stay)}), halfway
 
 
 def _place(
-    devices: tuple[DeviceDigit, ...],
-    positions: dict[int, list[IndexDigit]],
-    taken: list[IndexDigit],
-    end: ArrayType,
-) -> Iterator[_Owned]:
-    """All ways to give each device digit a position beside those taken."""
+    devices: tuple[DeviceDigit, ...], places: PrimePlaces, allowed: int
+) -> Iterator[tuple[int, ...]]:
+    """All ways to give each device digit an index digit among those allowed."""
     if not devices:
-        yield {}
+        yield ()
         return
-    device, rest = devices[0], devices[1:]
-    for index in positions[device.size]:
-        beside = [i for i in taken if i.dim == index.dim]
-        if nested([*beside, index], end.shape[index.dim]):
-            for placed in _place(rest, positions, [*taken, index], end):
-                yield {device: index, **placed}
+    for at in places.options(allowed, devices[0].size):
+        for rest in _place(devices[1:], places, allowed & places.beside[at]):
+            yield (at, *rest)
 
 
 def _joins(src: ArrayType, ahead: list[Halfway], back: list[Halfway]) -> Iterator[list[Collective]]:

@@ -19,7 +19,8 @@ from redistrib.types.refinement import held_fraction, refine
 class Plan:
     """Steps from the type `src` to the type `dst`; `types` are before, between and after them.
 
-    `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device.
+    `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device;
+    `memory_limit` is the one that was asked for, if any.
     """
 
     src: ArrayType
@@ -30,6 +31,7 @@ class Plan:
     traffic: tuple[StepTraffic, ...]
     seconds: float
     lower_bound_bytes: int
+    memory_limit: int | None = None
 
     @property
     def received_bytes(self) -> int:
@@ -107,6 +109,7 @@ def make_plan(
     strategy: str,
     steps: Iterable[Collective],
     profile: Profile = DEFAULT_PROFILE,
+    memory_limit: int | None = None,
 ) -> Plan:
     """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`."""
     steps = tuple(steps)
@@ -125,7 +128,7 @@ def make_plan(
         if not isinstance(step, LOCAL)
     )
     bound = lower_bound_elements(src, dst) * src.itemsize
-    return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound)
+    return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound, memory_limit)
 
 
 def lower_bound_elements(src: ArrayType, dst: ArrayType) -> int:

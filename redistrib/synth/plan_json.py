@@ -78,6 +78,7 @@ def plan_to_json(plan: Plan) -> str:
             "live_bytes": plan.live_bytes,
             "num_collectives": plan.num_collectives,
             "seconds": plan.seconds,
+            **({} if plan.memory_limit is None else {"memory_limit": plan.memory_limit}),
         }
     )
 
@@ -101,7 +102,8 @@ def plan_from_json(text: str) -> Plan:
         src = ArrayType.parse(data["src"], mesh)
         dst = ArrayType.parse(data["dst"], mesh)
         steps = [_step(step) for step in data["steps"]]
-        plan = make_plan(src, dst, str(data["strategy"]), steps)
+        limit = None if data.get("memory_limit") is None else int(data["memory_limit"])
+        plan = make_plan(src, dst, str(data["strategy"]), steps, memory_limit=limit)
         plan = replace(plan, seconds=float(data["seconds"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RedistribError(

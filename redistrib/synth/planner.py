@@ -79,7 +79,9 @@ def plan(
             least_bytes=least,
         )
     problem = Problem(src, dst, memory_limit, find_profile(profile))
-    return make_plan(src, dst, strategy, STRATEGIES[strategy](problem), problem.profile)
+    return make_plan(
+        src, dst, strategy, STRATEGIES[strategy](problem), problem.profile, memory_limit
+    )
 
 
 def cost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import permutations, product
 
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain, primes
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
 from redistrib.types.mesh import Mesh
 
 State = frozenset[Placement]
@@ -84,11 +84,64 @@ def merge_state(owned: dict[DeviceDigit, IndexDigit]) -> State:
     return frozenset(merged)
 
 
-def nested(indices: Sequence[IndexDigit], n: int) -> bool:
-    """Whether index digits of one dimension of size n are disjoint and their bounds a chain."""
-    bounds = [1]
-    for index in sorted(indices):
-        if index.pre < bounds[-1]:
-            return False
-        bounds += [index.pre, index.end]
-    return is_chain(bounds) and n % bounds[-1] == 0
+FREE = -1
+Places = tuple[int, ...]
+"""Per digit of a system, the number of the index digit that it owns, or FREE."""
+
+
+class PrimePlaces:
+    """The index digits of prime size that an array has, numbered, and which may be owned at once.
+
+    Bounds form a divisibility chain iff every two of them are comparable, so a set of index digits
+    is legal iff every pair is, and sets of allowed index digits are bit masks. `starts` limits,
+    per dimension, where an index digit may begin.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        sizes: Collection[int],
+        starts: Sequence[Collection[int]] | None = None,
+    ) -> None:
+        self.indices = [
+            IndexDigit(dim, pre, size)
+            for dim, n in enumerate(shape)
+            for size in sorted(sizes)
+            for pre in (range(1, n // size + 1) if starts is None else sorted(starts[dim]))
+            if n and n % (pre * size) == 0
+        ]
+        self.number = {index: at for at, index in enumerate(self.indices)}
+        self.everywhere = (1 << len(self.indices)) - 1
+        self.beside = [
+            sum(1 << b for b, other in enumerate(self.indices) if _compatible(index, other))
+            for index in self.indices
+        ]
+        self.of_size = {
+            size: sum(1 << at for at, index in enumerate(self.indices) if index.size == size)
+            for size in sizes
+        }
+
+    def beside_all(self, places: Iterable[int]) -> int:
+        """The index digits that may be owned beside all of these."""
+        allowed = self.everywhere
+        for at in places:
+            if at != FREE:
+                allowed &= self.beside[at]
+        return allowed
+
+    def options(self, allowed: int, size: int) -> list[int]:
+        """The index digits of a size among those allowed, ascending."""
+        mask = allowed & self.of_size[size]
+        found = []
+        while mask:
+            low = mask & -mask
+            found.append(low.bit_length() - 1)
+            mask ^= low
+        return found
+
+
+def _compatible(a: IndexDigit, b: IndexDigit) -> bool:
+    if a.dim != b.dim:
+        return True
+    apart = a.end <= b.pre or b.end <= a.pre
+    return apart and all(x % y == 0 or y % x == 0 for x in (a.pre, a.end) for y in (b.pre, b.end))

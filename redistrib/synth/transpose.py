@@ -51,8 +51,8 @@ def dual(t: ArrayType) -> ArrayType:
 def transpose(plan: Plan) -> Plan:
     """The plan of the transposed map, from the dual of `dst` to the dual of `src`.
 
-    `seconds` is that of the default profile. Raises LayoutError where the transpose is a sum that no
-    one step of ours is: of an exchange whose replicas change, of a table permute among replicas;
+    `seconds` is that of the default profile. Raises LayoutError where the transpose is a sum that
+    no one step of ours is: of an exchange whose replicas change, of a table permute among replicas;
     and for a reduction other than sum, which is not linear.
     """
     if not plan.src.size:  # without elements nothing is summed, and types have no partial axes

@@ -123,12 +123,14 @@ class ArrayType:
         """
         owned: list[list[Placement]] = [[] for _ in shape]
         for placement in placements:
-            if not 0 <= placement[1].dim < len(owned):
+            device, index = placement
+            if not 0 <= index.dim < len(owned) or device.size != index.size:
                 raise LayoutError(
-                    f"an array of {len(owned)} dimensions has no index digit {placement[1]}",
-                    digit=placement[1],
+                    f"a device digit owns an index digit of its size, of one of {len(owned)} "
+                    f"dimensions; got {device} and {index}",
+                    digit=device,
                 )
-            owned[placement[1].dim].append(placement)
+            owned[index.dim].append(placement)
         dims: list[list[Factor]] = []
         for entries in owned:
             entries.sort(key=lambda entry: entry[1].pre)

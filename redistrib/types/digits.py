@@ -140,6 +140,31 @@ def split_off(placement: Placement, device: DeviceDigit) -> Iterator[Placement]:
         )
 
 
+def split_at(
+    placements: Iterable[Placement], cuts: Iterable[tuple[str | int, int]]
+) -> list[Placement]:
+    """Placements, split where a cut (axis or dimension, positions before it) falls inside one.
+
+    >>> whole = (DeviceDigit("x", 1, 8), IndexDigit(0, 3, 8))
+    >>> [(str(d), str(i)) for d, i in split_at([whole], [("x", 2), (0, 12), (1, 6)])]
+    [('x:(1)2', '0:(3)2'), ('x:(2)2', '0:(6)2'), ('x:(4)2', '0:(12)2')]
+
+    Raises LayoutError if the cuts inside a placement are not nested.
+    """
+    cuts = list(cuts)
+    pieces = []
+    for device, index in placements:
+        ends = {cut for of, cut in cuts if of == device.axis}
+        ends |= {device.pre * cut // index.pre for of, cut in cuts if of == index.dim}
+        inner = sorted(end for end in ends if device.pre < end < device.end)
+        for a, b in pairwise([device.pre, *inner, device.end]):
+            if b % a:
+                raise LayoutError(f"cuts of {device} divide each other; got {inner}", digit=device)
+            part = IndexDigit(index.dim, index.pre * a // device.pre, b // a)
+            pieces.append((DeviceDigit(device.axis, a, b // a), part))
+    return pieces
+
+
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
     """The device digit written `x:(m)k`, or `x` for a whole axis of known size.
 

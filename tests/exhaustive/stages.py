@@ -1,0 +1,113 @@
+"""What is checked, in units that can run in any order and on any process."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import redistrib as rd
+from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
+from redistrib.synth.exact import ExactSearch
+from redistrib.types.refinement import refine
+from tests.generators import random_pair, whole_axis_layouts
+from tests.verify import verify
+
+MESHES = (
+    ((2, 2, 2), (8, 8, 8)),
+    ((2, 4, 2), (16, 16)),
+    ((2, 3, 2), (12, 12, 12)),
+    ((2, 3, 2), (6, 6, 6)),
+    ((2, 3, 5), (30, 30)),
+    ((4, 6, 2), (48, 48)),
+    ((4, 3, 2), (24, 24)),
+    ((8, 3, 2), (48, 48)),
+)
+EXACT_MESHES = MESHES[:4]
+PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
+BLOCK = 500  # random examples in a unit
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A check as units of work; each unit gives counts, or raises at the first failure."""
+
+    name: str
+    what: str
+    units: Callable[[int], range]
+    run: Callable[[int], Counter[str]]
+
+
+def layouts(mesh_at: int) -> list[rd.ArrayType]:
+    sizes, shape = MESHES[mesh_at]
+    mesh = rd.Mesh(dict(zip("xyz", sizes, strict=True)))
+    return list(whole_axis_layouts(mesh, shape))
+
+
+def _rows(meshes: int) -> list[tuple[int, int]]:
+    """Every mesh with every source layout on it."""
+    return [(at, row) for at in range(meshes) for row in range(len(layouts(at)))]
+
+
+def run_pairs(unit: int) -> Counter[str]:
+    """All targets of one source layout, by both strategies."""
+    at, row = _rows(len(MESHES))[unit]
+    all_layouts = layouts(at)
+    counts: Counter[str] = Counter()
+    for dst in all_layouts:
+        counts += verify(all_layouts[row], dst)
+    return counts
+
+
+def run_exact(unit: int) -> Counter[str]:
+    """No sequence of collectives under the same limit is cheaper, for all targets of one source."""
+    at, row = _rows(len(EXACT_MESHES))[unit]
+    all_layouts = layouts(at)
+    src = all_layouts[row]
+    counts: Counter[str] = Counter()
+    for dst in all_layouts:
+        aligned = refine(src, dst).aligned
+        limit = (min if aligned else max)(src.tile_size, dst.tile_size)
+        for profile in PROFILES:
+            plan = rd.plan(src, dst, strategy="collectives", profile=profile)
+            bound = plan.seconds * (1 - 1e-9)
+            cheaper = ExactSearch(src, dst, limit, profile, bound).run() if plan.seconds else None
+            assert cheaper is None, f"{src} -> {dst}, {profile.name}: {cheaper}"
+            counts["aligned" if aligned else "misaligned"] += 1
+    return counts
+
+
+def run_random(unit: int) -> Counter[str]:
+    """A block of random pairs on random meshes, half of them with partial axes."""
+    counts: Counter[str] = Counter()
+    for seed in range(unit * BLOCK, (unit + 1) * BLOCK):
+        rng = random.Random(seed)
+        src, dst = random_pair(rng.choice, partial=seed % 2 == 0)
+        try:
+            counts += verify(src, dst)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {src.mesh}: {src} -> {dst}: {error!r}") from error
+    return counts
+
+
+def stages(examples: int) -> Iterator[Stage]:
+    pairs, exact = len(_rows(len(MESHES))), len(_rows(len(EXACT_MESHES)))
+    yield Stage(
+        "pairs",
+        "every ordered pair of whole-axis layouts on eight meshes, collectives and direct",
+        lambda _: range(pairs),
+        run_pairs,
+    )
+    yield Stage(
+        "exact",
+        "collectives cost what an exact search finds, at latency 0 and under the default profile",
+        lambda _: range(exact),
+        run_exact,
+    )
+    yield Stage(
+        "random",
+        "random meshes, sub-axes, local factors and partial axes, collectives and direct",
+        lambda _: range(examples // BLOCK),
+        run_random,
+    )

@@ -1,0 +1,115 @@
+"""The pieces of an exchange and their rounds: laws checked on every piece of many pairs."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import redistrib as rd
+from redistrib.backends.boxes import boxes, padded_shape, rounds
+from redistrib.backends.local import groups, numbers, split
+from redistrib.synth.collectives import Exchange
+from redistrib.synth.routing import exchange_traffic, lower_bound
+from redistrib.types.digits import DeviceDigit, IndexDigit
+from tests.random_plans import random_mesh, random_type
+
+PAIRS = [(seed, devices) for devices in (2, 6, 8, 12) for seed in range(12)]
+
+
+def random_pair(seed: int, devices: int) -> tuple[rd.ArrayType, rd.ArrayType]:
+    rng = random.Random(seed)
+    mesh = random_mesh(rng, devices)
+    shape = rng.choice([(24,), (12, 24), (48, 6), (16, 48)])
+    return random_type(mesh, shape, "f32", rng), random_type(mesh, shape, "f32", rng)
+
+
+@pytest.mark.parametrize(("seed", "devices"), PAIRS)
+def test_pieces_fill_every_tile_once_at_the_lower_bound(seed: int, devices: int) -> None:
+    src, dst = random_pair(seed, devices)
+    found = boxes(exchange_traffic(src, dst).exchange, src, dst)
+    filled = [np.zeros(found.after, int) for _ in range(devices)]
+    for piece in found.pieces:
+        filled[piece.receiver][np.ix_(*piece.put)] += 1
+        # Both ends mean the same elements, block by block.
+        for dim, (take, put) in enumerate(zip(piece.take, piece.put, strict=True)):
+            size = found.block[dim]
+            sent = src.tile(piece.sender)[dim].reshape(-1, size)[take]
+            received = dst.tile(piece.receiver)[dim].reshape(-1, size)[put]
+            assert np.array_equal(sent, received)
+    assert all((tile == 1).all() for tile in filled)
+    assert max(found.received(devices)) == lower_bound(src, dst)
+
+
+@pytest.mark.parametrize(("seed", "devices"), PAIRS)
+def test_rounds_hold_each_piece_once_and_each_device_once(seed: int, devices: int) -> None:
+    src, dst = random_pair(seed, devices)
+    found = boxes(exchange_traffic(src, dst).exchange, src, dst)
+    away = [piece for piece in found.pieces if piece.sender != piece.receiver]
+    result = rounds(away, found.elements * 4)
+    assert Counter(map(id, away)) == Counter(id(p) for pieces in result for p in pieces)
+    for pieces in result:
+        assert max(Counter(p.sender for p in pieces).values()) == 1
+        assert max(Counter(p.receiver for p in pieces).values()) == 1
+    if len({piece.shape for piece in away}) == 1:
+        sends = Counter(p.sender for p in away)
+        receives = Counter(p.receiver for p in away)
+        assert len(result) == max(*sends.values(), *receives.values())
+
+
+def test_large_blocks_are_not_padded_and_small_ones_save_rounds() -> None:
+    mesh = rd.Mesh(r=3, c=4)
+    src = rd.ArrayType.parse("f32[12{r}, 12{c}]", mesh)
+    dst = rd.ArrayType.parse("f32[12{c}, 12{r}]", mesh)
+    found = boxes(exchange_traffic(src, dst).exchange, src, dst)
+    away = [piece for piece in found.pieces if piece.sender != piece.receiver]
+    exact, mixed = rounds(away, 10**9), rounds(away, 1)
+    assert all(p.shape == padded_shape(pieces) for pieces in exact for p in pieces)
+    assert len(mixed) < len(exact)
+
+
+def test_an_exchange_that_asks_the_wrong_device_is_refused() -> None:
+    mesh = rd.Mesh(x=6)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in ("f32[12{x}]", "f32[12{_2,x}]"))
+    step = exchange_traffic(src, dst).exchange
+    (table,) = step.tables
+    rows = tuple(tuple((value, (sender + 1) % 6) for value, sender in row) for row in table.rows)
+    wrong = Exchange(step.placements, step.replicas, (type(table)(table.axes, table.owners, rows),))
+    with pytest.raises(rd.BackendError, match="elements that it does not hold"):
+        boxes(wrong, src, dst)
+
+
+def test_split_and_join_are_inverse() -> None:
+    t = rd.ArrayType.parse("f32[24{_2,x}, 12{y}]", rd.Mesh(x=2, y=3))
+    tile = np.arange(t.tile_size).reshape(t.tile_shape)
+    for digits in ([IndexDigit(0, 1, 2)], [IndexDigit(1, 3, 4), IndexDigit(0, 4, 3)], []):
+        found = split(t, digits)
+        pieces = found.pieces(tile)
+        assert pieces.shape == (found.count, *found.piece_shape)
+        assert np.array_equal(found.tile(pieces), tile)
+    assert split(t, [IndexDigit(0, 1, 2)]).pieces(tile)[1].min() == tile[6].min()
+
+
+@pytest.mark.parametrize(
+    ("digit", "message"),
+    [
+        (IndexDigit(0, 2, 2), "not local"),
+        (IndexDigit(0, 1, 3), "do not split"),
+        (IndexDigit(1, 3, 3), "do not split"),
+    ],
+)
+def test_a_split_at_other_digits_is_refused(digit: IndexDigit, message: str) -> None:
+    t = rd.ArrayType.parse("f32[24{_2,x}, 12{y}]", rd.Mesh(x=2, y=3))
+    with pytest.raises(rd.BackendError, match=message):
+        split(t, [digit])
+
+
+def test_groups_are_ordered_by_the_digits() -> None:
+    mesh = rd.Mesh(x=6, y=2)
+    digits = [DeviceDigit("y", 1, 2), DeviceDigit("x", 2, 3)]
+    found = groups(mesh, digits)
+    assert found.tolist() == [[0, 2, 4, 1, 3, 5], [6, 8, 10, 7, 9, 11]]
+    for group in found:
+        assert numbers(mesh, digits)[group].tolist() == [0, 1, 2, 3, 4, 5]

@@ -1,0 +1,305 @@
+"""Plans of every strategy: right, bounded, optimal where that is claimed, and deterministic."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from math import exp, log
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import redistrib as rd
+from redistrib.synth.exact import ExactSearch
+from redistrib.types.refinement import refine
+from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
+from tests.generators import random_pair, whole_axis_layouts
+from tests.verify import verify, verify_plan
+
+ROOT = Path(__file__).parent.parent
+
+
+def pair(mesh: rd.Mesh, src: str, dst: str) -> tuple[rd.ArrayType, rd.ArrayType]:
+    return rd.ArrayType.parse(src, mesh), rd.ArrayType.parse(dst, mesh)
+
+
+@settings(
+    max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+)
+@given(st.integers(0, 2**48))
+def test_any_two_layouts_have_right_plans(seed: int) -> None:
+    verify(*random_pair(random.Random(seed).choice, partial=seed % 2 == 0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_two_layouts_have_right_plans_with_shrinking(data: st.DataObject) -> None:
+    verify(*random_pair(lambda items: data.draw(st.sampled_from(list(items)))))
+
+
+@pytest.mark.parametrize("mesh_at", range(len(MESHES)))
+def test_a_sample_of_the_exhaustive_pairs(mesh_at: int) -> None:
+    rng = random.Random(mesh_at)
+    found = layouts(mesh_at)
+    for _ in range(60):
+        verify(rng.choice(found), rng.choice(found))
+
+
+@pytest.mark.parametrize("mesh_at", range(len(EXACT_MESHES)))
+def test_collectives_cost_what_an_exact_search_finds_on_a_sample(mesh_at: int) -> None:
+    rng = random.Random(mesh_at)
+    found = layouts(mesh_at)
+    for _ in range(25):
+        src, dst = rng.sample(found, 2)
+        limit = (min if refine(src, dst).aligned else max)(src.tile_size, dst.tile_size)
+        for profile in PROFILES:
+            plan = rd.plan(src, dst, strategy="collectives", profile=profile)
+            exact = ExactSearch(src, dst, limit, profile, plan.seconds * (1 - 1e-9))
+            assert exact.run() is None, f"{src} -> {dst} under {profile.name}"
+
+
+def test_the_exact_strategy_is_right_and_no_dearer() -> None:
+    rng = random.Random(0)
+    found = layouts(0)
+    for _ in range(20):
+        src, dst = rng.sample(found, 2)
+        plan = rd.plan(src, dst, strategy="exact")
+        verify_plan(plan, aligned=True)
+        assert plan.seconds <= rd.plan(src, dst, strategy="collectives").seconds * (1 + 1e-9)
+
+
+def survey(pairs: int) -> list[tuple[rd.ArrayType, rd.ArrayType]]:
+    """Random pairs on 16 devices, 2-D to 4-D; half use every axis, half each axis with p=0.75."""
+    rng = random.Random(2112_01075)
+    meshes = ((2, 8), (8, 2), (4, 4), (2, 2, 4), (2, 2, 2, 2))
+    found = []
+    while len(found) < pairs:
+        sizes = meshes[len(found) % len(meshes)]
+        mesh = rd.Mesh(dict(zip("abcd", sizes, strict=False)))
+        rank = rng.randint(2, 4)
+        chance = 1.0 if len(found) % 2 else 0.75
+
+        def layout() -> list[list[str]]:
+            dims: list[list[str]] = [[] for _ in range(rank)]  # noqa: B023
+            for name in rng.sample([n for n, _ in mesh.axes], len(mesh.axes)):  # noqa: B023
+                if rng.random() < chance:  # noqa: B023
+                    dims[rng.randrange(rank)].append(name)  # noqa: B023
+            return dims
+
+        shape = (64,) * rank
+        src, dst = (rd.ArrayType(mesh, "f32", shape, layout()) for _ in range(2))
+        if src != dst:
+            found.append((src, dst))
+    return found
+
+
+def test_collectives_stay_near_the_bound_on_a_survey_of_16_devices() -> None:
+    ratios = []
+    for src, dst in survey(400):
+        plan = rd.plan(src, dst, strategy="collectives")
+        if plan.lower_bound_bytes:
+            ratios.append(plan.received_bytes / plan.lower_bound_bytes)
+    assert exp(sum(map(log, ratios)) / len(ratios)) <= 1.15
+    assert max(ratios) < 2
+
+
+def test_an_idle_axis_is_worth_slicing() -> None:
+    mesh = rd.Mesh(a=2, b=4, c=2)
+    src, dst = pair(mesh, "f32[64{c}, 64{b}, 64]", "f32[64, 64{c,b}, 64]")
+    plan = rd.plan(src, dst, strategy="collectives")
+    assert plan.steps[0].collective == "dynamic_slice"
+    assert plan.received_bytes == plan.lower_bound_bytes
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "steps"),
+    [
+        ("f32[8]", "f32[8]", []),
+        ("f32[8]", "f32[8{x}]", ["dynamic_slice"]),
+        ("f32[8{x}]", "f32[8]", ["all_gather"]),
+        ("f32[8{x}, 8]", "f32[8, 8{x}]", ["all_to_all"]),
+        ("f32[8{x}]", "f32[8{z}]", ["collective_permute"]),
+        ("f32[8{x,z}]", "f32[8{z,x}]", ["collective_permute"]),
+        ("f32[8] sum{x}", "f32[8{x}]", ["reduce_scatter"]),
+        ("f32[8] sum{x}", "f32[8]", ["all_reduce"]),
+        ("f32[8]", "f32[8] sum{x}", ["replicated_to_partial"]),
+        ("f32[8{x}]", "f32[8] sum{x}", ["sharded_to_partial"]),
+        ("f32[3] max{x}", "f32[3]", ["all_reduce"]),
+        ("f32[0{x}, 4{z}]", "f32[0, 4]", ["all_gather"]),
+        ("bf16[6, 12{_3,x}]", "bf16[6{x}, 12]", ["all_to_all"]),  # fused QKV to FSDP
+        ("f32[64{x,y}]", "f32[64{_8,x,y}]", ["all_to_all"]),  # block to block-cyclic
+    ],
+)
+def test_the_plan_that_anyone_would_write(src: str, dst: str, steps: list[str]) -> None:
+    mesh = rd.Mesh(x=2, y=4, z=2)
+    plan = rd.plan(*pair(mesh, src, dst), strategy="collectives")
+    assert [step.collective for step in plan.steps] == steps
+    verify_plan(plan, aligned=True)
+
+
+@pytest.mark.parametrize(
+    ("src", "dst"),
+    [
+        ("f32[96{_4,x}]", "f32[96{x}]"),
+        ("f32[96{_12,x}]", "f32[96{_4,x}]"),
+        ("f32[96{_3,y,_2,x}]", "f32[96{x,y}]"),
+        ("bf16[64, 96{_3,y}]", "bf16[64{x}, 96]"),
+        ("bf16[64{x}, 96]", "bf16[64, 96{_3,y}]"),
+    ],
+)
+def test_layouts_that_no_peer_can_type(src: str, dst: str) -> None:
+    for strategy in ("auto", "collectives", "direct"):
+        types = pair(rd.Mesh(x=2, y=4), src, dst)
+        verify_plan(rd.plan(*types, strategy=strategy), aligned=refine(*types).aligned)
+
+
+def test_the_tile_sizes_along_the_path() -> None:
+    mesh = rd.Mesh(a=2, b=3, c=4)
+    src, dst = pair(mesh, "f32[144{c,a}]", "f32[144{b}]")
+    plan = rd.plan(src, dst, strategy="collectives")
+    assert [t.tile_size for t in plan.types] == [18, 6, 6, 48]
+
+
+def test_auto_takes_the_cheaper_of_its_strategies() -> None:
+    src, dst = pair(rd.Mesh(x=2, y=4), "f32[4096{x}, 4096{y}]", "f32[4096{y}, 4096{x}]")
+    found = {s: rd.plan(src, dst, strategy=s) for s in ("auto", "collectives", "direct")}
+    assert found["auto"].seconds == min(plan.seconds for plan in found.values())
+    explanation = rd.explain(src, dst)
+    assert explanation.plan == found["auto"]
+    assert "collectives" in str(explanation)
+    assert rd.cost(src, dst).seconds == found["auto"].seconds
+    matrix = rd.cost_matrix([src, dst], [dst])
+    assert matrix.tolist() == [[found["auto"].seconds], [0.0]]
+
+
+def test_a_plan_is_the_same_under_every_hash_seed() -> None:
+    program = (
+        "import random, redistrib as rd\n"
+        "from tests.generators import random_pair\n"
+        "for seed in range(60):\n"
+        "    pair = random_pair(random.Random(seed).choice)\n"
+        "    for strategy in ('collectives', 'direct'):\n"
+        "        try: print(rd.plan(*pair, strategy=strategy).to_json())\n"
+        "        except rd.InfeasibleError as error: print(error)\n"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in range(20)
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop().splitlines()) == 120
+
+
+def test_planning_never_looks_at_the_number_of_devices() -> None:
+    def steps(scale: int) -> list[str]:
+        mesh = rd.Mesh(x=2 * scale, y=4 * scale, z=2 * scale)
+        src = rd.ArrayType(mesh, "f32", (1 << 30, 1 << 30), [("x", "y"), ("z",)])
+        dst = rd.ArrayType(mesh, "f32", (1 << 30, 1 << 30), [("y",), ("z", "x")])
+        return [
+            step.collective
+            for strategy in ("collectives", "direct")
+            for step in rd.plan(src, dst, strategy=strategy).steps
+        ]
+
+    assert steps(1) == steps(16) == steps(1 << 8)
+
+
+def test_the_example_of_the_json_format() -> None:
+    src, dst = pair(rd.Mesh(x=2, y=4), "f32[4096{x}, 4096{y}]", "f32[4096{y}, 4096{x}]")
+    data = json.loads(rd.plan(src, dst, strategy="collectives").to_json())
+    assert data["format"] == "redistrib-plan/1"
+    assert data["mesh"] == {"axes": [["x", 2], ["y", 4]], "devices": None}
+    assert [step["collective"] for step in data["steps"]] == ["collective_permute", "all_to_all"]
+    assert data["steps"][0]["local_shape"] == [2048, 1024]
+    assert [step["live_bytes"] for step in data["steps"]] == [16777216, 25165824]
+    assert (data["received_bytes"], data["lower_bound_bytes"]) == (12582912, 8388608)
+
+
+def test_json_round_trip() -> None:
+    for seed in range(200):
+        src, dst = random_pair(random.Random(seed).choice)
+        plan = rd.plan(src, dst)
+        assert rd.Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "a plan is JSON; line 1"),
+        ("[]", "format 'redistrib-plan/1'; got 'list'"),
+        ('{"format": "other/2"}', "format 'redistrib-plan/1'; got 'other/2'"),
+        ('{"format": "redistrib-plan/1"}', "incomplete or malformed: KeyError: 'mesh'"),
+    ],
+)
+def test_foreign_plan_files_are_refused(text: str, message: str) -> None:
+    with pytest.raises(rd.RedistribError) as error:
+        rd.Plan.from_json(text)
+    assert message in str(error.value)
+
+
+def test_unknown_strategy() -> None:
+    src, dst = pair(rd.Mesh(x=2), "f32[8{x}]", "f32[8]")
+    with pytest.raises(rd.RedistribError, match="known: auto, collectives, direct, exact"):
+        rd.plan(src, dst, strategy="magic")
+
+
+def test_a_memory_limit_below_both_ends_says_what_is_needed() -> None:
+    src, dst = pair(rd.Mesh(x=2), "f32[8{x}]", "f32[8]")
+    with pytest.raises(rd.InfeasibleError) as error:
+        rd.plan(src, dst, memory_limit=31)
+    assert error.value.least_bytes == 32
+    assert error.value.memory_limit == 31
+    assert "needs at least 32 bytes per device; the memory limit is 31" in str(error.value)
+    assert rd.plan(src, dst, memory_limit=32).peak_tile_bytes == 32
+    assert rd.cost_matrix([src], [dst], memory_limit=31)[0, 0] == float("inf")
+
+
+def test_collectives_say_what_they_need_where_no_digits_match() -> None:
+    src, dst = pair(rd.Mesh(x=5), "f32[90{x}]", "f32[90{_6,x}]")
+    with pytest.raises(rd.InfeasibleError) as error:
+        rd.plan(src, dst, strategy="collectives")
+    least = error.value.least_bytes
+    plan = rd.plan(src, dst, strategy="collectives", memory_limit=least)
+    assert plan.peak_tile_bytes <= least
+    verify_plan_runs(plan)
+    assert rd.plan(src, dst).steps[0].collective == "exchange"
+
+
+def verify_plan_runs(plan: rd.Plan) -> None:
+    from tests.verify import verify_semantics
+
+    verify_semantics(plan)
+    rd.check(plan)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_larger_limit_never_makes_a_plan_dearer(seed: int) -> None:
+    src, dst = random_pair(random.Random(seed).choice, partial=False)
+    least = max(src.tile_bytes, dst.tile_bytes)
+    tight = rd.plan(src, dst, memory_limit=least)
+    loose = rd.plan(src, dst, memory_limit=least * 8)
+    assert loose.seconds <= tight.seconds * (1 + 1e-9)
+    assert loose.peak_tile_bytes <= least * 8
+
+
+def test_the_transpose_of_a_plan_runs_back_within_the_same_bounds() -> None:
+    mesh = rd.Mesh(x=2, y=4, z=2)
+    rng = random.Random(0)
+    found = list(whole_axis_layouts(mesh, (16, 16, 16)))
+    for _ in range(60):
+        plan = rd.plan(*rng.sample(found, 2), strategy="collectives")
+        transposed = plan.transpose()
+        verify_plan_runs(transposed)
+        assert transposed.peak_tile_bytes == plan.peak_tile_bytes
+        assert transposed.transpose().steps == plan.steps
