@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from redistrib.errors import CheckError, RedistribError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, apart, inside, split_at
+from redistrib.types.digits import DeviceDigit, IndexDigit, apart, inside, object_of, split_at
 from redistrib.types.digits import parse_device_digit as device_digit
 from redistrib.types.digits import parse_index_digit as index_digit
 from redistrib.types.mesh import Mesh
@@ -151,8 +151,8 @@ def _apply(name: str, step: Any, t: ArrayType) -> _Applied:
         if becomes == "owner":
             new = indices[-1]
             fits = digit.size == new.size and t.shape[new.dim] % new.end == 0
-            fits = fits and all(apart(new, index) for _, index in t.placements)
-            _require(fits, f"{new} is local in {t} and of the size of {digit}")
+            local = all(apart(new, index) for _, index in t.placements)
+            _require(fits and local, f"{new} is local in {t} and of the size of {digit}")
     reduction = step["reduction"] if becomes == "partial" else t.reduction
     _require(not t.partial or t.reduction == reduction, f"{t} is partial under {reduction}")
     if becomes == "owner":
@@ -183,19 +183,18 @@ def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
     old = [(d, i) for d, i in t.placements if not all(apart(d, axis) for axis in axes)]
     for device, _ in (*old, *new):
         _require(any(inside(device, axis) for axis in axes), f"{device} is in the table's axes")
-    for at, axis in enumerate(axes):
-        _require_free(axis, (*axes[:at], *t.partial), t)
+    for digit in _roles(t, axes)[1]:
+        _require_free(digit, axes, t)
     right = len(sources) == _size(axes) and sorted(sources) == [*range(len(sources))]
     _require(right, "the sources of a table are a permutation")
     # Tiles are told by where they start, if the same digits are owned, in whatever pieces.
     starts = np.zeros((2, len(t.shape), len(sources)), np.intp)
-    edges: list[set[tuple[int, int]]] = [set(), set()]
-    for side, owners in enumerate((old, new)):
-        for device, index in owners:
-            digit = digit_values([device], np.arange(len(sources)), axes)
-            starts[side, index.dim] += digit * (t.shape[index.dim] // index.end)
-            edges[side] ^= {(index.dim, index.pre), (index.dim, index.end)}
-    right = edges[0] == edges[1] and np.array_equal(starts[0][:, sources], starts[1])
+    edges: set[tuple[int, int]] = set()  # a digit that begins where another ends leaves none
+    for side, (device, index) in (*((0, pair) for pair in old), *((1, pair) for pair in new)):
+        value = digit_values([device], np.arange(len(sources)), axes)
+        starts[side, index.dim] += value * (t.shape[index.dim] // index.end)
+        edges ^= {(index.dim, index.pre), (index.dim, index.end)}
+    right = not edges and np.array_equal(starts[0][:, sources], starts[1])
     _require(right, "each device receives the tile that it wants")
     owns = [*(placement for placement in t.placements if placement not in old), *new]
     received = t.tile_size if sources != sorted(sources) else 0
@@ -205,11 +204,13 @@ def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
 def _exchange(step: Any, t: ArrayType) -> _Applied:
     """Every element comes from a device that holds it, and from the receiver itself if it does."""
     placements = [(device_digit(d), index_digit(i)) for d, i in step["placements"]]
-    digits = [device for device, _ in placements]
-    after = _typed(t, placements, t.partial, t.reduction)
+    digits, after = [d for d, _ in placements], _typed(t, placements, t.partial, t.reduction)
     replicas = [(device_digit(a), device_digit(b)) for a, b in step["replicas"]]
-    tables = [([device_digit(d) for d in x["axes"]], x) for x in step.get("tables", ())]
-    routed = [a for a, _ in replicas] + [axis for axes, _ in tables for axis in axes]
+    tables: list[Any] = []
+    for x in step.get("tables", ()):
+        axes, owners = ([device_digit(d) for d in x[key]] for key in ("axes", "owners"))
+        tables.append((axes, owners, [dict(row) for row in x["rows"]]))
+    routed = [a for a, _ in replicas] + [axis for axes, *_ in tables for axis in axes]
     for digit in _roles(t, routed)[1] if routed else ():
         _require_free(digit, routed, t)
     for a, b in replicas:
@@ -218,7 +219,7 @@ def _exchange(step: Any, t: ArrayType) -> _Applied:
     if not t.size:
         return after, digits, 0, 0
     overlap, loads = 1, {(1, 1)}  # what a device has on both sides; sends in all and to itself
-    for part in _parts(t, after, [d for pair in replicas for d in pair], [a for a, _ in tables]):
+    for part in _parts(t, after, [d for pair in replicas for d in pair], [a for a, *_ in tables]):
         overlap *= part.least_overlap()
         mine = [table for table in tables if part.has(table[0][0])]
         served = part.loads([pair for pair in replicas if part.has(pair[0])], mine)
@@ -278,23 +279,22 @@ class _Part:
     def both(self) -> list[NDArray[np.bool_]]:
         """Per run [coordinate over spans, index]: whether a device has it on both sides."""
         _require(_size([*self.spans, *self.runs]) <= MAX_ENUMERATED, "a part can be enumerated")
-        sides = (self.src.items(), self.dst.items())
-        return [np.logical_and(*(_tiles(run, x, self.spans) for x in sides)) for run in self.runs]
+        sides, spans = (self.src, self.dst), self.spans
+        return [np.logical_and(*(_tiles(run, side, spans) for side in sides)) for run in self.runs]
 
     def loads(self, replicas: Any, tables: Any) -> set[tuple[int, int]]:
         """Elements that a device sends in all and to itself, for all devices."""
         _require(all(self.has(name) for _, name in replicas), "a part names its own replicas")
-        spans = self.spans
         if self.plain:
             # A digit of the sender is one of the receiver, or an index of the element.
             owner = {index: device for device, index in self.dst.items()}
             known = {d: owner.get(index, index) for d, index in self.src.items()}
-            senders = {known.get(d, dict(replicas).get(d, d)) for d in spans}
-            _require(len(senders) == len(spans), "all replicas serve the same amount")
+            senders = {known.get(d, dict(replicas).get(d, d)) for d in self.spans}
+            _require(len(senders) == len(self.spans), "all replicas serve the same amount")
             return {(_size(run for run in self.runs if run not in owner), self.least_overlap())}
-        wanted = np.ones(_size(spans), bool)
+        spans, wanted = self.spans, np.ones(_size(self.spans), bool)
         for run in self.runs:
-            mask = _tiles(run, self.dst.items(), spans)
+            mask = _tiles(run, self.dst, spans)
             wanted = wanted[..., None] & mask.reshape(-1, *(1,) * (wanted.ndim - 1), run.size)
         receiver, *indices = np.nonzero(wanted)
         sender, own, held = receiver, np.ones(len(receiver), bool), {}
@@ -305,8 +305,7 @@ class _Part:
             own &= digit_values([device], receiver, spans) == held[device]
         for device, name in replicas:
             sender = with_digits(sender, [device], digit_values([name], receiver, spans), spans)
-        for axes, table in tables:
-            owners, rows = map(device_digit, table["owners"]), [dict(row) for row in table["rows"]]
+        for axes, owners, rows in tables:
             asked = (digit_values(axes, receiver, spans), digit_values(owners, sender, spans))
             found = np.array([rows[a][b] for a, b in np.transpose(asked).tolist()])
             fits = len(rows) == _size(axes) and found.min() >= 0 and found.max() < len(rows)
@@ -324,10 +323,11 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     sides, before = [list(src.placements), list(dst.placements)], None
     while sides != before:  # a cut splits what it falls into, which may cut the other side
         before = sides
-        for kind in (int, str):
-            sides = [split_at(side, _cuts(sides[0] + sides[1], kind)) for side in sides]
+        for kind in (1, 0):  # cuts of dimensions, then of axes
+            cuts = _cuts(placement[kind] for placement in sides[0] + sides[1])
+            sides = [split_at(side, cuts) for side in sides]
     ends = {(dim, end) for dim, n in enumerate(src.shape) for end in (1, n)}
-    ends |= _cuts(sides[0] + sides[1], int)
+    ends |= _cuts(index for _, index in sides[0] + sides[1])
     runs = [IndexDigit(d, a, b // a) for (d, a), (e, b) in pairwise(sorted(ends)) if d == e]
     spans = {*named, *(d for d, _ in sides[0] + sides[1]), *(d for axes in tables for d in axes)}
     while clash := next((p for p in combinations(sorted(spans), 2) if not apart(*p)), None):
@@ -349,21 +349,20 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     return parts
 
 
-def _cuts(placements: Iterable[Placement], kind: type) -> set[tuple[Any, int]]:
-    """Ends of digits that divide, or are divided by, all ends on their dimension (or axis)."""
+def _cuts(digits: Iterable[DeviceDigit | IndexDigit]) -> set[tuple[Any, int]]:
+    """Ends of digits that divide, or are divided by, all ends on their axis or dimension."""
     ends: dict[Any, set[int]] = {}
-    for device, index in placements:
-        digit, of = (device, device.axis) if kind is str else (index, index.dim)
-        ends.setdefault(of, {1}).update((digit.pre, digit.end))
+    for digit in digits:
+        ends.setdefault(object_of(digit), {1}).update((digit.pre, digit.end))
     every = {(obj, cut) for obj, found in ends.items() for cut in (*found, lcm(*found))}
     return {(o, c) for o, c in every if all(c % end == 0 or end % c == 0 for end in ends[o])}
 
 
-def _tiles(run: IndexDigit, placements: Iterable[Placement], spans: Any) -> NDArray[np.bool_]:
+def _tiles(run: IndexDigit, owns: Any, spans: Sequence[DeviceDigit]) -> NDArray[np.bool_]:
     """Which indices of a run [coordinate over spans, index] belong to a device."""
     at, indices = np.arange(_size(spans))[:, None], np.arange(run.size)
     mask = np.ones((len(at), run.size), bool)
-    for device, index in (p for p in placements if inside(p[1], run)):
+    for device, index in ((d, i) for d, i in owns.items() if inside(i, run)):
         mask &= indices // (run.end // index.end) % index.size == digit_values([device], at, spans)
     return mask
 

@@ -15,8 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from redistrib.errors import LayoutError
 from redistrib.synth.collectives import Exchange
 from redistrib.synth.cost import DEFAULT_PROFILE, LOCAL, Profile
+from redistrib.synth.paper.derivation import derivation_lines, paper_steps
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.syntax import format_factor
@@ -177,6 +179,8 @@ def to_text(plan: Plan, detail: Detail = "normal", profile: Profile | None = Non
     width = max(len(name) for name, _ in header(plan))
     lines = [title, *(f"  {name:{width}}  {value}" for name, value in header(plan)), ""]
     lines += _table(rows(plan, profile)) if plan.steps else ["nothing to do"]
+    if derived := derivation(plan):
+        lines += ["", *derived]
     if detail == "full":
         lines += ["", "types"]
         lines += [f"  {at or 'source':>6}  {t}" for at, t in enumerate(plan.types)]
@@ -206,6 +210,20 @@ def print_rich(plan: Plan, profile: Profile | None = None) -> None:
     for number, row in enumerate(rows(plan, profile), start=1):
         table.add_row(*(Text(cell) for cell in (str(number), *row)))
     console.print(table)
+    for line in derivation(plan):
+        console.print(Text(line), soft_wrap=True)
+
+
+def derivation(plan: Plan) -> list[str]:
+    """How strategy `paper` came to a plan, as lines; none for a plan that is not its own."""
+    if plan.strategy != "paper":
+        return []
+    try:
+        if tuple(paper_steps(plan.src, plan.dst)) != plan.steps:
+            return []
+        return derivation_lines(plan.src, plan.dst)
+    except LayoutError:  # the transpose of such a plan has partial axes
+        return []
 
 
 def _table(body: list[tuple[str, ...]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 from math import prod
@@ -13,6 +14,7 @@ import redistrib as rd
 from redistrib.synth import collectives as c
 from redistrib.synth.plan import make_plan
 from redistrib.synth.routing import exchange_traffic
+from redistrib.synth.tables import permute_table
 from redistrib.types.digits import DeviceDigit, IndexDigit, Local, Placement, piece_of, primes
 
 _D = TypeVar("_D", DeviceDigit, IndexDigit)
@@ -128,10 +130,16 @@ def random_step(rng: random.Random, t: rd.ArrayType) -> c.Collective | None:
         ]
         if moves:
             steps += [c.AllToAll(tuple(moves))] * 2
-        olds = [*(d for d, _ in owned), *free]
-        olds = [d for d in olds if d.size == olds[0].size]
+    olds = [*(d for d, _ in owned), *free, *partial]
+    olds = [d for d in olds if d.size == olds[0].size]
+    if olds:
         news = rng.sample(olds, len(olds))
-        steps += [c.CollectivePermute(tuple(zip(olds, news, strict=True)))] * 2
+        permute = c.CollectivePermute(tuple(zip(olds, news, strict=True)))
+        steps += [permute] * 2
+        with contextlib.suppress(rd.LayoutError):
+            moved = permute.apply(t)
+            if moved != t and moved.partial == t.partial:
+                steps.append(c.CollectivePermute((), permute_table(t, moved)))
     if free:
         steps.append(c.ReplicatedToPartial(tuple(free), reduction))
     if partial:

@@ -7,7 +7,6 @@ import copy
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,17 @@ import redistrib as rd
 from redistrib import checker
 from redistrib.backends import simulator
 from redistrib.synth import collectives as c
-from redistrib.synth.plan import make_plan
-from redistrib.synth.tables import permute_table
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
+from tests.corruptions import (
+    CORRUPTIONS,
+    PLANS,
+    XY,
+    by_hand,
+    change_somewhere,
+    changed,
+    planned,
+)
 from tests.problems import (
     array_of,
     expected_tiles,
@@ -31,78 +37,6 @@ from tests.problems import (
     random_type,
     random_walk,
 )
-
-XY = rd.Mesh(x=2, y=4)
-MIXED = rd.Mesh(x=4, y=6, z=2)
-Data = dict[str, Any]
-
-
-def planned(mesh: rd.Mesh, src: str, dst: str, strategy: str) -> Data:
-    ends = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
-    return json.loads(rd.plan(*ends, strategy=strategy).to_json())
-
-
-def by_hand(mesh: rd.Mesh, src: str, *steps: c.Collective) -> Data:
-    before = after = rd.ArrayType.parse(src, mesh)
-    for step in steps:
-        after = step.apply(after)
-    return json.loads(make_plan(before, after, "auto", steps).to_json())
-
-
-def by_table(mesh: rd.Mesh, src: str, dst: str) -> Data:
-    before, after = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
-    return by_hand(mesh, src, c.CollectivePermute((), permute_table(before, after)))
-
-
-PLANS: dict[str, Data] = {
-    "permute and all_to_all": by_hand(
-        XY,
-        "f32[64{x}, 64{y}]",
-        c.CollectivePermute(
-            ((device("x:(1)2"), device("y:(1)2")), (device("y:(1)2"), device("x:(1)2")))
-        ),
-        c.AllToAll((c.Move(device("y:(2)2"), index("1:(2)2"), index("0:(2)2")),)),
-    ),
-    "slice, all_to_all, gather": by_hand(
-        XY,
-        "bf16[64{x}, 64]",
-        c.DynamicSlice(((device("y:(1)2"), index("1:(1)2")), (device("y:(2)2"), index("1:(2)2")))),
-        c.AllToAll((c.Move(device("x:(1)2"), index("0:(1)2"), index("1:(8)2")),)),
-        c.AllGather(((device("y:(2)2"), index("1:(2)2")), (device("y:(1)2"), index("1:(1)2")))),
-    ),
-    "all about partial sums": by_hand(
-        rd.Mesh(x=2, y=4, z=3),
-        "f32[8{x}, 12] sum{y}",
-        c.ReduceScatter(((device("y:(1)2"), index("1:(1)2")),)),
-        c.AllReduce((device("y:(2)2"),)),
-        c.ReplicatedToPartial((device("z:(1)3"),), "sum"),
-        c.ShardedToPartial(((device("x:(1)2"), index("0:(1)2")),), "sum"),
-        c.ReduceScatter(((device("x:(1)2"), index("0:(2)2")), (device("z:(1)3"), index("1:(2)3")))),
-    ),
-    "aligned exchange": planned(XY, "f32[8{x}, 8{y}]", "f32[8{y}, 8{x}]", "direct"),
-    "aligned exchange between replicas": planned(
-        rd.Mesh(x=2, y=2, z=4), "f32[8{x}, 8{z}]", "f32[8{y}, 8{x}]", "direct"
-    ),
-    "misaligned exchange": planned(MIXED, "f32[48{x}, 48{y}]", "f32[48{y}, 48{x}]", "direct"),
-    "misaligned exchange between replicas": planned(
-        MIXED, "f32[24{y}, 10{z}]", "f32[24{x}, 10]", "direct"
-    ),
-    "permute of three axes, one of them free": by_hand(
-        rd.Mesh(x=2, y=2, z=2),
-        "i8[8{x}, 8{y}]",
-        c.CollectivePermute(
-            (
-                (device("x:(1)2"), device("y:(1)2")),
-                (device("y:(1)2"), device("z:(1)2")),
-                (device("z:(1)2"), device("x:(1)2")),
-            )
-        ),
-    ),
-    "table permute of replicated tiles": by_table(
-        rd.Mesh(x=4, y=3), "f32[24{x}, 2]", "f32[24{x:(2)2,x:(1)2}, 2]"
-    ),
-    "table permute": by_table(rd.Mesh(x=4, y=6), "f32[48{x,y}, 2]", "f32[48{y,x}, 2]"),
-}
 
 
 def messages(data: Any) -> str | None:
@@ -134,267 +68,6 @@ def test_random_plans_pass() -> None:
         # A random walk grows tiles as it likes.
         data = {**json.loads(plan.to_json()), "memory_limit": plan.peak_tile_bytes}
         checker.check(data)
-
-
-# ---- corruptions ----
-
-Corruption = Callable[[Data], Iterator[Data]]
-CORRUPTIONS: dict[str, Corruption] = {}
-
-
-def corruption(make: Corruption) -> Corruption:
-    """Register a function that yields corrupted copies of a plan; some plans may yield none."""
-    CORRUPTIONS[make.__name__.replace("_", " ")] = make
-    return make
-
-
-def changed(data: Data, *path: Any, to: Any) -> Data:
-    """A copy of nested data with one entry replaced."""
-    result = copy.deepcopy(data)
-    at = result
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = to
-    return result
-
-
-def with_steps(data: Data, steps: list[Any]) -> Data:
-    """The plan with other steps, its totals adjusted so that only the steps are at fault."""
-    local = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
-    return {
-        **data,
-        "steps": copy.deepcopy(steps),
-        "received_bytes": sum(step["received_bytes"] for step in steps),
-        "sent_bytes": sum(step["sent_bytes"] for step in steps),
-        "num_collectives": sum(step["collective"] not in local for step in steps),
-    }
-
-
-@corruption
-def dropped_step(data: Data) -> Iterator[Data]:
-    for at in range(len(data["steps"])):
-        yield with_steps(data, data["steps"][:at] + data["steps"][at + 1 :])
-
-
-@corruption
-def duplicated_step(data: Data) -> Iterator[Data]:
-    for at in range(1, len(data["steps"]) + 1):
-        yield with_steps(data, data["steps"][:at] + data["steps"][at - 1 :])
-
-
-@corruption
-def swapped_steps(data: Data) -> Iterator[Data]:
-    steps = data["steps"]
-    for at in range(len(steps) - 1):
-        yield with_steps(data, [*steps[:at], steps[at + 1], steps[at], *steps[at + 2 :]])
-
-
-@corruption
-def wrong_type_text(data: Data) -> Iterator[Data]:
-    texts = [data["src"], *(step["type"] for step in data["steps"]), "f32[7]", "f32[8", ""]
-    for at, step in enumerate(data["steps"]):
-        for text in texts:
-            if text != step["type"]:
-                yield changed(data, "steps", at, "type", to=text)
-
-
-@corruption
-def another_end(data: Data) -> Iterator[Data]:
-    yield changed(data, "dst", to=data["src"])
-    yield changed(data, "src", to=data["dst"])
-    yield changed(data, "dst", to="u16" + data["dst"][data["dst"].index("[") :])
-    yield changed(data, "src", to=data["src"].partition("]")[0] + ", 2]")
-
-
-@corruption
-def swapped_axes(data: Data) -> Iterator[Data]:
-    axes = data["mesh"]["axes"]
-    names = [name for name, _ in axes]
-    turned = [[names[at - 1], size] for at, (_, size) in enumerate(axes)]
-    if len({size for _, size in axes}) > 1:
-        yield changed(data, "mesh", "axes", to=turned)
-    for at, step in enumerate(data["steps"]):
-        if step["axes"][::-1] != step["axes"]:
-            yield changed(data, "steps", at, "axes", to=step["axes"][::-1])
-        yield changed(data, "steps", at, "axes", to=[*step["axes"], names[0]])
-
-
-@corruption
-def wrong_figure_of_a_step(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        for figure in ("received_bytes", "sent_bytes", "live_bytes"):
-            for wrong in (step[figure] + 1, step[figure] * 2 + 4, -4, None, str(step[figure])):
-                yield changed(data, "steps", at, figure, to=wrong)
-        shape = step["local_shape"]
-        for wrong in (shape[::-1] if shape[::-1] != shape else None, [*shape, 1], shape[:-1]):
-            yield changed(data, "steps", at, "local_shape", to=wrong)
-
-
-@corruption
-def wrong_total(data: Data) -> Iterator[Data]:
-    totals = ("received_bytes", "sent_bytes", "lower_bound_bytes", "peak_tile_bytes")
-    for figure in (*totals, "live_bytes", "num_collectives"):
-        for wrong in (data[figure] + 1, data[figure] - 1, data[figure] * 2 + 4, None):
-            yield changed(data, figure, to=wrong)
-
-
-@corruption
-def wrong_received_everywhere(data: Data) -> Iterator[Data]:
-    """The figure of a step and the total agree, and both are wrong."""
-    for figure in ("received_bytes", "sent_bytes"):
-        for at, step in enumerate(data["steps"]):
-            wrong = changed(data, "steps", at, figure, to=step[figure] + 4)
-            yield {**wrong, figure: data[figure] + 4}
-
-
-@corruption
-def wrong_digit(data: Data) -> Iterator[Data]:
-    """Another group: a digit of a step is coarser, finer, of another axis or dimension."""
-    for at, step in enumerate(data["steps"]):
-        for key in ("placements", "moves", "digits"):
-            for n, item in enumerate(step.get(key, ())):
-                for m, text in enumerate([item] if key == "digits" else item):
-                    of, pre, size = text.replace(")", ":(").split(":(")
-                    others = {"x": "y", "y": "x", "z": "x", "0": "1", "1": "0"}
-                    for wrong in (
-                        f"{of}:({int(pre) * 2}){size}",
-                        f"{of}:({pre}){int(size) * 2}",
-                        f"{others[of]}:({pre}){size}",
-                        f"q:({pre}){size}",
-                        f"{of}:({pre})",
-                    ):
-                        path = (key, n) if key == "digits" else (key, n, m)
-                        yield changed(data, "steps", at, *path, to=wrong)
-
-
-@corruption
-def missing_or_repeated_digit(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        for key in ("placements", "moves", "digits", "routes"):
-            for n in range(len(step.get(key, ()))):
-                items = step[key]
-                yield changed(data, "steps", at, key, to=items[:n] + items[n + 1 :])
-                yield changed(data, "steps", at, key, to=[*items, items[n]])
-
-
-@corruption
-def wrong_move(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        for n, (digit, source, target) in enumerate(step.get("moves", ())):
-            yield changed(data, "steps", at, "moves", n, to=[digit, target, source])
-            yield changed(data, "steps", at, "moves", n, to=[digit, source, source])
-            yield changed(data, "steps", at, "moves", n, to=[digit, source])
-
-
-@corruption
-def wrong_route(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        routes = step.get("routes", [])
-        for n, (old, new) in enumerate(routes):
-            yield changed(data, "steps", at, "routes", n, to=[new, new])
-            yield changed(data, "steps", at, "routes", n, to=[old, old])
-        if routes:
-            stay = [[old, old] for old, _ in routes]
-            yield changed(data, "steps", at, "routes", to=stay)
-
-
-@corruption
-def wrong_table_source(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        sources = step.get("table", {}).get("sources", [])
-        for n in range(1, len(sources)):
-            wrong = [*sources]
-            wrong[n - 1], wrong[n] = wrong[n], wrong[n - 1]
-            yield changed(data, "steps", at, "table", "sources", to=wrong)
-            yield changed(data, "steps", at, "table", "sources", n, to=sources[n - 1])
-            yield changed(data, "steps", at, "table", "sources", n, to=len(sources))
-        if sources:
-            yield changed(data, "steps", at, "table", "sources", to=sources[:-1])
-            yield changed(data, "steps", at, "table", "axes", to=step["table"]["axes"][::-1])
-            placements = step["table"]["placements"]
-            yield changed(data, "steps", at, "table", "placements", to=placements[:-1])
-
-
-@corruption
-def wrong_replica(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        replicas = step.get("replicas", [])
-        for n, (theirs, mine) in enumerate(replicas):
-            yield changed(data, "steps", at, "replicas", to=replicas[:n] + replicas[n + 1 :])
-            for wrong in ([theirs, theirs], [mine, theirs], [theirs], [theirs, "q:(1)2"]):
-                yield changed(data, "steps", at, "replicas", n, to=wrong)
-
-
-@corruption
-def wrong_routing_row(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        for n, table in enumerate(step.get("tables", ())):
-            path = ("steps", at, "tables", n)
-            rows = table["rows"]
-            yield changed(data, *path, "rows", to=rows[:-1])
-            yield changed(data, *path, "rows", to=[*rows[1:], rows[0]])
-            yield changed(data, *path, "axes", to=table["axes"][:-1])
-            for r in range(0, len(rows), 3):
-                row = rows[r]
-                for e, (value, sender) in enumerate(row):
-                    yield changed(data, *path, "rows", r, to=row[:e] + row[e + 1 :])
-                    yield changed(data, *path, "rows", r, e, to=[value, len(rows) + sender])
-                    yield changed(data, *path, "rows", r, e, to=[value, sender - len(rows)])
-                    other = next(s for v, s in rows[r] + rows[r - 1] if v != value)
-                    yield changed(data, *path, "rows", r, e, to=[value, other])
-
-
-@corruption
-def wrong_reduction(data: Data) -> Iterator[Data]:
-    for at, step in enumerate(data["steps"]):
-        if "reduction" in step:
-            for wrong in ("max", "mean", None):
-                yield changed(data, "steps", at, "reduction", to=wrong)
-
-
-@corruption
-def another_collective(data: Data) -> Iterator[Data]:
-    names = ("dynamic_slice", "all_gather", "all_to_all", "reduce_scatter", "all_reduce", "magic")
-    for at, step in enumerate(data["steps"]):
-        for name in (*names, "exchange", "sharded_to_partial", None):
-            if name != step["collective"]:
-                yield changed(data, "steps", at, "collective", to=name)
-
-
-@corruption
-def foreign_format(data: Data) -> Iterator[Data]:
-    for wrong in ("redistrib-plan/2", "", None, 1):
-        yield changed(data, "format", to=wrong)
-    yield changed(data, "dst_mesh", to=data["mesh"])
-    yield changed(data, "strategy", to="fastest")
-    for wrong in (float("nan"), float("inf"), -1.0, "1", None):
-        yield changed(data, "seconds", to=wrong)
-
-
-@corruption
-def missing_entry(data: Data) -> Iterator[Data]:
-    for key in data:
-        yield {name: value for name, value in data.items() if name != key}
-    for at, step in enumerate(data["steps"]):
-        for key in step:
-            if key == "tables":
-                continue
-            less = {name: value for name, value in step.items() if name != key}
-            yield changed(data, "steps", at, to=less)
-
-
-@corruption
-def entry_of_another_kind(data: Data) -> Iterator[Data]:
-    for wrong in (None, 7, "text", [], {}, [None], {"a": 1}, -1):
-        yield wrong  # type: ignore[misc]
-        for key in ("mesh", "src", "steps", "format", "strategy"):
-            yield changed(data, key, to=wrong)
-        for at, step in enumerate(data["steps"]):
-            yield changed(data, "steps", at, to=wrong)
-            for key in step:
-                # No replicas are no replicas, in a list or in anything else that is empty.
-                if step[key] != wrong and not (key in ("tables", "replicas") and wrong in ([], {})):
-                    yield changed(data, "steps", at, key, to=wrong)
 
 
 def test_every_corruption_applies_to_some_plans_and_is_caught() -> None:
@@ -443,33 +116,6 @@ def test_what_passes_after_a_random_change_is_still_right() -> None:
         for figure in ("received_bytes", "sent_bytes", "live_bytes", "peak_tile_bytes"):
             assert getattr(measured, figure) == data[figure]
     assert 0 < passed < 1500
-
-
-def change_somewhere(rng: random.Random, data: Any) -> None:
-    """Change one entry, somewhere in nested data, to another one like it."""
-    places: list[tuple[Any, Any]] = []
-
-    def collect(at: Any) -> None:
-        for key, value in at.items() if isinstance(at, dict) else enumerate(at):
-            places.append((at, key))
-            if isinstance(value, dict | list):
-                collect(value)
-
-    collect(data)
-    at, key = rng.choice(places)
-    like = [value for value in (place[k] for place, k in places) if type(value) is type(at[key])]
-    match at[key]:
-        case int() as number:
-            at[key] = number + rng.choice((-1, 1, number))
-        case str() | dict():
-            at[key] = copy.deepcopy(rng.choice(like))
-        case list() as items if items and rng.random() < 0.5:
-            rng.shuffle(items)
-        case list() as items if items:
-            items.pop(rng.randrange(len(items)))
-
-
-# ---- the guarantees, one by one ----
 
 
 def test_a_tile_above_both_ends_needs_a_memory_limit() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from redistrib.synth.plan import Plan
 from redistrib.synth.planner import plan
 
 BACKENDS = ("simulator", "jax", "mpi")
-TIMEOUT = 180.0
+TIMEOUT = 90.0
 """Seconds that a process may take before it is killed."""
 
 Figures = dict[str, Any]
@@ -222,9 +223,12 @@ class _Worker:
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.errors.seek(0)
-        # mpiexec adds lines of its own about the abort.
-        said = [line.strip() for line in self.errors if "Error" in line]
+        errors = self.errors.read()
         self.errors.close()
+        # mpiexec adds lines of its own about the abort.
+        said = [line.strip() for line in errors.splitlines() if "Error" in line]
+        if hung := re.search(r"^Timeout \(.*?^  (File .*?)$", errors, re.DOTALL | re.MULTILINE):
+            said = [f"hung in {hung[1]}"]
         if self.late:
             self.end = f"killed after {TIMEOUT:.0f} s"
         elif status < 0:

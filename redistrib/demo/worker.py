@@ -10,6 +10,7 @@ it is known, so that a crash loses one workload only.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -164,8 +165,13 @@ def results(kind: str, path: Path) -> Iterator[Figures]:
         yield {"workload": item["workload"], **KINDS[kind](plan)}
 
 
+LATE = 75.0
+"""Seconds after which a process says where it hangs and ends, which ends its whole job."""
+
+
 def main(kind: str, path: str) -> None:
     """Write one line of JSON per workload; under MPI, on rank 0 only."""
+    faulthandler.dump_traceback_later(LATE, exit=True)
     for result in results(kind, Path(path)):
         if kind == "mpi":
             from mpi4py import MPI

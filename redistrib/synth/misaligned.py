@@ -15,6 +15,7 @@ from itertools import combinations, islice, product
 from math import prod
 
 from redistrib.errors import InfeasibleError
+from redistrib.synth.aligned import plan_aligned
 from redistrib.synth.collectives import (
     AllGather,
     AllToAll,
@@ -34,6 +35,7 @@ from redistrib.synth.prime_digits import (
 from redistrib.synth.tables import owned_runs, permute_table
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
+from redistrib.types.refinement import refine
 
 MAX_MOVED = 2  # digits that one side moves at once; more only where fewer do not meet
 MAX_HALFWAY = 6000  # halfway types per side: a bound on time
@@ -58,17 +60,27 @@ class Halfway:
         return prod(device.size for device, _ in self.moved)
 
 
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Two halfway types that are the same, or have the same tiles and differ in `permuted`."""
+
+    first: Halfway
+    last: Halfway
+    permuted: tuple[DeviceDigit, ...]
+
+
 def plan_misaligned(
     src: ArrayType, dst: ArrayType, limit: int, profile: Profile
 ) -> list[Collective]:
     """Cheap steps between two types with one partial set.
 
-    Where the ends do not meet halfway, some digits are gathered early or sliced late, as few as
-    will do. `limit` bounds intermediate tiles, in elements per device.
+    Where the ends do not meet halfway, the components whose digits match are planned apart from the
+    others; failing that, some digits are gathered early or sliced late, as few as will do, at worst
+    all of them. `limit` bounds intermediate tiles, in elements per device.
 
     Raises InfeasibleError, with the least memory that this takes, where that exceeds the limit.
     """
-    meeting = _meet(src, dst, profile)
+    meeting = _meet(src, dst, profile) or _in_two(src, dst, limit, profile)
     if meeting is not None:
         return meeting
     ends = sorted(
@@ -94,6 +106,8 @@ def plan_misaligned(
             break
     else:
         size = src.size
+        if size <= limit:
+            return [AllGather(src.placements), DynamicSlice(dst.placements)]
     least = size * src.itemsize
     raise InfeasibleError(
         f"collectives from {src} to {dst} were found through tiles of {least} bytes per device; "
@@ -103,15 +117,34 @@ def plan_misaligned(
     )
 
 
+def _in_two(
+    src: ArrayType, dst: ArrayType, limit: int, profile: Profile
+) -> list[Collective] | None:
+    """The misaligned components and the aligned ones one after the other, if either order fits."""
+    components = refine(src, dst).components()
+    for aligned_first in (False, True):
+        placed = [c.dst if c.aligned == aligned_first else c.src for c in components]
+        middle = _with_placements(src, (p for placements in placed for p in placements))
+        if middle.tile_size > limit or middle in (src, dst):
+            continue
+        ends = (middle, dst) if aligned_first else (src, middle)
+        meeting = _meet(*ends, profile)
+        if meeting is not None:
+            rest = (src, middle) if aligned_first else (middle, dst)
+            aligned = plan_aligned(*rest, refine(*rest), limit, profile)
+            return [*aligned, *meeting] if aligned_first else [*meeting, *aligned]
+    return None
+
+
 def _relaxed(end: ArrayType) -> Iterator[tuple[tuple[Placement, ...], ArrayType]]:
-    """An end with some of its owned prime digits made local, and those digits."""
+    """An end with a few of its owned prime digits made local, or all, and those digits."""
     for system in prime_systems(end.mesh, frozenset(end.partial)):
         owned = split_state(end.placements, system)
         if owned is not None:
             break
     else:
         raise AssertionError("some order of the primes fits one type")
-    for count in range(len(owned) + 1):
+    for count in sorted({*range(min(MAX_MOVED, len(owned)) + 1), len(owned)}):
         for group in combinations(owned.items(), count):
             kept = [placement for placement in owned.items() if placement not in group]
             yield group, _with_placements(end, kept)
@@ -128,19 +161,16 @@ def _meet(
     kept = frozenset(src.partial)
     places = _places(src, dst, fixed)
     for most in moves:
-        best: tuple[float, list[Collective]] | None = None
+        best: tuple[float, Join] | None = None
         ahead = _by_runs(src, fixed, kept, places, most)
         back = _by_runs(dst, fixed, kept, places, most)
         for runs in sorted(ahead.keys() & back.keys()):
-            for steps in _joins(src, ahead[runs], back[runs]):
-                seconds, held = 0.0, src.tile_size
-                for step in steps:
-                    held, cost = price_step(step, held, src.itemsize, profile)
-                    seconds += cost
+            for join in _joins(ahead[runs], back[runs]):
+                seconds = _price(join, src, profile)
                 if best is None or seconds < best[0]:
-                    best = (seconds, steps)
+                    best = (seconds, join)
         if best is not None:
-            return best[1]
+            return _steps(best[1], src)
     return None
 
 
@@ -226,8 +256,8 @@ def _place(
             yield (at, *rest)
 
 
-def _joins(src: ArrayType, ahead: list[Halfway], back: list[Halfway]) -> Iterator[list[Collective]]:
-    """Steps through halfway types with the same tiles: equal ones, or the cheapest, permuted."""
+def _joins(ahead: list[Halfway], back: list[Halfway]) -> Iterator[Join]:
+    """Halfway types with the same tiles: all that are equal, and the cheapest, permuted."""
     by_state: dict[State, Halfway] = {}
     for halfway in ahead:
         state = merge_state(halfway.owned)
@@ -236,14 +266,34 @@ def _joins(src: ArrayType, ahead: list[Halfway], back: list[Halfway]) -> Iterato
     for halfway in back:
         first = by_state.get(merge_state(halfway.owned))
         if first is not None:
-            yield [*_forwards(first), *_backwards(halfway)]
+            yield Join(first, halfway, ())
     first = min(ahead, key=lambda halfway: halfway.group)
     last = min(back, key=lambda halfway: halfway.group)
-    before = _with_placements(src, first.owned.items())
-    after = _with_placements(src, last.owned.items())
-    if before != after:
-        permute = CollectivePermute((), permute_table(before, after))
-        yield [*_forwards(first), permute, *_backwards(last)]
+    changed = merge_state(first.owned) ^ merge_state(last.owned)
+    if changed:
+        yield Join(first, last, tuple(sorted({device for device, _ in changed})))
+
+
+def _price(join: Join, src: ArrayType, profile: Profile) -> float:
+    """Seconds of a join, with no table made."""
+    total, held = 0.0, src.tile_size
+    for step in _forwards(join.first):
+        held, seconds = price_step(step, held, src.itemsize, profile)
+        total += seconds
+    if join.permuted:
+        total += profile.seconds(join.permuted, held * src.itemsize)
+    for step in _backwards(join.last):
+        held, seconds = price_step(step, held, src.itemsize, profile)
+        total += seconds
+    return total
+
+
+def _steps(join: Join, src: ArrayType) -> list[Collective]:
+    steps = list(_forwards(join.first))
+    if join.permuted:
+        before, after = (_with_placements(src, h.owned.items()) for h in (join.first, join.last))
+        steps.append(CollectivePermute((), permute_table(before, after)))
+    return [*steps, *_backwards(join.last)]
 
 
 def _with_placements(like: ArrayType, placements: Iterable[Placement]) -> ArrayType:

@@ -4,6 +4,7 @@ auto         the cheapest of collectives and direct
 collectives  slices, all_to_alls, permutes, gathers and reductions; no point-to-point exchange
 direct       one exchange at the lower bound, beside the reductions
 exact        a shortest path over whole types, for small meshes
+paper        the search of the paper on its own types, the baseline of the others
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from redistrib.synth.collectives import Collective, Exchange
 from redistrib.synth.cost import Profile, find_profile
 from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
 from redistrib.synth.misaligned import plan_misaligned
+from redistrib.synth.paper.derivation import paper_steps
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
 from redistrib.synth.routing import exchange_traffic, lower_bound
@@ -242,6 +244,11 @@ def _exact(problem: Problem) -> list[Collective]:
     return exact_steps(src, dst, limit, problem.profile)
 
 
+def _paper(problem: Problem) -> list[Collective]:
+    # In normal form no tile exceeds both ends, so every limit that `plan` lets through is kept.
+    return paper_steps(problem.src, problem.dst)
+
+
 def _auto(problem: Problem) -> list[Collective]:
     direct = _direct(problem)
     if not any(isinstance(step, Exchange) for step in direct):
@@ -262,4 +269,5 @@ STRATEGIES: dict[str, Callable[[Problem], list[Collective]]] = {
     "collectives": _collectives,
     "direct": _direct,
     "exact": _exact,
+    "paper": _paper,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import permutations, product
+from itertools import product
 
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
 from redistrib.types.mesh import Mesh
@@ -38,15 +38,14 @@ def prime_systems(
 
 
 def _orders(name: str, pre: int, size: int) -> list[tuple[DeviceDigit, ...]]:
-    found = []
-    for order in sorted(set(permutations(primes(size)))):
-        digits = []
-        at = pre
-        for prime in order:
-            digits.append(DeviceDigit(name, at, prime))
-            at *= prime
-        found.append(tuple(digits))
-    return found
+    """All ways to cut a part of an axis, which starts after `pre` positions, into primes."""
+    if size == 1:
+        return [()]
+    return [
+        (DeviceDigit(name, pre, prime), *rest)
+        for prime in sorted(set(primes(size)))
+        for rest in _orders(name, pre * prime, size // prime)
+    ]
 
 
 def split_state(

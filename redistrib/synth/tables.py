@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Placement, apart, inside
-from redistrib.types.refinement import Component, digit_value, run_indices
+from redistrib.types.positions import Positions, digit_values, weight
+from redistrib.types.refinement import Component, needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,41 +166,42 @@ def route_component(component: Component) -> ComponentTraffic:
     Elements are counted within the component. Ties go to the lowest coordinate.
     """
     owners = tuple(device for device, _ in component.src)
-    coordinates = list(component.coordinates())
+    count = prod(axis.size for axis in component.axes)
+    owned = digit_values(owners, np.arange(count), component.axes)
     replicas: dict[int, list[int]] = {}
-    tiles: dict[int, list[frozenset[int]]] = {}
-    for a, at in enumerate(coordinates):
-        value = 0
-        for owner in owners:
-            value = value * owner.size + digit_value(owner, at)
+    for a, value in enumerate(owned.tolist()):
         replicas.setdefault(value, []).append(a)
-        tiles.setdefault(
-            value, [frozenset(run_indices(run, component.src, at)) for run in component.dims]
-        )
-    needs = []
-    for at in coordinates:
-        wanted = [frozenset(run_indices(run, component.dst, at)) for run in component.dims]
-        sizes = {
-            value: prod(len(w & have) for w, have in zip(wanted, tile, strict=True))
-            for value, tile in tiles.items()
-        }
-        needs.append({value: size for value, size in sizes.items() if size})
-    served, kept = [0] * len(coordinates), [0] * len(coordinates)
-    rows: list[dict[int, int]] = [{} for _ in coordinates]
-    for a, need in enumerate(needs):
-        for value, size in need.items():
-            if a in replicas[value]:
-                rows[a][value] = a
-                served[a] += size
-                kept[a] += size
-    largest_first = sorted(
-        ((size, a, value) for a, need in enumerate(needs) for value, size in need.items()),
-        key=lambda entry: (-entry[0], entry[1], entry[2]),
-    )
-    for size, a, value in largest_first:
+    # Per receiver, what it needs of the tile that the replicas of each value hold.
+    pieces: list[tuple[int, int, int]] = []
+    parts = _owner_parts(component, owners)
+    for a in range(count):
+        values = np.zeros(1, dtype=np.intp)
+        for part in parts:
+            values = (values[:, None] + part[a]).reshape(-1)
+        found, sizes = np.unique(values, return_counts=True)
+        pieces += zip(sizes.tolist(), [a] * len(found), found.tolist(), strict=True)
+    served, kept = [0] * count, [0] * count
+    rows: list[dict[int, int]] = [{} for _ in range(count)]
+    for size, a, value in pieces:
+        if owned[a] == value:
+            rows[a][value] = a
+            served[a] = kept[a] = size
+    for size, a, value in sorted(pieces, key=lambda piece: -piece[0]):  # the largest first
         if value not in rows[a]:
             sender = min(replicas[value], key=lambda b: (served[b], b))
             rows[a][value] = sender
             served[sender] += size
     table = RoutingTable(component.axes, owners, tuple(tuple(sorted(r.items())) for r in rows))
     return ComponentTraffic(table, tuple(served), tuple(kept))
+
+
+def _owner_parts(component: Component, owners: Sequence[DeviceDigit]) -> list[Positions]:
+    """Per dimension run and receiver, what each needed value adds to the number of its owners."""
+    parts = []
+    for run, (values, _) in zip(component.dims, needed(component), strict=True):
+        part = np.zeros_like(values)
+        for device, index in component.src:
+            if inside(index, run):
+                part += values // (run.end // index.end) % index.size * weight(device, owners)
+        parts.append(part)
+    return parts

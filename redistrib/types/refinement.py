@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise, product
+from itertools import pairwise
 from math import gcd, lcm, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, is_chain
+from redistrib.types.positions import Positions, digit_values
 
 _Object = int | str  # a dimension or an axis
 _Use = tuple[int, int, int, str, int]  # dim, lo, hi, axis, pre: axis digit owns [lo, hi) of dim
@@ -35,11 +37,6 @@ class Component:
     src: tuple[Placement, ...]
     dst: tuple[Placement, ...]
     aligned: bool
-
-    def coordinates(self) -> Iterable[dict[DeviceDigit, int]]:
-        """Every coordinate on the axes of this component."""
-        for values in product(*(range(axis.size) for axis in self.axes)):
-            yield dict(zip(self.axes, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +254,8 @@ def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, In
     """The placements of a type, split wherever a cut of the dimension falls inside one."""
     pieces = {}
     for device, index in t.placements:
-        inside = [c for c in cuts[index.dim] if index.pre < c < index.end]
-        for a, b in pairwise([index.pre, *inside, index.end]):
+        within = [c for c in cuts[index.dim] if index.pre < c < index.end]
+        for a, b in pairwise([index.pre, *within, index.end]):
             pre = device.pre * (a // index.pre)
             pieces[DeviceDigit(device.axis, pre, b // a)] = IndexDigit(index.dim, a, b // a)
     return pieces
@@ -272,7 +269,7 @@ def min_overlap(component: Component) -> int:
     if component.aligned:
         owner = {index: device for device, index in component.src}
         return int(all(owner.get(index, device) == device for device, index in component.dst))
-    return min(prod(map(len, overlaps)) for overlaps in _overlaps(component))
+    return int(np.prod([held.sum(axis=1) for _, held in needed(component)], axis=0).min())
 
 
 def held_fraction(component: Component) -> Fraction:
@@ -280,39 +277,36 @@ def held_fraction(component: Component) -> Fraction:
     if component.aligned:  # a digit that owns on both sides asks for equal values of two runs
         return Fraction(1, prod(run.size for run in component.dims[1:]))
     found = np.zeros([run.size for run in component.dims], dtype=bool)
-    for overlaps in _overlaps(component):
-        found[np.ix_(*(sorted(overlap) for overlap in overlaps))] = True
+    runs = needed(component)
+    for a in range(len(runs[0][0])):
+        found[np.ix_(*(values[a][held[a]] for values, held in runs))] = True
     return Fraction(int(found.sum()), found.size)
 
 
-def _overlaps(component: Component) -> Iterable[list[set[int]]]:
-    """Per coordinate of a component, what both tiles have in each of its dimension runs."""
-    for at in component.coordinates():
-        yield [
-            set(run_indices(run, component.src, at)) & set(run_indices(run, component.dst, at))
-            for run in component.dims
-        ]
+def needed(component: Component) -> list[tuple[Positions, NDArray[np.bool_]]]:
+    """Per dimension run, the values that each device needs, and which of them it holds already.
 
-
-def run_indices(
-    run: IndexDigit, placements: Iterable[Placement], at: dict[DeviceDigit, int]
-) -> list[int]:
-    """Which values of a dimension run a device at a coordinate of the component's axes holds."""
-    indices = [0]
-    end = run.pre
-    for device, index in sorted((p for p in placements if inside(p[1], run)), key=lambda p: p[1]):
-        stride = run.end // index.end
-        gap = index.pre // end
-        value = digit_value(device, at)
-        step = stride * device.size
-        indices = [i + j * step + value * stride for i in indices for j in range(gap)]
-        end = index.end
-    return [i + j for i in indices for j in range(run.end // end)]
-
-
-def digit_value(device: DeviceDigit, at: dict[DeviceDigit, int]) -> int:
-    """The value of a device digit, given coordinates on the runs of its axis."""
-    for axis, value in at.items():
-        if inside(device, axis):
-            return value // (axis.end // device.end) % device.size
-    raise AssertionError("a split factor lies in one run")
+    Both are [row-major coordinate over the axes of the component, position in the target tile].
+    """
+    at = np.arange(prod(axis.size for axis in component.axes))
+    result = []
+    for run in component.dims:
+        values = np.zeros((len(at), 1), dtype=np.intp)
+        end = run.pre
+        for device, index in sorted(component.dst, key=lambda placement: placement[1]):
+            if inside(index, run):
+                stride = run.end // index.end
+                gap = np.arange(index.pre // end) * (stride * index.size)
+                start = digit_values([device], at, component.axes) * stride
+                values = (values[:, :, None] + (gap + start[:, None])[:, None, :]).reshape(
+                    len(at), -1
+                )
+                end = index.end
+        values = (values[:, :, None] + np.arange(run.end // end)).reshape(len(at), -1)
+        held = np.ones(values.shape, dtype=bool)
+        for device, index in component.src:
+            if inside(index, run):
+                owned = values // (run.end // index.end) % index.size
+                held &= owned == digit_values([device], at, component.axes)[:, None]
+        result.append((values, held))
+    return result

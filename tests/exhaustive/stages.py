@@ -12,6 +12,7 @@ from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.generators import random_pair, whole_axis_layouts
+from tests.paper_programs import verify_paper
 from tests.verify import verify
 
 MESHES = (
@@ -57,6 +58,16 @@ def run_pairs(unit: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     for dst in all_layouts:
         counts += verify(all_layouts[row], dst)
+    return counts
+
+
+def run_paper(unit: int) -> Counter[str]:
+    """All targets of one source layout, by the paper's route; whole axes are all expressible."""
+    at, row = _rows(len(MESHES))[unit]
+    all_layouts = layouts(at)
+    counts: Counter[str] = Counter()
+    for dst in all_layouts:
+        counts += verify_paper(all_layouts[row], dst)
     return counts
 
 
@@ -110,4 +121,10 @@ def stages(examples: int) -> Iterator[Stage]:
         "random meshes, sub-axes, local factors and partial axes, collectives and direct",
         lambda _: range(examples // BLOCK),
         run_random,
+    )
+    yield Stage(
+        "paper",
+        "every ordered pair of whole-axis layouts on eight meshes, strategy paper and normal form",
+        lambda _: range(pairs),
+        run_paper,
     )
