@@ -8,7 +8,7 @@ a device holds exactly the elements whose owned digits agree with its coordinate
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
@@ -56,6 +56,7 @@ class ArrayType:
     dims: tuple[tuple[Factor, ...], ...]
     partial: tuple[DeviceDigit, ...]
     reduction: str | None
+    _tile_shape: tuple[int, ...] = field(repr=False, compare=False)
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class ArrayType:
         set_(self, "dims", canonical)
         set_(self, "partial", canonical_partial)
         set_(self, "reduction", reduction if canonical_partial else None)
+        set_(self, "_tile_shape", tuple(map(_local_size, sizes, canonical)))
         _check(self)
 
     @classmethod
@@ -170,10 +172,7 @@ class ArrayType:
     @property
     def tile_shape(self) -> tuple[int, ...]:
         """Shape of what one device holds; local factors keep their order, major to minor."""
-        return tuple(
-            n // prod(f.size for f in factors if isinstance(f, DeviceDigit))
-            for n, factors in zip(self.shape, self.dims, strict=True)
-        )
+        return self._tile_shape
 
     @property
     def tile_size(self) -> int:
@@ -293,6 +292,10 @@ def _canonical_partial(partial: list[DeviceDigit], mesh: Mesh) -> tuple[DeviceDi
     order = {name: i for i, (name, _) in enumerate(mesh.axes)}
     kept = sorted((d for d in partial if d.size > 1), key=lambda d: (order[d.axis], d.pre))
     return tuple(d for d in merge_factors(kept) if isinstance(d, DeviceDigit))
+
+
+def _local_size(n: int, factors: tuple[Factor, ...]) -> int:
+    return n // prod(factor.size for factor in factors if isinstance(factor, DeviceDigit))
 
 
 def _check(t: ArrayType) -> None:

@@ -240,8 +240,8 @@ def _common_chains(
                 for b, b_next in pairwise(theirs):
                     low, high = lcm(a, b), gcd(a_next, b_next)
                     if high % low == 0:
-                        growing |= close(obj, low)
-                        growing |= close(obj, high)
+                        for cut in sorted({low, high} - cuts[obj]):
+                            growing |= close(obj, cut)
     return {obj: sorted(found) for obj, found in cuts.items()}
 
 
