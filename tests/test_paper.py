@@ -6,6 +6,7 @@ import heapq
 import random
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import click.testing
 import pytest
@@ -373,6 +374,15 @@ def test_the_command_shows_the_derivation() -> None:
         "  all_permute             6  [6{w}12, 1{z,x,y}12]",
         "  all_to_all 1 -> 0 of z  6  [2{z,w}12, 3{x,y}12]",
     ]
+
+
+def test_the_derivation_in_the_documentation() -> None:
+    arguments = ["plan", "--mesh", str(MESH), "--strategy", "paper", SRC, DST]
+    printed = click.testing.CliRunner().invoke(commands.program, arguments).stdout
+    text = (Path(__file__).parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert f"'{SRC}' '{DST}'" in text
+    shown = text[text.index("```text\n") + len("```text\n") :]
+    assert printed.endswith(shown[: shown.index("```")])
 
 
 def test_only_plans_of_its_own_show_a_derivation() -> None:

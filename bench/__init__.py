@@ -1,0 +1,1 @@
+"""Benchmarks: programs run as `python -m bench.NAME`, which print Markdown and write JSON."""

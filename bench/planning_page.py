@@ -1,0 +1,120 @@
+"""The figures of bench.planning as a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+OURS = ("collectives", "auto", "direct")
+SHARDY, SHARDY_TEXT, DTENSOR = "Shardy", "Shardy, text out", "DTensor graph"
+NOT_INSTALLED = "not installed"
+
+Figures = dict[str, Any]
+
+
+def markdown(figures: Figures) -> str:
+    """The figures as a page."""
+    about, versions = figures["machine"], figures["versions"]
+    settings = figures["settings"]
+    lines = [
+        "# Planning time",
+        "",
+        f"{figures['date']}, `{figures['command']}`. {about['cores']} cores of {about['cpu']}, load"
+        f" {about['load']}. " + ", ".join(f"{name} {v}" for name, v in versions.items()) + ".",
+        "",
+        "CPU microseconds of one cold call: median [quartiles] over pairs, of the median over "
+        f"{settings['rounds']} rounds in which the planners take turns.",
+        "",
+        "## Against other planners",
+        "",
+        f"`{SHARDY}`: module text, parse, pass, done. `{SHARDY_TEXT}`: the text built from the "
+        "layouts before, and the lowered module printed after. Ordered pairs of different layouts "
+        "of whole axes, a seeded sample of each mesh.",
+        "",
+    ]
+    names = [*OURS, SHARDY, SHARDY_TEXT, DTENSOR]
+    lines += table(
+        ["mesh, shape", "class", "pairs", *names],
+        [
+            [row["mesh"], row["class"], row["pairs"], *(cell(row["cpu_us"].get(n)) for n in names)]
+            for row in figures["peers"]
+        ],
+    )
+    alone = figures["back_to_back"]
+    lines += [
+        "",
+        f"Each alone, {alone['pairs']} aligned pairs, {alone['calls']} calls of each in a row, so "
+        "that its code and data stay in the processor's caches:",
+        "",
+        *table(
+            ["planner", "time", "of Shardy"],
+            [
+                [name, cell(v), f"{v['median'] / alone['cpu_us'][SHARDY]['median']:.2g}"]
+                for name, v in alone["cpu_us"].items()
+            ],
+        ),
+        "",
+        "## Same digits, more devices",
+        "",
+    ]
+    lines += table(
+        ["axes", "devices", "pairs", *OURS, *(f"{s}, ratio per pair" for s in OURS)],
+        [
+            [
+                times_text(row["axes"]),
+                f"{row['devices']:,}",
+                row["pairs"],
+                *(cell(row["cpu_us"][s]) for s in OURS),
+                *(cell(row["ratio"][s], 2) for s in OURS),
+            ]
+            for row in figures["sizes"]
+        ],
+    )
+    lines += ["", "## More axes", "", "Random pairs, every axis of size 2.", ""]
+    lines += table(
+        ["axes", "devices", "pairs", *OURS, SHARDY],
+        [
+            [
+                row["axes"],
+                f"{row['devices']:,}",
+                row["pairs"],
+                *(cell(row["cpu_us"][n]) for n in (*OURS, SHARDY)),
+            ]
+            for row in figures["axes"]
+        ],
+    )
+    lines += ["", "## Targets", "", "Ratios of medians, and of each pair.", ""]
+    lines += table(
+        ["what", "pairs", "ratio", "per pair", "target", "met"],
+        [
+            [
+                entry["what"],
+                entry.get("pairs", "-"),
+                NOT_INSTALLED if entry["ratio"] is None else f"{entry['ratio']:.3g}",
+                cell(entry.get("per_pair"), 2),
+                f"at most {entry['target']:g}",
+                {True: "yes", False: "NO", None: "-"}[entry["met"]],
+            ]
+            for entry in figures["verdicts"]
+        ],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def cell(values: dict[str, float] | None, places: int = 0) -> str:
+    """A median with its quartiles."""
+    if values is None:
+        return NOT_INSTALLED
+    mid, low, high = (f"{values[key]:,.{places}f}" for key in ("median", "q1", "q3"))
+    return f"{mid} [{low}, {high}]"
+
+
+def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(map(str, line))} |" for line in lines]
+
+
+def times_text(axes: Iterable[int]) -> str:
+    """Axis sizes as 2x4x2."""
+    return "x".join(map(str, axes))
