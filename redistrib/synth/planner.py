@@ -10,13 +10,14 @@ paper        the search of the paper on its own types, the baseline of the other
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.errors import InfeasibleError, RedistribError
+from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.aligned import plan_aligned
 from redistrib.synth.collectives import Collective, Exchange
 from redistrib.synth.cost import Profile, find_profile
@@ -198,29 +199,38 @@ def _collectives(problem: Problem) -> list[Collective]:
 def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collective]:
     """Collectives between two types with one partial set.
 
-    Misaligned pairs are planned through halfway types, and on small state spaces it is then proved
-    that nothing is cheaper, or the cheaper sequence found.
+    Misaligned pairs are planned through halfway types and by the paper's search; on small state
+    spaces it is then proved that nothing is cheaper, or the cheaper sequence found.
     """
     refinement = refine(start, end)
     limit, profile = problem.limit(refinement.aligned), problem.profile
     if refinement.aligned:
         return plan_aligned(start, end, refinement, limit, profile)
-    steps: list[Collective] | None = None
+    found: list[list[Collective]] = []
     infeasible: InfeasibleError | None = None
-    bound = inf
     try:
-        steps = plan_misaligned(start, end, limit, profile)
-        bound = make_plan(start, end, "", steps, profile).seconds * (1 - 1e-9)
+        found.append(plan_misaligned(start, end, limit, profile))
     except InfeasibleError as error:
         infeasible = error
-    if not start.partial:
-        search = ExactSearch(start, end, limit, profile, bound)
-        if search.size <= (MAX_EXACT_STATES if steps else MAX_STATES):
-            steps = search.run() or steps
-    if steps is None:
+    if start.partial:  # the searches below take types without
+        if infeasible is not None:
+            raise infeasible
+        return found[0]
+    with suppress(LayoutError):  # where the paper's type system cannot express one of the ends
+        found.append(paper_steps(start, end))
+
+    def seconds(steps: list[Collective]) -> float:
+        return make_plan(start, end, "", steps, profile).seconds
+
+    best = min(found, key=seconds, default=None)
+    bound = inf if best is None else seconds(best) * (1 - 1e-9)
+    search = ExactSearch(start, end, limit, profile, bound)
+    if search.size <= (MAX_STATES if best is None else MAX_EXACT_STATES):
+        best = search.run() or best
+    if best is None:
         assert infeasible is not None
         raise infeasible
-    return steps
+    return best
 
 
 def _direct(problem: Problem) -> list[Collective]:

@@ -58,6 +58,7 @@ def run_pairs(unit: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     for dst in all_layouts:
         counts += verify(all_layouts[row], dst)
+    assert not counts["infeasible"]
     return counts
 
 
