@@ -46,7 +46,17 @@ test: setup
 exhaustive: setup
 	$(BIN)/python -m tests.exhaustive
 
-prove mutants bench bench-quick:
+prove: setup
+	$(BIN)/python -m proofs
+
+bench: setup
+	$(BIN)/python -m bench.planning
+	$(BIN)/python -m bench.paper_comparison
+
+bench-quick: setup
+	$(BIN)/python -m bench.planning --quick
+
+mutants:
 	@echo "make $@: not built yet" >&2; exit 2
 
 lint: setup

@@ -230,14 +230,26 @@ def _executor(backend: str, found: rd.Plan) -> Callable[[values.Array], values.A
 
 @program.command()
 @click.argument("path", type=FILE, metavar="PLAN.json")
-def check(path: Path) -> int:
-    """Check a plan with the independent checker: exit 0 and a summary, or 1 and the reason."""
-    found = rd.check(values.load_plan(path))
+@click.option("--z3", "by_proof", is_flag=True, help="Also prove it for all sizes, by z3.")
+def check(path: Path, by_proof: bool) -> int:
+    """Check a plan with the independent checker: exit 0 and a summary, or 1 and the reason.
+
+    With --z3 the plan is also proved for all global sizes that have the same digits.
+    """
+    data = values.load_plan(path)
+    found = rd.check(data)
+    proof = None
+    if by_proof:
+        from redistrib.certificate import certify
+
+        proof = certify(data)
     click.echo(f"{found.src} -> {found.dst}: correct")
     figures = {"steps": found.steps, "strategy": found.strategy, **found.figures}
     width = max(map(len, figures))
     for name, value in figures.items():
         click.echo(f"  {name:{width}}  {value}")
+    if proof is not None:
+        click.echo(str(proof))
     return 0
 
 

@@ -92,10 +92,21 @@ class _Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class DynamicSlice:
-    """Each device keeps its part: a free device digit becomes owner of a local index digit."""
+class _Placed:
+    """A collective on device digits and the index digits that they own before or after it."""
 
     placements: tuple[Placement, ...]
+
+    @property
+    def axes(self) -> tuple[DeviceDigit, ...]:
+        """The device digits."""
+        return tuple(device for device, _ in self.placements)
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicSlice(_Placed):
+    """Each device keeps its part: a free device digit becomes owner of a local index digit."""
+
     collective: ClassVar[str] = "dynamic_slice"
 
     def apply(self, t: ArrayType) -> ArrayType:
@@ -104,16 +115,11 @@ class DynamicSlice:
             layout.own(device, index)
         return layout.done()
 
-    @property
-    def axes(self) -> tuple[DeviceDigit, ...]:
-        return tuple(device for device, _ in self.placements)
-
 
 @dataclass(frozen=True, slots=True)
-class AllGather:
+class AllGather(_Placed):
     """Owned index digits become local: the devices of a group exchange all they hold."""
 
-    placements: tuple[Placement, ...]
     collective: ClassVar[str] = "all_gather"
 
     def apply(self, t: ArrayType) -> ArrayType:
@@ -121,10 +127,6 @@ class AllGather:
         for device, index in self.placements:
             _check_owned(layout.release(device), device, index, t)
         return layout.done()
-
-    @property
-    def axes(self) -> tuple[DeviceDigit, ...]:
-        return tuple(device for device, _ in self.placements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +204,9 @@ class CollectivePermute:
 
 
 @dataclass(frozen=True, slots=True)
-class ReduceScatter:
+class ReduceScatter(_Placed):
     """Partial device digits become owners of local index digits of the reduced array."""
 
-    placements: tuple[Placement, ...]
     collective: ClassVar[str] = "reduce_scatter"
 
     def apply(self, t: ArrayType) -> ArrayType:
@@ -215,10 +216,6 @@ class ReduceScatter:
         for device, index in self.placements:
             layout.own(device, index)
         return layout.done()
-
-    @property
-    def axes(self) -> tuple[DeviceDigit, ...]:
-        return tuple(device for device, _ in self.placements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +233,7 @@ class AllReduce:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(_Placed):
     """Any re-ownership point to point; `placements` says who owns what afterwards.
 
     The sender of an element is found digit by digit: a device digit that owns an index digit in
@@ -245,7 +242,6 @@ class Exchange:
     components that share no digits; every other digit of the sender is that of the receiver.
     """
 
-    placements: tuple[Placement, ...]
     replicas: tuple[tuple[DeviceDigit, DeviceDigit], ...] = ()
     tables: tuple[RoutingTable, ...] = ()
     collective: ClassVar[str] = "exchange"
@@ -254,10 +250,6 @@ class Exchange:
         return ArrayType.from_placements(
             t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction
         )
-
-    @property
-    def axes(self) -> tuple[DeviceDigit, ...]:
-        return tuple(device for device, _ in self.placements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +269,9 @@ class ReplicatedToPartial:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardedToPartial:
+class ShardedToPartial(_Placed):
     """Owners become partial: each keeps its part of a tile that is the identity elsewhere."""
 
-    placements: tuple[Placement, ...]
     reduction: str
     collective: ClassVar[str] = "sharded_to_partial"
 
@@ -290,10 +281,6 @@ class ShardedToPartial:
             _check_owned(layout.release(device), device, index, t)
             layout.partial.append(device)
         return _to_partial(layout, self.reduction)
-
-    @property
-    def axes(self) -> tuple[DeviceDigit, ...]:
-        return tuple(device for device, _ in self.placements)
 
 
 Collective = (

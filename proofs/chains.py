@@ -1,0 +1,132 @@
+"""At most one permute: any re-ownership at constant tile is one permute and one all_to_all.
+
+The device digits that change what they own form chains u1, ..., um over index digits 0, ..., m:
+u(j) owns j-1 in the source and should own j in the target. In a path, 0 is local in the target and
+m in the source; in a cycle they are one. The length m and the position j are symbolic.
+"""
+
+from __future__ import annotations
+
+from proofs.harness import Goal, Numbers, Term, bounded, false, proved, z3
+
+Int = z3.IntSort()
+owns = z3.Function("owns", Int, Int)
+after = z3.Function("after", Int, Int)
+j, m, i = z3.Ints("j m i")
+CHAIN = [m >= 1, 1 <= j, j <= m]
+
+
+def source(at: Term) -> Term:
+    """What a chain is: u(j) owns j - 1 in the source."""
+    return owns(at) == at - 1
+
+
+def permuted() -> list[Term]:
+    """The routes (u(j+1) -> u(j)) and (u1 -> um): each digit gets what its predecessor owned."""
+    return [after(j) == z3.If(j < m, owns(j + 1), owns(1)), source(j + 1), source(1)]
+
+
+@proved
+def the_routes_are_a_permutation() -> Goal:
+    """Routes to two different digits of a chain come from two different digits of it."""
+    origin, other = z3.If(j < m, j + 1, 1), z3.If(i < m, i + 1, 1)
+    given = [*CHAIN, 1 <= i, i <= m, i != j]
+    return Goal(given, z3.And(origin != other, origin >= 1, origin <= m))
+
+
+@proved
+def a_permute_settles_all_but_the_last() -> Goal:
+    """After the permute u(j) owns j, which is its target, for all j < m; um owns 0."""
+    return Goal([*CHAIN, *permuted()], after(j) == z3.If(j < m, j, 0))
+
+
+@proved
+def a_cycle_needs_no_more() -> Goal:
+    """In a cycle 0 is m, so the permute leaves every digit on its target."""
+    target = z3.If(j < m, j, 0)  # the index digit j, with m written 0
+    return Goal([*CHAIN, *permuted()], after(j) == target)
+
+
+@proved
+def a_path_ends_in_one_move() -> Goal:
+    """In a path one all_to_all moves um from 0 to m, which no digit owns before it, so all_to_all's
+    rule applies: paths of any length have length one after the permute."""
+    given = [*CHAIN, *permuted(), z3.Implies(j == m, after(j) == 0)]
+    final = z3.If(j == m, m, after(j))
+    return Goal(given, z3.And(after(j) != m, final == j))
+
+
+@proved
+def chains_are_disjoint() -> Goal:
+    """The next digit of a chain is the owner in the source of what one owns in the target. Two
+    digits with one next digit are one digit, as an index digit has one owner on each side: so
+    chains are paths and cycles, and share no digit."""
+    target, owner, of = (z3.Function(name, Int, Int) for name in ("target", "owner", "of"))
+    u, v = z3.Ints("u v")
+    given = [
+        owns(owner(target(u))) == target(u),  # the owner in the source of an index digit owns it
+        owns(owner(target(v))) == target(v),
+        of(target(u)) == u,  # and so in the target
+        of(target(v)) == v,
+        owner(target(u)) == owner(target(v)),
+    ]
+    return Goal(given, u == v)
+
+
+@proved
+def one_permute_serves_all_chains() -> Goal:
+    """The routes of all chains together are a permutation: two digits with one origin lie in one
+    chain, as chains are disjoint, and there they are one."""
+    chain, origin = z3.Function("chain", Int, Int), z3.Function("origin", Int, Int)
+    u, v = z3.Ints("u v")
+    given = [
+        chain(origin(u)) == chain(u),
+        chain(origin(v)) == chain(v),
+        z3.Implies(z3.And(chain(u) == chain(v), origin(u) == origin(v)), u == v),
+        origin(u) == origin(v),
+    ]
+    return Goal(given, u == v)
+
+
+@proved
+def one_all_to_all_serves_all_paths() -> Goal:
+    """The last moves of different paths free and take different index digits, none of which is
+    owned by another digit before or after: they merge into one all_to_all."""
+    first, last = z3.Function("first", Int, Int), z3.Function("last", Int, Int)
+    path = z3.Function("path", Int, Int)
+    p, q = z3.Ints("p q")
+    given = [p != q]
+    for x in (p, q):
+        given += [path(first(x)) == x, path(last(x)) == x, first(x) != last(x)]
+    return Goal(given, z3.Distinct(first(p), last(p), first(q), last(q)))
+
+
+@proved
+def two_all_to_alls_do_paths_of_length_two() -> Goal:
+    """u2 moves from 1 to 2, which nobody owns; then nobody owns 1, u1 moves there from 0, and both
+    digits are where they should be."""
+    first, second = z3.Function("first", Int, Int), z3.Function("second", Int, Int)
+    given = [source(z3.IntVal(1)), source(z3.IntVal(2)), z3.Or(j == 1, j == 2)]
+    given += [first(j) == z3.If(j == 2, 2, owns(j)), second(j) == z3.If(j == 1, 1, first(j))]
+    return Goal(given, z3.And(owns(j) != 2, first(j) != 1, second(j) == j))
+
+
+@proved
+def slicing_the_free_end_closes_a_path() -> Goal:
+    """A chain whose first digit owns nothing in the source: slicing u1 on the last index digit m
+    makes it a cycle, u(j) owning j - 1 for j > 1 and u1 owning m, written 0."""
+    given = [*CHAIN, owns(1) == 0, z3.Implies(j > 1, source(j))]
+    return Goal(given, source(j))
+
+
+@false
+def one_all_to_all_does_any_path() -> Goal:
+    """FALSE: one all_to_all moves every digit of a path to its target, which has to be local."""
+    k = z3.Int("k")
+
+    def problem(number: Numbers) -> tuple[str, str, str]:
+        n = number(k)
+        return f"x={n},y={n}", f"f32[{n}{{x}}, {n}{{y}}, {n}]", f"f32[{n}, {n}{{x}}, {n}{{y}}]"
+
+    given = [*bounded((k, 4)), k >= 2, m == 2, 1 <= i, i <= m, 1 <= j, j <= m, source(i)]
+    return Goal(given, owns(i) != j, problem)

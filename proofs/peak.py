@@ -1,0 +1,104 @@
+"""Peak: no tile of a plan exceeds its ends.
+
+Induction over the steps of each phase, so plans of any length are covered. Sizes are reals: whole
+tiles and group sizes are among them.
+"""
+
+from __future__ import annotations
+
+from proofs.harness import Goal, Numbers, Term, false, proved, z3
+
+t, after, before, src, dst, k = z3.Reals("t after before src dst k")
+SIZES = [src >= 1, dst >= 1, t >= 1, k >= 1]
+
+
+def larger(a: Term, b: Term) -> Term:
+    """The larger of two sizes."""
+    return z3.If(a >= b, a, b)
+
+
+def smaller(a: Term, b: Term) -> Term:
+    """The smaller of two sizes."""
+    return z3.If(a <= b, a, b)
+
+
+@proved
+def ends() -> Goal:
+    """Base: the source is no larger than the source, the target no larger than the target."""
+    return Goal(SIZES, z3.And(src <= larger(src, dst), dst <= larger(src, dst)))
+
+
+@proved
+def slices_shrink() -> Goal:
+    """Step, from the source on: after a slice or reduce_scatter of a tile within the source, the
+    tile is within the source."""
+    return Goal([*SIZES, t <= src, t == k * after], after <= src)
+
+
+@proved
+def moves_keep() -> Goal:
+    """Step: after an all_to_all, permute or exchange of equal tiles the tile is what it was."""
+    given = [*SIZES, t <= src, after == t / k * k]
+    return Goal(given, z3.And(after == t, after <= src))
+
+
+@proved
+def gathers_grow_to_the_target() -> Goal:
+    """Step, from the target back: the tile before a gather or sharded_to_partial into a tile within
+    the target is within the target."""
+    return Goal([*SIZES, t <= dst, t == k * before], before <= dst)
+
+
+@proved
+def normal_form_within_the_larger_end() -> Goal:
+    """Slices, then moves, then gathers: a tile of the first two phases is within the source, one of
+    the last within the target, so all are within the larger."""
+    given = [*SIZES, z3.Or(t <= src, t <= dst)]
+    return Goal(given, t <= larger(src, dst))
+
+
+@proved
+def three_phases_within_the_smaller_end() -> Goal:
+    """With all slices in one step (or first) and ONE gather, last, every tile between is the tile t
+    of the moves or one of the slices before it: t is within both ends."""
+    s, g = z3.Reals("s g")
+    given = [*SIZES, s >= 1, g >= 1, src == s * t, dst == g * t]
+    return Goal(given, t <= smaller(src, dst))
+
+
+@proved
+def live_tiles() -> Goal:
+    """Source, input and output of a step (the source counts once) are within source + target + t
+    in each phase: slice, move, gather."""
+    given = [*SIZES, t <= src, t <= dst]
+    limit = src + dst + t
+    return Goal(given, z3.And(src + t <= limit, src + t + t <= limit, src + t + dst <= limit))
+
+
+@proved
+def reductions_stay_within_the_larger_end() -> Goal:
+    """A partial source is sliced or reduce_scattered first, a partial target made last, both within
+    an end; all_reduce and replicated_to_partial keep the tile."""
+    given = [*SIZES, t <= src, after == t]
+    return Goal(given, after <= larger(src, dst))
+
+
+@proved
+def transposed_plans_have_the_same_tiles() -> Goal:
+    """Replicated and partial axes do not enter a tile, so the dual types of a plan have its tiles,
+    in reverse order, and the peak is the same: one type more from either end."""
+    peak, peak_back = z3.Reals("peak peak_back")
+    return Goal([*SIZES, peak == peak_back], larger(peak, t) == larger(t, peak_back))
+
+
+@false
+def two_gathers_keep_the_smaller_end() -> Goal:
+    """FALSE: with two gathers in a row, too, no tile between is above the smaller end."""
+    x, y, tile = z3.Ints("x y tile")
+
+    def problem(number: Numbers) -> tuple[str, str, str]:
+        total = number(x) * number(y)
+        return f"x={number(x)},y={number(y)}", f"f32[{total}{{x,y}}]", f"f32[{total}]"
+
+    given = [x >= 2, y >= 2, x <= 4, y <= 4, tile == 1]
+    return Goal(given, tile * y <= smaller(tile, tile * x * y), problem)

@@ -1,0 +1,547 @@
+"""The paper's normal form: the rewrite rules keep the type and the peak, and rewriting ends.
+
+A dimension is a stack of axes, minor-most on top, and the tile under it. gather(i, a) pops a off
+stack i; slice(i, b) pushes b; move(i, j, a), an all_to_all, does both; swap_tops, replace_top and
+swap_within are permutes. Stacks and sizes are symbolic; `swap_within` at any depth is covered by
+the last two rules. Each rule: where the left side is legal, the right side is legal, ends in the
+same type, and has no larger tile than the left side's largest.
+
+Axes are of prime size, so two sizes are equal or coprime. Where |b| divides c |a| the rules need
+that |b| divides c if they are coprime: `coprime_divides`. It enters as a witness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proofs.harness import Goal, Numbers, Term, false, proved, z3
+
+Int = z3.IntSort()
+Stack = z3.Datatype("Stack")
+Stack.declare("empty")
+Stack.declare("push", ("top", Int), ("under", z3.DatatypeSort("Stack")))
+Stack = Stack.create()
+size = z3.Function("size", Int, Int)
+a, b, c, d, r = z3.Ints("a b c d r")
+
+
+@dataclass
+class State:
+    """Stacks and tiles of dimensions i, j, k, which axes are used, and the tiles seen so far."""
+
+    stacks: dict[str, Term]
+    tiles: dict[str, Term]
+    used: Term
+    legal: list[Any] = field(default_factory=list)
+    peaks: list[Term] = field(default_factory=list)
+
+    def seen(self) -> State:
+        """Note the tile of the whole array."""
+        total = 1
+        for tile in self.tiles.values():
+            total = total * tile
+        self.peaks.append(total)
+        return self
+
+
+Step = Callable[[State], None]
+
+
+def gather(i: str, axis: Term) -> Step:
+    """Pop `axis` off stack i; the tile grows."""
+
+    def run(state: State) -> None:
+        stack = state.stacks[i]
+        state.legal += [Stack.is_push(stack), Stack.top(stack) == axis]
+        state.stacks[i] = Stack.under(stack)
+        state.tiles[i] = state.tiles[i] * size(axis)
+        state.used = z3.Store(state.used, axis, False)
+        state.seen()
+
+    return run
+
+
+def cut(i: str, axis: Term, quotient: Term) -> Step:
+    """slice: push a free axis on stack i; the tile is |axis| times the quotient."""
+
+    def run(state: State) -> None:
+        state.legal += [z3.Not(state.used[axis]), state.tiles[i] == size(axis) * quotient]
+        state.stacks[i] = Stack.push(axis, state.stacks[i])
+        state.tiles[i] = quotient
+        state.used = z3.Store(state.used, axis, True)
+        state.seen()
+
+    return run
+
+
+def move(i: str, j: str, axis: Term, quotient: Term) -> Step:
+    """all_to_all: pop `axis` off stack i and push it on stack j."""
+
+    def run(state: State) -> None:
+        stack = state.stacks[i]
+        state.legal += [Stack.is_push(stack), Stack.top(stack) == axis]
+        state.legal += [state.tiles[j] == size(axis) * quotient]
+        state.stacks[i] = Stack.under(stack)
+        state.stacks[j] = Stack.push(axis, state.stacks[j])
+        state.tiles[i] = state.tiles[i] * size(axis)
+        state.tiles[j] = quotient
+        state.seen()
+
+    return run
+
+
+def swap_tops(i: str, j: str) -> Step:
+    """Exchange the tops, of one size, of two stacks."""
+
+    def run(state: State) -> None:
+        one, two = state.stacks[i], state.stacks[j]
+        state.legal += [Stack.is_push(one), Stack.is_push(two)]
+        state.legal += [size(Stack.top(one)) == size(Stack.top(two))]
+        state.stacks[i] = Stack.push(Stack.top(two), Stack.under(one))
+        state.stacks[j] = Stack.push(Stack.top(one), Stack.under(two))
+        state.seen()
+
+    return run
+
+
+def replace_top(i: str, old: Term, new: Term) -> Step:
+    """Put a free axis of its size in the place of the top of stack i."""
+
+    def run(state: State) -> None:
+        stack = state.stacks[i]
+        state.legal += [Stack.is_push(stack), Stack.top(stack) == old, size(old) == size(new)]
+        state.legal += [z3.Not(state.used[new])]
+        state.stacks[i] = Stack.push(new, Stack.under(stack))
+        state.used = z3.Store(z3.Store(state.used, old, False), new, True)
+        state.seen()
+
+    return run
+
+
+def swap_within(i: str) -> Step:
+    """Exchange the two top axes of stack i."""
+
+    def run(state: State) -> None:
+        stack = state.stacks[i]
+        below = Stack.under(stack)
+        state.legal += [Stack.is_push(stack), Stack.is_push(below)]
+        rest = Stack.push(Stack.top(stack), Stack.under(below))
+        state.stacks[i] = Stack.push(Stack.top(below), rest)
+        state.seen()
+
+    return run
+
+
+def run(steps: Sequence[Step]) -> State:
+    """The state after a program, from any stacks and tiles."""
+    stacks = {i: z3.Const(f"stack_{i}", Stack) for i in "ijk"}
+    tiles = {i: z3.Int(f"tile_{i}") for i in "ijk"}
+    state = State(stacks, tiles, z3.Array("used", Int, z3.BoolSort())).seen()
+    for step in steps:
+        step(state)
+    return state
+
+
+def rule(left: Sequence[Step], right: Sequence[Step], *given: Any) -> Goal:
+    """The obligation of a rewrite rule."""
+    before, after = run(left), run(right)
+    axes = [a, b, c, d, r]
+    facts = [*before.legal, *given, *(size(axis) >= 2 for axis in axes)]
+    facts += [z3.Int(f"tile_{i}") >= 1 for i in "ijk"]
+    # What stands in a stack is an axis, and used; the two on top are enough.
+    used = z3.Array("used", Int, z3.BoolSort())
+    for stack in (z3.Const(f"stack_{i}", Stack) for i in "ijk"):
+        for at in (stack, Stack.under(stack)):
+            there = z3.And(Stack.is_push(stack), Stack.is_push(at))
+            top = Stack.top(at)
+            facts.append(z3.Implies(there, z3.And(used[top], size(top) >= 2)))
+    same = [before.stacks[i] == after.stacks[i] for i in "ijk"]
+    same += [before.tiles[i] == after.tiles[i] for i in "ijk"]
+    axis = z3.Int("axis")
+    same.append(before.used[axis] == after.used[axis])
+    within = [z3.Or([tile <= peak for peak in before.peaks]) for tile in after.peaks]
+    return Goal(facts, z3.And(*after.legal, *same, *within))
+
+
+q, q2, p, w = z3.Ints("q q2 p w")
+POSITIVE = (q >= 1, q2 >= 1, p >= 1, w >= 1)
+tile_i, tile_j = z3.Ints("tile_i tile_j")
+
+
+@proved
+def coprime_divides() -> Goal:
+    """If |b| divides c |a| and they are coprime (u |a| + v |b| = 1), |b| divides c."""
+    tile, one, two, u, v = z3.Ints("tile one two u v")
+    given = [tile * one == two * q, u * one + v * two == 1, one >= 1, two >= 1]
+    whole = tile * (u * one + v * two) == u * (tile * one) + v * (tile * two)
+    return Goal([*given, whole], tile == two * (u * q + tile * v))
+
+
+# --- gather before slice
+
+
+@proved
+def gather_slice_of_one_axis() -> Goal:
+    """gather(i, a); slice(i, a) is nothing."""
+    return rule([gather("i", a), cut("i", a, q)], [], *POSITIVE)
+
+
+@proved
+def gather_slice_of_equal_sizes() -> Goal:
+    """gather(i, a); slice(i, b) with |a| = |b| is replace_top(i, a, b)."""
+    return rule(
+        [gather("i", a), cut("i", b, q)],
+        [replace_top("i", a, b)],
+        *POSITIVE,
+        a != b,
+        size(a) == size(b),
+    )
+
+
+@proved
+def gather_slice_of_coprime_sizes() -> Goal:
+    """gather(i, a); slice(i, b) else is slice(i, b); swap_within(i); gather(i, a)."""
+    # tile = |b| p by coprime_divides; the quotient of the left side is |a| p.
+    return rule(
+        [gather("i", a), cut("i", b, size(a) * p)],
+        [cut("i", b, p), swap_within("i"), gather("i", a)],
+        *POSITIVE,
+        a != b,
+        tile_i == size(b) * p,
+    )
+
+
+@proved
+def gather_slice_of_one_axis_elsewhere() -> Goal:
+    """gather(i, a); slice(j, a) is move(i, j, a)."""
+    return rule([gather("i", a), cut("j", a, q)], [move("i", "j", a, q)], *POSITIVE)
+
+
+@proved
+def gather_slice_elsewhere() -> Goal:
+    """gather(i, a); slice(j, b) is slice(j, b); gather(i, a)."""
+    return rule(
+        [gather("i", a), cut("j", b, q)], [cut("j", b, q), gather("i", a)], *POSITIVE, a != b
+    )
+
+
+# --- gather before a move or permute
+
+
+@proved
+def gather_move_from_the_stack() -> Goal:
+    """gather(i, a); move(i, j, b) is swap_within(i); move(i, j, b); gather(i, a)."""
+    return rule(
+        [gather("i", a), move("i", "j", b, q)],
+        [swap_within("i"), move("i", "j", b, q), gather("i", a)],
+        *POSITIVE,
+    )
+
+
+@proved
+def gather_move_onto_the_stack_of_equal_size() -> Goal:
+    """gather(j, a); move(i, j, b) with |a| = |b| is swap_tops(i, j); gather(i, a)."""
+    return rule(
+        [gather("j", a), move("i", "j", b, q)],
+        [swap_tops("i", "j"), gather("i", a)],
+        *POSITIVE,
+        size(a) == size(b),
+    )
+
+
+@proved
+def gather_move_onto_the_stack_of_coprime_size() -> Goal:
+    """gather(j, a); move(i, j, b) else is move(i, j, b); swap_within(j); gather(j, a)."""
+    return rule(
+        [gather("j", a), move("i", "j", b, size(a) * p)],
+        [move("i", "j", b, p), swap_within("j"), gather("j", a)],
+        *POSITIVE,
+        tile_j == size(b) * p,
+    )
+
+
+@proved
+def gather_move_elsewhere() -> Goal:
+    """gather(i, a); move(j, k, b) commute."""
+    return rule(
+        [gather("i", a), move("j", "k", b, q)], [move("j", "k", b, q), gather("i", a)], *POSITIVE
+    )
+
+
+@proved
+def gather_swap_tops() -> Goal:
+    """gather(i, a); swap_tops(i, j) is swap_within(i); swap_tops(i, j); swap_within(i);
+    gather(i, a)."""
+    return rule(
+        [gather("i", a), swap_tops("i", "j")],
+        [swap_within("i"), swap_tops("i", "j"), swap_within("i"), gather("i", a)],
+    )
+
+
+@proved
+def gather_swap_tops_elsewhere() -> Goal:
+    """gather(i, a); swap_tops(j, k) commute."""
+    return rule([gather("i", a), swap_tops("j", "k")], [swap_tops("j", "k"), gather("i", a)])
+
+
+@proved
+def gather_replace_top() -> Goal:
+    """gather(i, a); replace_top(i, c, r), r not a, is swap_within(i); replace_top(i, c, r);
+    swap_within(i); gather(i, a)."""
+    return rule(
+        [gather("i", a), replace_top("i", c, r)],
+        [swap_within("i"), replace_top("i", c, r), swap_within("i"), gather("i", a)],
+        r != a,
+    )
+
+
+@proved
+def gather_replace_top_by_the_gathered() -> Goal:
+    """gather(i, a); replace_top(i, c, a) is swap_within(i); gather(i, c)."""
+    return rule(
+        [gather("i", a), replace_top("i", c, a)], [swap_within("i"), gather("i", c)], a != c
+    )
+
+
+@proved
+def gather_replace_top_elsewhere() -> Goal:
+    """gather(i, a); replace_top(j, c, r), r not a, commute."""
+    return rule(
+        [gather("i", a), replace_top("j", c, r)], [replace_top("j", c, r), gather("i", a)], r != a
+    )
+
+
+@proved
+def gather_replace_top_elsewhere_by_the_gathered() -> Goal:
+    """gather(i, a); replace_top(j, c, a) is swap_tops(i, j); gather(i, c)."""
+    return rule(
+        [gather("i", a), replace_top("j", c, a)], [swap_tops("i", "j"), gather("i", c)], a != c
+    )
+
+
+# --- a move or permute before a slice
+
+
+@proved
+def move_slice_of_the_source_of_equal_size() -> Goal:
+    """move(i, j, a); slice(i, b) with |a| = |b| is slice(j, b); swap_tops(i, j)."""
+    return rule(
+        [move("i", "j", a, q), cut("i", b, tile_i)],
+        [cut("j", b, q), swap_tops("i", "j")],
+        *POSITIVE,
+        size(a) == size(b),
+    )
+
+
+@proved
+def move_slice_of_the_source() -> Goal:
+    """move(i, j, a); slice(i, b) where |b| divides the tile is slice(i, b); swap_within(i);
+    move(i, j, a)."""
+    return rule(
+        [move("i", "j", a, q), cut("i", b, size(a) * p)],
+        [cut("i", b, p), swap_within("i"), move("i", "j", a, q)],
+        *POSITIVE,
+        tile_i == size(b) * p,
+    )
+
+
+@proved
+def move_slice_of_the_target() -> Goal:
+    """move(i, j, a); slice(j, b) is slice(j, b); move(i, j, a); swap_within(j)."""
+    return rule(
+        [move("i", "j", a, size(b) * q), cut("j", b, q)],
+        [cut("j", b, size(a) * q), move("i", "j", a, q), swap_within("j")],
+        *POSITIVE,
+    )
+
+
+@proved
+def move_slice_elsewhere() -> Goal:
+    """move(i, j, a); slice(k, b) commute."""
+    return rule(
+        [move("i", "j", a, q), cut("k", b, q2)], [cut("k", b, q2), move("i", "j", a, q)], *POSITIVE
+    )
+
+
+@proved
+def swap_tops_slice() -> Goal:
+    """swap_tops(i, j); slice(i, b) is slice(i, b); swap_within(i); swap_tops(i, j);
+    swap_within(i). A published port leaves the swaps out."""
+    return rule(
+        [swap_tops("i", "j"), cut("i", b, q)],
+        [cut("i", b, q), swap_within("i"), swap_tops("i", "j"), swap_within("i")],
+        *POSITIVE,
+    )
+
+
+@proved
+def swap_tops_slice_elsewhere() -> Goal:
+    """swap_tops(i, j); slice(k, b) commute."""
+    return rule(
+        [swap_tops("i", "j"), cut("k", b, q)], [cut("k", b, q), swap_tops("i", "j")], *POSITIVE
+    )
+
+
+@proved
+def replace_top_slice() -> Goal:
+    """replace_top(i, c, r); slice(i, b), b not c, is slice(i, b); swap_within(i);
+    replace_top(i, c, r); swap_within(i)."""
+    return rule(
+        [replace_top("i", c, r), cut("i", b, q)],
+        [cut("i", b, q), swap_within("i"), replace_top("i", c, r), swap_within("i")],
+        *POSITIVE,
+        b != c,
+    )
+
+
+@proved
+def replace_top_slice_by_the_replaced() -> Goal:
+    """replace_top(i, c, r); slice(i, c) is slice(i, r); swap_within(i)."""
+    return rule(
+        [replace_top("i", c, r), cut("i", c, q)], [cut("i", r, q), swap_within("i")], *POSITIVE
+    )
+
+
+@proved
+def replace_top_slice_elsewhere() -> Goal:
+    """replace_top(i, c, r); slice(j, b), b not c, commute."""
+    return rule(
+        [replace_top("i", c, r), cut("j", b, q)],
+        [cut("j", b, q), replace_top("i", c, r)],
+        *POSITIVE,
+        b != c,
+    )
+
+
+@proved
+def replace_top_slice_elsewhere_by_the_replaced() -> Goal:
+    """replace_top(i, c, r); slice(j, c) is slice(j, r); swap_tops(i, j)."""
+    return rule(
+        [replace_top("i", c, r), cut("j", c, q)], [cut("j", r, q), swap_tops("i", "j")], *POSITIVE
+    )
+
+
+# --- swaps at any depth of a stack
+
+
+@proved
+def swaps_at_any_depth() -> Goal:
+    """A swap under the top axis leaves it: what it does to push(x, rest) is push(x, what it does to
+    rest, one higher). So after gather(i, a) or slice(i, b) it commutes with them one lower or
+    higher."""
+    swap, lower = z3.Function("swap", Stack, Stack), z3.Function("lower", Stack, Stack)
+    stack = z3.Const("stack", Stack)
+    given = [
+        Stack.is_push(stack),
+        lower(stack) == Stack.push(Stack.top(stack), swap(Stack.under(stack))),
+    ]
+    pushed = Stack.push(b, stack)
+    given.append(lower(pushed) == Stack.push(b, swap(stack)))
+    gathered = Stack.under(lower(stack)) == swap(Stack.under(stack))
+    sliced = lower(pushed) == Stack.push(b, swap(stack))
+    return Goal(given, z3.And(gathered, sliced, Stack.top(lower(stack)) == Stack.top(stack)))
+
+
+# --- rewriting ends
+
+inversions, weight, unit, s, g = z3.Ints("inversions weight unit s g")
+"""inversions: how often a gather stands before a slice; weight: the sum over moves and permutes of
+4 to the power of (slices after it + gathers before it), of which `unit` is a fourth of one."""
+
+
+@proved
+def gather_slice_rules_lower_the_inversions() -> Goal:
+    """With g gathers before the pair and s slices after it, `gather; slice` has s + g + 1
+    inversions with them and itself; `slice; ...; gather` has s + g, a permute or nothing has 0."""
+    before, swapped = s + g + 1, s + g
+    return Goal([s >= 0, g >= 0], z3.And(swapped < before, 0 < before))
+
+
+@proved
+def the_other_rules_lower_the_weight() -> Goal:
+    """`gather; permute` to at most three permutes and the gather, and `permute; slice` to the slice
+    and at most three permutes: the inversions stay, each new permute weighs a fourth of the old."""
+    copies, others = z3.Ints("copies others")
+    given = [0 <= copies, copies <= 3, unit >= 1, others >= 0, weight == others + 4 * unit]
+    return Goal(given, z3.And(others + copies * unit < weight, others + copies * unit >= 0))
+
+
+@proved
+def the_measure_is_well_founded() -> Goal:
+    """Each rewriting lowers (inversions, weight) in lexicographic order, in which a pair of natural
+    numbers can fall finitely often: it never rises again to a pair above an earlier one."""
+    i1, w1, i2, w2, i3, w3 = z3.Ints("i1 w1 i2 w2 i3 w3")
+
+    def falls(x: tuple[Term, Term], y: tuple[Term, Term]) -> Term:
+        return z3.Or(y[0] < x[0], z3.And(y[0] == x[0], y[1] < x[1]))
+
+    given = [n >= 0 for n in (i1, w1, i2, w2, i3, w3)]
+    given += [falls((i1, w1), (i2, w2)), falls((i2, w2), (i3, w3))]
+    return Goal(given, z3.And(falls((i1, w1), (i3, w3)), z3.Not(falls((i3, w3), (i1, w1)))))
+
+
+@proved
+def what_no_rule_rewrites_is_in_order() -> Goal:
+    """With rank 0 for slices, 1 for moves and permutes, 2 for gathers, the pairs with rules are
+    those that fall; a program without one rises throughout, so slices come first, gathers last."""
+    rank = z3.Function("rank", Int, Int)
+    at, then = z3.Ints("at then")
+
+    def has_rule(x: Term, y: Term) -> Term:
+        return z3.Or(z3.And(x == 2, y == 0), z3.And(x == 2, y == 1), z3.And(x == 1, y == 0))
+
+    given = [0 <= rank(at), rank(at) <= 2, 0 <= rank(at + 1), rank(at + 1) <= 2]
+    # Induction: what comes before `at` ranks no higher than `at`.
+    given += [rank(then) <= rank(at), z3.Not(has_rule(rank(at), rank(at + 1)))]
+    return Goal(given, rank(then) <= rank(at + 1))
+
+
+@proved
+def permutes_compose() -> Goal:
+    """Permutes in a row are one permute: if two of them send no two devices to one, neither does
+    one after the other. So one all_permute at most is left."""
+    at, other = z3.Ints("at other")
+    first, second = z3.Function("first", Int, Int), z3.Function("second", Int, Int)
+    given = [z3.Implies(first(at) == first(other), at == other)]
+    given += [z3.Implies(second(first(at)) == second(first(other)), first(at) == first(other))]
+    given += [second(first(at)) == second(first(other))]
+    return Goal(given, at == other)
+
+
+@false
+def swap_tops_slice_commute() -> Goal:
+    """FALSE: swap_tops(i, j); slice(i, b) commute, as a published port has it."""
+    stacks = [z3.Const(f"stack_{i}", Stack) for i in "ij"]
+    small = [Stack.under(stack) == Stack.empty for stack in stacks]
+    top = size(Stack.top(stacks[0]))
+    goal = rule(
+        [swap_tops("i", "j"), cut("i", b, q)],
+        [cut("i", b, q), swap_tops("i", "j")],
+        *POSITIVE,
+        *small,
+        top <= 3,
+        size(b) <= 3,
+        q <= 2,
+    )
+
+    def problem(number: Numbers) -> tuple[str, str, str]:
+        c_size, b_size = number(top), number(size(b))
+        n, mesh = c_size * b_size, f"c={c_size},d={c_size},b={b_size}"
+        return mesh, f"f32[{n}{{c}}, {n}{{d}}]", f"f32[{n}{{d,b}}, {n}{{c}}]"
+
+    return Goal(goal.given, goal.claim, problem)
+
+
+@false
+def divisibility_survives_any_sizes() -> Goal:
+    """FALSE: where |b| divides c |a|, it divides c, for sizes that are not prime, too."""
+    tile, x, y = z3.Ints("tile x y")
+
+    def problem(number: Numbers) -> tuple[str, str, str]:
+        n = number(tile) * number(x)
+        return f"a={number(x)},b={number(y)}", f"f32[{n}{{a}}]", f"f32[{n}{{b}}]"
+
+    given = [x >= 2, y >= 2, x != y, tile >= 1, x <= 6, y <= 6, tile <= 6, tile * x == y * q]
+    return Goal(given, tile % y == 0, problem)
