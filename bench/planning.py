@@ -359,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command += f" --pairs {options.pairs}"
     figures = run(effort, find_torch(options.torch_python), command)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     sys.stdout.write(markdown(figures))
     return 0

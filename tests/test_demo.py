@@ -74,7 +74,7 @@ def test_what_is_received_is_what_was_planned(rows: list[Row]) -> None:
 def test_no_more_than_xla(rows: list[Row]) -> None:
     for row in rows:
         xla = row["xla"]
-        if row["backend"] == "jax" and xla["expressible"] and "error" not in xla:
+        if row["backend"] == "jax" and xla.get("expressible"):
             assert row["received_bytes"] <= xla["received_bytes"]
             assert row["largest_buffer_bytes"] <= xla["largest_buffer_bytes"]
     crashed = {row["workload"] for row in rows if "error" in row["xla"]}
