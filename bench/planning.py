@@ -344,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="few pairs: about a minute")
+    parser.add_argument("--quick", action="store_true", help="few pairs: under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--torch-python", metavar="PATH", help="a Python that has torch")
     parser.add_argument("--pairs", type=int, metavar="N", help="pairs per row of every table")

@@ -63,7 +63,12 @@ class Delivery:
         # An axis of stride 0 repeats the same elements: they are reduced once.
         once = self.view[tuple(slice(0, 1 if s == 0 else None) for s in self.view.strides)]
         axes = tuple(range(kept, self.view.ndim))
-        result = _UFUNCS[reduction].reduce(once, axis=axes, dtype=self.view.dtype)
+        result = _UFUNCS[reduction].reduce(
+            once,
+            axis=axes,
+            dtype=self.view.dtype,
+            initial=identity(self.view.dtype, reduction),
+        )
         return np.broadcast_to(result, self.view.shape[:kept])
 
 
@@ -181,6 +186,34 @@ def local_digits(t: ArrayType, cuts: Iterable[IndexDigit]) -> list[IndexDigit]:
     return result
 
 
+def identity(dtype: np.dtype[Any], reduction: str | None) -> Any:
+    """The value that a reduction (sum, prod, max, min) ignores, in a dtype.
+
+    >>> identity(np.dtype("int8"), "max"), identity(np.dtype("float32"), "min")
+    (np.int8(-128), np.float32(inf))
+    """
+    if reduction == "prod":
+        return dtype.type(1)
+    if reduction == "sum":  # -0.0, since +0.0 turns an addend of -0.0 into +0.0
+        return dtype.type(complex(-0.0, -0.0) if dtype.kind == "c" else -0.0)
+    lowest = reduction == "max"
+    if dtype.kind == "b":
+        return dtype.type(not lowest)
+    if dtype.kind in "iu":
+        return dtype.type(np.iinfo(dtype).min if lowest else np.iinfo(dtype).max)
+    infinity = -np.inf if lowest else np.inf
+    if dtype.kind == "c":
+        return dtype.type(complex(infinity, infinity))
+    value = dtype.type(infinity)
+    if not np.isnan(value):
+        return value
+    # f8e4m3fn has no infinity: its largest number takes that place.
+    import ml_dtypes
+
+    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return dtype.type(limits.min if lowest else limits.max)
+
+
 def first_of(mesh: Mesh, digits: Iterable[DeviceDigit]) -> NDArray[np.bool_]:
     """At which positions of the mesh all of these digits are 0."""
     result = np.ones(mesh.num_devices, bool)
@@ -221,12 +254,20 @@ def _view(
     extra: Sequence[tuple[int, int]] = (),
 ) -> Array:
     """The array under one axis per digit, then axes of (size, stride)."""
-    return as_strided(
+    return _strided(
         array,
         [digit.size for digit in digits] + [size for size, _ in extra],
         [strides[digit] for digit in digits] + [stride for _, stride in extra],
         writeable=writeable,
     )
+
+
+def _strided(
+    array: Array, shape: Sequence[int], strides: Sequence[int], *, writeable: bool
+) -> Array:
+    """`as_strided` for every dtype: numpy's own does not know the name of some small floats."""
+    raw = array.view(f"u{array.itemsize}") if array.itemsize < 8 else array
+    return as_strided(raw, shape, strides, writeable=writeable).view(array.dtype)
 
 
 def _take(tiles: Array, t: ArrayType, senders: NDArray[np.intp]) -> Array:
@@ -276,7 +317,7 @@ def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array)
     # [device, *blocks, *within a block]; where a block is one element repeated, one is looked up.
     strides = tiles.strides[1:]
     within = [1 if s == 0 else b for b, s in zip(block, strides, strict=True)]
-    held = as_strided(
+    held = _strided(
         tiles,
         [len(tiles), *(n // b for n, b in zip(before.tile_shape, block, strict=True)), *within],
         [tiles.strides[0], *(s * b for b, s in zip(block, strides, strict=True)), *strides],

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.backends import jax_shardings as shardings
-from redistrib.backends import simulator
 from redistrib.backends.boxes import boxes, padded_shape, rounds
+from redistrib.backends.delivery import identity
 from redistrib.backends.local import groups, numbers, permute_sources, split
 from redistrib.synth.collectives import (
     AllGather,
@@ -231,7 +231,7 @@ def _opaque(move: Program, tile: Tile) -> Tile:
 
 
 def _identity(tile: Tile, reduction: str) -> Tile:
-    return jnp.asarray(simulator.identity(np.dtype(tile.dtype), reduction), tile.dtype)
+    return jnp.asarray(identity(np.dtype(tile.dtype), reduction), tile.dtype)
 
 
 def _reduce(pieces: Tile, reduction: str) -> Tile:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.simulator import identity
+from redistrib.backends.delivery import identity
 from redistrib.errors import BackendError
 from redistrib.synth.collectives import CollectivePermute
 from redistrib.types.array_type import ArrayType

@@ -11,8 +11,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from redistrib.backends import simulator
 from redistrib.backends.boxes import Blocks, Boxes, boxes
+from redistrib.backends.delivery import identity
 from redistrib.backends.local import groups, numbers, split
 from redistrib.synth.collectives import (
     AllGather,
@@ -256,11 +256,11 @@ class Reduce(Phase):
             case AllReduce():
                 self._all_reduce(tile, out)
             case ReplicatedToPartial(_, reduction):
-                out[...] = simulator.identity(out.dtype, reduction) if self.number else tile
+                out[...] = identity(out.dtype, reduction) if self.number else tile
             case ShardedToPartial(placements, reduction):
                 target = split(self.after, [i for _, i in placements])
                 shape = (target.count, *target.piece_shape)
-                pieces = np.full(shape, simulator.identity(out.dtype, reduction), out.dtype)
+                pieces = np.full(shape, identity(out.dtype, reduction), out.dtype)
                 pieces[self.number] = tile.reshape(target.piece_shape)
                 out[...] = target.tile(pieces)
             case _:

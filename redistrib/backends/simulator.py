@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
-from redistrib.backends.delivery import Array, Delivery, deliver, first_of, tiles_of
+from redistrib.backends.delivery import Array, Delivery, deliver, first_of, identity, tiles_of
 from redistrib.errors import BackendError
 from redistrib.synth.collectives import (
     AllReduce,
@@ -148,32 +147,6 @@ def measure(plan: Plan) -> Measurement:
         sent_bytes_per_step=tuple(sent),
         live_bytes_per_step=tuple(live),
     )
-
-
-def identity(dtype: np.dtype[Any], reduction: str | None) -> Any:
-    """The value that a reduction (sum, prod, max, min) ignores, in a dtype.
-
-    >>> identity(np.dtype("int8"), "max"), identity(np.dtype("float32"), "min")
-    (np.int8(-128), np.float32(inf))
-    """
-    if reduction in {"sum", "prod"}:
-        return dtype.type(reduction == "prod")
-    lowest = reduction == "max"
-    if dtype.kind == "b":
-        return dtype.type(not lowest)
-    if dtype.kind in "iu":
-        return dtype.type(np.iinfo(dtype).min if lowest else np.iinfo(dtype).max)
-    infinity = -np.inf if lowest else np.inf
-    if dtype.kind == "c":
-        return dtype.type(complex(infinity, infinity))
-    value = dtype.type(infinity)
-    if not np.isnan(value):
-        return value
-    # f8e4m3fn has no infinity: its largest number takes that place.
-    import ml_dtypes
-
-    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
-    return dtype.type(limits.min if lowest else limits.max)
 
 
 def _stack(tiles: Sequence[ArrayLike], t: ArrayType) -> Array:
