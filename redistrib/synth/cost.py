@@ -25,6 +25,7 @@ from redistrib.synth.collectives import (
 from redistrib.synth.routing import exchange_traffic
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.refinement import Refinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,16 @@ def received_elements(step: Collective, tile: int) -> int:
             raise AssertionError("the traffic of an exchange depends on both its types")
 
 
-def step_traffic(step: Collective, before: ArrayType, after: ArrayType) -> StepTraffic:
-    """The traffic of a step between two types."""
+def step_traffic(
+    step: Collective,
+    before: ArrayType,
+    after: ArrayType,
+    refinement: Refinement | None = None,
+) -> StepTraffic:
+    """The traffic of a step between two types; `refinement` is theirs, where it is known."""
     itemsize = before.itemsize
     if isinstance(step, Exchange):
-        traffic = exchange_traffic(before, after)
+        traffic = exchange_traffic(before, after, refinement)
         return StepTraffic(traffic.received * itemsize, traffic.sent * itemsize, traffic.peers)
     received = received_elements(step, before.tile_size) * itemsize
     return StepTraffic(received, received, 2 if isinstance(step, AllReduce) else 1)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, compress
 from math import inf, prod
+from operator import ne
 
 from redistrib.errors import InfeasibleError, RedistribError
 from redistrib.synth.collectives import (
@@ -52,6 +53,8 @@ class ExactSearch:
         self.bound = bound
         self.systems = list(prime_systems(src.mesh))
         self.goal: State = frozenset(dst.placements)
+        # Asked once per edge, so not worked out again.
+        self._size, self._wanted, self._itemsize = src.size, dst.tile_size, src.itemsize
         links = [profile.link, *(link for _, link in profile.axes)]
         self._latency = min(link.latency for link in links)
         self._bandwidth = max(link.bandwidth for link in links)
@@ -67,11 +70,20 @@ class ExactSearch:
         """
         sizes = {d.size for system in self.systems for d in system}
         self._places = PrimePlaces(self.src.shape, sizes)
-        self._overlap = {
-            (device, at): self._overlap_factor(device, index)
-            for device in {d for system in self.systems for d in system}
-            for at, index in enumerate(self._places.indices)
-        }
+        # Per system, digit and place: the size of the digit, and its overlap factor there.
+        self._factors = [
+            [
+                (d.size, [self._overlap_factor(d, index) for index in self._places.indices])
+                for d in system
+            ]
+            for system in self.systems
+        ]
+        self._goal_runs = owned_runs(self.dst.placements)
+        self._goal_on = [
+            (system, want)
+            for system in self.systems
+            if (want := split_state(self.goal, system)) is not None
+        ]
         start: State = frozenset(self.src.placements)
         self._distance[start] = 0.0
         heap: list[tuple[float, int, float, State]] = [(0.0, 0, 0.0, start)]
@@ -91,6 +103,8 @@ class ExactSearch:
             tile = self._tile(state)
             if tile > self.limit and distance > 0:
                 continue  # only the target may exceed the limit, so nothing follows
+            if distance + 2 * self._latency >= self.bound and not self._one_left(state, tile):
+                continue
             for number, places, kind, cost in self._edges(state, tile):
                 reached = distance + cost
                 estimate = reached + self._rest(number, places)
@@ -127,17 +141,44 @@ class ExactSearch:
 
     def _rest(self, number: int, places: Places) -> float:
         """A lower bound on the seconds from here to the target."""
-        overlap = self.dst.tile_size
-        tile = self.src.size
-        for device, at in zip(self.systems[number], places, strict=True):
+        overlap = self._wanted
+        tile = self._size
+        for (size, factors), at in zip(self._factors[number], places, strict=True):
             if at != FREE:
-                factor = self._overlap[device, at]
+                factor = factors[at]
                 overlap = overlap // factor if factor else 0
-                tile //= device.size
-        missing = self.dst.tile_size - min(overlap, tile)
+                tile //= size
+        missing = self._wanted - (overlap if overlap < tile else tile)
         if not missing:
             return 0.0
-        return self._latency + missing * self.src.itemsize / self._bandwidth
+        return self._latency + missing * self._itemsize / self._bandwidth
+
+    def _one_left(self, state: State, tile: int) -> bool:
+        """Whether one communicating step, with slices around it, may lead to the target."""
+        if all(
+            any(_within(run, whole) for whole in self._goal_runs)
+            for run in owned_runs(sorted(state))
+        ):
+            return True  # a permute
+        number = self._places.number
+        shared = False
+        for system, want in self._goal_on:
+            owned = split_state(state, system)
+            if owned is None:
+                continue
+            shared = True
+            local = self._places.beside_all(number[index] for index in owned.values())
+            moved = {d: want.get(d) for d in owned if want.get(d) != owned[d]}
+            if None not in moved.values() and all(
+                local >> number[index] & 1 for index in moved.values() if index
+            ):
+                return True  # an all_to_all
+            sliced = prod(
+                d.size for d, i in want.items() if d not in owned and local >> number[i] & 1
+            )
+            if tile // sliced * prod(d.size for d in moved) <= max(self.limit, self._wanted):
+                return True  # a gather
+        return not shared
 
     def _state(self, number: int, places: Places) -> State:
         key = (number, places)
@@ -152,10 +193,10 @@ class ExactSearch:
         }
 
     def _tile(self, state: State) -> int:
-        return self.src.size // prod(device.size for device, _ in state)
+        return self._size // prod(device.size for device, _ in state)
 
     def _price(self, devices: list[DeviceDigit], received: int) -> float:
-        return self.profile.seconds(devices, received * self.src.itemsize)
+        return self.profile.seconds(devices, received * self._itemsize)
 
     def _edges(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
         """Every type one collective away, on some system, with the seconds of that collective."""
@@ -210,11 +251,15 @@ class ExactSearch:
             for at in options:
                 yield from assign(k + 1, (*chosen, at), allowed & self._places.beside[at])
 
+        prices: dict[tuple[bool, ...], float] = {}
         for after in assign(0, (), self._places.everywhere):
-            moved = [d for d, a, b in zip(system, places, after, strict=True) if a != b]
-            if moved:
-                group = prod(d.size for d in moved)
-                yield number, after, "all_to_all", self._price(moved, tile // group * (group - 1))
+            if after != places:
+                moved = tuple(map(ne, places, after))
+                if moved not in prices:
+                    devices = list(compress(system, moved))
+                    group = prod(device.size for device in devices)
+                    prices[moved] = self._price(devices, tile // group * (group - 1))
+                yield number, after, "all_to_all", prices[moved]
 
     def _permutes(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
         """All other types with the same tiles: any digits over the same owned runs."""
@@ -298,6 +343,11 @@ def exact_steps(src: ArrayType, dst: ArrayType, limit: int, profile: Profile) ->
             least_bytes=dst.size * dst.itemsize,
         )
     return steps
+
+
+def _within(run: tuple[int, int, int], whole: tuple[int, int, int]) -> bool:
+    (dim, lo, hi), (other, start, end) = run, whole
+    return dim == other and start <= lo and hi <= end and lo % start == 0 and end % hi == 0
 
 
 def _divisors(n: int) -> int:

@@ -12,7 +12,7 @@ from redistrib.synth.collectives import Collective
 from redistrib.synth.cost import DEFAULT_PROFILE, LOCAL, Profile, StepTraffic, step_traffic
 from redistrib.synth.routing import lower_bound
 from redistrib.types.array_type import ArrayType
-from redistrib.types.refinement import held_fraction, refine
+from redistrib.types.refinement import Refinement, held_fraction, refine
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +110,21 @@ def make_plan(
     steps: Iterable[Collective],
     profile: Profile = DEFAULT_PROFILE,
     memory_limit: int | None = None,
+    refinement: Refinement | None = None,
 ) -> Plan:
-    """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`."""
+    """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`.
+
+    `refinement` is that of the two types, where it is known already.
+    """
     steps = tuple(steps)
+    refinement = refinement or refine(src, dst)
     types = [src]
     for step in steps:
         types.append(step.apply(types[-1]))
     if types[-1] != dst:
         raise LayoutError(f"the steps of a plan end in {dst}; got {types[-1]}", src=src, dst=dst)
     traffic = tuple(
-        step_traffic(step, before, after)
+        step_traffic(step, before, after, refinement if len(steps) == 1 else None)
         for step, before, after in zip(steps, types, types[1:], strict=False)
     )
     seconds = sum(
@@ -127,11 +132,13 @@ def make_plan(
         for step, t in zip(steps, traffic, strict=True)
         if not isinstance(step, LOCAL)
     )
-    bound = lower_bound_elements(src, dst) * src.itemsize
+    bound = lower_bound_elements(src, dst, refinement) * src.itemsize
     return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound, memory_limit)
 
 
-def lower_bound_elements(src: ArrayType, dst: ArrayType) -> int:
+def lower_bound_elements(
+    src: ArrayType, dst: ArrayType, refinement: Refinement | None = None
+) -> int:
     """Elements that the worst device must receive (DESIGN: sections 3 and 4).
 
     With axes to reduce, over K devices, it takes K - 1 receipts to bring the addends of an element
@@ -141,10 +148,11 @@ def lower_bound_elements(src: ArrayType, dst: ArrayType) -> int:
     axes than the source has no bound but 0: each device may hold any addend.
     """
     if src.partial == dst.partial and src.reduction == dst.reduction:
-        return lower_bound(src, dst)
+        return lower_bound(src, dst, refinement)
     if dst.partial:
         return 0
-    held = prod((held_fraction(c) for c in refine(src, dst).components()), start=Fraction(1))
+    refinement = refinement or refine(src, dst)
+    held = prod((held_fraction(c) for c in refinement.components()), start=Fraction(1))
     addends = prod(digit.size for digit in src.partial)
     more = (addends - 1 - held) * Fraction(dst.size, dst.mesh.num_devices)
     return ceil(dst.tile_size + more)

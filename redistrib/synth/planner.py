@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.aligned import plan_aligned
 from redistrib.synth.collectives import Collective, Exchange
-from redistrib.synth.cost import Profile, find_profile
+from redistrib.synth.cost import Profile, find_profile, price_step, step_traffic
 from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
 from redistrib.synth.misaligned import plan_misaligned
 from redistrib.synth.paper.derivation import paper_steps
@@ -28,7 +28,7 @@ from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
-from redistrib.types.refinement import check_pair, refine
+from redistrib.types.refinement import Refinement, check_pair, refine
 
 MAX_EXACT_STATES = 2000  # so many types take well under a second
 
@@ -81,10 +81,9 @@ def plan(
             memory_limit=memory_limit,
             least_bytes=least,
         )
-    problem = Problem(src, dst, memory_limit, find_profile(profile))
-    return make_plan(
-        src, dst, strategy, STRATEGIES[strategy](problem), problem.profile, memory_limit
-    )
+    problem = Problem(src, dst, memory_limit, find_profile(profile), refine(src, dst))
+    steps = STRATEGIES[strategy](problem)
+    return make_plan(src, dst, strategy, steps, problem.profile, memory_limit, problem.refinement)
 
 
 def cost(
@@ -175,6 +174,13 @@ class Problem:
     dst: ArrayType
     memory_limit: int | None
     profile: Profile
+    refinement: Refinement
+
+    def refined(self, start: ArrayType, end: ArrayType) -> Refinement:
+        """The refinement of two types on the way, which mostly are the ends."""
+        if start is self.src and end == self.dst:
+            return self.refinement
+        return refine(start, end)
 
     def limit(self, aligned: bool) -> int:
         """Elements that an intermediate tile may have."""
@@ -185,8 +191,7 @@ class Problem:
 
 
 def _collectives(problem: Problem) -> list[Collective]:
-    src, dst = problem.src, problem.dst
-    refinement = refine(src, dst)
+    src, dst, refinement = problem.src, problem.dst, problem.refinement
     if refinement.aligned:
         return plan_aligned(src, dst, refinement, problem.limit(True), problem.profile)
     # Reductions come first and last, on their own; between them the partial set stays.
@@ -202,7 +207,7 @@ def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collect
     Misaligned pairs are planned through halfway types and by the paper's search; on small state
     spaces it is then proved that nothing is cheaper, or the cheaper sequence found.
     """
-    refinement = refine(start, end)
+    refinement = problem.refined(start, end)
     limit, profile = problem.limit(refinement.aligned), problem.profile
     if refinement.aligned:
         return plan_aligned(start, end, refinement, limit, profile)
@@ -220,7 +225,7 @@ def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collect
         found.append(paper_steps(start, end))
 
     def seconds(steps: list[Collective]) -> float:
-        return make_plan(start, end, "", steps, profile).seconds
+        return _seconds(start, steps, profile, refinement)
 
     best = min(found, key=seconds, default=None)
     bound = inf if best is None else seconds(best) * (1 - 1e-9)
@@ -239,9 +244,11 @@ def _direct(problem: Problem) -> list[Collective]:
     end, closing = make_partial(start, problem.dst, roles)
     if start == end:
         return [*opening, *closing]
-    if lower_bound(start, end) == 0:
-        return [*opening, *_collectives(Problem(start, end, None, problem.profile)), *closing]
-    return [*opening, exchange_traffic(start, end).exchange, *closing]
+    refinement = problem.refined(start, end)
+    if lower_bound(start, end, refinement) == 0:
+        local = Problem(start, end, None, problem.profile, refinement)
+        return [*opening, *_collectives(local), *closing]
+    return [*opening, exchange_traffic(start, end, refinement).exchange, *closing]
 
 
 def _exact(problem: Problem) -> list[Collective]:
@@ -250,7 +257,7 @@ def _exact(problem: Problem) -> list[Collective]:
         raise RedistribError(
             f"strategy 'exact' takes types without partial axes; got {src} and {dst}"
         )
-    limit = problem.limit(refine(src, dst).aligned)
+    limit = problem.limit(problem.refinement.aligned)
     return exact_steps(src, dst, limit, problem.profile)
 
 
@@ -269,9 +276,29 @@ def _auto(problem: Problem) -> list[Collective]:
         return direct
 
     def seconds(steps: list[Collective]) -> float:
-        return make_plan(problem.src, problem.dst, "auto", steps, problem.profile).seconds
+        return _seconds(problem.src, steps, problem.profile, problem.refinement)
 
     return min(collectives, direct, key=seconds)
+
+
+def _seconds(
+    src: ArrayType, steps: list[Collective], profile: Profile, refinement: Refinement
+) -> float:
+    """The time of some steps from `src`; `refinement` is that of both ends."""
+    held, total = src.tile_size, 0.0
+    before = src
+    for at, step in enumerate(steps):
+        if isinstance(step, Exchange):
+            for earlier in steps[:at]:
+                before = earlier.apply(before)
+            after = step.apply(before)
+            traffic = step_traffic(step, before, after, None if len(steps) > 1 else refinement)
+            total += profile.seconds(step.axes, traffic.received_bytes, traffic.latencies)
+            held = after.tile_size
+        else:
+            held, cost = price_step(step, held, src.itemsize, profile)
+            total += cost
+    return total
 
 
 STRATEGIES: dict[str, Callable[[Problem], list[Collective]]] = {

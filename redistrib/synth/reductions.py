@@ -70,6 +70,8 @@ def partial_roles(
 
     Without `axes` the partial sets are cut at their common bounds, where these are nested.
     """
+    if not (src.partial or dst.partial):
+        return PartialRoles(frozenset(), frozenset(), frozenset(), "sum")
     if axes is None:
         axes = _common_cut(src, dst)
     before = frozenset(d for d in axes if any(inside(d, p) for p in src.partial))
@@ -139,6 +141,8 @@ def make_partial(
 
     A digit that owns something local in the target keeps it until the end.
     """
+    if not roles.produce:
+        return dst, []
     end = dst.with_partial(roles.kept, dst.reduction)
     spread: list[Placement] = []
     for device in sorted(roles.produce):

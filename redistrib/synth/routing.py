@@ -48,9 +48,11 @@ def least_overlap(dst: ArrayType, components: list[Component]) -> int:
     return outside * prod(min_overlap(component) for component in components)
 
 
-def exchange_traffic(src: ArrayType, dst: ArrayType) -> Traffic:
+def exchange_traffic(
+    src: ArrayType, dst: ArrayType, refinement: Refinement | None = None
+) -> Traffic:
     """The exchange that turns `src` into `dst`, two types with the same partial set."""
-    refinement = refine(src, dst)
+    refinement = refinement or refine(src, dst)
     components = refinement.components()
     replicas: list[tuple[DeviceDigit, DeviceDigit]] = []
     tables: list[ComponentTraffic] = []

@@ -11,7 +11,7 @@ in both types. Otherwise the largest chain of cuts that all of them respect spli
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from math import gcd, lcm, prod
@@ -52,39 +52,55 @@ class Refinement:
     axes: tuple[DeviceDigit, ...]
     src: dict[DeviceDigit, IndexDigit]
     dst: dict[DeviceDigit, IndexDigit]
+    _components: list[Component] = field(default_factory=list, repr=False, compare=False)
 
     def components(self) -> list[Component]:
         """The components that some use joins, in order of dimensions. Idle axes are in none."""
-        parent: dict[IndexDigit | DeviceDigit, IndexDigit | DeviceDigit] = {}
+        if not self._components:
+            self._components.extend(self._join())
+        return self._components
 
-        def find(item: IndexDigit | DeviceDigit) -> IndexDigit | DeviceDigit:
-            while parent.setdefault(item, item) != item:
-                item = parent[item]
-            return item
+    def _join(self) -> Iterable[Component]:
+        # Runs are numbered: dimension runs, then axis runs.
+        runs: list[IndexDigit | DeviceDigit] = [run for dim in self.dims for run in dim]
+        runs += self.axes
+        number = {run: at for at, run in enumerate(runs)}
 
-        def dim_run(index: IndexDigit) -> IndexDigit:
-            return next(run for run in self.dims[index.dim] if inside(index, run))
+        def run_of(digit: IndexDigit | DeviceDigit) -> int:
+            found = number.get(digit)
+            if found is None:  # a piece of a misaligned run
+                found = next(at for at, run in enumerate(runs) if inside(digit, run))
+            return found
 
-        def axis_run(device: DeviceDigit) -> DeviceDigit:
-            return next(run for run in self.axes if inside(device, run))
-
+        group: dict[int, list[int]] = {}
+        uses = []
         for placements in (self.src, self.dst):
             for device, index in placements.items():
-                a, b = find(dim_run(index)), find(axis_run(device))
-                parent[b] = a
-        groups: dict[IndexDigit | DeviceDigit, list[IndexDigit | DeviceDigit]] = {}
-        for item in [run for runs in self.dims for run in runs] + list(self.axes):
-            if item in parent:
-                groups.setdefault(find(item), []).append(item)
-        result = []
-        for members in groups.values():
-            dims = tuple(m for m in members if isinstance(m, IndexDigit))
-            axes = tuple(m for m in members if isinstance(m, DeviceDigit))
-            src = tuple((d, i) for d, i in self.src.items() if dim_run(i) in dims)
-            dst = tuple((d, i) for d, i in self.dst.items() if dim_run(i) in dims)
-            whole = all(d in axes and i in dims for d, i in (*src, *dst))
-            result.append(Component(dims, axes, src, dst, whole))
-        return result
+                a, b = run_of(index), run_of(device)
+                uses.append((a, b, device, index))
+                first, second = group.setdefault(a, [a]), group.setdefault(b, [b])
+                if first is not second:
+                    first += second
+                    for member in second:
+                        group[member] = first
+        of_group: dict[int, tuple[list[Placement], list[Placement]]] = {}
+        whole = dict.fromkeys(map(id, group.values()), True)
+        for at, (a, b, device, index) in enumerate(uses):
+            key = id(group[a])
+            sides = of_group.setdefault(key, ([], []))
+            sides[at >= len(self.src)].append((device, index))
+            whole[key] &= runs[a] == index and runs[b] == device
+        count = len(runs) - len(self.axes)
+        for key, members in {id(group[at]): group[at] for at in sorted(group)}.items():
+            members.sort()
+            src, dst = of_group[key]
+            yield Component(
+                tuple(r for n in members if n < count and isinstance(r := runs[n], IndexDigit)),
+                tuple(r for n in members if n >= count and isinstance(r := runs[n], DeviceDigit)),
+                tuple(src),
+                tuple(dst),
+                whole[key],
+            )
 
 
 def refine(src: ArrayType, dst: ArrayType) -> Refinement:
