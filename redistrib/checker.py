@@ -278,9 +278,9 @@ class _Part:
 
     def both(self) -> list[NDArray[np.bool_]]:
         """Per run [coordinate over spans, index]: whether a device has it on both sides."""
-        _require(_size([*self.spans, *self.runs]) <= MAX_ENUMERATED, "a part can be enumerated")
-        sides, spans = (self.src, self.dst), self.spans
-        return [np.logical_and(*(_tiles(run, side, spans) for side in sides)) for run in self.runs]
+        at, count = self.spans, _size(self.spans) * max((r.size for r in self.runs), default=0)
+        _require(count <= MAX_ENUMERATED, f"{count} entries are few enough to be enumerated")
+        return [_tiles(r, self.src, at) & _tiles(r, self.dst, at) for r in self.runs]
 
     def loads(self, replicas: Any, tables: Any) -> set[tuple[int, int]]:
         """Elements that a device sends in all and to itself, for all devices."""

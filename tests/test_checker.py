@@ -204,3 +204,10 @@ def test_the_checker_is_short_and_shares_only_the_types() -> None:
             for name in ("array_type", "digits", "mesh", "positions", "syntax")
         ),
     }
+
+
+def test_a_large_exchange_without_common_digits_is_checked() -> None:
+    mesh = rd.Mesh(x=8, y=12, z=10)
+    texts = ("f32[240{x}, 240{y}, 240{z}]", "f32[240{z}, 240{x}, 240{y}]")
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
+    assert rd.check(rd.plan(src, dst, strategy="direct")).steps == 1
