@@ -296,3 +296,9 @@ def test_the_transpose_of_a_plan_runs_back_within_the_same_bounds() -> None:
         verify_runs(transposed)
         assert transposed.peak_tile_bytes == plan.peak_tile_bytes
         assert transposed.transpose().steps == plan.steps
+
+
+def test_the_memory_that_an_infeasible_answer_names_is_enough() -> None:
+    # Found by the random driver: the first answer named a limit that the second refused.
+    mesh = rd.Mesh(x=8, y=5)
+    verify(*pair(mesh, "i32[24, 480{x}, 4] max{y}", "i32[24{x}, 480{_3,y}, 4]"))

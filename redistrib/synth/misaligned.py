@@ -39,8 +39,7 @@ from redistrib.types.refinement import refine
 
 MAX_MOVED = 2  # digits that one side moves at once; more only where fewer do not meet
 MAX_HALFWAY = 6000  # halfway types per side: a bound on time
-MAX_RELAXED = 24  # ends tried within the limit
-MAX_OVER = 4  # ends tried beyond the limit, to say how much memory would do
+MAX_RELAXED = 24  # relaxed ends tried, smallest tiles first, within the limit or not
 
 _Owned = dict[DeviceDigit, IndexDigit]
 _Runs = tuple[tuple[int, int, int], ...]
@@ -92,9 +91,7 @@ def plan_misaligned(
         ),
         key=lambda entry: entry[:2],
     )
-    within = sum(entry[0] <= limit for entry in ends)
-    tried = [*ends[: min(within, MAX_RELAXED)], *ends[within : within + MAX_OVER]]
-    for size, _, gathered, start, end, sliced in tried:
+    for size, _, gathered, start, end, sliced in ends[:MAX_RELAXED]:
         meeting = _meet(start, end, profile, [MAX_MOVED])
         if meeting is not None and size <= limit:
             return [
