@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 import redistrib as rd
 from redistrib.backends import jax as rjax
-from redistrib.backends import jax_shardings as shardings
+from redistrib.backends.jax import shardings
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.collectives import AllGather, AllToAll, DynamicSlice, Exchange, Move

@@ -127,7 +127,7 @@ def _abstract(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
 
 
 def _spec(t: ArrayType) -> Any:
-    from redistrib.backends.jax_shardings import partition_spec
+    from redistrib.backends.jax.shardings import partition_spec
 
     return partition_spec(t)
 

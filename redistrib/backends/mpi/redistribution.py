@@ -13,23 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 
 from redistrib.backends import simulator
 from redistrib.backends.local import same_bits, tile_of
+from redistrib.backends.mpi.phases import Phase, Tile, as_bytes, phases_of
 from redistrib.errors import BackendError, RedistribError
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
-
-try:
-    from mpi4py import MPI
-except ImportError as missing:
-    raise BackendError(
-        f"the mpi backend needs mpi4py and an MPI: pip install 'redistrib[mpi,mpich]' ({missing})",
-        backend="mpi",
-    ) from missing
-
-from redistrib.backends.mpi_phases import Phase, Tile, as_bytes, phases_of
 
 
 class Redistribution:

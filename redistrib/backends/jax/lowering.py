@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends import jax_shardings as shardings
 from redistrib.backends.boxes import boxes, padded_shape, rounds
 from redistrib.backends.delivery import identity
+from redistrib.backends.jax import shardings
 from redistrib.backends.local import groups, numbers, permute_sources, split
 from redistrib.synth.collectives import (
     AllGather,

@@ -1,9 +1,4 @@
-"""Plans as one jitted jax program: one shard_map, with the collectives of jax.lax.
-
-`tile_program` is the core: from a device's tile of the source to its tile of the target, for use
-inside shard_map. `compile` runs it on global arrays between NamedShardings; `run` on a list of
-tiles, for every type, those included that no PartitionSpec can express.
-"""
+"""Plans as jitted programs: on global arrays between NamedShardings, and on lists of tiles."""
 
 from __future__ import annotations
 
@@ -13,37 +8,19 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import NamedSharding
 from numpy.typing import NDArray
 
 from redistrib.backends import simulator
+from redistrib.backends.jax import shardings
+from redistrib.backends.jax.lowering import tile_program
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
-
-try:
-    import jax
-    from jax.sharding import NamedSharding
-except ImportError as missing:
-    raise BackendError(
-        f"the jax backend needs jax: pip install 'redistrib[jax]' ({missing})", backend="jax"
-    ) from missing
-
-from redistrib.backends import jax_shardings as shardings
-from redistrib.backends.jax_program import tile_program
-
-__all__ = [
-    "cache_info",
-    "compile",
-    "compile_stacked",
-    "reshard",
-    "run",
-    "run_array",
-    "tile_program",
-    "virtual_devices",
-]
 
 # jax.sharding and jax.config are typed in parts only.
 PartitionSpec: Any = jax.sharding.PartitionSpec

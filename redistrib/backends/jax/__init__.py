@@ -1,0 +1,41 @@
+"""Plans as one jitted jax program: one shard_map, with the collectives of jax.lax.
+
+`reshard` and `compile` take and give NamedShardings; `run` takes and gives lists of tiles, for
+every type, those included that no PartitionSpec can express. `tile_program` serves inside a
+shard_map.
+"""
+
+from redistrib.errors import BackendError
+
+try:
+    import jax as _jax  # noqa: F401
+except ImportError as missing:
+    raise BackendError(
+        f"the jax backend needs jax: pip install 'redistrib[jax]' ({missing})", backend="jax"
+    ) from missing
+
+from redistrib.backends.jax.lowering import tile_program
+from redistrib.backends.jax.programs import (
+    cache_info,
+    compile,  # noqa: A004 - the public name
+    compile_stacked,
+    dtypes_of,
+    named_sharding,
+    reshard,
+    run,
+    run_array,
+    virtual_devices,
+)
+
+__all__ = [
+    "cache_info",
+    "compile",
+    "compile_stacked",
+    "dtypes_of",
+    "named_sharding",
+    "reshard",
+    "run",
+    "run_array",
+    "tile_program",
+    "virtual_devices",
+]

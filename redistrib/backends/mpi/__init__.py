@@ -1,0 +1,15 @@
+"""Plans under MPI: one rank per mesh position, buffers only, and all ranks raise together."""
+
+from redistrib.errors import BackendError
+
+try:
+    from mpi4py import MPI as _MPI  # noqa: F401
+except ImportError as missing:
+    raise BackendError(
+        f"the mpi backend needs mpi4py and an MPI: pip install 'redistrib[mpi,mpich]' ({missing})",
+        backend="mpi",
+    ) from missing
+
+from redistrib.backends.mpi.redistribution import Redistribution, gather, run_array
+
+__all__ = ["Redistribution", "gather", "run_array"]
