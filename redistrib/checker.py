@@ -1,10 +1,9 @@
 """An independent checker of plans: every claim of a plan is derived again from its steps.
 
 It reads the JSON of a plan and shares only the types with the planner: typing rules, traffic,
-routing and lower bound are written a second time. Whatever goes wrong on the way, in malformed data
-too, is a CheckError. What two tiles have in common is a product over *parts*: runs of dimensions
-and the device digits that own them. A part whose digits match is settled by its digits, whatever
-its size; the others are enumerated, each alone.
+routing and lower bound are written a second time. What two tiles have in common is a product over
+*parts*: runs of dimensions and the device digits that own them. A part whose digits match is
+settled by its digits, whatever its size; the others are enumerated, each alone.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, apart, inside, object_of, split_at
 from redistrib.types.digits import parse_device_digit as device_digit
 from redistrib.types.digits import parse_index_digit as index_digit
+from redistrib.types.equivalence import equivalent
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import digit_values, with_digits
+from redistrib.types.positions import digit_values, whole_axes, with_digits
 from redistrib.types.syntax import format_factor
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
@@ -36,28 +36,10 @@ MAX_ENUMERATED = 1 << 24  # coordinates times elements of one part
 _Applied = tuple[ArrayType, Sequence[DeviceDigit], int, int]  # type, digits, received, sent
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What was found to hold: the ends of a plan, and its figures by name, in bytes per device."""
+def check(plan: Any) -> dict[str, int]:
+    """Check a plan: a Plan, its JSON text, or the data in that text; its figures, now certain.
 
-    src: ArrayType
-    dst: ArrayType
-    strategy: str
-    steps: int
-    figures: dict[str, int]
-
-
-def check(plan: Any) -> CheckReport:
-    """Check a plan: a Plan, its JSON text, or the data in that text.
-
-    Raises CheckError with the reason if any claim does not hold or the data is malformed; its
-    attribute `step` is the index of the step, None if the plan as a whole is at fault.
-
-    >>> import redistrib as rd
-    >>> mesh = rd.Mesh(x=4)
-    >>> ends = (rd.ArrayType.parse(text, mesh) for text in ("f32[8{x}]", "f32[8]"))
-    >>> check(rd.plan(*ends, strategy="direct")).figures["received_bytes"]
-    24
+    Raises CheckError if a claim does not hold; `step` is the index of the step at fault or None.
     """
     at: list[int | None] = [None]
     try:
@@ -69,25 +51,25 @@ def check(plan: Any) -> CheckReport:
         raise CheckError(f"{where}: {kind}{error}", step=at[0]) from error
 
 
-def _check(data: Any, at: list[int | None]) -> CheckReport:
-    _same({"format": "redistrib-plan/1", "dst_mesh": None}, data)
-    strategy = data["strategy"]
-    _require(strategy in STRATEGIES, f"the strategy is one of {', '.join(STRATEGIES)}")
-    mesh = Mesh([(n, k) for n, k in data["mesh"]["axes"]], devices=data["mesh"]["devices"])
-    src, dst = ArrayType.parse(data["src"], mesh), ArrayType.parse(data["dst"], mesh)
+def _check(data: Any, at: list[int | None]) -> dict[str, int]:
+    _same({"format": "redistrib-plan/1"}, data)
+    _require(data["strategy"] in STRATEGIES, f"the strategy is one of {', '.join(STRATEGIES)}")
+    meshes = data["mesh"], data["dst_mesh"] or data["mesh"]
+    mesh, other = (Mesh([(n, k) for n, k in m["axes"]], devices=m["devices"]) for m in meshes)
+    src, dst = ArrayType.parse(data["src"], mesh), ArrayType.parse(data["dst"], other)
     _require((src.shape, src.dtype) == (dst.shape, dst.dtype), "src and dst are of one array")
     current, tiles, received, sent, live = src, [src.tile_bytes], [0], [0], [src.tile_bytes]
     for at[0], step in enumerate(data["steps"]):
         name = step["collective"]
-        _require(name != "exchange" or strategy in {"auto", "direct"}, "the strategy may exchange")
-        current, digits, most_received, most_sent = _apply(name, step, current)
+        _require(name != "exchange" or data["strategy"] in {"auto", "direct"}, "it may exchange")
+        current, digits, most_received, most_sent = _apply(name, step, current, other)
         tiles.append(current.tile_bytes)
         received.append(most_received * src.itemsize)
         sent.append(most_sent * src.itemsize)
         live.append(src.tile_bytes + (tiles[-2] if at[0] else 0) + tiles[-1])
         derived = {
             "type": str(current),
-            "axes": [format_factor(digit, mesh) for digit in digits],
+            "axes": [format_factor(digit, current.mesh) for digit in digits],
             "local_shape": list(current.tile_shape),
             "received_bytes": received[-1],
             "sent_bytes": sent[-1],
@@ -95,7 +77,7 @@ def _check(data: Any, at: list[int | None]) -> CheckReport:
         }
         _same(derived, step)
     at[0] = None
-    _require(current == dst, f"the steps end in {dst}; they end in {current}")
+    _require(equivalent(current, dst), f"the steps end in {dst}; they end in {current}")
     limit = max(src.tile_bytes, dst.tile_bytes, data.get("memory_limit") or 0)
     _require(max(tiles) <= limit, f"no tile is above {limit} bytes; the largest is {max(tiles)}")
     _require(isfinite(data["seconds"]) and data["seconds"] >= 0, "seconds is not negative")
@@ -103,16 +85,15 @@ def _check(data: Any, at: list[int | None]) -> CheckReport:
         "num_collectives": sum(step["collective"] not in LOCAL for step in data["steps"]),
         "received_bytes": sum(received),
         "sent_bytes": sum(sent),
-        "lower_bound_bytes": _lower_bound(src, dst) * src.itemsize,
+        "lower_bound_bytes": _lower_bound(src, current) * src.itemsize,
         "peak_tile_bytes": max(tiles),
         "live_bytes": max(live),
     }
     _same(figures, data)
-    return CheckReport(src, dst, strategy, len(tiles) - 1, figures)
+    return figures
 
 
-# The typing rules: what the digits of a step are before it and after it, and the elements that a
-# device receives, for tiles of `tile` elements before the step and groups of `k` devices.
+# What a step's digits are before and after it; what a group of `k` with such tiles receives each.
 _CHANGES: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
     "dynamic_slice": ("free", "owner", lambda _tile, _k: 0),
     "all_gather": ("owner", "free", lambda tile, k: tile * (k - 1)),
@@ -125,19 +106,19 @@ _CHANGES: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
 }
 
 
-def _apply(name: str, step: Any, t: ArrayType) -> _Applied:
+def _apply(name: str, step: Any, t: ArrayType, other: Mesh) -> _Applied:
     if name == "exchange":
-        return _exchange(step, t)
+        return _exchange(step, t, other if "onto" in step else t.mesh)
     if name == "collective_permute":
         return _permute_by_table(step["table"], t) if "table" in step else _permute(step, t)
     _require(name in _CHANGES, f"{name} is a collective")
     was, becomes, traffic = _CHANGES[name]
-    key = "moves" if was == becomes else "placements" if "owner" in (was, becomes) else "digits"
     # Per digit: the index digit that it owns before, and the one that it owns after.
-    items = [[item] if key == "digits" else item for item in step[key]]
-    changes: list[Any] = [[device_digit(d), *map(index_digit, indices)] for d, *indices in items]
-    lengths = {"digits": 1, "placements": 2, "moves": 3}
-    _require(all(len(x) == lengths[key] for x in changes), f"{key} have {lengths[key]} entries")
+    named = (was, becomes).count("owner")
+    items = step[("digits", "placements", "moves")[named]]
+    split: Any = ([item] if not named else item for item in items)
+    changes: list[Any] = [[device_digit(d), *map(index_digit, indices)] for d, *indices in split]
+    _require(all(len(x) == 1 + named for x in changes), f"each names {named} index digits")
     digits = [change[0] for change in changes]
     owns, partial = _roles(t, digits)
     for digit, *indices in changes:
@@ -155,10 +136,8 @@ def _apply(name: str, step: Any, t: ArrayType) -> _Applied:
             _require(fits and local, f"{new} is local in {t} and of the size of {digit}")
     reduction = step["reduction"] if becomes == "partial" else t.reduction
     _require(not t.partial or t.reduction == reduction, f"{t} is partial under {reduction}")
-    if becomes == "owner":
-        owns |= {digit: indices[-1] for digit, *indices in changes}
-    elif becomes == "partial":
-        partial.update(digits)
+    owns |= {digit: indices[-1] for digit, *indices in changes if becomes == "owner"}
+    partial |= {digit for digit in digits if becomes == "partial"}
     moved = traffic(t.tile_size, _size(digits))
     return _typed(t, owns.items(), partial, reduction), digits, moved, moved
 
@@ -201,16 +180,19 @@ def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
     return _typed(t, owns, t.partial, t.reduction), axes, received, received
 
 
-def _exchange(step: Any, t: ArrayType) -> _Applied:
+def _exchange(step: Any, t: ArrayType, mesh: Mesh) -> _Applied:
     """Every element comes from a device that holds it, and from the receiver itself if it does."""
     placements = [(device_digit(d), index_digit(i)) for d, i in step["placements"]]
-    digits, after = [d for d, _ in placements], _typed(t, placements, t.partial, t.reduction)
+    digits, across = [d for d, _ in placements], mesh != t.mesh
+    after = ArrayType.from_placements(mesh, t.dtype, t.shape, placements, t.partial, t.reduction)
     replicas = [(device_digit(a), device_digit(b)) for a, b in step["replicas"]]
     tables: list[Any] = []
     for x in step.get("tables", ()):
         axes, owners = ([device_digit(d) for d in x[key]] for key in ("axes", "owners"))
         tables.append((axes, owners, [dict(row) for row in x["rows"]]))
     routed = [a for a, _ in replicas] + [axis for axes, *_ in tables for axis in axes]
+    right = not across or (routed == [*whole_axes(t.mesh)] and not t.partial)
+    _require(right, f"one table, of all axes of {t.mesh}, routes an array without partial axes")
     for digit in _roles(t, routed)[1] if routed else ():
         _require_free(digit, routed, t)
     for a, b in replicas:
@@ -221,7 +203,7 @@ def _exchange(step: Any, t: ArrayType) -> _Applied:
     overlap, loads = 1, {(1, 1)}  # what a device has on both sides; sends in all and to itself
     for part in _parts(t, after, [d for pair in replicas for d in pair], [a for a, *_ in tables]):
         overlap *= part.least_overlap()
-        mine = [table for table in tables if part.has(table[0][0])]
+        mine = [table for table in tables if across or part.has(table[0][0])]
         served = part.loads([pair for pair in replicas if part.has(pair[0])], mine)
         loads = {(a * s, b * k) for a, b in loads for s, k in served}
     return after, digits, after.tile_size - overlap, max(a - b for a, b in loads)
@@ -230,8 +212,10 @@ def _exchange(step: Any, t: ArrayType) -> _Applied:
 def _lower_bound(src: ArrayType, dst: ArrayType) -> int:
     """Elements that the worst device must receive."""
     same = (src.partial, src.reduction) == (dst.partial, dst.reduction)
-    if not src.size or (dst.partial and not same):
+    if not src.size or (dst.partial and not (same and src.mesh == dst.mesh)):
         return 0
+    if src.partial and src.mesh != dst.mesh:
+        return dst.tile_size  # a sum takes some receipt of every element
     parts = _parts(src, dst)
     if same:
         return dst.tile_size - prod(part.least_overlap() for part in parts)
@@ -245,8 +229,9 @@ def _lower_bound(src: ArrayType, dst: ArrayType) -> int:
 class _Part:
     """Runs of dimensions and the digits that own them, with no bearing on other parts.
 
-    `spans` are disjoint parts of axes that contain the digits. A part is `plain` if every digit is
-    a span and owns a whole run: then all its digits, and the runs they own, have one size.
+    `spans` are disjoint parts of axes with all digits, `there` those of the receivers, which have
+    the coordinates `home` over `spans`, or -1. A part is `plain` if every digit is a span and owns
+    a whole run: then all its digits, and the runs they own, have one size.
     """
 
     runs: list[IndexDigit]
@@ -254,6 +239,9 @@ class _Part:
     src: dict[DeviceDigit, IndexDigit]
     dst: dict[DeviceDigit, IndexDigit]
     plain: bool
+    there: list[DeviceDigit]
+    home: NDArray[np.intp]
+    unit: int = 1  # elements that an index of the runs stands for
 
     def has(self, digit: DeviceDigit) -> bool:
         return any(inside(digit, span) for span in self.spans)
@@ -261,7 +249,7 @@ class _Part:
     def least_overlap(self) -> int:
         """Elements that a device has on both sides: the least over devices."""
         if not self.plain:
-            return int(np.prod([both.sum(axis=1) for both in self.both()], axis=0).min())
+            return self.unit * int(np.prod([x.sum(axis=1) for x in self.both()], axis=0).min())
         owner = {index: device for device, index in self.src.items()}
         if any(owner.get(index, device) != device for device, index in self.dst.items()):
             return 0
@@ -278,9 +266,10 @@ class _Part:
 
     def both(self) -> list[NDArray[np.bool_]]:
         """Per run [coordinate over spans, index]: whether a device has it on both sides."""
-        at, count = self.spans, _size(self.spans) * max((r.size for r in self.runs), default=0)
+        at, count = self.spans, len(self.home) * max((r.size for r in self.runs), default=0)
         _require(count <= MAX_ENUMERATED, f"{count} entries are few enough to be enumerated")
-        return [_tiles(r, self.src, at) & _tiles(r, self.dst, at) for r in self.runs]
+        held = (_tiles(r, self.src, at)[self.home] & (self.home >= 0)[:, None] for r in self.runs)
+        return [a & _tiles(r, self.dst, self.there) for a, r in zip(held, self.runs, strict=True)]
 
     def loads(self, replicas: Any, tables: Any) -> set[tuple[int, int]]:
         """Elements that a device sends in all and to itself, for all devices."""
@@ -292,34 +281,44 @@ class _Part:
             senders = {known.get(d, dict(replicas).get(d, d)) for d in self.spans}
             _require(len(senders) == len(self.spans), "all replicas serve the same amount")
             return {(_size(run for run in self.runs if run not in owner), self.least_overlap())}
-        spans, wanted = self.spans, np.ones(_size(self.spans), bool)
+        spans, wanted = self.spans, np.ones(len(self.home), bool)
         for run in self.runs:
-            mask = _tiles(run, self.dst, spans)
+            mask = _tiles(run, self.dst, self.there)
             wanted = wanted[..., None] & mask.reshape(-1, *(1,) * (wanted.ndim - 1), run.size)
         receiver, *indices = np.nonzero(wanted)
-        sender, own, held = receiver, np.ones(len(receiver), bool), {}
+        home, held = self.home[receiver], {}
+        sender, own = np.maximum(home, 0), home >= 0
         for device, index in self.src.items():
             at = next(at for at, run in enumerate(self.runs) if inside(index, run))
             held[device] = indices[at] // (self.runs[at].end // index.end) % index.size
             sender = with_digits(sender, [device], held[device], spans)
-            own &= digit_values([device], receiver, spans) == held[device]
+            own &= digit_values([device], home, spans) == held[device]
         for device, name in replicas:
             sender = with_digits(sender, [device], digit_values([name], receiver, spans), spans)
         for axes, owners, rows in tables:
-            asked = (digit_values(axes, receiver, spans), digit_values(owners, sender, spans))
+            here = digit_values(axes, receiver, spans) if self.there is spans else receiver
+            asked = (here, digit_values(owners, sender, spans))
             found = np.array([rows[a][b] for a, b in np.transpose(asked).tolist()])
-            fits = len(rows) == _size(axes) and found.min() >= 0 and found.max() < len(rows)
+            fits = len(rows) == 1 + here.max() and found.min() >= 0 and found.max() < _size(axes)
             _require(fits, "the rows and senders of a table are coordinates over its axes")
             sender = with_digits(sender, axes, found, spans)
         right = (np.array_equal(digit_values([d], sender, spans), held[d]) for d in held)
         _require(all(right), "who sends an element holds it")
-        _require(np.array_equal(own, sender == receiver), "a device keeps what it already holds")
-        counts = [np.bincount(who, minlength=len(wanted)).tolist() for who in (sender, sender[own])]
-        return set(zip(*counts, strict=True))
+        _require(np.array_equal(own, sender == home), "a device keeps what it already holds")
+        counts = [np.bincount(who, minlength=_size(spans)) for who in (sender, sender[own])]
+        return {(a * self.unit, b * self.unit) for a, b in np.transpose(counts).tolist()}
 
 
 def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) -> list[_Part]:
     """The parts of two types; `named` digits are in spans, the axes of a table in one part."""
+    if src.mesh != dst.mesh:  # all is one part, whose indices are blocks that no tile cuts
+        block = [gcd(a, b) for a, b in zip(src.block_shape, dst.block_shape, strict=True)]
+        runs = [IndexDigit(dim, 1, n // block[dim]) for dim, n in enumerate(src.shape)]
+        place = {device: at for at, device in enumerate(src.mesh.ids)}
+        home = np.array([place.get(device, -1) for device in dst.mesh.ids])
+        here, there = ([*whole_axes(t.mesh)] for t in (src, dst))
+        held, asked = (dict(t.placements) for t in (src, dst))
+        return [_Part(runs, here, held, asked, False, there, home, prod(block))]
     sides, before = [list(src.placements), list(dst.placements)], None
     while sides != before:  # a cut splits what it falls into, which may cut the other side
         before = sides
@@ -345,7 +344,8 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
         one, two = ({d: i for d, i in side if any(inside(d, s) for s in ours)} for side in sides)
         plain = {*one, *two} == {*ours} and {*one.values(), *two.values()} <= group
         plain = plain and not any(inside(d, s) for axes in tables for d in axes for s in ours)
-        parts.append(_Part([run for run in runs if run in group], ours, one, two, plain))
+        runs_of, home = [run for run in runs if run in group], np.arange(_size(ours) * (not plain))
+        parts.append(_Part(runs_of, ours, one, two, plain, ours, home))
     return parts
 
 

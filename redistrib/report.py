@@ -90,9 +90,10 @@ def format_positions(positions: list[int]) -> str:
 def header(plan: Plan) -> list[tuple[str, str]]:
     """What is said of a whole plan, as (name, value)."""
     src, dst = plan.src, plan.dst
+    meshes = [src.mesh] if src.mesh == dst.mesh else [src.mesh, dst.mesh]
     plural = "" if plan.num_collectives == 1 else "s"
     lines = [
-        ("mesh", str(src.mesh) or "one device"),
+        ("mesh", " -> ".join(str(mesh) or "one device" for mesh in meshes)),
         ("strategy", f"{plan.strategy}, {plan.num_collectives} collective{plural}"),
         (
             "peak tile",
@@ -130,7 +131,7 @@ def rows(plan: Plan, profile: Profile | None = None) -> list[tuple[str, ...]]:
     for at, (step, before, after) in enumerate(
         zip(plan.steps, plan.types, plan.types[1:], strict=False)
     ):
-        mesh = before.mesh
+        mesh = after.mesh
         group = prod(digit.size for digit in step.axes)
         # The axes of an exchange are the owners afterwards; who talks to whom is up to its tables.
         groups = "" if isinstance(step, Exchange) else f"{mesh.num_devices // group} of {group}"
@@ -267,7 +268,7 @@ def sheets(t: ArrayType) -> list[Sheet] | None:
     holders: dict[tuple[int, ...], list[int]] = {
         block: [] for block in product(*map(range, coarse_shape))
     }
-    ids = t.mesh.devices or range(t.mesh.num_devices)
+    ids = t.mesh.ids
     for position, device in enumerate(ids):
         for block in product(*(axis.tolist() for axis in coarse.tile(position))):
             holders[block].append(device)

@@ -318,7 +318,6 @@ def another_collective(data: Data) -> Iterator[Data]:
 def foreign_format(data: Data) -> Iterator[Data]:
     for wrong in ("redistrib-plan/2", "", None, 1):
         yield changed(data, "format", to=wrong)
-    yield changed(data, "dst_mesh", to=data["mesh"])
     yield changed(data, "strategy", to="fastest")
     for wrong in (float("nan"), float("inf"), -1.0, "1", None):
         yield changed(data, "seconds", to=wrong)

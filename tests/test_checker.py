@@ -51,7 +51,7 @@ def messages(data: Any) -> str | None:
 @pytest.mark.parametrize("name", PLANS)
 def test_right_plans_pass(name: str) -> None:
     report = checker.check(PLANS[name])
-    assert report.figures["received_bytes"] == PLANS[name]["received_bytes"]
+    assert report["received_bytes"] == PLANS[name]["received_bytes"]
     assert checker.check(json.dumps(PLANS[name])) == report
     assert checker.check(rd.Plan.from_json(json.dumps(PLANS[name]))) == report
 
@@ -129,7 +129,7 @@ def test_a_tile_above_both_ends_needs_a_memory_limit() -> None:
 
 def test_collectives_contains_no_exchange() -> None:
     data = PLANS["aligned exchange"]
-    assert "the strategy may exchange" in str(messages({**data, "strategy": "collectives"}))
+    assert "it may exchange" in str(messages({**data, "strategy": "collectives"}))
 
 
 def test_an_exchange_that_does_not_keep_the_own_piece_is_refused() -> None:
@@ -201,7 +201,7 @@ def test_the_checker_is_short_and_shares_only_the_types() -> None:
         "redistrib.errors",
         *(
             f"redistrib.types.{name}"
-            for name in ("array_type", "digits", "mesh", "positions", "syntax")
+            for name in ("array_type", "digits", "equivalence", "mesh", "positions", "syntax")
         ),
     }
 
@@ -210,4 +210,4 @@ def test_a_large_exchange_without_common_digits_is_checked() -> None:
     mesh = rd.Mesh(x=8, y=12, z=10)
     texts = ("f32[240{x}, 240{y}, 240{z}]", "f32[240{z}, 240{x}, 240{y}]")
     src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
-    assert rd.check(rd.plan(src, dst, strategy="direct")).steps == 1
+    assert rd.check(rd.plan(src, dst, strategy="direct"))["num_collectives"] == 1

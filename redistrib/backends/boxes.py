@@ -30,7 +30,10 @@ Blocks = tuple[Positions, ...]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Blocks per dimension of the sender's tile, and where they go in the receiver's tile."""
+    """Blocks per dimension of the sender's tile, and where they go in the receiver's tile.
+
+    Both are positions on their own mesh.
+    """
 
     sender: int
     receiver: int
@@ -125,13 +128,18 @@ def _pieces_of(
         per_dim.append(parts)
     here = {digit: int(digit_values(mesh, digit)[receiver]) for _, digit in step.replicas}
     fixed = {digit: here[other] for digit, other in step.replicas}
-    tables = [(table, int(numbers(mesh, table.axes)[receiver])) for table in step.tables]
+    # A table to another mesh is of the receivers' positions, and of all the sender's digits.
+    across = step.mesh is not None
+    tables = [
+        (table, receiver if across else int(numbers(mesh, table.axes)[receiver]))
+        for table in step.tables
+    ]
     for chosen in product(*per_dim):
         owned = {device: value for values, _, _ in chosen for device, value in values.items()}
-        sender = receiver
+        sender = 0 if across else receiver
         for digit, value in (fixed | owned).items():
             stride = digit_stride(mesh, digit)
-            sender += (value - receiver // stride % digit.size) * stride
+            sender += (value - sender // stride % digit.size) * stride
         for table, at in tables:
             sender = _by_table(table, at, owned, source, sender)
         yield sender, tuple(part[1] for part in chosen), tuple(part[2] for part in chosen)

@@ -284,15 +284,15 @@ def _table_senders(table: PermuteTable, mesh: Mesh) -> NDArray[np.intp]:
 
 
 def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array) -> Delivery:
-    mesh, shape = before.mesh, before.shape
+    shape, receivers = before.shape, after.mesh.num_devices
     if not before.size:
-        return Delivery(np.empty((mesh.num_devices, *after.tile_shape), tiles.dtype), 1)
+        return Delivery(np.empty((receivers, *after.tile_shape), tiles.dtype), 1)
     # What is local and minor on both sides moves in one block: only blocks are looked up.
-    block = [gcd(_trailing(before, dim), _trailing(after, dim)) for dim in range(len(shape))]
+    block = [gcd(a, b) for a, b in zip(before.block_shape, after.block_shape, strict=True)]
     wanted = [_blocks(after, dim, block[dim]) for dim in range(len(shape))]
-    axes = device_digits(mesh)
-    here = np.arange(mesh.num_devices).reshape(-1, *(1 for _ in shape))
-    senders = here
+    axes = device_digits(before.mesh)
+    here = np.arange(receivers).reshape(-1, *(1 for _ in shape))
+    senders = here if step.mesh is None else np.zeros_like(here)
     owners = []
     for device, index in before.placements:
         stride = shape[index.dim] // index.end // block[index.dim]
@@ -305,9 +305,8 @@ def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array)
         for receiver, row in enumerate(table.rows):
             for wants, sender in row:
                 rows[receiver, wants] = sender
-        found = rows[
-            digit_values(table.axes, here, axes), digit_values(table.owners, senders, axes)
-        ]
+        at = here if step.mesh is not None else digit_values(table.axes, here, axes)
+        found = rows[at, digit_values(table.owners, senders, axes)]
         _check_held(found >= 0, before)
         senders = with_digits(senders, table.axes, found, axes)
     if step.replicas or step.tables:
@@ -328,11 +327,6 @@ def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array)
     arrived = np.broadcast_to(arrived, (*arrived.shape[: rank + 1], *block))
     paired = [axis for dim in range(rank) for axis in (1 + dim, 1 + rank + dim)]
     return Delivery(arrived.transpose(0, *paired), 1)
-
-
-def _trailing(t: ArrayType, dim: int) -> int:
-    """Positions of a dimension below everything that is owned in it."""
-    return t.shape[dim] // max((i.end for _, i in t.placements if i.dim == dim), default=1)
 
 
 def _blocks(t: ArrayType, dim: int, block: int) -> NDArray[np.intp]:

@@ -1,6 +1,6 @@
 """Every device in one process, with numpy: the reference semantics of plans, and their traffic.
 
-`measure` runs the same code as `run` on tiles that hold the position of their own device: every
+`measure` runs the same code as `run` on tiles that hold the id of their own device: every
 element that arrives then says who sent it.
 """
 
@@ -23,6 +23,7 @@ from redistrib.synth.collectives import (
 )
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def scatter(array: ArrayLike, type: ArrayType) -> list[Array]:  # noqa: A002
 
 
 def run(plan: Plan, tiles: Sequence[ArrayLike]) -> list[Array]:
-    """The tiles of the plan's target from those of its source, by position of the mesh.
+    """The tiles of the plan's target from those of its source, by position of their meshes.
 
     Raises BackendError unless there is one tile per device, of the tile shape and dtype of
     `plan.src`, and if an exchange asks a device for an element that it does not hold.
@@ -77,7 +78,7 @@ def run(plan: Plan, tiles: Sequence[ArrayLike]) -> list[Array]:
     current = _stack(tiles, plan.src)
     for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False):
         current = _run_step(step, before, after, current)
-    return list(current)
+    return list(_by_device(current, plan))
 
 
 def gather(tiles: Sequence[ArrayLike], type: ArrayType) -> Array:  # noqa: A002
@@ -132,7 +133,7 @@ def measure(plan: Plan) -> Measurement:
     live: list[int] = []
     for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False):
         delivery = _deliver_origins(step, before, after)
-        most_received, most_sent = _traffic(delivery, isinstance(step, AllReduce))
+        most_received, most_sent = _traffic(delivery, after.mesh, isinstance(step, AllReduce))
         received.append(most_received * itemsize)
         sent.append(most_sent * itemsize)
         made = _tile_size(delivery) * itemsize
@@ -147,6 +148,12 @@ def measure(plan: Plan) -> Measurement:
         sent_bytes_per_step=tuple(sent),
         live_bytes_per_step=tuple(live),
     )
+
+
+def _by_device(tiles: Array, plan: Plan) -> Array:
+    """Tiles of the last type of a plan, in the order of the devices of its target."""
+    place = {device: position for position, device in enumerate(plan.types[-1].mesh.ids)}
+    return tiles[[place[device] for device in plan.dst.mesh.ids]]
 
 
 def _stack(tiles: Sequence[ArrayLike], t: ArrayType) -> Array:
@@ -177,20 +184,20 @@ def _run_step(step: Collective, before: ArrayType, after: ArrayType, tiles: Arra
     if isinstance(step, ReplicatedToPartial | ShardedToPartial):
         fill = identity(tiles.dtype, step.reduction)
     delivered = deliver(step, before, after, tiles, fill).reduced(before.reduction)
-    return np.array(delivered, order="C").reshape(len(tiles), *after.tile_shape)
+    return np.array(delivered, order="C").reshape(after.mesh.num_devices, *after.tile_shape)
 
 
 def _deliver_origins(step: Collective, before: ArrayType, after: ArrayType) -> Delivery:
-    """The step on tiles filled with the position of their device; a tile axis has stride 0."""
-    positions = np.arange(before.mesh.num_devices)
+    """The step on tiles filled with the id of their device; a tile axis has stride 0."""
+    ids = np.array(before.mesh.ids)
     tiles = as_strided(
-        positions,
-        (len(positions), *before.tile_shape),
-        (positions.itemsize, *(0 for _ in before.shape)),
+        ids,
+        (len(ids), *before.tile_shape),
+        (ids.itemsize, *(0 for _ in before.shape)),
         writeable=False,
     )
     # What a conversion to partial fills in was never sent: it comes from the device itself.
-    fill = positions.reshape(-1, *(1 for _ in after.shape))
+    fill = ids.reshape(-1, *(1 for _ in after.shape))
     return deliver(step, before, after, tiles, fill)
 
 
@@ -200,8 +207,8 @@ def _tile_size(delivery: Delivery) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _traffic(delivery: Delivery, chunked: bool) -> tuple[int, int]:
-    """Elements that the worst device receives and sends; the delivery holds their origins.
+def _traffic(delivery: Delivery, mesh: Mesh, chunked: bool) -> tuple[int, int]:
+    """Elements that the worst device receives and sends; the delivery holds the ids they are from.
 
     `chunked` is an all_reduce: every member of a group reduces one chunk of the tile, then sends it
     to the others. Chunks differ by one element at most.
@@ -210,20 +217,20 @@ def _traffic(delivery: Delivery, chunked: bool) -> tuple[int, int]:
     # Along a tile axis of stride 0 all elements come from one device: one of them stands for all.
     cut = [slice(0, 1 if s == 0 else None) for s in view.strides[delivery.devices :]]
     few = view[(slice(None),) * delivery.devices + tuple(cut)]
-    devices = int(np.prod(view.shape[: delivery.devices], dtype=np.int64))
     if not view.size:
         return 0, 0
-    origins = few.reshape(devices, -1)
+    receivers = np.array(mesh.ids)[:, None]
+    origins = few.reshape(len(receivers), -1)
     weights: NDArray[np.int64] = np.full_like(origins, view.size // origins.size)
     if chunked:
         tile, group = _tile_size(delivery), origins.shape[1]
         chunk = np.array([tile // group + (c < tile % group) for c in range(group)])
-        own = chunk[np.argmax(origins == np.arange(devices)[:, None], axis=1)]
+        own = chunk[np.argmax(origins == receivers, axis=1)]
         weights = np.hstack(
             [np.broadcast_to(part, origins.shape) for part in (own[:, None], chunk)]
         )
         origins = np.hstack([origins, origins])
-    away = origins != np.arange(devices)[:, None]
+    away = origins != receivers
     received = (weights * away).sum(axis=1)
-    sent = np.bincount(origins[away], weights[away], minlength=devices)
+    sent = np.bincount(origins[away], weights[away], minlength=1)
     return int(received.max()), int(sent.max())

@@ -243,8 +243,8 @@ def check(path: Path, by_proof: bool) -> int:
         from redistrib.certificate import certify
 
         proof = certify(data)
-    click.echo(f"{found.src} -> {found.dst}: correct")
-    figures = {"steps": found.steps, "strategy": found.strategy, **found.figures}
+    click.echo(f"{data['src']} -> {data['dst']}: correct")
+    figures = {"steps": len(data["steps"]), "strategy": data["strategy"], **found}
     width = max(map(len, figures))
     for name, value in figures.items():
         click.echo(f"  {name:{width}}  {value}")

@@ -21,6 +21,7 @@ from redistrib.types.digits import (
     piece_of,
     split_off,
 )
+from redistrib.types.mesh import Mesh
 
 
 class _Layout:
@@ -240,15 +241,19 @@ class Exchange(_Placed):
     the source has the value of that index digit in the element. For the others, `(f, g)` in
     `replicas` means that digit f of the sender is digit g of the receiver; `tables` decide for the
     components that share no digits; every other digit of the sender is that of the receiver.
+    An exchange to another `mesh` has one table: of positions of both meshes.
     """
 
     replicas: tuple[tuple[DeviceDigit, DeviceDigit], ...] = ()
     tables: tuple[RoutingTable, ...] = ()
+    mesh: Mesh | None = None
     collective: ClassVar[str] = "exchange"
 
     def apply(self, t: ArrayType) -> ArrayType:
+        if self.mesh is not None and t.partial:
+            raise LayoutError(f"an array is reduced before it goes to another mesh; got {t}")
         return ArrayType.from_placements(
-            t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction
+            self.mesh or t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction
         )
 
 

@@ -10,8 +10,9 @@ from math import ceil, prod
 from redistrib.errors import LayoutError
 from redistrib.synth.collectives import Collective
 from redistrib.synth.cost import DEFAULT_PROFILE, LOCAL, Profile, StepTraffic, step_traffic
-from redistrib.synth.routing import lower_bound
+from redistrib.synth.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
+from redistrib.types.equivalence import on_mesh
 from redistrib.types.refinement import Refinement, held_fraction, refine
 
 
@@ -19,6 +20,7 @@ from redistrib.types.refinement import Refinement, held_fraction, refine
 class Plan:
     """Steps from the type `src` to the type `dst`; `types` are before, between and after them.
 
+    If `dst` is on another mesh, the last type may be the equivalent one on the mesh of `src`.
     `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device;
     `memory_limit` is the one that was asked for, if any.
     """
@@ -117,22 +119,28 @@ def make_plan(
     `refinement` is that of the two types, where it is known already.
     """
     steps = tuple(steps)
-    refinement = refinement or refine(src, dst)
+    # The target of a plan within one mesh may be given on another mesh of the same devices.
+    target = on_mesh(dst, src.mesh) or dst
+    if target.mesh == src.mesh:
+        refinement = refinement or refine(src, target)
     types = [src]
     for step in steps:
         types.append(step.apply(types[-1]))
-    if types[-1] != dst:
+    if types[-1] not in (target, dst):
         raise LayoutError(f"the steps of a plan end in {dst}; got {types[-1]}", src=src, dst=dst)
     traffic = tuple(
         step_traffic(step, before, after, refinement if len(steps) == 1 else None)
         for step, before, after in zip(steps, types, types[1:], strict=False)
     )
     seconds = sum(
-        profile.seconds(step.axes, t.received_bytes, t.latencies)
-        for step, t in zip(steps, traffic, strict=True)
-        if not isinstance(step, LOCAL)
+        (
+            profile.seconds(step.axes, t.received_bytes, t.latencies)
+            for step, t in zip(steps, traffic, strict=True)
+            if not isinstance(step, LOCAL)
+        ),
+        0.0,
     )
-    bound = lower_bound_elements(src, dst, refinement) * src.itemsize
+    bound = lower_bound_elements(src, target, refinement) * src.itemsize
     return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound, memory_limit)
 
 
@@ -145,8 +153,13 @@ def lower_bound_elements(
     together and one for each device that wants the sum, one less where such a device holds an
     addend. The mean over n devices bounds the worst: s + (K - 1 - h) F / n, for a target tile of s
     of F elements of which the fraction h has such a device. A target that is partial over other
-    axes than the source has no bound but 0: each device may hold any addend.
+    axes than the source has no bound but 0: each device may hold any addend. On another mesh, each
+    device that wants a sum must receive something of every element.
     """
+    if src.mesh != dst.mesh:
+        if src.partial or dst.partial:
+            return 0 if dst.partial else dst.tile_size
+        return exchange_traffic(src, dst).received
     if src.partial == dst.partial and src.reduction == dst.reduction:
         return lower_bound(src, dst, refinement)
     if dst.partial:

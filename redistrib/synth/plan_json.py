@@ -3,6 +3,7 @@
 A step carries what defines it as maps of digits: `placements` as [device digit, index digit],
 `moves` as [device digit, source index digit, target index digit], `routes` and `replicas` as pairs
 of device digits, all written `x:(pre)size` and `0:(pre)size`; tables only where no digits match.
+Types are on `mesh`, and on `dst_mesh` from the exchange on that says `"onto": "dst_mesh"`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ FORMAT = "redistrib-plan/1"
 def plan_to_json(plan: Plan) -> str:
     """The JSON text of a plan."""
     mesh = plan.src.mesh
-    steps = []
+    steps: list[dict[str, Any]] = []
     for step, t, traffic, live in zip(
         plan.steps, plan.types[1:], plan.traffic, plan.live_bytes_per_step, strict=True
     ):
         steps.append(
             {
                 "collective": step.collective,
-                "axes": [_axis_text(device, mesh) for device in step.axes],
+                "axes": [_axis_text(device, t.mesh) for device in step.axes],
                 "type": str(t),
                 "local_shape": list(t.tile_shape),
                 "received_bytes": traffic.received_bytes,
@@ -63,11 +64,8 @@ def plan_to_json(plan: Plan) -> str:
         {
             "format": FORMAT,
             "strategy": plan.strategy,
-            "mesh": {
-                "axes": [list(axis) for axis in mesh.axes],
-                "devices": None if mesh.devices is None else list(mesh.devices),
-            },
-            "dst_mesh": None,
+            "mesh": _mesh_data(mesh),
+            "dst_mesh": None if plan.dst.mesh == mesh else _mesh_data(plan.dst.mesh),
             "src": str(plan.src),
             "dst": str(plan.dst),
             "steps": steps,
@@ -96,12 +94,11 @@ def plan_from_json(text: str) -> Plan:
         given = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise RedistribError(f"a plan has the format {FORMAT!r}; got {given!r}", format=given)
     try:
-        mesh = Mesh(
-            [(name, size) for name, size in data["mesh"]["axes"]], devices=data["mesh"]["devices"]
-        )
+        mesh = _mesh(data["mesh"])
+        dst_mesh = mesh if data["dst_mesh"] is None else _mesh(data["dst_mesh"])
         src = ArrayType.parse(data["src"], mesh)
-        dst = ArrayType.parse(data["dst"], mesh)
-        steps = [_step(step) for step in data["steps"]]
+        dst = ArrayType.parse(data["dst"], dst_mesh)
+        steps = [_step(step, dst_mesh) for step in data["steps"]]
         limit = None if data.get("memory_limit") is None else int(data["memory_limit"])
         plan = make_plan(src, dst, str(data["strategy"]), steps, memory_limit=limit)
         plan = replace(plan, seconds=float(data["seconds"]))
@@ -110,6 +107,17 @@ def plan_from_json(text: str) -> Plan:
             f"the plan is incomplete or malformed: {type(error).__name__}: {error}"
         ) from error
     return plan
+
+
+def _mesh_data(mesh: Mesh) -> dict[str, Any]:
+    return {
+        "axes": [list(axis) for axis in mesh.axes],
+        "devices": None if mesh.devices is None else list(mesh.devices),
+    }
+
+
+def _mesh(data: dict[str, Any]) -> Mesh:
+    return Mesh([(name, size) for name, size in data["axes"]], devices=data["devices"])
 
 
 def _axis_text(device: DeviceDigit, mesh: Mesh) -> str:
@@ -154,6 +162,8 @@ def _step_data(step: Collective) -> dict[str, Any]:
                     }
                     for table in step.tables
                 ]
+            if step.mesh is not None:
+                data["onto"] = "dst_mesh"
             return data
         case ReplicatedToPartial():
             return {"reduction": step.reduction, "digits": [str(d) for d in step.axes]}
@@ -161,7 +171,7 @@ def _step_data(step: Collective) -> dict[str, Any]:
             return {"reduction": step.reduction, "placements": _pairs(step.placements)}
 
 
-def _step(data: dict[str, Any]) -> Collective:
+def _step(data: dict[str, Any], dst_mesh: Mesh) -> Collective:
     match data["collective"]:
         case "dynamic_slice":
             return DynamicSlice(_placements(data["placements"]))
@@ -202,6 +212,7 @@ def _step(data: dict[str, Any]) -> Collective:
                     )
                     for table in data.get("tables", ())
                 ),
+                dst_mesh if "onto" in data else None,
             )
         case "replicated_to_partial":
             digits = tuple(parse_device_digit(d) for d in data["digits"])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
+from redistrib.synth.across import plan_across
 from redistrib.synth.aligned import plan_aligned
 from redistrib.synth.collectives import Collective, Exchange
 from redistrib.synth.cost import Profile, find_profile, price_step, step_traffic
@@ -28,7 +29,8 @@ from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
-from redistrib.types.refinement import Refinement, check_pair, refine
+from redistrib.types.equivalence import on_mesh
+from redistrib.types.refinement import Refinement, check_array, refine
 
 MAX_EXACT_STATES = 2000  # so many types take well under a second
 
@@ -51,7 +53,11 @@ def plan(
     memory_limit: int | None = None,
     profile: Profile | str | None = None,
 ) -> Plan:
-    """A plan from `src` to `dst`, two types of one shape and dtype on one mesh.
+    """A plan from `src` to `dst`, two types of one shape and dtype.
+
+    On two meshes of the same devices it is planned on that of the source where the target has a
+    type there. Else the array is reduced on the source mesh, crosses in one exchange and is
+    gathered on the target mesh; only `auto` and `direct` can do that.
 
     `memory_limit` is in bytes per device and holds for every tile of the plan. Without it no tile
     exceeds the larger end, and between aligned types without partial axes no intermediate tile
@@ -72,7 +78,7 @@ def plan(
         raise RedistribError(
             f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}", strategy=strategy
         )
-    check_pair(src, dst)
+    check_array(src, dst)
     least = max(src.tile_bytes, dst.tile_bytes)
     if memory_limit is not None and memory_limit < least:
         raise InfeasibleError(
@@ -81,9 +87,28 @@ def plan(
             memory_limit=memory_limit,
             least_bytes=least,
         )
-    problem = Problem(src, dst, memory_limit, find_profile(profile), refine(src, dst))
+    found_profile = find_profile(profile)
+    target = on_mesh(dst, src.mesh)
+    if target is None:
+        return _plan_across(src, dst, strategy, memory_limit, found_profile)
+    problem = Problem(src, target, memory_limit, found_profile, refine(src, target))
     steps = STRATEGIES[strategy](problem)
-    return make_plan(src, dst, strategy, steps, problem.profile, memory_limit, problem.refinement)
+    return make_plan(src, dst, strategy, steps, found_profile, memory_limit, problem.refinement)
+
+
+def _plan_across(
+    src: ArrayType, dst: ArrayType, strategy: str, memory_limit: int | None, profile: Profile
+) -> Plan:
+    if strategy not in {"auto", "direct"}:
+        raise LayoutError(
+            f"strategy {strategy!r} has no exchange, and nothing else leads from mesh "
+            f"{src.mesh!r} to {dst.mesh!r}; strategies that do: auto, direct",
+            src=src,
+            dst=dst,
+        )
+    # No profile has a link between two meshes: what crosses is least with `spread`.
+    steps = plan_across(src, dst, spread=strategy == "auto")
+    return make_plan(src, dst, strategy, steps, profile, memory_limit)
 
 
 def cost(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from math import prod
 
 from redistrib.synth.collectives import Exchange
-from redistrib.synth.tables import ComponentTraffic, route_component
+from redistrib.synth.tables import RoutingTable, TableTraffic, route_across, route_component
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
+from redistrib.types.positions import whole_axes
 from redistrib.types.refinement import Component, Refinement, min_overlap, refine
 
 
@@ -51,11 +52,16 @@ def least_overlap(dst: ArrayType, components: list[Component]) -> int:
 def exchange_traffic(
     src: ArrayType, dst: ArrayType, refinement: Refinement | None = None
 ) -> Traffic:
-    """The exchange that turns `src` into `dst`, two types with the same partial set."""
+    """The exchange that turns `src` into `dst`, on one mesh with the same partial set, or on two.
+
+    Between two meshes the arrays are not partial, and all positions are enumerated.
+    """
+    if src.mesh != dst.mesh:
+        return _traffic_across(src, dst)
     refinement = refinement or refine(src, dst)
     components = refinement.components()
     replicas: list[tuple[DeviceDigit, DeviceDigit]] = []
-    tables: list[ComponentTraffic] = []
+    tables: list[TableTraffic] = []
     peers = 1
     for component in components:
         if component.aligned:
@@ -84,6 +90,18 @@ def exchange_traffic(
         loads = {(a * s, b * k) for a, b in loads for s, k in pairs_of}
     sent = max(a - b for a, b in loads)
     return Traffic(exchange, dst.tile_size - overlap, sent, peers)
+
+
+def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
+    if not src.size:
+        table = RoutingTable(whole_axes(src.mesh), (), ((),) * dst.mesh.num_devices)
+        return Traffic(Exchange(dst.placements, (), (table,), dst.mesh), 0, 0, 0)
+    routed = route_across(src, dst)
+    kept = dict(zip(src.mesh.ids, routed.kept, strict=True))
+    received = dst.tile_size - min(kept.get(device, 0) for device in dst.mesh.ids)
+    sent = max(a - b for a, b in zip(routed.served, routed.kept, strict=True))
+    peers = max(len(row) for row in routed.table.rows)
+    return Traffic(Exchange(dst.placements, (), (routed.table,), dst.mesh), received, sent, peers)
 
 
 def _route_digits(component: Component) -> tuple[list[tuple[DeviceDigit, DeviceDigit]], int]:

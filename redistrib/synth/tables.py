@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Placement, apart, inside
-from redistrib.types.positions import Positions, digit_values, weight
+from redistrib.types.positions import Positions, digit_values, weight, whole_axes
 from redistrib.types.refinement import Component, needed
 
 
@@ -143,7 +143,8 @@ class RoutingTable:
 
     `axes` are the device digits of the component, `owners` the digits of them that own something
     in the source. `rows[a]` maps, for the receiver at row-major coordinate `a` over `axes`, the
-    values of `owners` (one row-major number) to the sender's coordinate over `axes`.
+    values of `owners` (one row-major number) to the sender's coordinate over `axes`. Between two
+    meshes, `a` is the receiver's position on its mesh.
     """
 
     axes: tuple[DeviceDigit, ...]
@@ -152,27 +153,20 @@ class RoutingTable:
 
 
 @dataclass(frozen=True, slots=True)
-class ComponentTraffic:
-    """A routing table, and elements per device of the component: taken in all, and kept."""
+class TableTraffic:
+    """A routing table, and elements that each sender gives in all, and keeps."""
 
     table: RoutingTable
     served: tuple[int, ...]
     kept: tuple[int, ...]
 
 
-def route_component(component: Component) -> ComponentTraffic:
-    """Routing of a misaligned component: own piece first, then the least loaded replica.
-
-    Elements are counted within the component. Ties go to the lowest coordinate.
-    """
+def route_component(component: Component) -> TableTraffic:
+    """Routing of a misaligned component; elements are counted within the component."""
     owners = tuple(device for device, _ in component.src)
     count = prod(axis.size for axis in component.axes)
-    owned = digit_values(owners, np.arange(count), component.axes)
-    replicas: dict[int, list[int]] = {}
-    for a, value in enumerate(owned.tolist()):
-        replicas.setdefault(value, []).append(a)
-    # Per receiver, what it needs of the tile that the replicas of each value hold.
-    pieces: list[tuple[int, int, int]] = []
+    held = digit_values(owners, np.arange(count), component.axes).tolist()
+    pieces: list[_Piece] = []
     parts = _owner_parts(component, owners)
     for a in range(count):
         values = np.zeros(1, dtype=np.intp)
@@ -180,19 +174,68 @@ def route_component(component: Component) -> ComponentTraffic:
             values = (values[:, None] + part[a]).reshape(-1)
         found, sizes = np.unique(values, return_counts=True)
         pieces += zip(sizes.tolist(), [a] * len(found), found.tolist(), strict=True)
-    served, kept = [0] * count, [0] * count
-    rows: list[dict[int, int]] = [{} for _ in range(count)]
+    return _route(pieces, held, range(count), component.axes, owners)
+
+
+_Piece = tuple[int, int, int]
+"""Elements, the receiver that needs them, and the value of the owners of the tile they are in."""
+
+
+def _route(
+    pieces: Sequence[_Piece],
+    held: Sequence[int],
+    senders: Sequence[int | None],
+    axes: tuple[DeviceDigit, ...],
+    owners: tuple[DeviceDigit, ...],
+) -> TableTraffic:
+    """Own piece first, then the least loaded replica, the largest piece first.
+
+    `held` gives the value that each sender holds, `senders` which sender each receiver is. Ties go
+    to the lowest coordinate.
+    """
+    replicas: dict[int, list[int]] = {}
+    for b, value in enumerate(held):
+        replicas.setdefault(value, []).append(b)
+    served, kept = [0] * len(held), [0] * len(held)
+    rows: list[dict[int, int]] = [{} for _ in senders]
     for size, a, value in pieces:
-        if owned[a] == value:
-            rows[a][value] = a
-            served[a] = kept[a] = size
-    for size, a, value in sorted(pieces, key=lambda piece: -piece[0]):  # the largest first
+        own = senders[a]
+        if own is not None and held[own] == value:
+            rows[a][value] = own
+            served[own] = kept[own] = size
+    for size, a, value in sorted(pieces, key=lambda piece: -piece[0]):
         if value not in rows[a]:
             sender = min(replicas[value], key=lambda b: (served[b], b))
             rows[a][value] = sender
             served[sender] += size
-    table = RoutingTable(component.axes, owners, tuple(tuple(sorted(r.items())) for r in rows))
-    return ComponentTraffic(table, tuple(served), tuple(kept))
+    table = RoutingTable(axes, owners, tuple(tuple(sorted(row.items())) for row in rows))
+    return TableTraffic(table, tuple(served), tuple(kept))
+
+
+def route_across(src: ArrayType, dst: ArrayType) -> TableTraffic:
+    """Routing from a type to one on another mesh, over all positions of both."""
+    owners = tuple(device for device, _ in src.placements)
+    axes = whole_axes(src.mesh)
+    held = digit_values(owners, np.arange(src.mesh.num_devices), axes).tolist()
+    # What is local and minor on both sides stays together: it is counted in blocks.
+    block = [gcd(a, b) for a, b in zip(src.block_shape, dst.block_shape, strict=True)]
+    blocks = [n // size for n, size in zip(dst.shape, block, strict=True)]
+    coarse = ArrayType(dst.mesh, dst.dtype, blocks, dst.dims)
+    pieces: list[_Piece] = []
+    for a in range(dst.mesh.num_devices):
+        values, sizes = np.zeros(1, np.intp), np.full(1, prod(block))
+        for dim, indices in enumerate(coarse.tile(a)):
+            part = np.zeros_like(indices)
+            for device, index in src.placements:
+                if index.dim == dim:
+                    digit = indices // (blocks[dim] // index.end) % index.size
+                    part += digit * weight(device, owners)
+            found, counts = np.unique(part, return_counts=True)
+            values = (values[:, None] + found).reshape(-1)
+            sizes = (sizes[:, None] * counts).reshape(-1)
+        pieces += zip(sizes.tolist(), [a] * len(values), values.tolist(), strict=True)
+    place = {device: b for b, device in enumerate(src.mesh.ids)}
+    return _route(pieces, held, [place.get(device) for device in dst.mesh.ids], axes, owners)
 
 
 def _owner_parts(component: Component, owners: Sequence[DeviceDigit]) -> list[Positions]:

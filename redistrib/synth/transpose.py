@@ -25,7 +25,6 @@ from redistrib.synth.collectives import (
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.routing import exchange_traffic
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit
 
 
 def dual(t: ArrayType) -> ArrayType:
@@ -37,15 +36,7 @@ def dual(t: ArrayType) -> ArrayType:
     """
     if t.partial and t.reduction != "sum":
         raise LayoutError(f"only sums are linear; got {t}", type=t)
-    used = [*(device for device, _ in t.placements), *t.partial]
-    free = []
-    for name, size in t.mesh.axes:
-        end = 1
-        for digit in sorted(d for d in used if d.axis == name):
-            free.append(DeviceDigit(name, end, digit.pre // end))
-            end = digit.end
-        free.append(DeviceDigit(name, end, size // end))
-    return t.with_partial(free)
+    return t.with_partial(t.free_digits)
 
 
 def transpose(plan: Plan) -> Plan:
@@ -53,16 +44,17 @@ def transpose(plan: Plan) -> Plan:
 
     `seconds` is that of the default profile. Raises LayoutError where the transpose is a sum that
     no one step of ours is: of an exchange whose replicas change, of a table permute among replicas;
-    and for a reduction other than sum, which is not linear.
+    and for a reduction other than sum, which is not linear. A target on another mesh of the same
+    devices is taken as the plan has it, on the mesh of the source.
     """
-    if not plan.src.size:  # without elements nothing is summed, and types have no partial axes
-        exchange = exchange_traffic(plan.dst, plan.src).exchange
-        return make_plan(plan.dst, plan.src, plan.strategy, [exchange])
+    src, dst = plan.src, plan.types[-1]
+    if not src.size:  # without elements nothing is summed, and types have no partial axes
+        return make_plan(dst, src, plan.strategy, [exchange_traffic(dst, src).exchange])
     steps = [
         _transposed(step, before, after)
         for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False)
     ]
-    return make_plan(dual(plan.dst), dual(plan.src), plan.strategy, reversed(steps))
+    return make_plan(dual(dst), dual(src), plan.strategy, reversed(steps))
 
 
 def _transposed(step: Collective, before: ArrayType, after: ArrayType) -> Collective:
@@ -84,7 +76,8 @@ def _transposed(step: Collective, before: ArrayType, after: ArrayType) -> Collec
         case AllReduce() | ReplicatedToPartial():
             return step
         case Exchange():
-            if dual(before).partial != dual(after).partial:
+            same = before.mesh == after.mesh or not (before.free_digits or after.free_digits)
+            if not same or dual(before).partial != dual(after).partial:
                 raise LayoutError(
                     f"the transpose of an exchange is one only where the same axes are replicated "
                     f"before and after; got {before} and {after}"

@@ -200,6 +200,36 @@ class ArrayType:
         """The numpy dtype; BackendError where it needs ml_dtypes and there is none."""
         return dtypes.numpy_dtype(self.dtype)
 
+    @property
+    def free_digits(self) -> tuple[DeviceDigit, ...]:
+        """The device digits that neither own nor are partial: the array is replicated over them.
+
+        >>> t = ArrayType.parse("f32[8{x:(2)2}]", Mesh(x=8, y=3))
+        >>> [str(digit) for digit in t.free_digits]
+        ['x:(1)2', 'x:(4)2', 'y:(1)3']
+        """
+        used = [*(device for device, _ in self.placements), *self.partial]
+        free = []
+        for name, size in self.mesh.axes:
+            end = 1
+            for digit in sorted(d for d in used if d.axis == name):
+                free.append(DeviceDigit(name, end, digit.pre // end))
+                end = digit.end
+            free.append(DeviceDigit(name, end, size // end))
+        return tuple(digit for digit in free if digit.size > 1)
+
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        """Per dimension, the positions that stay together: its trailing local factor.
+
+        >>> ArrayType.parse("f32[24{_2,x}, 5]", Mesh(x=3)).block_shape
+        (4, 5)
+        """
+        sizes = []
+        for n, factors in zip(self.shape, self.dims, strict=True):
+            sizes.append(n // prod(factor.size for factor in factors))
+        return tuple(sizes)
+
     def digit_coordinate(self, device: DeviceDigit, position: int) -> int:
         """The value of a device digit at a position of the mesh."""
         axis_size = self.mesh.axis_size(device.axis)

@@ -1,13 +1,16 @@
-"""Whether types on different meshes mean the same."""
+"""Types on different meshes: whether they mean the same, and a type written on another mesh."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from math import gcd
 
 import numpy as np
 
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import with_digits
+from redistrib.types.positions import Positions, digit_values, weight, whole_axes, with_digits
 
 
 def equivalent(a: ArrayType, b: ArrayType) -> bool:
@@ -19,41 +22,82 @@ def equivalent(a: ArrayType, b: ArrayType) -> bool:
     """
     if (a.dtype, a.shape, a.reduction) != (b.dtype, b.shape, b.reduction):
         return False
-    if _devices(a.mesh) == _devices(b.mesh):
-        return _flat(a) == _flat(b)
+    if a.mesh.ids == b.mesh.ids:
+        # On one axis the canonical form decides.
+        flat = Mesh({"d": a.mesh.num_devices}, devices=a.mesh.ids)
+        return on_mesh(a, flat) == on_mesh(b, flat)
     return _holdings(a) == _holdings(b)
 
 
-def _devices(mesh: Mesh) -> tuple[int, ...] | int:
-    return mesh.num_devices if mesh.devices is None else mesh.devices
+def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
+    """The type on another mesh that means the same; None if that mesh has no such type.
 
+    It has one if it is over the same devices and its axes have the digits that the type uses: if
+    it factors them otherwise, or names them in an order that transposes axes.
 
-def _flat(t: ArrayType) -> ArrayType:
-    """The type on the mesh of one axis over the same devices in the same order.
-
-    Sub-axes of a row-major mesh are sub-axes of that one axis, so no device is enumerated, and the
-    canonical form there decides.
+    >>> square = Mesh(a=2, b=4)
+    >>> str(on_mesh(ArrayType.parse("f32[8{b}, 2{a}]", square), Mesh(x=8)))
+    'f32[8{x:(2)4}, 2{x:(1)2}]'
+    >>> on_mesh(ArrayType.parse("f32[6{x}]", Mesh(x=3, y=2)), Mesh(a=2, b=3)) is None
+    True
     """
-    before = {}
-    count = 1
-    for name, size in t.mesh.axes:
-        before[name] = count
-        count *= size
+    if t.mesh == mesh:
+        return t
+    if set(t.mesh.ids) != set(mesh.ids):
+        return None
+    place = {device: position for position, device in enumerate(mesh.ids)}
+    there = np.array([place[device] for device in t.mesh.ids])
+    used = (*(device for device, _ in t.placements), *t.partial)
+    known = {device: _digits(device, t.mesh, there, mesh) for device in used}
 
-    def flat(factor: Factor) -> Factor:
-        if not isinstance(factor, DeviceDigit):
-            return factor
-        return DeviceDigit("d", before[factor.axis] * factor.pre, factor.size)
+    def written(factors: Iterable[Factor]) -> list[Factor]:
+        return [
+            part
+            for factor in factors
+            for part in (known[factor] if isinstance(factor, DeviceDigit) else [factor])
+        ]
 
-    dims = [[flat(factor) for factor in factors] for factors in t.dims]
-    partial = [DeviceDigit("d", before[f.axis] * f.pre, f.size) for f in t.partial]
-    return ArrayType(Mesh(d=count), t.dtype, t.shape, dims, partial, t.reduction)
+    if not all(known.values()):
+        return None
+    partial = [part for device in t.partial for part in known[device]]
+    return ArrayType(mesh, t.dtype, t.shape, [*map(written, t.dims)], partial, t.reduction)
+
+
+def _digits(device: DeviceDigit, before: Mesh, there: Positions, mesh: Mesh) -> list[DeviceDigit]:
+    """The digits of `mesh`, major to minor, that are `device` of `before`; none if there are none.
+
+    `there` gives, for each position of the mesh before, the position of that device in `mesh`.
+    """
+    axes_before, axes = whole_axes(before), whole_axes(mesh)
+    found: list[DeviceDigit] = []
+    step, left = weight(device, axes_before), device.size
+    while left > 1:
+        # The next digit, minor to major, begins where the next value of `device` leads.
+        stride = int(there[step])
+        axis = next((a for a in axes if 1 <= stride // weight(a, axes) < a.size), None)
+        if axis is None or axis.size * weight(axis, axes) % stride or stride % weight(axis, axes):
+            return []
+        room = axis.size * weight(axis, axes) // stride
+        size = gcd(room, left)
+        while size > 1 and (
+            gcd(room, left) % size
+            or not np.array_equal(there[: step * size : step], stride * np.arange(size))
+        ):
+            size -= 1
+        if size == 1:
+            return []
+        found.insert(0, DeviceDigit(axis.axis, room // size, size))
+        step, left = step * size, left // size
+    here = np.arange(len(there))
+    right = np.array_equal(
+        digit_values([device], here, axes_before), digit_values(found, there, axes)
+    )
+    return found if right else []
 
 
 def _holdings(t: ArrayType) -> dict[int, tuple[object, object]]:
     """Per device id, the indices it holds, and the devices among which its addends are summed."""
-    ids = t.mesh.devices or tuple(range(t.mesh.num_devices))
-    axes = [DeviceDigit(name, 1, size) for name, size in t.mesh.axes]
+    ids, axes = t.mesh.ids, whole_axes(t.mesh)
     # Devices of one group differ in partial digits only, so the rest of the position names it.
     rests = with_digits(np.arange(len(ids)), t.partial, np.zeros(1, np.intp), axes).tolist()
     groups: dict[int, set[int]] = {}

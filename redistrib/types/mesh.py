@@ -111,6 +111,11 @@ class Mesh:
         """Number of positions of the mesh."""
         return prod(self._sizes.values())
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The device id at each position."""
+        return tuple(range(self.num_devices)) if self.devices is None else self.devices
+
     def axis_size(self, axis: str) -> int:
         """Size of an axis. Raises LayoutError for an unknown one, naming those there are."""
         try:

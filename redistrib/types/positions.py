@@ -12,8 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.types.digits import DeviceDigit, inside
+from redistrib.types.mesh import Mesh
 
 Positions = NDArray[np.intp]
+
+
+def whole_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:
+    """The axes of a mesh as digits, without those of size 1: its positions are row-major over them.
+
+    >>> [str(axis) for axis in whole_axes(Mesh(x=2, y=1, z=3))]
+    ['x:(1)2', 'z:(1)3']
+    """
+    return tuple(DeviceDigit(name, 1, size) for name, size in mesh.axes if size > 1)
 
 
 def weight(digit: DeviceDigit, axes: Sequence[DeviceDigit]) -> int:

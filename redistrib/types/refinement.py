@@ -152,15 +152,19 @@ def refine(src: ArrayType, dst: ArrayType) -> Refinement:
 
 def check_pair(src: ArrayType, dst: ArrayType) -> None:
     """Raise LayoutError unless both types have one mesh, one shape and one dtype."""
-    for what, a, b in (
-        ("shape", list(src.shape), list(dst.shape)),
-        ("dtype", src.dtype, dst.dtype),
-        ("mesh", src.mesh, dst.mesh),
-    ):
-        if a != b:
-            raise LayoutError(
-                f"source and target have one {what}; got {a} and {b}", src=src, dst=dst
-            )
+    check_array(src, dst)
+    _check_same("mesh", src, dst, src.mesh, dst.mesh)
+
+
+def check_array(src: ArrayType, dst: ArrayType) -> None:
+    """Raise LayoutError unless both types have one shape and one dtype."""
+    _check_same("shape", src, dst, list(src.shape), list(dst.shape))
+    _check_same("dtype", src, dst, src.dtype, dst.dtype)
+
+
+def _check_same(what: str, src: ArrayType, dst: ArrayType, a: object, b: object) -> None:
+    if a != b:
+        raise LayoutError(f"source and target have one {what}; got {a} and {b}", src=src, dst=dst)
 
 
 def _images(
