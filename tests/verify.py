@@ -67,7 +67,7 @@ def verify_semantics(plan: rd.Plan) -> None:
 
 
 def verify_bounds(plan: rd.Plan, *, aligned: bool) -> None:
-    """The memory and traffic bounds of DESIGN, section 4."""
+    """The memory and traffic bounds of docs/theory.md, sections 4 and 5."""
     ends = plan.src.tile_bytes, plan.dst.tile_bytes
     assert plan.peak_tile_bytes <= max(ends)
     if plan.src.partial or plan.dst.partial:

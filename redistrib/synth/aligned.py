@@ -1,4 +1,4 @@
-"""The three-phase normal form of an aligned pair, with collectives only (DESIGN: section 4).
+"""The three-phase form of an aligned pair, with collectives only (docs/theory.md, section 5).
 
     dynamic_slice, reduce_scatter      shrink to the tile t
     exchange phase                     at constant tile: all_to_all, permute, or both

@@ -1,4 +1,4 @@
-"""Misaligned pairs with collectives only (DESIGN: section 3).
+"""Misaligned pairs with collectives only (docs/theory.md, section 3).
 
 Where digits do not match, two types still meet halfway. From the source, slices and one all_to_all
 bring factors in or move them out of the way; from the target backwards, one all_to_all and a gather

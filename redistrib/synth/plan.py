@@ -147,7 +147,7 @@ def make_plan(
 def lower_bound_elements(
     src: ArrayType, dst: ArrayType, refinement: Refinement | None = None
 ) -> int:
-    """Elements that the worst device must receive (DESIGN: sections 3 and 4).
+    """Elements that the worst device must receive (docs/theory.md, section 4).
 
     With axes to reduce, over K devices, it takes K - 1 receipts to bring the addends of an element
     together and one for each device that wants the sum, one less where such a device holds an

@@ -1,7 +1,7 @@
 """The exchange between two types: who sends what to whom, and how much.
 
 Law: receiving from itself what it already holds, the device with the least own overlap receives the
-lower bound, target tile minus own part (DESIGN: sections 3 and 4), and on aligned pairs every
+lower bound, target tile minus own part (docs/theory.md, section 4), and on aligned pairs every
 device sends as much as it receives.
 """
 

@@ -104,7 +104,7 @@ class Refinement:
 
 
 def refine(src: ArrayType, dst: ArrayType) -> Refinement:
-    """The common refinement of two types over the same shape and mesh (DESIGN: section 3).
+    """The common refinement of two types over the same shape and mesh (docs/theory.md, section 3).
 
     >>> from redistrib.types.mesh import Mesh
     >>> mesh = Mesh(x=4, y=2)
