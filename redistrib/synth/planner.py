@@ -30,6 +30,7 @@ from redistrib.synth.reductions import make_partial, partial_roles, reduce_parti
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
+from redistrib.types.named_sharding import TypeLike, as_type
 from redistrib.types.refinement import Refinement, check_array, refine
 
 MAX_EXACT_STATES = 2000  # so many types take well under a second
@@ -46,14 +47,16 @@ class Cost:
 
 
 def plan(
-    src: ArrayType,
-    dst: ArrayType,
+    src: TypeLike,
+    dst: TypeLike,
     *,
     strategy: str = "auto",
     memory_limit: int | None = None,
     profile: Profile | str | None = None,
 ) -> Plan:
     """A plan from `src` to `dst`, two types of one shape and dtype.
+
+    Either may be given as (shape, dtype, NamedSharding); jax is not imported for that.
 
     On two meshes of the same devices it is planned on that of the source where the target has a
     type there. Else the array is reduced on the source mesh, crosses in one exchange and is
@@ -78,6 +81,7 @@ def plan(
         raise RedistribError(
             f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}", strategy=strategy
         )
+    src, dst = as_type(src), as_type(dst)
     check_array(src, dst)
     least = max(src.tile_bytes, dst.tile_bytes)
     if memory_limit is not None and memory_limit < least:
@@ -112,8 +116,8 @@ def _plan_across(
 
 
 def cost(
-    src: ArrayType,
-    dst: ArrayType,
+    src: TypeLike,
+    dst: TypeLike,
     *,
     strategy: str = "auto",
     memory_limit: int | None = None,
@@ -125,8 +129,8 @@ def cost(
 
 
 def cost_matrix(
-    srcs: Sequence[ArrayType],
-    dsts: Sequence[ArrayType],
+    srcs: Sequence[TypeLike],
+    dsts: Sequence[TypeLike],
     *,
     strategy: str = "auto",
     memory_limit: int | None = None,
@@ -162,8 +166,8 @@ class Explanation:
 
 
 def explain(
-    src: ArrayType,
-    dst: ArrayType,
+    src: TypeLike,
+    dst: TypeLike,
     *,
     memory_limit: int | None = None,
     profile: Profile | str | None = None,

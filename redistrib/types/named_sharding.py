@@ -16,6 +16,22 @@ from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
+TypeLike = ArrayType | tuple[Sequence[int], object, Any]
+"""A type, or the shape and dtype of an array and its NamedSharding."""
+
+
+def as_type(given: TypeLike) -> ArrayType:
+    """The type that is given as one, or as (shape, dtype, NamedSharding). Raises LayoutError."""
+    if isinstance(given, ArrayType):
+        return given
+    try:
+        shape, dtype, sharding = given
+    except (TypeError, ValueError):
+        raise LayoutError(
+            f"a type is an ArrayType or (shape, dtype, NamedSharding); got {given!r}", given=given
+        ) from None
+    return type_of(shape, dtype, sharding)
+
 
 def mesh_of(jax_mesh: Any) -> Mesh:
     """The mesh of a jax Mesh, with the ids of its devices; positions alone for an AbstractMesh."""
