@@ -9,9 +9,9 @@ from redistrib.errors import (
     RedistribError,
     TypeSyntaxError,
 )
-from redistrib.synth.cost import Link, Profile
+from redistrib.synth.cost import Cost, Link, Profile
 from redistrib.synth.plan import Plan
-from redistrib.synth.planner import Cost, Explanation, cost, cost_matrix, explain, plan
+from redistrib.synth.planner import Explanation, cost, cost_matrix, explain, plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import gcd, prod
+from typing import TypeVar
 
 from redistrib.synth.collectives import (
     AllGather,
@@ -46,6 +47,7 @@ from redistrib.types.refinement import Refinement
 MAX_COMBINATIONS = 1024
 
 _Priced = tuple[float, list[Collective]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,16 +269,66 @@ def _price(
         closing.append(ReplicatedToPartial(replicates, roles.reduction))
 
     best: _Priced | None = None
+    itemsize = src.itemsize
     for rounds in _lowerings(moving, list(placed.values()), spares):
         steps = [*opening, *rounds, *closing]
         seconds = 0.0
         held = src.tile_size
+        if profile.axes:
+            steps = _by_link(steps, held, itemsize, profile)
         for step in steps:
-            held, cost = price_step(step, held, src.itemsize, profile)
+            _, held, cost = price_step(step, held, itemsize, profile)
             seconds += cost
         if best is None or seconds < best[0]:
             best = (seconds, steps)
     return best
+
+
+def _by_link(
+    steps: list[Collective], tile: int, itemsize: int, profile: Profile
+) -> list[Collective]:
+    """The steps from a tile of so many elements, each cut into one per link where that is cheaper.
+
+    What is slow comes where tiles are small: first in a gather, last in a reduce_scatter.
+    """
+    found: list[Collective] = []
+    for step in steps:
+        parts: list[Collective]
+        match step:
+            case AllGather(placements):
+                parts = [AllGather(g) for g in _links(placements, profile, _axis)]
+            case ReduceScatter(placements):
+                parts = [ReduceScatter(g) for g in _links(placements, profile, _axis)[::-1]]
+            case AllToAll(moves):
+                parts = [AllToAll(g) for g in _links(moves, profile, lambda m: m.device.axis)]
+            case _:
+                parts = [step]
+        _, after, whole = price_step(step, tile, itemsize, profile)
+        if len(parts) > 1:
+            held, seconds = tile, 0.0
+            for part in parts:
+                _, held, cost = price_step(part, held, itemsize, profile)
+                seconds += cost
+            if seconds >= whole:
+                parts = [step]
+        found += parts if len(parts) > 1 else [step]
+        tile = after
+    return found
+
+
+def _axis(placement: Placement) -> str:
+    return placement[0].axis
+
+
+def _links(
+    moved: Sequence[_T], profile: Profile, axis: Callable[[_T], str]
+) -> list[tuple[_T, ...]]:
+    """What moves over each link, the slowest first."""
+    groups: dict[tuple[float, float], list[_T]] = {}
+    for one in moved:
+        link = profile.link_of(axis(one))
+        groups.setdefault((link.bandwidth, -link.latency), []).append(one)
+    return [tuple(groups[speed]) for speed in sorted(groups)]
 
 
 def _group(placements: tuple[Placement, ...]) -> int:
@@ -351,7 +403,7 @@ def _cheapest(
     best = price(current)
     assert best is not None  # slicing first and gathering last fits any limit and needs no spare
     if prod(len(choices) for choices in options) <= MAX_COMBINATIONS:
-        for combination in product(*options):
+        for combination in islice(product(*options), 1, None):  # the first one is priced
             priced = price(combination)
             if priced is not None and priced[0] < best[0]:
                 best = priced
