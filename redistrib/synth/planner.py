@@ -14,9 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
-import numpy as np
-from numpy.typing import NDArray
-
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.aligned import plan_aligned
 from redistrib.synth.collectives import Collective
@@ -73,28 +70,6 @@ def cost(
 ) -> Cost:
     """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
     return total_cost(src, solve(make_problem(src, dst, memory_limit, profile), strategy)[1])
-
-
-def cost_matrix(
-    srcs: Sequence[ArrayType],
-    dsts: Sequence[ArrayType],
-    *,
-    strategy: str = "auto",
-    memory_limit: int | None = None,
-    profile: Profile | str | None = None,
-) -> NDArray[np.float64]:
-    """Seconds from every source (rows) to every target (columns); infinite where infeasible."""
-    result = np.full((len(srcs), len(dsts)), np.inf)
-    for row, src in enumerate(srcs):
-        for column, dst in enumerate(dsts):
-            try:
-                found = cost(
-                    src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile
-                )
-            except InfeasibleError:
-                continue
-            result[row, column] = found.seconds
-    return result
 
 
 @dataclass(frozen=True, slots=True)

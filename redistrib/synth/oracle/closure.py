@@ -14,35 +14,46 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 GAIN = 1e-12  # a hop pays if it is cheaper by more than rounding
+BLOCK = 48  # rows at a time
 
 
 def close(prices: Floats, tiles: Ints, limit: int | None) -> Ints:
     """Per pair the type to pass through, -1 where the direct way is the cheapest.
 
     `prices` is square and becomes the closure, up to rounding; `tiles` are bytes per device.
-    Floyd-Warshall with the types in order of their tiles.
+    Floyd-Warshall with the types in order of their tiles, by blocks that stay in the cache.
     """
-    count = len(tiles)
     order = np.argsort(tiles, kind="stable")
-    best = prices[np.ix_(order, order)]
     sizes = tiles[order]
-    via = np.full(best.shape, -1)
+    best = prices[np.ix_(order, order)]
     bound = best * (1 - GAIN)
-    through = np.empty_like(best)
-    for k in range(count):
-        if limit is None:
-            low = int(np.searchsorted(sizes, sizes[k]))  # two smaller tiles do not pass through k
-        elif sizes[k] > limit:
-            break
-        else:
-            low = 0
-        for rows, columns in ((slice(0, low), slice(low, None)), (slice(low, None), slice(None))):
-            found = np.add(best[rows, k, None], best[k, columns], out=through[rows, columns])
-            cheaper = found < bound[rows, columns]
-            if cheaper.any():
-                best[rows, columns][cheaper] = found[cheaper]
-                bound[rows, columns][cheaper] = found[cheaper] * (1 - GAIN)
-                via[rows, columns][cheaper] = k
+    via = np.full(best.shape, -1)
+    count = len(order) if limit is None else int(np.searchsorted(sizes, limit, side="right"))
+    # Without a limit a pair whose tiles are both smaller than that of k does not pass through k.
+    first = np.searchsorted(sizes, sizes) if limit is None else np.zeros(len(order), np.int64)
+
+    def relax(start: int, end: int, through: range) -> None:
+        """Let the pairs with a row from start to end pass through some types."""
+        for k in through:
+            low = int(first[k])
+            split = min(max(low, start), end)
+            for a, b, column in ((start, split, low), (split, end, 0)):
+                if a == b:
+                    continue
+                found = best[a:b, k, None] + best[k, column:]
+                cheaper = found < bound[a:b, column:]
+                if cheaper.any():
+                    gained = found[cheaper]
+                    best[a:b, column:][cheaper] = gained
+                    bound[a:b, column:][cheaper] = gained * (1 - GAIN)
+                    via[a:b, column:][cheaper] = k
+
+    for block in range(0, count, BLOCK):
+        through = range(block, min(block + BLOCK, count))
+        relax(through.start, through.stop, through)
+        for start in range(0, len(order), BLOCK):
+            if start != block:
+                relax(start, min(start + BLOCK, len(order)), through)
     back = np.ix_(order, order)
     prices[back] = best
     result = np.empty_like(via)

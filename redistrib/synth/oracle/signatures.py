@@ -20,6 +20,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.synth.aligned import MAX_COMBINATIONS
 from redistrib.synth.cost import Link, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
@@ -30,7 +31,8 @@ Bools = NDArray[np.bool_]
 Cut = tuple[int | str, int]  # a dimension or an axis, and the positions before the cut
 
 MAX_BITS = 62  # cuts in a mask, and bits in a code
-MAX_TABLE = 1 << 22  # codes in a smaller range are numbered by a table, without sorting
+CHUNK = 1 << 14  # pairs at a time: what stays in the cache
+MAX_TABLE = 1 << 16  # codes in a smaller range are numbered by a table, without sorting
 FREE, PARTIAL, OWNER, OTHER = range(4)  # OTHER: partial on both sides, by another reduction
 
 
@@ -50,19 +52,19 @@ def find_signatures(
     Raises OverflowError where the types make more cuts than a mask holds.
     """
     codes = _Codes(types, profile)
-    mask, aligned = codes.cuts_of(src, dst)
-    chosen = np.flatnonzero(aligned)
-    of_pair = np.full(len(src), -1, dtype=np.int64)
-    if not len(chosen):
-        return Signatures(of_pair, chosen)
-    src, dst, mask = src[chosen], dst[chosen], mask[chosen]
-    chains, need = codes.chains(src, dst, mask)
-    key = codes.tile[src]
-    for column in (*chains, codes.spares(src, dst, mask, need)):
-        key = _join(key, column)
-    _, first, numbers = np.unique(key, return_index=True, return_inverse=True)
-    of_pair[chosen] = numbers
-    return Signatures(of_pair, chosen[first])
+    chunks = range(0, len(src), CHUNK)
+    parts = [codes.signatures(src[n : n + CHUNK], dst[n : n + CHUNK]) for n in chunks]
+    if len(parts) == 1:
+        return parts[0]
+    # One pair per signature and chunk stands for all: these are few, and compared with each other.
+    first = np.concatenate([n + part.first for n, part in zip(chunks, parts, strict=True)])
+    merged = codes.signatures(src[first], dst[first])
+    starts = np.cumsum([0, *(len(part.first) for part in parts)])
+    of_pair = [
+        np.where(part.of_pair < 0, -1, merged.of_pair[start + part.of_pair] if len(first) else -1)
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    return Signatures(np.concatenate(of_pair), first[merged.first])
 
 
 class _Codes:
@@ -109,8 +111,24 @@ class _Codes:
         for n, using in enumerate(users.values()):
             self.tied[using, n] = True
         self.tile = _dense(np.array([t.tile_size for t in types]))
-        reductions = _number((t.reduction, 0) for t in types)
-        self.reduction = np.array([reductions[t.reduction, 0] for t in types])
+        reductions = sorted({t.reduction or "" for t in types})
+        self.reduction = np.array([reductions.index(t.reduction or "") for t in types])
+
+    def signatures(self, src: Ints, dst: Ints) -> Signatures:
+        """The signatures of some pairs, numbered among themselves."""
+        mask, aligned = self.cuts_of(src, dst)
+        chosen = np.flatnonzero(aligned)
+        of_pair = np.full(len(src), -1, dtype=np.int64)
+        if not len(chosen):
+            return Signatures(of_pair, chosen)
+        src, dst, mask = src[chosen], dst[chosen], mask[chosen]
+        chains, need = self.chains(src, dst, mask)
+        key = self.tile[src]
+        for column in (*chains, self.spares(src, dst, mask, need)):
+            key = _join(key, column)
+        _, first, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
+        of_pair[chosen] = numbers
+        return Signatures(of_pair, chosen[first])
 
     def cuts_of(self, src: Ints, dst: Ints) -> tuple[Ints, Bools]:
         """Per pair its cuts, closed under the uses of both types, and whether it is aligned."""
@@ -146,10 +164,11 @@ class _Codes:
         """The chains and idle digits of each pair as columns; `aligned._chains` for many pairs.
 
         Each digit that moves has the code of the chain from itself on, so that a chain shows with
-        all its ends, and a cycle with all its rotations. The columns are sorted: which digit it is
-        does not matter. Also a multiple of what all spare digits of a plan take together: each
-        digit that does not stay takes one at most, and each chain that is free in the source and in
-        the target one more.
+        all its ends, and a cycle with all its rotations. The columns are sorted, for the
+        price does not depend on the order of digits, unless the planner cannot try all choices.
+
+        Also, per pair, a multiple of what all spare digits of a plan take together: each digit that
+        does not stay takes one at most, each chain that is free on both sides one more.
         """
         before, after = self.owned[src], self.owned[dst]
         present, size = np.empty(before.shape, dtype=bool), np.empty_like(before)
@@ -188,7 +207,23 @@ class _Codes:
             at = np.where(back, count, at)
         code = _times(code, 2) + closed
         code = np.where(present & ~stays, _dense(code) + 1, 0)
-        return np.sort(code, axis=1).T, need
+        few = self._ways(present, before, after, size) <= MAX_COMBINATIONS
+        return np.where(few[:, None], np.sort(code, axis=1), code).T, need
+
+    def _ways(self, present: Bools, before: Ints, after: Ints, size: Ints) -> NDArray[np.float64]:
+        """At least as many as the combinations of choices that the planner has for each pair.
+
+        Where it does not try them all, the order of digits decides which it tries.
+        """
+        distinct, at = np.unique(size, return_inverse=True)
+        divisors = np.array([sum(n % d == 0 for d in range(1, n + 1)) for n in distinct])
+        moves = present & (before != after)
+        idle = present & (before == after) & (before < 0)
+        closers = (idle | (moves & (before < 0))).sum(axis=1)[:, None] + 1
+        of_mover = np.where((before >= 0) & (after >= 0), closers, 3)
+        ways = np.where(idle, divisors[at].reshape(size.shape), np.where(moves, of_mover, 1))
+        product: NDArray[np.float64] = ways.prod(axis=1, dtype=np.float64)
+        return product
 
     def _role(self, of: Ints, owned: Ints) -> Ints:
         return np.where(owned >= 0, OWNER, np.where(self.partial[of], PARTIAL, FREE))
@@ -227,9 +262,7 @@ def _number(cuts: Iterable[Cut]) -> dict[Cut, int]:
 
 def _inside(digit: DeviceDigit, cuts: Sequence[int]) -> list[int]:
     """The cuts of an axis at which a part of the digit starts."""
-    return [
-        c for c in cuts if digit.pre <= c < digit.end and not (c % digit.pre or digit.end % c)
-    ]
+    return [c for c in cuts if digit.pre <= c < digit.end and not (c % digit.pre or digit.end % c)]
 
 
 def _dense(values: Ints) -> Ints:
