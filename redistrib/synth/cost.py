@@ -238,11 +238,12 @@ def _within(mesh: Mesh, axis: str, group: int) -> bool:
 DEFAULT_PROFILE = Profile("default", Link(latency=1e-6, bandwidth=1e11))
 
 
-def profile_names() -> list[str]:
+@lru_cache(maxsize=1)
+def profile_names() -> tuple[str, ...]:
     """The names of the profiles that come with the library."""
     files = resources.files("redistrib").joinpath("profiles").iterdir()
     shipped = [file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")]
-    return [DEFAULT_PROFILE.name, *sorted(shipped)]
+    return (DEFAULT_PROFILE.name, *sorted(shipped))
 
 
 @lru_cache(maxsize=64)
