@@ -270,7 +270,7 @@ def _price(
 
     best: _Priced | None = None
     itemsize = src.itemsize
-    for rounds in _lowerings(moving, list(placed.values()), spares):
+    for rounds in _lowerings(moving, list(placed.values()), spares, profile):
         steps = [*opening, *rounds, *closing]
         seconds = 0.0
         held = src.tile_size
@@ -311,7 +311,7 @@ def _by_link(
                 seconds += cost
             if seconds >= whole:
                 parts = [step]
-        found += parts if len(parts) > 1 else [step]
+        found += parts
         tile = after
     return found
 
@@ -360,7 +360,7 @@ _Moving = tuple[tuple[DeviceDigit, ...], tuple[IndexDigit, ...]]
 
 
 def _lowerings(
-    moving: list[_Moving], taken: list[IndexDigit], spares: list[IndexDigit]
+    moving: list[_Moving], taken: list[IndexDigit], spares: list[IndexDigit], profile: Profile
 ) -> Iterator[_Rounds]:
     """Ways to run the exchange phase; `taken` are the spare index digits already in use."""
     paths = [(u, b) for u, b in moving if b and b[0] != b[-1]]
@@ -375,9 +375,11 @@ def _lowerings(
             routes += [*zip(u[1:], u, strict=False), (u[0], u[-1])]
     last = [Move(u[-1], b[0], b[-1]) for u, b in paths]
     yield [CollectivePermute(tuple(routes)), *([AllToAll(tuple(last))] if last else [])]
-    # Two all_to_alls: the first vacates all that the second needs, if need be to spare places.
     if not all(b for _, b in rings):
         return
+    if not profile.uniform:
+        yield from _in_turn(paths, rings, taken, spares, profile)
+    # Two all_to_alls: the first vacates all that the second needs, if need be to spare places.
     vacate: list[Move] = []
     settle: list[Move] = []
     for u, b in paths:
@@ -393,6 +395,45 @@ def _lowerings(
         vacate.append(Move(device, start, place))
         settle.append(Move(device, place, end))
     yield [AllToAll(tuple(vacate)), AllToAll(tuple(settle))]
+
+
+def _in_turn(
+    paths: list[_Moving],
+    rings: list[_Moving],
+    taken: list[IndexDigit],
+    spares: list[IndexDigit],
+    profile: Profile,
+) -> Iterator[_Rounds]:
+    """All_to_alls that let every digit move once, over its own link, the last of a path first.
+
+    In a ring the digit with the fastest link steps aside to a spare place and moves twice.
+    """
+    wanted = [_spare(n, u[0].size) for n, (u, _) in enumerate(rings)]
+    places = _place_spares(wanted, spares, taken)
+    if places is None:
+        return
+    stages: list[list[Move]] = []
+
+    def at(stage: int, move: Move) -> None:
+        while len(stages) <= stage:
+            stages.append([])
+        stages[stage].append(move)
+
+    for u, b in paths:
+        for n, d in enumerate(reversed(range(len(u)))):
+            at(n, Move(u[d], b[d], b[d + 1]))
+    for (u, b), spare in zip(rings, wanted, strict=True):
+        m, place = len(u), places[spare]
+        links = [(profile.link_of(d.axis).bandwidth, -profile.link_of(d.axis).latency) for d in u]
+        # Of several such digits the one after which the others come in the greatest order, so that
+        # the price does not depend on where the ring was entered.
+        aside = max(range(m), key=lambda k: [links[k - n] for n in range(m)])
+        at(0, Move(u[aside], b[aside], place))
+        for n in range(1, m):
+            k = (aside - n) % m
+            at(n, Move(u[k], b[k], b[k + 1]))
+        at(m, Move(u[aside], place, b[aside + 1]))
+    yield [AllToAll(tuple(moves)) for moves in stages]
 
 
 def _cheapest(

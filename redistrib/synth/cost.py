@@ -116,6 +116,11 @@ class Profile:
         """
         return _resolved(self, mesh) if self.levels else self
 
+    @property
+    def uniform(self) -> bool:
+        """Whether every axis has the same link."""
+        return all(link == self.link for _, link in self.axes)
+
     def link_of(self, axis: str) -> Link:
         """The link of an axis, the levels aside."""
         return dict(self.axes).get(axis, self.link)

@@ -141,11 +141,16 @@ class Problem:
         return price_steps(self.src, self.dst, steps, self.profile, known)
 
     def limit(self, aligned: bool) -> int:
-        """Elements that an intermediate tile may have."""
+        """Elements that an intermediate tile may have.
+
+        Without a memory limit none exceeds the larger end; where digits match and no axis is slower
+        than another, it pays to stay below the smaller one.
+        """
         if self.memory_limit is not None:
             return self.memory_limit // self.src.itemsize
         sizes = self.src.tile_size, self.dst.tile_size
-        return min(sizes) if aligned and not (self.src.partial or self.dst.partial) else max(sizes)
+        small = aligned and self.profile.uniform and not (self.src.partial or self.dst.partial)
+        return min(sizes) if small else max(sizes)
 
 
 Strategy = Callable[[Problem], list[Collective]]
@@ -270,8 +275,8 @@ def solve(problem: Problem, strategy: str) -> tuple[list[Collective], tuple[Step
         return steps, problem.step_costs(steps)
     direct, traffic = _direct_steps(problem)
     direct_costs = problem.step_costs(direct, traffic)
-    if traffic is None:
-        return direct, direct_costs
+    if traffic is None and not (problem.src.partial or problem.dst.partial):
+        return direct, direct_costs  # it is what `collectives` gives
     try:
         collectives = _collectives(problem)
     except InfeasibleError:

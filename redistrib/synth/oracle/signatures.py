@@ -33,12 +33,15 @@ Cut = tuple[int | str, int]  # a dimension or an axis, and the positions before 
 MAX_BITS = 62  # cuts in a mask, and bits in a code
 CHUNK = 1 << 14  # pairs at a time: what stays in the cache
 MAX_TABLE = 1 << 16  # codes in a smaller range are numbered by a table, without sorting
-FREE, PARTIAL, OWNER, OTHER = range(4)  # OTHER: partial on both sides, by another reduction
+FREE, PARTIAL, OWNER = range(3)  # what a device digit is on one side
 
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """Per pair the number of its signature, -1 if misaligned; per signature its first pair."""
+    """Per pair the number of its signature, -1 if it has none; per signature its first pair.
+
+    Misaligned pairs have none, nor have those that reduce or make partial sums.
+    """
 
     of_pair: Ints
     first: Ints
@@ -111,13 +114,13 @@ class _Codes:
         for n, using in enumerate(users.values()):
             self.tied[using, n] = True
         self.tile = _dense(np.array([t.tile_size for t in types]))
-        reductions = sorted({t.reduction or "" for t in types})
-        self.reduction = np.array([reductions.index(t.reduction or "") for t in types])
+        sums: dict[object, int] = {}
+        self.sum = np.array([sums.setdefault((t.partial, t.reduction), len(sums)) for t in types])
 
     def signatures(self, src: Ints, dst: Ints) -> Signatures:
         """The signatures of some pairs, numbered among themselves."""
         mask, aligned = self.cuts_of(src, dst)
-        chosen = np.flatnonzero(aligned)
+        chosen = np.flatnonzero(aligned & (self.sum[src] == self.sum[dst]))
         of_pair = np.full(len(src), -1, dtype=np.int64)
         if not len(chosen):
             return Signatures(of_pair, chosen)
@@ -172,9 +175,7 @@ class _Codes:
         """
         before, after = self.owned[src], self.owned[dst]
         present, size = np.empty(before.shape, dtype=bool), np.empty_like(before)
-        kind = self._role(src, before) * 4 + self._role(dst, after)
-        other = (self.reduction[src] != self.reduction[dst])[:, None]
-        kind = np.where((kind == PARTIAL * 4 + PARTIAL) & other, PARTIAL * 4 + OTHER, kind)
+        kind = self._role(src, before) * 3 + self._role(dst, after)
         links: dict[Link, int] = {}
         for axis, cuts in self.axis_cuts.items():
             link = links.setdefault(self.profile.link_of(axis), len(links))
@@ -182,7 +183,7 @@ class _Codes:
                 a = self.device[axis, c]
                 present[:, a] = made
                 size[:, a] = (np.array(cuts) // c)[end]
-                kind[:, a] += 16 * (link + len(self.axis_cuts) * size[:, a])
+                kind[:, a] += 9 * (link + len(self.axis_cuts) * size[:, a])
         stays = (before == after) & (before >= 0)
         takes = np.where(present & ~stays, size, 1)
         need = (takes * np.where((before < 0) & (after >= 0), takes, 1)).prod(axis=1)
