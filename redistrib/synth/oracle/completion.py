@@ -36,8 +36,9 @@ def complete(
 ) -> ArrayType:
     """The type that fits a pattern and is cheapest to reach from `src` under the memory limit.
 
-    Of equally cheap ones that with the fewest collectives, then with the smallest tile, then the
-    first in the order of their texts. A whole `?` keeps shape, dtype and partial axes of `src`.
+    Of equally cheap ones that with the fewest steps, so the source itself where it fits, then with
+    the smallest tile, then the first in the order of their texts. A whole `?` keeps shape, dtype
+    and partial axes of `src`.
 
     >>> from redistrib.types.mesh import Mesh
     >>> mesh = Mesh(x=2, y=4)
@@ -63,14 +64,12 @@ def complete(
             memory_limit=memory_limit,
             least_bytes=max(src.tile_bytes, min(sizes)),
         )
-    return min(
-        (found[n] for n in np.flatnonzero(seconds == least)),
-        key=lambda t: (
-            oracle.cost(src, t, strategy=strategy).num_collectives,
-            t.tile_bytes,
-            str(t),
-        ),
-    )
+    cheapest = [found[n] for n in np.flatnonzero(seconds == least)]
+
+    def order(t: ArrayType) -> tuple[int, int, str]:
+        return len(oracle.plan(src, t, strategy=strategy).steps), t.tile_bytes, str(t)
+
+    return min(cheapest, key=order)
 
 
 def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
