@@ -1,7 +1,7 @@
 """How long prices take:  python -m bench.oracle [--quick] [--json FILE]
 
-1. `cost_matrix` of a fresh oracle over all pairs of whole-axis layouts of arrays of rank 3, per pair,
-   beside Shardy's reshard pass on a sample of the same pairs (the pass alone, parsed before).
+1. `cost_matrix` of a fresh oracle over all pairs of whole-axis layouts of arrays of rank 3, per
+   pair, beside Shardy's reshard pass on a sample of the same pairs (the pass alone, parsed before).
 2. One `cost`: cold (fresh types, fresh oracle) beside Shardy's whole Python call, and remembered.
 3. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
    answers, and what the oracle answers.

@@ -94,8 +94,8 @@ def plan_aligned(
     """The cheapest steps between an aligned pair through tiles of at most `limit` elements."""
     roles = partial_roles(src, dst, refinement.axes)
     chains, idle = _chains(refinement, roles.kept)
-    runs = [run for dim in refinement.dims for run in dim]
-    spares = [r for r in runs if not {r} & {*refinement.src.values(), *refinement.dst.values()}]
+    named = {*refinement.src.values(), *refinement.dst.values()}
+    spares = [run for dim in refinement.dims for run in dim if run not in named]
     closers = [Chain((d,), (None, None)) for d in idle]
     closers += [c for c in chains if c.indices[0] is None and c.indices[-1] is None]
     options = [list(_chain_choices(n, chain, closers)) for n, chain in enumerate(chains)]
@@ -214,7 +214,7 @@ def _price(
 ) -> _Priced | None:
     """Seconds and steps of one combination; None if it does not fit the limit or the spares."""
     taken = [choice.takes for choice in choices if choice.takes]
-    if len(set(taken)) < len(taken):
+    if taken and len(set(taken)) < len(taken):
         return None
     if any(choice.leaves and choice.leaves not in taken for choice in choices):
         return None
@@ -226,15 +226,23 @@ def _price(
         return tuple((device, placed.get(index, index)) for device, index in entries)
 
     placings = collect(p for choice in choices for p in choice.slices)
-    slices = tuple(p for p in placings if not roles.reduced(p[0]))
-    scatters = tuple(p for p in placings if roles.reduced(p[0]))
-    reduces = roles.rest(roles.reduce, (d for d, _ in scatters))
+    slices = placings
+    scatters: tuple[Placement, ...] = ()
+    reduces: tuple[DeviceDigit, ...] = ()
+    if roles.reduce:
+        slices = tuple(p for p in placings if not roles.reduced(p[0]))
+        scatters = tuple(p for p in placings if roles.reduced(p[0]))
+        reduces = roles.rest(roles.reduce, (d for d, _ in scatters))
     early = collect(p for choice in choices for p in choice.early)
     late = collect(p for choice in choices for p in choice.late)
     releases = collect(p for choice in choices for p in choice.gathers)
-    gathers = tuple(p for p in releases if not roles.produced(p[0]))
-    spreads = tuple(p for p in releases if roles.produced(p[0]))
-    replicates = roles.rest(roles.produce, (d for d, _ in spreads))
+    gathers = releases
+    spreads: tuple[Placement, ...] = ()
+    replicates: tuple[DeviceDigit, ...] = ()
+    if roles.produce:
+        gathers = tuple(p for p in releases if not roles.produced(p[0]))
+        spreads = tuple(p for p in releases if roles.produced(p[0]))
+        replicates = roles.rest(roles.produce, (d for d, _ in spreads))
 
     sliced = src.tile_size // _group(slices)
     scattered = sliced // _group(scatters)
@@ -332,7 +340,7 @@ def _links(
 
 
 def _group(placements: tuple[Placement, ...]) -> int:
-    return prod(device.size for device, _ in placements)
+    return prod([device.size for device, _ in placements]) if placements else 1
 
 
 def _place_spares(

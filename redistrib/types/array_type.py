@@ -180,13 +180,7 @@ class ArrayType:
     @property
     def tile_size(self) -> int:
         """Elements that one device holds."""
-        # In one pass: planning asks for this often.
-        owned = 1
-        for factors in self.dims:
-            for factor in factors:
-                if isinstance(factor, DeviceDigit):
-                    owned *= factor.size
-        return prod(self.shape) // owned
+        return prod(self._tile_shape)
 
     @property
     def tile_bytes(self) -> int:
