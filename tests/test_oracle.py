@@ -1,9 +1,11 @@
 """The laws of the oracle, over every pair of whole-axis layouts and over random types."""
 
+import doctest
 import random
 import threading
 from functools import cache
 from itertools import pairwise, permutations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,11 @@ from tests.verify import verify_runs
 UNIFORM = rd.Profile("uniform", rd.Link(1e-6, 1e11))
 UNEQUAL = rd.Profile("unequal", rd.Link(1e-6, 1e12), axes=(("a", rd.Link(1e-4, 1e9)),))
 ONE_CALL = rd.Profile("one call", rd.Link(1e-6, 1e11), exchange="call")
+THREE = rd.Profile(
+    "three links",
+    rd.Link(1e-6, 1e12),
+    axes=(("a", rd.Link(1e-5, 1e9)), ("b", rd.Link(3e-6, 1e12)), ("c", rd.Link(3e-6, 3e10))),
+)
 EPS = 1e-9  # sums of the same numbers in another order
 
 
@@ -112,7 +119,7 @@ def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
 
 
 @pytest.mark.parametrize("strategy", BY_SIGNATURE)
-@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL], ids=lambda p: p.name)
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE], ids=lambda p: p.name)
 @pytest.mark.parametrize(
     ("axes", "side", "limit"),
     [
@@ -306,6 +313,13 @@ def test_bad_questions_say_what_is_wrong() -> None:
     assert rd.cost_matrix([], []).shape == (0, 0)
     with pytest.raises(rd.InfeasibleError):
         oracle.matrix([here], [whole]).plan(0, 0)
+
+
+def test_the_examples_of_the_documentation_run() -> None:
+    page = Path(__file__).parent.parent / "docs" / "oracle.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 8
+    assert failed == 0
 
 
 def test_a_gather_goes_over_the_slow_axis_first_and_an_all_to_all_over_each_alone() -> None:

@@ -18,8 +18,8 @@ from redistrib.errors import InfeasibleError, LayoutError, RedistribError, TypeS
 from redistrib.synth.cost import Profile
 from redistrib.synth.oracle.oracle import Oracle
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Factor
-from redistrib.types.refinement import check_pair, common_cuts
+from redistrib.types.digits import DeviceDigit, Factor, apart
+from redistrib.types.refinement import check_pair
 
 MAX_COMPLETIONS = 100_000
 
@@ -82,16 +82,7 @@ def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
     else:
         fixed, holes = _parse(pattern, src)
     check_pair(src, fixed)
-    cuts = common_cuts([src, fixed])
-    used = [*(d for d, _ in fixed.placements), *fixed.partial]
-    atoms = [
-        digit
-        for axis, _ in src.mesh.axes
-        for a, b in pairwise(cuts[axis])
-        if b % a == 0
-        for digit in (DeviceDigit(axis, a, b // a),)
-        if not any(u.axis == axis and u.pre <= a and b <= u.end for u in used)
-    ]
+    atoms = _atoms(src, fixed)
     seen: set[ArrayType] = set()
     tried = 0
     for dims in _fillings(fixed, src, holes, atoms):
@@ -109,6 +100,20 @@ def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
         if found not in seen:
             seen.add(found)
             yield found
+
+
+def _atoms(src: ArrayType, fixed: ArrayType) -> list[DeviceDigit]:
+    """The axes that the pattern does not use, cut where the source or the pattern names a part."""
+    named = [d for t in (src, fixed) for d in (*(d for d, _ in t.placements), *t.partial)]
+    used = [*(d for d, _ in fixed.placements), *fixed.partial]
+    found = []
+    for axis, size in src.mesh.axes:
+        bounds = {1, size, *(b for d in named if d.axis == axis for b in (d.pre, d.end))}
+        for a, b in pairwise(sorted(bounds)):
+            digit = DeviceDigit(axis, a, b // a)
+            if b % a == 0 and all(apart(digit, other) for other in used):
+                found.append(digit)
+    return found
 
 
 def _fillings(
