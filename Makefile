@@ -52,9 +52,11 @@ prove: setup
 bench: setup
 	$(BIN)/python -m bench.planning
 	$(BIN)/python -m bench.paper_comparison
+	$(BIN)/python -m bench.oracle
 
 bench-quick: setup
 	$(BIN)/python -m bench.planning --quick
+	$(BIN)/python -m bench.oracle --quick
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -26,6 +27,7 @@ import numpy as np
 import redistrib as rd
 from redistrib import report
 from redistrib.cli import values
+from redistrib.cli.lint import lint as find_problems
 from redistrib.synth.cost import find_profile
 from redistrib.synth.planner import STRATEGIES
 
@@ -263,14 +265,15 @@ def cost() -> int:
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil their line only
+    oracles = lru_cache(maxsize=16)(rd.Oracle)  # they remember what was asked before
     for line in sys.stdin:
         if line.strip():
             # Flushed line by line, so that a program can ask, read and ask again.
-            click.echo(json.dumps(_answer(line)))
+            click.echo(json.dumps(_answer(line, oracles)))
     return 0
 
 
-def _answer(line: str) -> dict[str, Any]:
+def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
     identity = None
     try:
         question = json.loads(line)
@@ -289,8 +292,9 @@ def _answer(line: str) -> dict[str, Any]:
         for name in ("src", "dst", "strategy", "profile"):
             if not isinstance(question.get(name, ""), str):
                 raise rd.RedistribError(f"{name} is a text; got {question[name]!r}")
-        ends, options = _problem(**{name: question[name] for name in question if name != "id"})
-        return {"id": identity, **asdict(rd.cost(*ends, **options))}
+        (src, dst), options = _problem(**{k: question[k] for k in question if k != "id"})
+        oracle = oracles(src.mesh, options["profile"], options["memory_limit"])
+        return {"id": identity, **asdict(oracle.cost(src, dst, strategy=options["strategy"]))}
     except json.JSONDecodeError as error:
         return {
             "id": None,
@@ -298,6 +302,25 @@ def _answer(line: str) -> dict[str, Any]:
         }
     except (rd.RedistribError, RecursionError) as error:
         return {"id": identity, "error": " ".join(_one_line(error).split())}
+
+
+@program.command()
+@click.argument("path", type=FILE, metavar="FILE")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def lint(path: Path, form: str) -> int:
+    """Check and price the layouts that the arrays of a program pass through: exit 0 if all is well.
+
+    FILE is a TOML or JSON list of arrays with their layouts (docs/oracle.md). Reports shape, axis
+    and divisibility errors and every expensive move, with their lines; then the exit status is 1.
+    """
+    findings = find_problems(path)
+    if form == "json":
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            where = f"{path}:{finding.line}"
+            click.echo(f"{where}: {finding.kind}: {finding.array}: {finding.message}")
+    return 1 if findings else 0
 
 
 @program.command()
