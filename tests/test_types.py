@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import redistrib as rd
+from redistrib.types.digits import IndexDigit, inside
 from redistrib.types.equivalence import equivalent
 from tests.generators import random_layout, random_mesh, random_pair
 
@@ -34,6 +35,7 @@ def tiles(t: rd.ArrayType) -> list[tuple[tuple[int, ...], ...]]:
         ("f32[8{x:(1)2,x:(2)2}]", "f32[8{x}]"),
         ("f32[8{x:(2)2,x:(1)2}]", "f32[8{x:(2)2,x:(1)2}]"),
         ("f32[48{_2,_2,x}]", "f32[48{_4,x}]"),
+        ("f32[48{_2,_3,x}]", "f32[48{_6,x}]"),
         ("f32[8{x,_2}]", "f32[8{x}]"),
         ("f32[8{_1,x:(2)1,_1}]", "f32[8]"),
         ("f32[0{x}, 6{y}]", "f32[0, 6{y}]"),
@@ -47,6 +49,23 @@ def tiles(t: rd.ArrayType) -> list[tuple[tuple[int, ...], ...]]:
 def test_canonical_form(given_text: str, canonical: str) -> None:
     assert str(parse(given_text)) == canonical
     assert parse(given_text) == parse(canonical)
+
+
+@pytest.mark.parametrize(
+    ("digit", "whole", "is_inside"),
+    [
+        ((0, 2, 2), (0, 2, 6), True),
+        ((0, 4, 3), (0, 2, 6), True),
+        ((0, 4, 6), (0, 2, 6), False),  # begins inside, ends below
+        ((0, 1, 4), (0, 2, 6), False),  # begins above
+        ((0, 3, 2), (0, 2, 6), False),  # overlaps, not nested
+        ((1, 2, 6), (0, 2, 6), False),
+    ],
+)
+def test_a_part_of_a_digit_begins_and_ends_in_it(
+    digit: tuple[int, int, int], whole: tuple[int, int, int], is_inside: bool
+) -> None:
+    assert inside(IndexDigit(*digit), IndexDigit(*whole)) == is_inside
 
 
 @given(st.randoms(use_true_random=False))

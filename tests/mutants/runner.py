@@ -1,0 +1,188 @@
+"""Runs mutants: each in a copy of the tree, against the tests of its area, until one fails.
+
+The proofs come first, then the checker, then the tests of the area, then all others that are quick;
+so what is named for a mutant is the first of these that catches it.
+"""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from py_compile import PycInvalidationMode
+from queue import SimpleQueue
+
+from tests.mutants.mutant import Mutant
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("redistrib", "proofs", "tests", "docs", "pyproject.toml")
+
+PROOFS = (
+    "tests/test_certificate.py::test_right_plans_are_proved_step_by_step",
+    "tests/test_certificate.py::test_random_plans_are_proved",
+    "tests/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
+    "tests/test_proofs.py::test_the_rules_of_the_proofs_are_those_of_the_checker",
+    "tests/test_proofs.py::test_the_transposes_of_the_proofs_are_those_of_the_planner",
+    "tests/test_proofs.py::test_each_rewriting_of_the_planner_lowers_the_measure_of_the_proofs",
+)
+CHECKS = (
+    "tests/test_checker.py::test_right_plans_pass",
+    "tests/test_checker.py::test_random_plans_pass",
+)
+# The tests of an area, by the start of the path of the mutated file.
+AREAS: dict[str, tuple[str, ...]] = {
+    "redistrib/types/": ("tests/test_types.py", "tests/test_refinement.py"),
+    "redistrib/synth/paper/": ("tests/test_paper.py",),
+    "redistrib/synth/": ("tests/test_rules.py", "tests/test_planner.py"),
+    "redistrib/checker.py": ("tests/test_checker.py",),
+    "redistrib/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
+    "redistrib/backends/": ("tests/test_simulator.py", "tests/test_boxes.py"),
+    "proofs/": ("tests/test_proofs.py",),
+}
+QUICK = (
+    "tests/test_types.py",
+    "tests/test_rules.py",
+    "tests/test_refinement.py",
+    "tests/test_simulator.py",
+    "tests/test_boxes.py",
+    "tests/test_cases.py",
+    "tests/test_planner.py",
+    "tests/test_paper.py",
+    "tests/test_checker.py",
+    "tests/test_certificate.py",
+)
+# Twenty processes that plan, and five thousand random pairs: `make test` runs them.
+LEFT_OUT = (
+    "tests/test_planner.py::test_a_plan_is_the_same_under_every_hash_seed",
+    "tests/test_planner.py::test_any_two_layouts_have_right_plans",
+)
+
+
+def kill_suite(file: str) -> tuple[str, ...]:
+    """What runs against a mutant of `file`, in order, as arguments of pytest."""
+    own = next(tests for start, tests in AREAS.items() if file.startswith(start))
+    if not file.startswith("redistrib/"):
+        return own
+    return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too
+
+
+class BaselineError(Exception):
+    """The tree fails as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant: `by` is proof, checker, test or timeout; None if it survived."""
+
+    mutant: Mutant
+    by: str | None
+    witness: str
+    seconds: float
+
+
+@contextmanager
+def copies(root: Path, count: int) -> Iterator[list[Path]]:
+    """Copies of the tree, compiled; what is cached is told by its content, not by its time."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        found = []
+        for n in range(count):
+            found.append(Path(directory) / str(n))
+            found[-1].mkdir()
+            for name in COPIED:
+                if (root / name).is_dir():
+                    ignored = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(root / name, found[-1] / name, ignore=ignored)
+                else:
+                    shutil.copy2(root / name, found[-1] / name)
+            compileall.compile_dir(
+                found[-1], quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH
+            )
+        yield found
+
+
+def run_suite(
+    tree: Path, suite: Sequence[str], timeout: float | None = None
+) -> tuple[str, str] | None:
+    """What noticed that something is wrong in a tree, and how; None if all tests pass."""
+    witness = tree / "witness.json"
+    witness.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
+    command += ["-p", "tests.mutants.witness", *suite]
+    command += [f"--deselect={test}" for test in LEFT_OUT]
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MUTANT_WITNESS": str(witness),
+    }
+    with (tree / "output.txt").open("w+", encoding="utf-8") as output:
+        running = subprocess.Popen(
+            command, cwd=tree, env=env, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            status = running.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)  # with what it started
+            running.wait()
+            return "timeout", f"still running after {timeout:.0f} s"
+        if status == 0:
+            return None
+        if witness.exists():
+            found = json.loads(witness.read_text(encoding="utf-8"))
+            return found["by"], f"{found['test']}: {found['reason']}"
+        output.seek(0)
+        return "test", f"pytest exits with {status}: {output.read().strip()[-200:]}"
+
+
+def run_mutants(
+    mutants: Sequence[Mutant],
+    workers: int,
+    report: Callable[[Verdict], None],
+    root: Path = ROOT,
+    suite: Callable[[str], Sequence[str]] = kill_suite,
+    grace: float = 20,
+) -> list[Verdict]:
+    """Run every mutant, and tell each verdict as it comes. Verdicts are in the order of mutants.
+
+    One hangs that takes `grace` seconds more than twice what all tests take without a mutant.
+
+    Raises BaselineError if the tree fails without a mutant: then every one would seem to be caught.
+    """
+    with copies(root, workers) as trees, ThreadPoolExecutor(workers) as pool:
+        free: SimpleQueue[Path] = SimpleQueue()
+        for tree in trees:
+            free.put(tree)
+
+        def verdict(mutant: Mutant) -> Verdict:
+            tree = free.get()
+            path = tree / mutant.file
+            right = path.read_text(encoding="utf-8")
+            start = time.perf_counter()
+            try:
+                path.write_text(mutant.source(tree), encoding="utf-8")
+                found = run_suite(tree, suite(mutant.file), timeout)
+            finally:
+                path.write_text(right, encoding="utf-8")
+                free.put(tree)
+            by, witness = found or (None, "")
+            result = Verdict(mutant, by, witness, time.perf_counter() - start)
+            report(result)
+            return result
+
+        everything = dict.fromkeys(test for m in mutants for test in suite(m.file))
+        start = time.perf_counter()
+        if (found := run_suite(trees[0], [*everything])) is not None:
+            raise BaselineError(f"without any mutant: {' '.join(found)}")
+        timeout = grace + 2 * (time.perf_counter() - start)
+        return list(pool.map(verdict, mutants))
