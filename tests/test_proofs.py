@@ -22,7 +22,7 @@ import redistrib as rd
 from proofs import harness, transposition
 from proofs.harness import Goal, false, proved, z3
 from redistrib import checker
-from redistrib.certificate import Outcome
+from redistrib.certificate.solver import Outcome
 from redistrib.cli.values import problem_types
 from redistrib.synth.paper.calculus import (
     Gather,

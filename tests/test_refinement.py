@@ -36,6 +36,21 @@ def test_alignment(mesh: rd.Mesh, src: str, dst: str, aligned: bool) -> None:
     assert refine(*pair(mesh, src, dst)).aligned == aligned
 
 
+@pytest.mark.parametrize(
+    ("mesh", "src", "dst", "axes"),
+    [
+        # A cut inside a dimension cuts the part of the axis that owns it, wherever that begins.
+        (rd.Mesh(x=8, y=2), "f32[8{x:(2)4}]", "f32[8{y}]", "x:(1)2 x:(2)2 x:(4)2 y:(1)2"),
+        # A cut of an axis cuts what it owns, and this cuts another axis.
+        (rd.Mesh(x=4, y=4), "f32[4{x}, 4]", "f32[4{y}, 4{x:(1)2}]", "x:(1)2 x:(2)2 y:(1)2 y:(2)2"),
+    ],
+)
+def test_cuts_propagate(mesh: rd.Mesh, src: str, dst: str, axes: str) -> None:
+    found = refine(*pair(mesh, src, dst))
+    assert found.aligned
+    assert " ".join(map(str, found.axes)) == axes
+
+
 def test_components_of_a_misaligned_pair_are_independent() -> None:
     mesh = rd.Mesh(x=4, y=6)
     found = refine(*pair(mesh, "f32[48{x}, 48{y}]", "f32[48{y}, 48{x}]")).components()

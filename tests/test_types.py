@@ -154,6 +154,7 @@ def test_equivalence_across_meshes() -> None:
     assert equivalent(parse("f32[8{a}]", turned), parse("f32[8{a}]", square))
     assert not equivalent(parse("f32[8{a}] sum{b}", turned), parse("f32[8{a}]", square))
     assert equivalent(parse("f32[8{a}] sum{b}", turned), parse("f32[8{a}] sum{b}", square))
+    assert not equivalent(parse("f32[8] sum{b}", turned), parse("f32[8] sum{a}", square))
 
 
 @pytest.mark.parametrize(

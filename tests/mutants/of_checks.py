@@ -3,7 +3,10 @@
 from tests.mutants.mutant import Mutant
 
 CHECKER = "redistrib/checker.py"
-CERTIFICATE = "redistrib/certificate.py"
+CERTIFICATE = "redistrib/certificate/__init__.py"
+SOLVER = "redistrib/certificate/solver.py"
+STEPS = "redistrib/certificate/steps.py"
+CERTIFIED_TABLES = "redistrib/certificate/tables.py"
 DELIVERY = "redistrib/backends/delivery.py"
 SIMULATOR = "redistrib/backends/simulator.py"
 LOCAL = "redistrib/backends/local.py"
@@ -107,63 +110,63 @@ MUTANTS = (
     ),
     Mutant(
         "z3 is asked whether the claim can hold, not whether it can fail",
-        CERTIFICATE,
+        SOLVER,
         "    solver.add(z3.Not(claim))\n",
         "    solver.add(claim)\n",
     ),
     Mutant(
         "numbers are written with their digits added up",
-        CERTIFICATE,
+        SOLVER,
         "        total = total * size + value\n",
         "        total = total + value * size\n",
     ),
     Mutant(
         "the certificate does not compare elements",
-        CERTIFICATE,
+        STEPS,
         "        claims.append(sent == wanted)\n",
         "        claims.append(sent >= 0)\n",
     ),
     Mutant(
         "the certificate does not compare addends",
-        CERTIFICATE,
+        STEPS,
         "    claims.append(same_left == z3.And([sender[d] == other[d] for d in sorted(kept)]))\n",
         "",
     ),
     Mutant(
         "the certificate takes any routes for a permutation",
-        CERTIFICATE,
-        '        _require(news == {old for old, _ in view.changes}, "the routes of a permute permute")\n',
+        STEPS,
+        '        require(news == {old for old, _ in view.changes}, "the routes of a permute permute")\n',
         "",
     ),
     Mutant(
         "the certificate has every device slice out part 0",
-        CERTIFICATE,
+        STEPS,
         '            case "dynamic_slice":\n                enter(rest[0], here[device])',
         '            case "dynamic_slice":\n                enter(rest[0], 0)',
     ),
     Mutant(
         "the certificate does not look where the steps end",
         CERTIFICATE,
-        '        _require(types[-1] == dst, f"the steps',
-        '        _require(types[-1].shape == dst.shape, f"the steps',
+        '        require(types[-1] == dst, f"the steps',
+        '        require(types[-1].shape == dst.shape, f"the steps',
     ),
     Mutant(
         "the certificate passes a table with wrong tiles",
-        CERTIFICATE,
+        CERTIFIED_TABLES,
         "wrong = np.argwhere((held != wanted).any(axis=1))",
         "wrong = np.argwhere((held != wanted).all(axis=1))",
     ),
     Mutant(
         "the certificate lets a table ask who lacks the element",
-        CERTIFICATE,
+        CERTIFIED_TABLES,
         "            right &= digit_values([owner], sender, self.axes) == digit\n",
         "            right &= digit >= 0\n",
     ),
     Mutant(
         "the certificate lets a step reduce by sum and by maximum",
-        CERTIFICATE,
-        "    _require(len(names) <= 1,",
-        "    _require(len(names) <= 2,",
+        STEPS,
+        "    require(len(names) <= 1,",
+        "    require(len(names) <= 2,",
     ),
     Mutant(
         "a gather delivers to each device its own part only",

@@ -198,12 +198,6 @@ MUTANTS = (
         "aligned = any(is_chain(chain) for chain in cuts.values())",
     ),
     Mutant(
-        "common cuts need not divide each other",
-        REFINEMENT,
-        "if high % low == 0:",
-        "if high >= low:",
-    ),
-    Mutant(
         "a component is aligned if either side of each use is one run",
         REFINEMENT,
         "whole[key] &= runs[a] == index and runs[b] == device",

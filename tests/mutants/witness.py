@@ -46,7 +46,9 @@ def pytest_exception_interact(
 def _noticed_by(test: str, error: pytest.ExceptionInfo[BaseException]) -> str:
     """`proof` where z3 refuses a claim or a plan, `checker` where the checker does, else `test`."""
     if isinstance(error.value, CheckError):
-        raised_in = Path(error.traceback[-1].path).name
-        return {"certificate.py": "proof", "checker.py": "checker"}.get(raised_in, "test")
+        raised_in = {*Path(error.traceback[-1].path).with_suffix("").parts}
+        for module, by in (("certificate", "proof"), ("checker", "checker")):
+            if module in raised_in:
+                return by
     of_proofs = test.startswith("tests/test_proofs.py::")
     return "proof" if of_proofs and isinstance(error.value, AssertionError) else "test"

@@ -1,0 +1,75 @@
+"""The problems that a certificate covers, with names for the sizes that are arbitrary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from math import lcm, prod
+
+from redistrib.certificate.views import View
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, inside, is_chain
+from redistrib.types.mesh import Mesh
+from redistrib.types.syntax import format_factor
+
+
+def family(src: ArrayType, dst: ArrayType, views: Sequence[View]) -> str:
+    """The ends of a plan, with names for the sizes that are arbitrary.
+
+    Where the digits of a dimension are not nested over all steps, only what trails is arbitrary.
+    """
+    names = _names(src.mesh)
+    used: list[str] = []
+    ends: list[list[str]] = [[], []]
+    for dim in range(len(src.shape)):
+        owned = {i for view in views for i in view.fixed if i.dim == dim and i.size > 1}
+        owned |= {i for t in (src, dst) for _, i in t.placements if i.dim == dim}
+        cuts = sorted({1, *(end for i in owned for end in (i.pre, i.end))})
+        sizes: dict[IndexDigit, str] = {}
+        for low, high in pairwise(cuts if is_chain(cuts) else (1, lcm(*cuts))):
+            digit = IndexDigit(dim, low, high // low)
+            fixed = not is_chain(cuts) or any(inside(digit, i) for i in owned)
+            sizes[digit] = str(digit.size) if fixed else next(names)
+        factor_sizes = [*sizes.values(), next(names)]  # the last one trails
+        used += [size for size in factor_sizes if not size.isdecimal()]
+        for t, texts in zip((src, dst), ends, strict=True):
+            factors, pre = [], 1
+            for factor in t.dims[dim]:
+                part = IndexDigit(dim, pre, factor.size)
+                inner = [size for digit, size in sizes.items() if inside(digit, part)]
+                if isinstance(factor, DeviceDigit) or not inner:
+                    factors.append(format_factor(factor, t.mesh))
+                else:
+                    factors.append(f"_{_product(inner)}")
+                pre = part.end
+            text = f"{{{','.join(factors)}}}" if factors else ""
+            texts.append(_product(factor_sizes) + text)
+    both = []
+    for t, texts in zip((src, dst), ends, strict=True):
+        partial = ",".join(format_factor(d, t.mesh) for d in t.partial)
+        tail = f" {t.reduction}{{{partial}}}" if partial else ""
+        both.append(f"{t.dtype}[{', '.join(texts)}]{tail}")
+    sizes_text = f"for all sizes {', '.join(used)}: " if used else ""
+    return f"{sizes_text}{both[0]} -> {both[1]} on {src.mesh}"
+
+
+def _names(mesh: Mesh) -> Iterator[str]:
+    """Names of sizes: letters, then n22, n23, ..., without the names of axes."""
+    letters = "abcdefghijklmnopqrstuvw"
+    at = 0
+    while True:
+        name = letters[at] if at < len(letters) else f"n{at}"
+        if name not in mesh.sizes:
+            yield name
+        at += 1
+
+
+def _product(sizes: Sequence[str]) -> str:
+    """A product of numbers and names, the number first.
+
+    >>> _product(["2", "a", "4", "b"]), _product([])
+    ('8*a*b', '1')
+    """
+    number = prod(int(size) for size in sizes if size.isdecimal())
+    named = [size for size in sizes if not size.isdecimal()]
+    return "*".join(([str(number)] if number > 1 or not named else []) + named)
