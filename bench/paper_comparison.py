@@ -33,20 +33,10 @@ from bench.planners import types
 from bench.problems import Problem, layouts
 from bench.timing import machine, settle, timed
 from redistrib.synth.cost import Link, Profile
+from tests.exhaustive.stages import MESHES as EXHAUSTIVE
 
 STRATEGIES = ("paper", "collectives", "direct")
-MESHES = (
-    ((2, 2, 2), (8, 8, 8)),
-    ((2, 4, 2), (16, 16)),
-    ((2, 3, 2), (12, 12, 12)),
-    ((2, 3, 2), (6, 6, 6)),
-    ((2, 3, 5), (30, 30)),
-    ((4, 6, 2), (48, 48)),
-    ((4, 3, 2), (24, 24)),
-    ((8, 3, 2), (48, 48)),
-    ((4, 4), (64, 64, 64)),
-    ((2, 2, 4), (64, 64, 64)),
-)
+MESHES = (*EXHAUSTIVE, ((4, 4), (64, 64, 64)), ((2, 2, 4), (64, 64, 64)))
 BYTES_FIRST = Profile("bytes first", Link(latency=1e-12, bandwidth=1e11))
 SEED = 2112_01075
 

@@ -121,8 +121,24 @@ def test_the_steps_of_a_plan_end_in_its_target() -> None:
 
 
 def test_a_table_leaves_tiles_where_they_are_wanted() -> None:
-    src, dst = (rd.ArrayType.parse(text, MESH) for text in ("f32[8{y}]", "f32[8{x,z}]"))
-    table = permute_table(src, dst)
-    tiles = [tuple(t.tile(at)[0].tolist() for at in range(16)) for t in (src, dst)]
-    stay = sum(a == b for a, b in zip(*tiles, strict=True))
-    assert sum(source == at for at, source in enumerate(table.sources)) == stay == 4
+    mesh = rd.Mesh(x=6)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in ("f32[2{x:(3)2}]", "f32[2{x:(1)2}]"))
+    sources = permute_table(src, dst).sources
+    stay = [at for at in range(6) if src.tile(at)[0].tolist() == dst.tile(at)[0].tolist()]
+    assert [at for at in range(6) if sources[at] == at] == stay == [0, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "message"),
+    [
+        ("f32[8{x}]", "f32[8{x}]", "two types that differ; got f32[8{x}] twice"),
+        ("f32[8{x}]", "f32[8{y}]", "their tiles differ"),
+        ("f32[8{x}]", "f32[8{z}] sum{x}", "keeps the partial set"),
+        ("f32[8{x}] sum{y}", "f32[8{z}] max{y}", "keeps the partial set"),
+        ("f32[8{x}]", "f32[4{z}]", "one shape"),
+    ],
+)
+def test_no_table_turns_a_type_into_one_with_other_tiles(src: str, dst: str, message: str) -> None:
+    with pytest.raises(rd.LayoutError) as error:
+        permute_table(*(rd.ArrayType.parse(text, MESH) for text in (src, dst)))
+    assert message in str(error.value)

@@ -16,7 +16,7 @@ from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Placement, apart, inside
 from redistrib.types.positions import Positions, digit_values, weight, whole_axes
-from redistrib.types.refinement import Component, needed
+from redistrib.types.refinement import Component, check_pair, needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,14 @@ class PermuteTable:
 def permute_table(src: ArrayType, dst: ArrayType) -> PermuteTable:
     """The table that turns `src` into `dst`, two types with the same tiles on other devices.
 
-    A device that already holds its tile keeps it. Raises LayoutError if the tiles differ.
+    A device that already holds its tile keeps it. Raises LayoutError if the tiles or the partial
+    sets differ, and for equal types, which no table needs to turn into each other.
     """
+    check_pair(src, dst)
+    if (src.partial, src.reduction) != (dst.partial, dst.reduction):
+        raise LayoutError(f"a permute by table keeps the partial set; got {src} and {dst}")
+    if src == dst:
+        raise LayoutError(f"a table permutes between two types that differ; got {src} twice")
     changed = {device.axis for device, _ in set(src.placements) ^ set(dst.placements)}
     axes = tuple(
         part
