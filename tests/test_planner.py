@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import redistrib as rd
+from redistrib.synth.cost import Link, Profile
 from redistrib.synth.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
@@ -231,6 +232,16 @@ def test_json_round_trip() -> None:
         src, dst = random_pair(random.Random(seed).choice)
         plan = rd.plan(src, dst)
         assert rd.Plan.from_json(plan.to_json()) == plan
+
+
+def test_json_keeps_the_memory_limit_and_the_seconds_of_another_profile() -> None:
+    src, dst = pair(rd.Mesh(x=2, y=4), "f32[8{x}] max{y}", "f32[8] max{x}")
+    slow = Profile("slow", Link(latency=1.0, bandwidth=1.0))
+    plan = rd.plan(src, dst, memory_limit=64, profile=slow)
+    again = rd.Plan.from_json(plan.to_json())
+    assert again == plan
+    assert (again.memory_limit, again.seconds) == (64, plan.seconds)
+    assert plan.seconds > 1
 
 
 @pytest.mark.parametrize(

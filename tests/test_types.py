@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import redistrib as rd
-from redistrib.types.digits import IndexDigit, inside
+from redistrib.types.digits import IndexDigit, inside, parse_index_digit
 from redistrib.types.equivalence import equivalent
 from tests.generators import random_layout, random_mesh, random_pair
 
@@ -220,6 +221,40 @@ def test_illegal_construction(make: object, message: str) -> None:
         make()  # type: ignore[operator]
     assert message in str(error.value)
     assert isinstance(error.value, rd.RedistribError)
+
+
+LONG = "9" * 5000  # more than Python reads
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        (f"f32[{LONG}]", 5),
+        (f"f32[8{{x:({LONG})2}}]", 10),
+        (f"f32[8{{x:(1){LONG}}}]", 12),
+        (f"f32[8{{x,_{LONG}}}]", 9),
+        (f"f32[8] sum{{x:(1){LONG}}}", 17),
+    ],
+)
+def test_numbers_that_python_does_not_read_are_refused(text: str, column: int) -> None:
+    with pytest.raises(rd.TypeSyntaxError) as error:
+        parse(text)
+    assert error.value.column == column
+    assert "at most 640 digits, got '99999999... of 5000'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: rd.Mesh.parse(f"x={LONG}"), rd.TypeSyntaxError),
+        (lambda: rd.ArrayType(MESH, "f32", (8,), [(f"_{LONG}",)]), rd.LayoutError),
+        (lambda: rd.ArrayType(MESH, "f32", (8,), [(f"x:(1){LONG}",)]), rd.LayoutError),
+        (lambda: parse_index_digit(f"{LONG}:(1)2"), rd.LayoutError),
+    ],
+)
+def test_so_are_they_elsewhere(make: Callable[[], object], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        make()
 
 
 def test_malformed_mesh_text() -> None:

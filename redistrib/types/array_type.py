@@ -24,6 +24,7 @@ from redistrib.types.digits import (
     Local,
     Placement,
     is_chain,
+    is_number,
     merge_factors,
     parse_device_digit,
 )
@@ -279,7 +280,7 @@ class ArrayType:
 
 
 def _as_factor(factor: str | Factor, mesh: Mesh) -> Factor:
-    if isinstance(factor, str) and factor[:1] == "_" and factor[1:].isdecimal():
+    if isinstance(factor, str) and factor[:1] == "_" and is_number(factor[1:]):
         factor = Local(int(factor[1:]))
     if isinstance(factor, Local):
         if factor.size < 1:

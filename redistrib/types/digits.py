@@ -13,6 +13,9 @@ from itertools import pairwise
 
 from redistrib.errors import LayoutError
 
+MAX_DIGITS = 640
+"""Decimal digits of a number in a text: Python reads so many under every setting of its limit."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class DeviceDigit:
@@ -165,6 +168,11 @@ def split_at(
     return pieces
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a decimal number, of MAX_DIGITS digits at most."""
+    return text.isdecimal() and len(text) <= MAX_DIGITS
+
+
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
     """The device digit written `x:(m)k`, or `x` for a whole axis of known size.
 
@@ -180,7 +188,7 @@ def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
 def parse_index_digit(text: str) -> IndexDigit:
     """The index digit written `0:(m)k`. Raises LayoutError for any other text."""
     dim, _, rest = text.partition(":")
-    if not dim.isdecimal():
+    if not is_number(dim):
         raise LayoutError(f"an index digit is written DIM:(PRE)SIZE; got {text!r}", text=text)
     pre, size = _pre_and_size(rest, text)
     return IndexDigit(int(dim), pre, size)
@@ -188,7 +196,7 @@ def parse_index_digit(text: str) -> IndexDigit:
 
 def _pre_and_size(rest: str, text: str) -> tuple[int, int]:
     pre, bracket, size = rest.removeprefix("(").partition(")")
-    digits = pre.isdecimal() and size.isdecimal() and int(pre) > 0 and int(size) > 0
+    digits = is_number(pre) and is_number(size) and int(pre) > 0 and int(size) > 0
     if not (rest.startswith("(") and bracket and digits):
         raise LayoutError(f"a digit is written NAME:(PRE)SIZE; got {text!r}", text=text)
     return int(pre), int(size)

@@ -9,6 +9,7 @@ from math import prod
 from types import MappingProxyType
 
 from redistrib.errors import LayoutError, TypeSyntaxError
+from redistrib.types.digits import MAX_DIGITS, is_number
 
 # `_8` is a local factor in the text of a type, so no axis can be called so.
 AXIS_NAME = re.compile(r"(?!_\d+\b)[A-Za-z_][A-Za-z0-9_.\-]*")
@@ -91,9 +92,10 @@ class Mesh:
         column = 1
         for item in text.split(",") if text.strip() else []:
             match = re.fullmatch(rf"\s*({AXIS_NAME.pattern})\s*=\s*(\d+)\s*", item)
-            if match is None:
+            if match is None or not is_number(match[2]):
                 raise TypeSyntaxError(
-                    f"column {column}: a mesh is written NAME=SIZE,NAME=SIZE; got {item.strip()!r}",
+                    f"column {column}: a mesh is written NAME=SIZE,NAME=SIZE, sizes of at most "
+                    f"{MAX_DIGITS} digits; got {item.strip()!r}",
                     text=text,
                     column=column,
                 )

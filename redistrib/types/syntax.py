@@ -11,7 +11,7 @@ from typing import NoReturn
 from redistrib.errors import LayoutError, TypeSyntaxError
 from redistrib.types import dtypes
 from redistrib.types.array_type import REDUCTIONS, ArrayType
-from redistrib.types.digits import DeviceDigit, Factor, Local
+from redistrib.types.digits import MAX_DIGITS, DeviceDigit, Factor, Local
 from redistrib.types.mesh import AXIS_NAME, Mesh
 
 _TOKEN = re.compile(
@@ -84,7 +84,15 @@ class _Reader:
         self.at = 0
 
     def peek(self) -> re.Match[str] | None:
-        return _TOKEN.match(self.text, self.at)
+        token = _TOKEN.match(self.text, self.at)
+        for kind in ("local", "pre", "size", "number"):
+            digits = (token[kind] or "").lstrip("_") if token else ""
+            if token and len(digits) > MAX_DIGITS:
+                column = token.start(kind) + 1
+                self.fail(
+                    f"at most {MAX_DIGITS} digits", f"{digits[:8]}... of {len(digits)}", column
+                )
+        return token
 
     def at_end(self) -> bool:
         return not self.text[self.at :].strip()

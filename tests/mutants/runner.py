@@ -44,7 +44,7 @@ CHECKS = (
 AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/types/": ("tests/test_types.py", "tests/test_refinement.py"),
     "redistrib/synth/paper/": ("tests/test_paper.py",),
-    "redistrib/synth/": ("tests/test_rules.py", "tests/test_planner.py"),
+    "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
     "redistrib/checker.py": ("tests/test_checker.py",),
     "redistrib/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
     "redistrib/backends/": ("tests/test_simulator.py", "tests/test_boxes.py"),
@@ -53,6 +53,7 @@ AREAS: dict[str, tuple[str, ...]] = {
 QUICK = (
     "tests/test_types.py",
     "tests/test_rules.py",
+    "tests/test_cost.py",
     "tests/test_refinement.py",
     "tests/test_simulator.py",
     "tests/test_boxes.py",
