@@ -23,7 +23,7 @@ except BackendError as error:  # without z3
     print(f"proofs: {error}", file=sys.stderr)
     sys.exit(2)
 
-NO_FAMILIES = ("__init__", "__main__", "harness")
+NO_FAMILIES = ("__init__", "__main__", "harness", "stacks")
 
 
 def main(names: Sequence[str] = ()) -> int:

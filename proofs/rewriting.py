@@ -1,10 +1,8 @@
 """The paper's normal form: the rewrite rules keep the type and the peak, and rewriting ends.
 
-A dimension is a stack of axes, minor-most on top, and the tile under it. gather(i, a) pops a off
-stack i; slice(i, b) pushes b; move(i, j, a), an all_to_all, does both; swap_tops, replace_top and
-swap_within are permutes. Stacks and sizes are symbolic; `swap_within` at any depth is covered by
-the last two rules. Each rule: where the left side is legal, the right side is legal, ends in the
-same type, and has no larger tile than the left side's largest.
+Programs act on stacks of axes, as in `stacks`. Each rule: where the left side is legal, the right
+side is legal, ends in the same type, and has no larger tile than the left side's largest.
+`swap_within` is of the two top axes; at any depth it is covered by `swaps_at_any_depth`.
 
 Axes are of prime size, so two sizes are equal or coprime. Where |b| divides c |a| the rules need
 that |b| divides c if they are coprime: `coprime_divides`. It enters as a witness.
@@ -12,159 +10,24 @@ that |b| divides c if they are coprime: `coprime_divides`. It enters as a witnes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
 from proofs.harness import Goal, Numbers, Term, false, proved, z3
+from proofs.stacks import (
+    Stack,
+    a,
+    b,
+    c,
+    cut,
+    gather,
+    move,
+    r,
+    replace_top,
+    rule,
+    size,
+    swap_tops,
+    swap_within,
+)
 
 Int = z3.IntSort()
-Stack = z3.Datatype("Stack")
-Stack.declare("empty")
-Stack.declare("push", ("top", Int), ("under", z3.DatatypeSort("Stack")))
-Stack = Stack.create()
-size = z3.Function("size", Int, Int)
-a, b, c, d, r = z3.Ints("a b c d r")
-
-
-@dataclass
-class State:
-    """Stacks and tiles of dimensions i, j, k, which axes are used, and the tiles seen so far."""
-
-    stacks: dict[str, Term]
-    tiles: dict[str, Term]
-    used: Term
-    legal: list[Any] = field(default_factory=list)
-    peaks: list[Term] = field(default_factory=list)
-
-    def seen(self) -> State:
-        """Note the tile of the whole array."""
-        total = 1
-        for tile in self.tiles.values():
-            total = total * tile
-        self.peaks.append(total)
-        return self
-
-
-Step = Callable[[State], None]
-
-
-def gather(i: str, axis: Term) -> Step:
-    """Pop `axis` off stack i; the tile grows."""
-
-    def run(state: State) -> None:
-        stack = state.stacks[i]
-        state.legal += [Stack.is_push(stack), Stack.top(stack) == axis]
-        state.stacks[i] = Stack.under(stack)
-        state.tiles[i] = state.tiles[i] * size(axis)
-        state.used = z3.Store(state.used, axis, False)
-        state.seen()
-
-    return run
-
-
-def cut(i: str, axis: Term, quotient: Term) -> Step:
-    """slice: push a free axis on stack i; the tile is |axis| times the quotient."""
-
-    def run(state: State) -> None:
-        state.legal += [z3.Not(state.used[axis]), state.tiles[i] == size(axis) * quotient]
-        state.stacks[i] = Stack.push(axis, state.stacks[i])
-        state.tiles[i] = quotient
-        state.used = z3.Store(state.used, axis, True)
-        state.seen()
-
-    return run
-
-
-def move(i: str, j: str, axis: Term, quotient: Term) -> Step:
-    """all_to_all: pop `axis` off stack i and push it on stack j."""
-
-    def run(state: State) -> None:
-        stack = state.stacks[i]
-        state.legal += [Stack.is_push(stack), Stack.top(stack) == axis]
-        state.legal += [state.tiles[j] == size(axis) * quotient]
-        state.stacks[i] = Stack.under(stack)
-        state.stacks[j] = Stack.push(axis, state.stacks[j])
-        state.tiles[i] = state.tiles[i] * size(axis)
-        state.tiles[j] = quotient
-        state.seen()
-
-    return run
-
-
-def swap_tops(i: str, j: str) -> Step:
-    """Exchange the tops, of one size, of two stacks."""
-
-    def run(state: State) -> None:
-        one, two = state.stacks[i], state.stacks[j]
-        state.legal += [Stack.is_push(one), Stack.is_push(two)]
-        state.legal += [size(Stack.top(one)) == size(Stack.top(two))]
-        state.stacks[i] = Stack.push(Stack.top(two), Stack.under(one))
-        state.stacks[j] = Stack.push(Stack.top(one), Stack.under(two))
-        state.seen()
-
-    return run
-
-
-def replace_top(i: str, old: Term, new: Term) -> Step:
-    """Put a free axis of its size in the place of the top of stack i."""
-
-    def run(state: State) -> None:
-        stack = state.stacks[i]
-        state.legal += [Stack.is_push(stack), Stack.top(stack) == old, size(old) == size(new)]
-        state.legal += [z3.Not(state.used[new])]
-        state.stacks[i] = Stack.push(new, Stack.under(stack))
-        state.used = z3.Store(z3.Store(state.used, old, False), new, True)
-        state.seen()
-
-    return run
-
-
-def swap_within(i: str) -> Step:
-    """Exchange the two top axes of stack i."""
-
-    def run(state: State) -> None:
-        stack = state.stacks[i]
-        below = Stack.under(stack)
-        state.legal += [Stack.is_push(stack), Stack.is_push(below)]
-        rest = Stack.push(Stack.top(stack), Stack.under(below))
-        state.stacks[i] = Stack.push(Stack.top(below), rest)
-        state.seen()
-
-    return run
-
-
-def run(steps: Sequence[Step]) -> State:
-    """The state after a program, from any stacks and tiles."""
-    stacks = {i: z3.Const(f"stack_{i}", Stack) for i in "ijk"}
-    tiles = {i: z3.Int(f"tile_{i}") for i in "ijk"}
-    state = State(stacks, tiles, z3.Array("used", Int, z3.BoolSort())).seen()
-    for step in steps:
-        step(state)
-    return state
-
-
-def rule(left: Sequence[Step], right: Sequence[Step], *given: Any) -> Goal:
-    """The obligation of a rewrite rule."""
-    before, after = run(left), run(right)
-    axes = [a, b, c, d, r]
-    facts = [*before.legal, *given, *(size(axis) >= 2 for axis in axes)]
-    facts += [z3.Int(f"tile_{i}") >= 1 for i in "ijk"]
-    # What stands in a stack is an axis, and used; the two on top are enough.
-    used = z3.Array("used", Int, z3.BoolSort())
-    for stack in (z3.Const(f"stack_{i}", Stack) for i in "ijk"):
-        for at in (stack, Stack.under(stack)):
-            there = z3.And(Stack.is_push(stack), Stack.is_push(at))
-            top = Stack.top(at)
-            facts.append(z3.Implies(there, z3.And(used[top], size(top) >= 2)))
-    same = [before.stacks[i] == after.stacks[i] for i in "ijk"]
-    same += [before.tiles[i] == after.tiles[i] for i in "ijk"]
-    axis = z3.Int("axis")
-    same.append(before.used[axis] == after.used[axis])
-    within = [z3.Or([tile <= peak for peak in before.peaks]) for tile in after.peaks]
-    return Goal(facts, z3.And(*after.legal, *same, *within))
-
-
 q, q2, p, w = z3.Ints("q q2 p w")
 POSITIVE = (q >= 1, q2 >= 1, p >= 1, w >= 1)
 tile_i, tile_j = z3.Ints("tile_i tile_j")
