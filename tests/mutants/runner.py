@@ -119,7 +119,8 @@ def run_suite(
     witness = tree / "witness.json"
     witness.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
-    command += ["-p", "tests.mutants.witness", *suite]
+    # Else a test named first would be left to its file, named later.
+    command += ["-p", "tests.mutants.witness", "--keep-duplicates", *suite]
     command += [f"--deselect={test}" for test in LEFT_OUT]
     env = {
         **os.environ,
