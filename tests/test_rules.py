@@ -87,6 +87,7 @@ SWAPPED = permute_table(*(rd.ArrayType.parse(t, MESH) for t in ("f32[8{x,z}]", "
             "got a wrong source",
         ),
         ("f32[8{x}]", c.CollectivePermute((), SWAPPED), "keeps the tiles"),
+        ("f32[8] sum{x}", c.Exchange((), mesh=rd.Mesh(x=2)), "is reduced before it goes"),
         ("f32[8] sum{x}", c.CollectivePermute((), SWAPPED), "no partial axis"),
     ],
 )

@@ -27,8 +27,8 @@ MUTANTS = (
     Mutant(
         "the checker does not look where the steps end",
         CHECKER,
-        '    _require(current == dst, f"the steps',
-        '    _require(current.shape == dst.shape, f"the steps',
+        '    _require(equivalent(current, dst), f"the',
+        '    _require(current.shape == dst.shape, f"the',
     ),
     Mutant(
         "the checker lets any tile pass",
@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "the checker lets a device ask others for what it holds",
         CHECKER,
-        '        _require(np.array_equal(own, sender == receiver), "a device keeps what it already holds")\n',
+        '        _require(np.array_equal(own, sender == home), "a device keeps what it already holds")\n',
         "",
     ),
     Mutant(

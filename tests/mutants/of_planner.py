@@ -8,6 +8,7 @@ MISALIGNED = "redistrib/synth/misaligned.py"
 REDUCTIONS = "redistrib/synth/reductions.py"
 EXACT = "redistrib/synth/exact.py"
 PRIMES = "redistrib/synth/prime_digits.py"
+ACROSS = "redistrib/synth/across.py"
 
 MUTANTS = (
     Mutant(
@@ -243,5 +244,23 @@ MUTANTS = (
         PRIMES,
         "for prime in sorted(set(primes(size)))",
         "for prime in primes(size)[:1]",
+    ),
+    Mutant(
+        "replicas on another mesh do not gather what each of them received",
+        ACROSS,
+        "gather = [AllGather(tuple(gathered))] if gathered else []",
+        "gather = [AllGather(tuple(gathered))] if not gathered else []",
+    ),
+    Mutant(
+        "the rest of a spread digit begins where its part does",
+        ACROSS,
+        "rest = DeviceDigit(rest.axis, part.end, rest.size // size)",
+        "rest = DeviceDigit(rest.axis, part.pre, rest.size // size)",
+    ),
+    Mutant(
+        "what becomes partial on another mesh is gathered, too",
+        ACROSS,
+        "            if piece_of(part, device) is not None:\n",
+        "            if piece_of(part, device) is None:\n",
     ),
 )

@@ -98,8 +98,14 @@ MUTANTS = (
     Mutant(
         "an exchange forgets the partial axes",
         COLLECTIVES,
-        "            t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction\n",
-        "            t.mesh, t.dtype, t.shape, self.placements\n",
+        "self.mesh or t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction",
+        "self.mesh or t.mesh, t.dtype, t.shape, self.placements",
+    ),
+    Mutant(
+        "a partial array goes to another mesh",
+        COLLECTIVES,
+        "        if self.mesh is not None and t.partial:\n",
+        "        if self.mesh == t.mesh and t.partial:\n",
     ),
     Mutant(
         "a table permute may bring a device another tile than it wants",
@@ -134,8 +140,8 @@ MUTANTS = (
     Mutant(
         "a receiver takes its coordinate for the number of what it owns",
         TABLES,
-        "        if owned[a] == value:\n",
-        "        if a == value:\n",
+        "        if own is not None and held[own] == value:\n",
+        "        if own is not None and own == value:\n",
     ),
     Mutant(
         "the first replica serves all",
@@ -212,7 +218,7 @@ MUTANTS = (
     Mutant(
         "the steps of a plan may end anywhere",
         PLAN,
-        "    if types[-1] != dst:\n",
+        "    if types[-1] not in (target, dst):\n",
         "    if types[-1].shape != dst.shape:\n",
     ),
     Mutant(
@@ -268,11 +274,5 @@ MUTANTS = (
         TRANSPOSE,
         "plan.strategy, reversed(steps))",
         "plan.strategy, steps)",
-    ),
-    Mutant(
-        "the dual forgets what is free at the minor end of an axis",
-        TRANSPOSE,
-        "        free.append(DeviceDigit(name, end, size // end))\n",
-        "",
     ),
 )

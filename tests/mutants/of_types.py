@@ -162,10 +162,22 @@ MUTANTS = (
         "for digit in digits:",
     ),
     Mutant(
-        "flattening a mesh counts an axis before itself",
+        "the digits of another mesh are listed minor to major",
         EQUIVALENCE,
-        "        before[name] = count\n        count *= size\n",
-        "        count *= size\n        before[name] = count\n",
+        "found.insert(0, DeviceDigit(",
+        "found.append(DeviceDigit(",
+    ),
+    Mutant(
+        "meshes with the same devices in another order are one",
+        EQUIVALENCE,
+        "    if a.mesh.ids == b.mesh.ids:\n",
+        "    if set(a.mesh.ids) == set(b.mesh.ids):\n",
+    ),
+    Mutant(
+        "what a type does not use at the minor end of an axis is not free",
+        ARRAY_TYPE,
+        "            free.append(DeviceDigit(name, end, size // end))\n        return",
+        "            pass\n        return",
     ),
     Mutant(
         "devices that sum different addends are alike",

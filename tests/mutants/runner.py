@@ -42,8 +42,10 @@ CHECKS = (
 )
 # The tests of an area, by the start of the path of the mutated file.
 AREAS: dict[str, tuple[str, ...]] = {
+    "redistrib/types/equivalence.py": ("tests/test_types.py", "tests/test_across.py"),
     "redistrib/types/": ("tests/test_types.py", "tests/test_refinement.py"),
     "redistrib/synth/paper/": ("tests/test_paper.py",),
+    "redistrib/synth/across.py": ("tests/test_across.py",),
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
     "redistrib/checker.py": ("tests/test_checker.py",),
     "redistrib/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
@@ -60,6 +62,7 @@ QUICK = (
     "tests/test_cases.py",
     "tests/test_planner.py",
     "tests/test_paper.py",
+    "tests/test_across.py",
     "tests/test_checker.py",
     "tests/test_certificate.py",
 )
