@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 from typing import TypeVar
@@ -13,6 +14,7 @@ import numpy as np
 import redistrib as rd
 from redistrib.synth import collectives as c
 from redistrib.synth.plan import make_plan
+from redistrib.synth.reductions import local_runs
 from redistrib.synth.routing import exchange_traffic
 from redistrib.synth.tables import permute_table
 from redistrib.types.digits import DeviceDigit, IndexDigit, Local, Placement, piece_of, primes
@@ -108,57 +110,100 @@ def expected_tiles(array: np.ndarray, t: rd.ArrayType) -> list[np.ndarray]:
     return [array[np.ix_(*t.tile(position))] for position in range(t.mesh.num_devices)]
 
 
-def random_step(rng: random.Random, t: rd.ArrayType) -> c.Collective | None:
-    """A random legal collective for arrays of type `t`; None where the draw leads nowhere."""
+def random_step(
+    rng: random.Random, t: rd.ArrayType, *, reductions: bool = True
+) -> c.Collective | None:
+    """A random legal collective for arrays of type `t`; None where the draw leads nowhere.
+
+    Without `reductions` none makes the array partial.
+    """
     owned = [(d, i) for d, i in t.placements]
     rng.shuffle(owned)
     owned = [_part(rng, p) for p in owned[: rng.randint(1, 2)]]
-    free = [_part_of(rng, d) for d in _free(t)]
-    local = [_part_of(rng, i) for i in _local(t)]
+    free = [_part_of(rng, d) for d in t.free_digits]
     rng.shuffle(free)
-    rng.shuffle(local)
-    pairs = tuple((d, i) for d, i in zip(free, local, strict=False) if d.size == i.size)
+    pairs = _places(rng, free, local_runs(t))
     partial = [_part_of(rng, d) for d in t.partial]
     reduction = t.reduction or rng.choice(["sum", "max", "min", "prod"])
     steps: list[c.Collective] = []
     if pairs:
         steps.append(c.DynamicSlice(pairs))
     if owned:
-        steps += [c.AllGather(tuple(owned)), c.ShardedToPartial(tuple(owned), reduction)]
-        moves = [
-            c.Move(d, i, j) for (d, i), j in zip(owned, local, strict=False) if d.size == j.size
-        ]
-        if moves:
-            steps += [c.AllToAll(tuple(moves))] * 2
+        steps.append(c.AllGather(tuple(owned)))
+        if reductions:
+            steps.append(c.ShardedToPartial(tuple(owned), reduction))
+        held = dict(owned)
+        places = _places(rng, held, local_runs(t))
+        if places:
+            steps.append(c.AllToAll(tuple(c.Move(d, held[d], place) for d, place in places)))
     olds = [*(d for d, _ in owned), *free, *partial]
     olds = [d for d in olds if d.size == olds[0].size]
     if olds:
         news = rng.sample(olds, len(olds))
         permute = c.CollectivePermute(tuple(zip(olds, news, strict=True)))
-        steps += [permute] * 2
+        steps.append(permute)
         with contextlib.suppress(rd.LayoutError):
             moved = permute.apply(t)
             if moved != t and moved.partial == t.partial:
                 steps.append(c.CollectivePermute((), permute_table(t, moved)))
-    if free:
+    with contextlib.suppress(rd.LayoutError):
+        steps.append(c.CollectivePermute((), permute_table(t, _same_tiles(rng, t))))
+    if free and reductions:
         steps.append(c.ReplicatedToPartial(tuple(free), reduction))
     if partial:
-        steps += [c.AllReduce(tuple(partial))] * 2
-        scattered = [(d, i) for d, i in zip(partial, local, strict=False) if d.size == i.size]
+        steps.append(c.AllReduce(tuple(partial)))
+        scattered = _places(rng, partial, local_runs(t))
         if scattered:
-            steps += [c.ReduceScatter(tuple(scattered))] * 3
+            steps.append(c.ReduceScatter(scattered))
     to = random_type(rng, t.mesh, t.shape, t.dtype, t.partial, t.reduction or "sum")
     if to != t:
         steps.append(exchange_traffic(t, to).exchange)
-    return rng.choice(steps) if steps else None
+    if not steps:
+        return None
+    # By kind first: some kinds have several steps.
+    kind = rng.choice(sorted({step.collective for step in steps}))
+    return rng.choice([step for step in steps if step.collective == kind])
 
 
-def random_walk(rng: random.Random, t: rd.ArrayType, length: int) -> rd.Plan:
+def _places(
+    rng: random.Random, devices: Iterable[DeviceDigit], local: list[IndexDigit]
+) -> tuple[Placement, ...]:
+    """Device digits with local index digits of their sizes, for as many as there is room for."""
+    found = []
+    rng.shuffle(local)
+    for device in devices:
+        for at, run in enumerate(local):
+            if run.size % device.size == 0:
+                room = run.size // device.size
+                before = rng.choice([b for b in range(1, room + 1) if room % b == 0])
+                found.append((device, IndexDigit(run.dim, run.pre * before, device.size)))
+                del local[at]
+                break
+    return tuple(found)
+
+
+def _same_tiles(rng: random.Random, t: rd.ArrayType) -> rd.ArrayType:
+    """A type whose dimensions are owned by whole axes, as many devices as in `t`, if it can be."""
+    names = rng.sample([name for name, _ in t.mesh.axes], len(t.mesh.axes))
+    dims: list[list[str]] = []
+    for n, tile in zip(t.shape, t.tile_shape, strict=True):
+        dims.append([])
+        left = n // tile if tile else 1
+        for name in names:
+            if left % t.mesh.axis_size(name) == 0 and not any(name in dim for dim in dims):
+                dims[-1].append(name)
+                left //= t.mesh.axis_size(name)
+    return rd.ArrayType(t.mesh, t.dtype, t.shape, dims, t.partial, t.reduction)
+
+
+def random_walk(
+    rng: random.Random, t: rd.ArrayType, length: int, *, reductions: bool = True
+) -> rd.Plan:
     """A plan of up to `length` random steps from `t`."""
     steps = []
     at = t
     for _ in range(length):
-        step = random_step(rng, at)
+        step = random_step(rng, at, reductions=reductions)
         if step is None:
             continue
         try:
@@ -184,32 +229,3 @@ def _part_of(rng: random.Random, digit: _D) -> _D:
     rng.shuffle(factors)
     at = rng.randrange(len(factors))
     return replace(digit, pre=digit.pre * prod(factors[:at]), size=factors[at])
-
-
-def _free(t: rd.ArrayType) -> list[DeviceDigit]:
-    """The runs of the mesh axes that a type does not use."""
-    used = [*(d for d, _ in t.placements), *t.partial]
-    free = []
-    for name, size in t.mesh.axes:
-        end = 1
-        for digit in sorted(d for d in used if d.axis == name):
-            if digit.pre > end:
-                free.append(DeviceDigit(name, end, digit.pre // end))
-            end = digit.end
-        if size > end:
-            free.append(DeviceDigit(name, end, size // end))
-    return free
-
-
-def _local(t: rd.ArrayType) -> list[IndexDigit]:
-    """The runs of the dimensions that stay on the device."""
-    local = []
-    for dim, n in enumerate(t.shape):
-        end = 1
-        for _, index in sorted((p for p in t.placements if p[1].dim == dim), key=lambda p: p[1]):
-            if index.pre > end:
-                local.append(IndexDigit(dim, end, index.pre // end))
-            end = index.end
-        if n > end:
-            local.append(IndexDigit(dim, end, n // end))
-    return local

@@ -14,7 +14,8 @@ from redistrib.backends.local import groups, numbers, split
 from redistrib.synth.collectives import Exchange
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from redistrib.types.digits import DeviceDigit, IndexDigit
-from tests.random_plans import random_mesh, random_type
+from tests.problems import random_type
+from tests.random_plans import random_mesh
 
 PAIRS = [(seed, devices) for devices in (2, 6, 8, 12) for seed in range(12)]
 
@@ -23,7 +24,7 @@ def random_pair(seed: int, devices: int) -> tuple[rd.ArrayType, rd.ArrayType]:
     rng = random.Random(seed)
     mesh = random_mesh(rng, devices)
     shape = rng.choice([(24,), (12, 24), (48, 6), (16, 48)])
-    return random_type(mesh, shape, "f32", rng), random_type(mesh, shape, "f32", rng)
+    return random_type(rng, mesh, shape, "f32"), random_type(rng, mesh, shape, "f32")
 
 
 @pytest.mark.parametrize(("seed", "devices"), PAIRS)

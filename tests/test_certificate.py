@@ -126,7 +126,10 @@ def test_random_plans_are_proved(seed: int) -> None:
         for strategy in ("collectives", "direct", "paper"):
             try:
                 plan = rd.plan(src, dst, strategy=strategy)
-            except (rd.InfeasibleError, rd.LayoutError):  # too large; not a type of the paper's
+            except rd.InfeasibleError:
+                continue
+            except rd.LayoutError:
+                assert strategy == "paper"  # it cannot express every type
                 continue
             certify(plan)
     else:
