@@ -117,6 +117,18 @@ def test_an_idle_axis_is_worth_slicing() -> None:
     assert plan.received_bytes == plan.lower_bound_bytes
 
 
+def test_an_idle_axis_that_closes_no_chain_still_makes_the_tile_smaller() -> None:
+    # A permute and an all_to_all receive T + t - t/2 for a target tile of T; w makes t a third.
+    src, dst = pair(
+        rd.Mesh(x=2, y=2, z=2, w=3),
+        "f32[12{x}, 12{y}, 12{z}, 12]",
+        "f32[12, 12{x}, 12{y}, 12{z}]",
+    )
+    plan = rd.plan(src, dst, strategy="collectives", profile=PROFILES[0])
+    assert plan.received_bytes * 6 == plan.lower_bound_bytes * 7
+    verify_plan(plan, aligned=True)
+
+
 @pytest.mark.parametrize(
     ("src", "dst", "steps"),
     [
@@ -313,3 +325,12 @@ def test_the_memory_that_an_infeasible_answer_names_is_enough() -> None:
     # Found by the random driver: the first answer named a limit that the second refused.
     mesh = rd.Mesh(x=8, y=5)
     verify(*pair(mesh, "i32[24, 480{x}, 4] max{y}", "i32[24{x}, 480{_3,y}, 4]"))
+
+
+def test_what_is_gathered_early_is_gathered_after_the_slices() -> None:
+    # The tile is 18 before the slice and 9 after it; the gather makes it 8 times larger.
+    mesh = rd.Mesh(x=8, y=8)
+    src, dst = pair(mesh, "i32[576{y:(1)4,_6,x:(4)2,x:(1)4}]", "i32[576{_3,y}]")
+    verify(src, dst)
+    plan = rd.plan(src, dst, strategy="collectives")
+    assert [step.collective for step in plan.steps][:2] == ["dynamic_slice", "all_gather"]
