@@ -334,3 +334,11 @@ def test_what_is_gathered_early_is_gathered_after_the_slices() -> None:
     verify(src, dst)
     plan = rd.plan(src, dst, strategy="collectives")
     assert [step.collective for step in plan.steps][:2] == ["dynamic_slice", "all_gather"]
+
+
+def test_a_misaligned_pair_keeps_a_partial_part_of_an_axis_that_moves() -> None:
+    mesh = rd.Mesh(x=4, y=3)
+    src, dst = pair(mesh, "f32[6{x:(1)2,y}] sum{x:(2)2}", "f32[6{y,x:(1)2}] sum{x:(2)2}")
+    verify(src, dst)
+    (step,) = rd.plan(src, dst, strategy="collectives").steps
+    assert [str(axis) for axis in step.axes] == ["x:(1)2", "y:(1)3"]
