@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import redistrib as rd
 from redistrib.synth.cost import Link, Profile
 from redistrib.synth.exact import ExactSearch
+from redistrib.synth.plan import make_plan
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
 from tests.generators import random_pair, whole_axis_layouts
@@ -72,6 +73,20 @@ def test_the_exact_strategy_is_right_and_no_dearer() -> None:
         plan = rd.plan(src, dst, strategy="exact")
         verify_plan(plan, aligned=True)
         assert plan.seconds <= rd.plan(src, dst, strategy="collectives").seconds * (1 + 1e-9)
+
+
+def test_a_bound_above_the_cheapest_sequence_does_not_hide_it_from_the_exact_search() -> None:
+    rng = random.Random(0)
+    for at in (0, 2):
+        found = layouts(at)
+        for _ in range(15):
+            src, dst = rng.sample(found, 2)
+            plan = rd.plan(src, dst, strategy="exact", profile=PROFILES[0])
+            bound = plan.seconds * (1 + 1e-6) or 1e-12
+            limit = (min if refine(src, dst).aligned else max)(src.tile_size, dst.tile_size)
+            again = ExactSearch(src, dst, limit, PROFILES[0], bound).run()
+            assert again is not None
+            assert make_plan(src, dst, "exact", again, PROFILES[0]).seconds <= bound
 
 
 def survey(pairs: int) -> list[tuple[rd.ArrayType, rd.ArrayType]]:
@@ -328,9 +343,10 @@ def test_the_memory_that_an_infeasible_answer_names_is_enough() -> None:
 
 
 def test_what_is_gathered_early_is_gathered_after_the_slices() -> None:
-    # The tile is 18 before the slice and 9 after it; the gather makes it 8 times larger.
-    mesh = rd.Mesh(x=8, y=8)
-    src, dst = pair(mesh, "i32[576{y:(1)4,_6,x:(4)2,x:(1)4}]", "i32[576{_3,y}]")
+    # The tile is 864 before the slices and 54 after them; the gather doubles it.
+    mesh = rd.Mesh(x=2, y=4, z=3, v=4)
+    texts = "f32[3, 18{x,z}, 4, 24]", "f32[3{z}, 18{y:(1)2}, 4, 24{v}] min{y:(2)2}"
+    src, dst = pair(mesh, *texts)
     verify(src, dst)
     plan = rd.plan(src, dst, strategy="collectives")
     assert [step.collective for step in plan.steps][:2] == ["dynamic_slice", "all_gather"]
@@ -342,3 +358,8 @@ def test_a_misaligned_pair_keeps_a_partial_part_of_an_axis_that_moves() -> None:
     verify(src, dst)
     (step,) = rd.plan(src, dst, strategy="collectives").steps
     assert [str(axis) for axis in step.axes] == ["x:(1)2", "y:(1)3"]
+
+
+def test_a_misaligned_pair_takes_no_factor_from_a_partial_axis() -> None:
+    mesh = rd.Mesh(x=3, y=4, z=2)
+    verify(*pair(mesh, "i8[24{x}, 12{y}] sum{z}", "i8[24, 12{x}] sum{z}"))
