@@ -79,9 +79,10 @@ Written by `python -m tests.mutants --record`; each row is of the last run of it
 
 - proof: z3 refutes an obligation of `proofs/`, or refuses the certificate of a plan;
 - checker: `redistrib check` refuses a plan;
-- test: a test of the project fails otherwise; timeout: no test ends.
+- types: a type or a typing rule refuses what the planner makes, before any check of it;
+- test: a test of the project fails otherwise; timeout: a test does not end.
 
-The proofs run first, the checker second, so the first of them that notices is named.
+The proofs run first, then the checker, the tests of the file, and all other quick tests.
 
 | mutant | file | by | first to fail | s | date, Python |
 | --- | --- | --- | --- | --- | --- |

@@ -90,7 +90,7 @@ class BaselineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a mutant: `by` is proof, checker, test or timeout; None if it survived."""
+    """What became of a mutant: `by` says what noticed; None if it survived."""
 
     mutant: Mutant
     by: str | None
