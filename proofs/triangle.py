@@ -77,7 +77,7 @@ def closure_through_the_last_type() -> Goal:
 
 @false
 def rounds() -> Goal:
-    """False: an exchange in rounds, which pays a latency per sender, has no cheaper detour. Two
+    """FALSE: an exchange in rounds, which pays a latency per sender, has no cheaper detour. Two
     gathers in a row pay k1 + k2 latencies, one of both k1 k2."""
     k1, k2, latency, bytes_ = z3.Ints("k1 k2 latency bytes")
     given = [k1 >= 2, k2 >= 2, latency >= 1, bytes_ >= 1]
@@ -93,7 +93,7 @@ def rounds() -> Goal:
 
 @false
 def without_a_limit_of_its_own() -> Goal:
-    """False: under a memory limit relative to each pair, here the larger end, the way through B is
+    """FALSE: under a memory limit relative to each pair, here the larger end, the way through B is
     one that the pair may take."""
     tile_a, tile_b, tile_c = z3.Ints("tile_A tile_B tile_C")
     given = [tile_a >= 1, tile_b >= 1, tile_c >= 1]

@@ -60,7 +60,7 @@ class _Answer:
     cost: Cost
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CostMatrix:
     """Seconds from every source (rows) to every target (columns), and the plans behind them.
 
@@ -181,9 +181,9 @@ class Oracle:
     ) -> CostMatrix:
         """What it costs from every source to every target, closed over all types given.
 
-        No way through a type given, whose tile fits the memory limit, is cheaper; without a limit,
-        whose tile is no larger than both ends. The types of one call have one shape and dtype.
-        Raises LayoutError where they have not.
+        No way through a type given is cheaper, if its tile fits the memory limit, or without a
+        limit, if it is no larger than the larger end. The types of one call have one shape and
+        dtype. Raises LayoutError where they have not.
         """
         types, (rows, columns) = self._number(srcs, dsts)
         count = len(types)

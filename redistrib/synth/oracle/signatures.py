@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from redistrib.synth.aligned import MAX_COMBINATIONS
 from redistrib.synth.cost import Link, Profile
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit
+from redistrib.types.digits import DeviceDigit, primes
 from redistrib.types.refinement import common_cuts
 
 Ints = NDArray[np.int64]
@@ -68,6 +68,53 @@ def find_signatures(
         for part, start in zip(parts, starts, strict=False)
     ]
     return Signatures(np.concatenate(of_pair), first[merged.first])
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    """The device digits of some pairs: [pair, digit].
+
+    What they own `before` and `after`, their `size` (1: not a digit of this pair), a number for
+    size, link and roles, and which are `active`: all but those that stay where they are.
+    """
+
+    before: Ints
+    after: Ints
+    size: Ints
+    kind: Ints
+    active: Bools
+
+    @property
+    def need(self) -> Ints:
+        """Per pair a multiple of what all spare digits of a plan take together.
+
+        Each active digit takes one at most, each chain that is free on both sides one more.
+        """
+        takes = np.where(self.active, self.size, 1)
+        opens = (self.before < 0) & (self.after >= 0)
+        return np.asarray((takes * np.where(opens, takes, 1)).prod(axis=1))
+
+    @property
+    def alike(self) -> Bools:
+        """Whether the active digits of a pair are of one prime size, and so their spares."""
+        takes = np.where(self.active, self.size, 1)
+        most = takes.max(axis=1, initial=1)
+        prime = np.array([len(primes(n)) <= 1 for n in np.unique(most).tolist()])[_dense(most)]
+        return np.asarray(prime & ((takes == 1) | (takes == most[:, None])).all(axis=1))
+
+    @property
+    def ways(self) -> NDArray[np.float64]:
+        """Per pair at least as many as the combinations of choices that the planner has.
+
+        Where it does not try them all, the order of the digits decides which it tries.
+        """
+        sizes = np.unique(self.size).tolist()
+        divisors = np.array([sum(n % d == 0 for d in range(1, n + 1)) for n in sizes])
+        idle = self.active & (self.before < 0) & (self.after < 0)
+        closers = (self.active & (self.before < 0)).sum(axis=1)[:, None] + 1
+        of_mover = np.where((self.before >= 0) & (self.after >= 0), closers, 3)
+        ways = np.where(idle, divisors[_dense(self.size)], np.where(self.active, of_mover, 1))
+        return np.asarray(ways.prod(axis=1, dtype=np.float64))
 
 
 class _Codes:
@@ -125,9 +172,15 @@ class _Codes:
         if not len(chosen):
             return Signatures(of_pair, chosen)
         src, dst, mask = src[chosen], dst[chosen], mask[chosen]
-        chains, need = self.chains(src, dst, mask)
+        digits = self.digits(src, dst, mask)
+        chains = self.chains(src, digits)
+        spares, roomy = self.spares(src, dst, mask, digits.need)
+        # The price does not depend on the order of digits where spares fit in any order and all
+        # choices are tried.
+        any_order = (roomy | digits.alike) & (digits.ways <= MAX_COMBINATIONS)
+        chains = np.where(any_order[:, None], np.sort(chains, axis=1), chains)
         key = self.tile[src]
-        for column in (*chains, self.spares(src, dst, mask, need)):
+        for column in (*chains.T, spares):
             key = _join(key, column)
         _, first, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
         of_pair[chosen] = numbers
@@ -150,7 +203,7 @@ class _Codes:
                 aligned &= (mask >> self.bit[one, c] & mask >> self.bit[other, d] & 1) == 0
         return mask, aligned
 
-    def _digits(
+    def _cuts(
         self, mask: Ints, obj: int | str, cuts: Sequence[int]
     ) -> list[tuple[int, Bools, Ints]]:
         """Per cut but the last: the cut, which pairs make it, which of `cuts` is their next."""
@@ -163,37 +216,34 @@ class _Codes:
             end = np.where(made, n, end)
         return found[::-1]
 
-    def chains(self, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Ints]:
-        """The chains and idle digits of each pair as columns; `aligned._chains` for many pairs.
-
-        Each digit that moves has the code of the chain from itself on, so that a chain shows with
-        all its ends, and a cycle with all its rotations. The columns are sorted, for the
-        price does not depend on the order of digits, unless the planner cannot try all choices.
-
-        Also, per pair, a multiple of what all spare digits of a plan take together: each digit that
-        does not stay takes one at most, each chain that is free on both sides one more.
-        """
+    def digits(self, src: Ints, dst: Ints, mask: Ints) -> _Digits:
+        """What the device digits of each pair are."""
         before, after = self.owned[src], self.owned[dst]
-        present, size = np.empty(before.shape, dtype=bool), np.empty_like(before)
+        size = np.ones_like(before)
         kind = self._role(src, before) * 3 + self._role(dst, after)
         links: dict[Link, int] = {}
         for axis, cuts in self.axis_cuts.items():
             link = links.setdefault(self.profile.link_of(axis), len(links))
-            for c, made, end in self._digits(mask, axis, cuts):
+            for c, made, end in self._cuts(mask, axis, cuts):
                 a = self.device[axis, c]
-                present[:, a] = made
-                size[:, a] = (np.array(cuts) // c)[end]
-                kind[:, a] += 9 * (link + len(self.axis_cuts) * size[:, a])
-        stays = (before == after) & (before >= 0)
-        takes = np.where(present & ~stays, size, 1)
-        need = (takes * np.where((before < 0) & (after >= 0), takes, 1)).prod(axis=1)
+                size[:, a] = np.where(made, (np.array(cuts) // c)[end], 1)
+                kind[:, a] += 9 * link
+        kind = _dense(kind + 9 * len(links) * size)
+        return _Digits(before, after, size, kind, (size > 1) & ((before != after) | (before < 0)))
+
+    def chains(self, src: Ints, digits: _Digits) -> Ints:
+        """The chains and idle digits of each pair as codes; `aligned._chains` for many pairs.
+
+        Each digit that moves has the code of the chain from itself on, so that a chain shows with
+        all its ends, and a cycle with all its rotations.
+        """
+        kind = digits.kind + 1
         pairs, count = kind.shape
-        kind = _dense(kind) + 1
         base = int(kind.max(initial=0)) + 1
 
-        # One more column stands for the end of a path.
+        # Who has what a digit wants; one more column stands for the end of a path.
         stop = np.full((pairs, 1), count)
-        leads = np.take_along_axis(self.owner[src], after, axis=1)  # who has what a digit wants
+        leads = np.take_along_axis(self.owner[src], digits.after, axis=1)
         lead = np.hstack([np.where(leads < 0, count, leads), stop]).ravel()
         kinds = np.hstack([kind, np.zeros_like(stop)]).ravel()
         row = np.arange(pairs)[:, None] * (count + 1)
@@ -207,30 +257,13 @@ class _Codes:
             closed |= back
             at = np.where(back, count, at)
         code = _times(code, 2) + closed
-        code = np.where(present & ~stays, _dense(code) + 1, 0)
-        few = self._ways(present, before, after, size) <= MAX_COMBINATIONS
-        return np.where(few[:, None], np.sort(code, axis=1), code).T, need
-
-    def _ways(self, present: Bools, before: Ints, after: Ints, size: Ints) -> NDArray[np.float64]:
-        """At least as many as the combinations of choices that the planner has for each pair.
-
-        Where it does not try them all, the order of digits decides which it tries.
-        """
-        distinct, at = np.unique(size, return_inverse=True)
-        divisors = np.array([sum(n % d == 0 for d in range(1, n + 1)) for n in distinct])
-        moves = present & (before != after)
-        idle = present & (before == after) & (before < 0)
-        closers = (idle | (moves & (before < 0))).sum(axis=1)[:, None] + 1
-        of_mover = np.where((before >= 0) & (after >= 0), closers, 3)
-        ways = np.where(idle, divisors[at].reshape(size.shape), np.where(moves, of_mover, 1))
-        product: NDArray[np.float64] = ways.prod(axis=1, dtype=np.float64)
-        return product
+        return np.where(digits.active, _dense(code) + 1, 0)
 
     def _role(self, of: Ints, owned: Ints) -> Ints:
         return np.where(owned >= 0, OWNER, np.where(self.partial[of], PARTIAL, FREE))
 
-    def spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> Ints:
-        """A column that tells the runs that nobody names, in order.
+    def spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> tuple[Ints, Bools]:
+        """The runs that nobody names, in order, as a code; and whether the first has all it takes.
 
         Spare digits are cut off the first run that has room. All together take a divisor of `need`,
         so of a run only the common divisor with it matters, and nothing after a run with all of it.
@@ -241,9 +274,10 @@ class _Codes:
         rooms = np.unique(np.gcd.outer(needs, np.array([0, 1, *sizes])))  # gcd(n, 0) is n
         base = len(rooms)
         in_order = base ** len(self.index) < 1 << MAX_BITS
-        code, full = np.zeros(len(src), np.int64), np.zeros(len(src), dtype=bool)
+        code, full = np.zeros(len(src), np.int64), need == 1
+        roomy, first = full.copy(), np.ones(len(src), dtype=bool)
         for dim, cuts in self.dim_cuts.items():
-            for c, made, end in self._digits(mask, dim, cuts):
+            for c, made, end in self._cuts(mask, dim, cuts):
                 b = self.index[dim, c]
                 room = np.searchsorted(rooms, np.gcd.outer(needs, np.array(cuts) // c))
                 all_of_it = rooms[room] == needs[:, None]
@@ -253,8 +287,11 @@ class _Codes:
                     code = np.where(found > 0, code * base + found, code)
                 else:  # by place: finer than it needs to be, but no code outgrows its integer
                     code = _times(code, base) + found
-                full |= spare & all_of_it[which, end]
-        return code
+                enough = spare & all_of_it[which, end]
+                roomy |= enough & first
+                first &= found == 0
+                full |= enough
+        return code, roomy
 
 
 def _number(cuts: Iterable[Cut]) -> dict[Cut, int]:
