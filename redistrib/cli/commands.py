@@ -28,12 +28,17 @@ import redistrib as rd
 from redistrib import report
 from redistrib.cli import values
 from redistrib.cli.lint import lint as find_problems
+from redistrib.interop.jax_program import plan_to_jax
+from redistrib.interop.sdy_program import plan_to_sdy
+from redistrib.interop.stablehlo_program import plan_to_stablehlo
 from redistrib.synth.cost import find_profile
 from redistrib.synth.planner import STRATEGIES
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
 BACKENDS = ("simulator", "jax", "mpi")
+PROGRAMS = {"sdy": plan_to_sdy, "stablehlo": plan_to_stablehlo, "jax": plan_to_jax}
+PLAN_FORMATS = ("text", "json", "html", *PROGRAMS)
 OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
 QUESTION = ("id", "mesh", "src", "dst", "strategy", "memory_limit", "profile")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -132,11 +137,17 @@ def _plan(**stated: Any) -> rd.Plan:
 
 @program.command()
 @problem
-@click.option("--format", "form", type=click.Choice(["text", "json", "html"]), default="text")
+@click.option("--format", "form", type=click.Choice(PLAN_FORMATS), default="text")
 @click.option("--detail", type=click.Choice(get_args(report.Detail)), default="normal")
 @click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
 def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -> int:
-    """Plan the redistribution from type SRC to type DST."""
+    """Plan the redistribution from type SRC to type DST.
+
+    The formats sdy, stablehlo and jax are programs of collectives; their strategy is collectives,
+    unless another is given.
+    """
+    if form in PROGRAMS:
+        stated["strategy"] = stated["strategy"] or "collectives"
     found = _plan(**stated)
     profile = find_profile(stated["profile"])
     if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
@@ -147,6 +158,8 @@ def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -
             text = found.to_json()
         case "html":
             text = report.to_page(found, profile)
+        case "sdy" | "stablehlo" | "jax":
+            text = PROGRAMS[form](found)
         case _:
             text = report.to_text(found, detail, profile)
     if output is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from redistrib.backends.delivery import identity
@@ -35,7 +35,7 @@ _BOOL_FOLDS = {"sum": "any", "prod": "all", "max": "any", "min": "all"}
 
 
 def plan_to_jax(plan: Plan) -> str:
-    """A module with `redistribute(tile)`, and `compiled(mesh)` where both ends have a PartitionSpec.
+    """A module with `redistribute(tile)`, and with `compiled(mesh)` where both ends have specs.
 
     `compiled` gives a jitted function of global arrays. Raises LayoutError for an exchange.
     """
@@ -56,7 +56,8 @@ def plan_to_jax(plan: Plan) -> str:
             "",
             "def compiled(mesh):",
             "    program = jax.shard_map(",
-            f"        redistribute, mesh=mesh, in_specs={specs[0]}, out_specs={specs[1]}, check_vma=False",
+            f"        redistribute, mesh=mesh, in_specs={specs[0]}, out_specs={specs[1]},"
+            " check_vma=False",
             "    )",
             "    return jax.jit(program)",
         ]
@@ -64,24 +65,22 @@ def plan_to_jax(plan: Plan) -> str:
     header = [
         f'"""{plan.src} -> {plan.dst} on the mesh {plan.src.mesh}.',
         "",
-        "`redistribute` takes a device's tile to its new tile, inside jax.shard_map over these axes.",
+        "`redistribute` takes a device's tile to its new tile, inside shard_map over these axes.",
         '"""',
         "",
-        *(["import jax"] if "jax." in body.replace("jax.lax", "") else []),
+        *(["import jax"] if specs else []),
         *(["import jax.numpy as jnp"] if "jnp." in body else []),
         *(["from jax import lax"] if "lax." in body else []),
         *(["from jax.sharding import PartitionSpec as P"] if specs else []),
         "",
         "",
     ]
-    return "\n".join(header) + body + "\n"
+    return "\n".join([*header, body])
 
 
-def _expression(
-    operation: Operation, t: ArrayType, plan: Plan, result: tuple[int, ...]
-) -> str:
+def _expression(operation: Operation, t: ArrayType, plan: Plan, result: tuple[int, ...]) -> str:
     """The new tile in terms of the old one, called tile."""
-    mesh, dtype = t.mesh, plan.src.numpy_dtype
+    mesh = t.mesh
     boolean = plan.src.dtype == "bool"
     match operation:
         case Reshape(shape):
@@ -106,8 +105,8 @@ def _expression(
                 return f"lax.{_NATIVE[reduction]}(tile, {_over(digits, mesh)})"
             return _fold(f"lax.all_gather(tile, {_over(digits, mesh)})", reduction, boolean)
         case KeepFirst(digits, reduction):
-            number = _number(digits, mesh)
-            return f"jnp.where({number} == 0, tile, jnp.array({_identity(plan, reduction)}, tile.dtype))"
+            rest = f"jnp.array({_identity(plan, reduction)}, tile.dtype)"
+            return f"jnp.where({_number(digits, mesh)} == 0, tile, {rest})"
         case Send(step):
             part = _axes_of(step.axes, mesh)
             pairs = [(s, to) for to, s in enumerate(permute_sources(part, step).tolist())]
@@ -167,5 +166,5 @@ def _identity(plan: Plan, reduction: str) -> str:
     return f"float({text!r})" if text in ("inf", "-inf") else text
 
 
-def _tuple(items: Sequence[object] | dict[str, int]) -> str:
+def _tuple(items: Iterable[object]) -> str:
     return repr(tuple(items))

@@ -69,7 +69,7 @@ def plan_to_sdy(plan: Plan) -> str:
         f"  return %{body.last} : {tensor}",
         "}",
     ]
-    return "".join(f"{line}\n" for line in ["module {", *(f"  {line}" for line in lines), "}"])
+    return "\n".join(["module {", *(f"  {line}" for line in lines), "}"])
 
 
 class _Body:
@@ -199,7 +199,7 @@ def _pieces(placements: Iterable[Placement], cuts: _Cuts) -> list[Placement]:
 def _lists(t: ArrayType, cuts: _Cuts) -> list[list[DeviceDigit]] | None:
     """The axes of each dimension of a view.
 
-    None where a local factor stands before one, or a cut falls inside an axis and does not split it.
+    None where a local factor stands before one, or a cut inside an axis does not split it.
     """
     pieces = _pieces(t.placements, cuts)
     lists = []
@@ -240,9 +240,7 @@ def _parameters(
             return None
         found.setdefault((ends[0], ends[1]), []).append(move)
     used = [dim for pair in found for dim in pair]
-    ordered = all(
-        group == sorted(group, key=lambda move: move.source) for group in found.values()
-    )
+    ordered = all(group == sorted(group, key=lambda move: move.source) for group in found.values())
     if len(set(used)) < len(used) or not ordered:
         return None
     return {pair: [move.device for move in group] for pair, group in found.items()}

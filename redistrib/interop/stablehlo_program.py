@@ -60,7 +60,7 @@ def plan_to_stablehlo(plan: Plan) -> str:
         "  }",
         "}",
     ]
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)
 
 
 class _Body:

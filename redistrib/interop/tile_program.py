@@ -28,7 +28,7 @@ from redistrib.synth.collectives import (
     ShardedToPartial,
 )
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit
+from redistrib.types.digits import DeviceDigit, merge_factors
 
 Digits = tuple[DeviceDigit, ...]
 
@@ -107,9 +107,7 @@ class Send:
     step: CollectivePermute
 
 
-Operation = (
-    Reshape | Transpose | Pick | Place | Gather | Swap | Scatter | Reduce | KeepFirst | Send
-)
+Operation = Reshape | Transpose | Pick | Place | Gather | Swap | Scatter | Reduce | KeepFirst | Send
 
 
 def operations(step: Collective, before: ArrayType, after: ArrayType) -> list[Operation]:
@@ -121,7 +119,8 @@ def operations(step: Collective, before: ArrayType, after: ArrayType) -> list[Op
 
 
 def _operations(step: Collective, before: ArrayType, after: ArrayType) -> Iterator[Operation]:
-    digits = tuple(step.axes)
+    # Neighbours that make up a larger part of an axis have the same value together.
+    digits = tuple(d for d in merge_factors(step.axes) if isinstance(d, DeviceDigit))
     reduction = before.reduction or "sum"
     match step:
         case DynamicSlice(placements):
@@ -129,9 +128,7 @@ def _operations(step: Collective, before: ArrayType, after: ArrayType) -> Iterat
             yield Pick(digits)
         case AllGather(placements):
             yield Gather(digits)
-            yield from _to_tile(
-                split(after, [index for _, index in placements]), before.tile_shape
-            )
+            yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
         case AllToAll(moves):
             pieces = split(before, [move.target for move in moves])
             yield from _to_pieces(pieces)
@@ -148,9 +145,7 @@ def _operations(step: Collective, before: ArrayType, after: ArrayType) -> Iterat
             yield KeepFirst(digits, kind)
         case ShardedToPartial(placements, kind):
             yield Place(digits, kind)
-            yield from _to_tile(
-                split(after, [index for _, index in placements]), before.tile_shape
-            )
+            yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
         case Exchange():
             raise LayoutError(
                 "no single collective of StableHLO or jax.lax is an exchange, point to point; a "
@@ -222,7 +217,9 @@ def shape_after(operation: Operation, shape: tuple[int, ...]) -> tuple[int, ...]
 
 def with_shapes(
     steps: Sequence[Collective], types: Sequence[ArrayType]
-) -> Iterator[tuple[Collective, ArrayType, list[tuple[Operation, tuple[int, ...], tuple[int, ...]]]]]:
+) -> Iterator[
+    tuple[Collective, ArrayType, list[tuple[Operation, tuple[int, ...], tuple[int, ...]]]]
+]:
     """Per step its type before and its operations, each with the shapes before and after it."""
     for step, (before, after) in zip(steps, pairwise(types), strict=True):
         shape = before.tile_shape

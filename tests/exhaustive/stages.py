@@ -26,6 +26,7 @@ MESHES = (
     ((8, 3, 2), (48, 48)),
 )
 EXACT_MESHES = MESHES[:4]
+SDY_MESHES = (0, 2)
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 BLOCK = 500  # random examples in a unit
 
@@ -103,6 +104,18 @@ def run_random(unit: int) -> Counter[str]:
     return counts
 
 
+def run_sdy(unit: int) -> Counter[str]:
+    """All targets of one source layout, as Shardy's collectives."""
+    from tests.interop.sdy_programs import verify_sdy_pair  # imports jax
+
+    at, row = [row for row in _rows(len(MESHES)) if row[0] in SDY_MESHES][unit]
+    all_layouts = layouts(at)
+    counts: Counter[str] = Counter()
+    for dst in all_layouts:
+        counts += verify_sdy_pair(all_layouts[row], dst)
+    return counts
+
+
 def stages(examples: int) -> Iterator[Stage]:
     pairs, exact = len(_rows(len(MESHES))), len(_rows(len(EXACT_MESHES)))
     yield Stage(
@@ -128,4 +141,10 @@ def stages(examples: int) -> Iterator[Stage]:
         "every ordered pair of whole-axis layouts on eight meshes, strategy paper and normal form",
         lambda _: range(pairs),
         run_paper,
+    )
+    yield Stage(
+        "sdy",
+        "every ordered pair of whole-axis layouts on 2x2x2 and 2x3x2, as Shardy's collectives",
+        lambda _: range(sum(len(layouts(at)) for at in SDY_MESHES)),
+        run_sdy,
     )

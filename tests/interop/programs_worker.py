@@ -116,7 +116,7 @@ def jax_programs_run_like_the_simulator() -> None:
     for number, plan in plans(30):
         text = plan_to_jax(plan)
         names: dict[str, Any] = {}
-        exec(compile(text, "plan", "exec"), names)  # noqa: S102 - the text is the test's subject
+        exec(compile(text, "plan", "exec"), names)
         tile_program = names["redistribute"]
         mesh = mesh_of(plan)
         spec = P(mesh.axis_names)
@@ -142,12 +142,10 @@ def a_jax_program_compiles_on_global_arrays() -> None:
     dst = rd.ArrayType.parse("f32[12{y}, 12{x}]", mesh)
     plan = rd.plan(src, dst, strategy="collectives")
     names: dict[str, Any] = {}
-    exec(plan_to_jax(plan), names)  # noqa: S102 - the text is the test's subject
+    exec(plan_to_jax(plan), names)
     jax_mesh = mesh_of(plan)
     array = np.arange(144, dtype=np.float32).reshape(12, 12)
-    moved = names["compiled"](jax_mesh)(
-        jax.device_put(array, NamedSharding(jax_mesh, P("x", "y")))
-    )
+    moved = names["compiled"](jax_mesh)(jax.device_put(array, NamedSharding(jax_mesh, P("x", "y"))))
     assert moved.sharding.spec == P("y", "x")
     for position, tile in enumerate(tiles_of(moved, jax_mesh)):
         assert same_bits(tile, tile_of(array, dst, position))
@@ -159,7 +157,7 @@ def main() -> None:
         try:
             function()
             outcome[name] = ""
-        except Exception:  # reported by the test of this name
+        except Exception:  # noqa: BLE001 - reported by the test of this name
             outcome[name] = traceback.format_exc()
     json.dump(outcome, sys.stdout)
 

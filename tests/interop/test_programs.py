@@ -58,10 +58,12 @@ def test_the_text_of_a_jax_program() -> None:
     src = rd.ArrayType.parse("f32[8{x}, 8{y}]", mesh)
     dst = rd.ArrayType.parse("f32[8, 8{y,x}]", mesh)
     text = plan_to_jax(rd.plan(src, dst, strategy="collectives"))
-    assert text == '''"""f32[8{x}, 8{y}] -> f32[8, 8{y,x}] on the mesh x=2,y=4.
+    assert (
+        text
+        == """\"\"\"f32[8{x}, 8{y}] -> f32[8, 8{y,x}] on the mesh x=2,y=4.
 
-`redistribute` takes a device's tile to its new tile, inside jax.shard_map over these axes.
-"""
+`redistribute` takes a device's tile to its new tile, inside shard_map over these axes.
+\"\"\"
 
 import jax
 from jax import lax
@@ -72,5 +74,24 @@ def redistribute(tile):
     # all_to_all: f32[8{x}, 8{y}]
     tile = tile.transpose((1, 0))
     tile = tile.reshape((2, 4, 1))
+    tile = lax.all_to_all(tile, ('x',), split_axis=0, concat_axis=0)
+    tile = tile.reshape((8, 1))
+    # f32[8, 8{y,x}]
     return tile
-'''
+
+
+def compiled(mesh):
+    program = jax.shard_map(
+        redistribute, mesh=mesh, in_specs=P('x', 'y'), out_specs=P(None, ('y', 'x')), check_vma=False
+    )
+    return jax.jit(program)"""
+    )
+
+
+def test_the_text_of_a_stablehlo_program() -> None:
+    mesh = rd.Mesh(x=2)
+    src = rd.ArrayType.parse("f32[4] max{x}", mesh)
+    dst = rd.ArrayType.parse("f32[4{x}]", mesh)
+    text = plan_to_stablehlo(rd.plan(src, dst, strategy="collectives"))
+    assert "replica_groups = dense<[[0, 1]]> : tensor<1x2xi64>" in text
+    assert "stablehlo.maximum %a, %b : tensor<f32>" in text
