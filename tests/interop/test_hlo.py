@@ -137,6 +137,28 @@ def test_known_strings(text: str, expected: str) -> None:
     assert str(parse_hlo(text, MESH, (8, 8), "f32")) == expected
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shape", "text", "expected"),
+    [
+        # jax-ml/jax#18591, alpa-projects/alpa#701: what users saw before a rematerialisation
+        ((64, 4), (512, 256), "{devices=[256,1]<=[256]}", "f32[512{a,b}, 256]"),
+        (
+            (64, 4),
+            (512, 256),
+            "{devices=[1,64,4]<=[256] last_tile_dim_replicate}",
+            "f32[512, 256{a}]",
+        ),
+        ((2, 2), (8, 1, 1, 4), "{devices=[4,1,1,1]0,1,2,3}", "f32[8{a,b}, 1, 1, 4]"),
+        ((2, 2), (8, 1, 1, 4), "{devices=[2,1,1,2]0,1,2,3}", "f32[8{a}, 1, 1, 4{b}]"),
+    ],
+)
+def test_strings_from_reports(
+    sizes: tuple[int, int], shape: tuple[int, ...], text: str, expected: str
+) -> None:
+    mesh = rd.Mesh(a=sizes[0], b=sizes[1])
+    assert str(parse_hlo(text, mesh, shape, "f32")) == expected
+
+
 def test_version_3_has_its_own_mesh() -> None:
     t = parse_hlo("{mesh['x'=2,'y'=4], device_ids=([4,2]T(1,0)), [{'x'}, {}]}", None, (8, 8), "f32")
     assert t.mesh == rd.Mesh({"x": 2, "y": 4}, devices=[0, 2, 4, 6, 1, 3, 5, 7])
