@@ -89,6 +89,7 @@ def _chunks(scanner: Scanner) -> list[int]:
     """Into how many chunks a dimension is cut, major to minor."""
     word = scanner.expect("NoSharding", "Chunked", "Unstacked")
     scanner.expect("(")
+    scanner.accept("chunks=")
     if word == "NoSharding":
         scanner.expect(")")
         return []

@@ -34,8 +34,9 @@ Devices = NDArray[np.intp]
 
 _KINDS = ("replicated", "unreduced")
 _METADATA = re.compile(r"metadata=\{[^{}]*\}")
-# Text is read into a list of this many device ids at most.
-_MOST_DEVICES = 1 << 24
+# An iota of a few characters could ask for any amount of memory.
+_MOST_DEVICES = 1 << 20
+_MOST_SIZES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,6 @@ def _tiling(scanner: Scanner, rank: int) -> _Tiling:
     scanner.expect("=")
     column = scanner.column
     sizes = _sizes(scanner)
-    if prod(sizes) > _MOST_DEVICES:
-        scanner.fail(f"at most {_MOST_DEVICES} tiles", column)
     if scanner.accept("<="):
         devices = _iota(scanner)
     else:
@@ -332,10 +331,7 @@ def _grouped(
 
 def _iota(scanner: Scanner) -> Devices:
     """`[2,4]T(1,0)` or `[8]`: ids 0, 1, 2, ... reshaped and transposed, in the order of tiles."""
-    column = scanner.column
     sizes = _sizes(scanner)
-    if prod(sizes) > _MOST_DEVICES:
-        scanner.fail(f"at most {_MOST_DEVICES} devices", column)
     ids = np.arange(prod(sizes)).reshape(sizes)
     if len(sizes) > 1:
         scanner.expect("T")
@@ -363,8 +359,13 @@ def _format_iota(devices: Devices) -> str | None:
 
 
 def _sizes(scanner: Scanner) -> list[int]:
+    """`[2,4]`: the sizes of tile dimensions or of an iota."""
+    column = scanner.column
     scanner.expect("[")
-    return scanner.listed(bind(scanner.integer, "a size", 1), "]")
+    sizes = scanner.listed(bind(scanner.integer, "a size", 1), "]")
+    if len(sizes) > _MOST_SIZES or prod(sizes) > _MOST_DEVICES:
+        scanner.fail(f"at most {_MOST_SIZES} sizes and {_MOST_DEVICES} devices", column)
+    return sizes
 
 
 def _on_mesh(scanner: Scanner, mesh: Mesh | None, shape: Sequence[int], dtype: object) -> ArrayType:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial as bind
 
 from redistrib.errors import LayoutError
 from redistrib.interop.scanner import Scanner
@@ -229,6 +230,18 @@ def _mesh(scanner: Scanner) -> Mesh:
     scanner.expect("(")
     column = scanner.column
     axes: list[tuple[str, int]] = []
+    if scanner.accept("axis_sizes"):  # as repr(mesh) has it, where str(mesh) has 'x': 2
+        scanner.expect("=")
+        scanner.expect("(")
+        size = bind(scanner.integer, "the size of an axis", 1)
+        sizes = scanner.listed(size, ")", trailing=True)
+        for mark in (",", "axis_names", "=", "("):
+            scanner.expect(mark)
+        names = scanner.listed(scanner.quoted, ")", trailing=True)
+        if len(names) != len(sizes):
+            scanner.fail(f"{len(sizes)} names", column)
+        axes += zip(names, sizes, strict=True)
+        scanner.accept(",")
 
     def entry() -> None:
         if scanner.accept("axis_types"):

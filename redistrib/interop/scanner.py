@@ -22,6 +22,7 @@ class Scanner:
 
     >>> scanner = Scanner("{ 2, 4 }")
     >>> scanner.expect("{")
+    '{'
     >>> scanner.listed(scanner.integer, "}")
     [2, 4]
     """

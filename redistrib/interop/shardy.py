@@ -90,15 +90,10 @@ def format_sdy(t: ArrayType) -> str:
 
     Raises LayoutError for what Shardy has no word for.
     """
-    return f"#sdy.sharding{format_sdy_bare(t)}"
-
-
-def format_sdy_bare(t: ArrayType) -> str:
-    """The sharding as operations of the dialect hold it, without `#sdy.sharding`."""
     dims = ", ".join(format_refs(digits, t.mesh) for digits in owners(t, "Shardy"))
     check_sum(t, "Shardy")
     partial = f", unreduced={format_refs(t.partial, t.mesh)}" if t.partial else ""
-    return f"<@mesh, [{dims}]{partial}>"
+    return f"#sdy.sharding<@mesh, [{dims}]{partial}>"
 
 
 def format_refs(digits: Iterable[DeviceDigit], mesh: Mesh, quote: str = '"') -> str:

@@ -171,6 +171,12 @@ def test_one_device_is_maximal() -> None:
     assert format_hlo(t) == "{maximal device=3}"
 
 
+@pytest.mark.parametrize("sizes", ["999999999,999999999", "1," * 99 + "1"])
+def test_no_string_asks_for_much_memory(sizes: str) -> None:
+    with pytest.raises(rd.TypeSyntaxError, match="at most 32 sizes and 1048576 devices"):
+        parse_hlo(f"{{devices=[8]<=[{sizes}]}}", None, (8,), "f32")
+
+
 def test_tuples() -> None:
     text = "{{replicated}, {devices=[2,4]<=[8]}}"
     found = parse_hlo_tuple(text, MESH, [(4,), (8, 8)], ["f32", "s8"])

@@ -82,3 +82,20 @@ def test_a_sharding_is_read_on_the_devices_of_the_given_mesh() -> None:
         "spec=P('x', 'y'), memory_kind=device)"
     )
     assert jax_text.parse_named_sharding(text, mesh, (8, 8), "f32").mesh == mesh
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mesh('x': 2, 'y': 4, axis_types=(Explicit, Manual))",
+        "Mesh(axis_sizes=(2, 4), axis_names=('x', 'y'), axis_types=(Auto, Auto))",
+        "AbstractMesh('x': 2, 'y': 4)",
+    ],
+)
+def test_ways_to_print_a_mesh(text: str) -> None:
+    assert jax_text.parse_abstract_mesh(text) == MESH
+
+
+def test_a_mesh_with_missing_names_is_refused() -> None:
+    with pytest.raises(rd.TypeSyntaxError, match="column 6: expected 2 names"):
+        jax_text.parse_abstract_mesh("Mesh(axis_sizes=(2, 4), axis_names=('x',))")
