@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from functools import partial as bind
 from itertools import accumulate
 
+from redistrib.interop.mesh_parts import free_parts, split_sizes
 from redistrib.interop.scanner import Scanner
-from redistrib.interop.words import check_complete, owners, split_sizes
+from redistrib.interop.words import check_complete, owners
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
@@ -66,23 +67,14 @@ def format_alpa(t: ArrayType) -> str:
     check_complete(t, "a ShardingSpec")
     dims = owners(t, "a ShardingSpec")
     chunk = {digit: at for at, digit in enumerate(d for digits in dims for d in digits)}
-    mapping = []
-    for name, size in t.mesh.axes:
-        end = 1
-        for digit in sorted(d for d in chunk if d.axis == name):
-            mapping += _copies(digit.pre // end)
-            mapping.append(f"ShardedAxis({chunk[digit]})")
-            end = digit.end
-        mapping += _copies(size // end)
+    order = list(t.mesh.sizes)
+    parts = sorted([*chunk, *free_parts(t)], key=lambda d: (order.index(d.axis), d.pre))
+    mapping = [f"ShardedAxis({chunk[d]})" if d in chunk else f"Replicated({d.size})" for d in parts]
     sharding = [
         f"Chunked([{', '.join(str(d.size) for d in digits)}])" if digits else "NoSharding()"
         for digits in dims
     ]
     return f"ShardingSpec([{', '.join(sharding)}], [{', '.join(mapping)}])"
-
-
-def _copies(count: int) -> list[str]:
-    return [f"Replicated({count})"] if count > 1 else []
 
 
 def _chunks(scanner: Scanner) -> list[int]:

@@ -22,9 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
+from redistrib.interop.mesh_parts import (
+    free_parts,
+    grouped_digits,
+    linear_digits,
+    mesh_digits,
+)
 from redistrib.interop.scanner import Scanner
 from redistrib.interop.shardy import format_refs, read_axis_size, read_dims, read_sets
-from redistrib.interop.words import check_sum, mesh_digits, owners, with_copies
+from redistrib.interop.words import check_sum, owners, with_copies
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
@@ -114,7 +120,7 @@ def format_hlo(t: ArrayType, version: int = 2) -> str:
     if t.mesh.num_devices == 1 and t.mesh.devices is not None:
         return f"{{maximal device={t.mesh.devices[0]}}}"
     partial = list(t.partial)
-    copies = _free(t, [d for digits in dims for d in digits] + partial)
+    copies = free_parts(t)
     if not any(dims):
         if not partial:
             return "{replicated}"
@@ -227,7 +233,7 @@ def _tiled(
     at = np.array([position[device] for device in tiling.devices.tolist()])
     tiling = _sorted_copies(_Tiling(tiling.sizes, at, tiling.kinds))
     found = linear_digits(tiling.devices)
-    parts = None if found is None else _grouped(found, tiling.sizes)
+    parts = None if found is None else grouped_digits(found, tiling.sizes)
     if parts is None:
         raise LayoutError(
             f"a tile coordinate is made of digits of the mesh {mesh!r}; "
@@ -277,56 +283,6 @@ def _sorted_copies(tiling: _Tiling) -> _Tiling:
     grid = np.take_along_axis(grid, np.argsort(grid[:, :, :1], axis=1), axis=1)
     sizes = (*tiling.sizes[:rank], addends, copies)
     return _Tiling(sizes, grid.reshape(-1), ("unreduced", "replicated"))
-
-
-def linear_digits(values: Devices) -> list[tuple[int, int]] | None:
-    """A permutation of 0..n-1 as a mixed-radix number: (step, size) of its digits, major first.
-
-    >>> linear_digits(np.array([0, 4, 1, 5, 2, 6, 3, 7]))
-    [(1, 4), (4, 2)]
-    >>> linear_digits(np.array([0, 2, 1])) is None
-    True
-    """
-    if values[0] != 0:
-        return None
-    found: list[tuple[int, int]] = []
-    while values.size > 1:
-        steps = np.diff(values)
-        step = int(steps[0])
-        others = np.flatnonzero(steps != step)
-        size = int(others[0]) + 1 if others.size else values.size
-        if step < 1 or values.size % size:
-            return None
-        rows = values.reshape(-1, size)
-        if not np.array_equal(rows, rows[:, :1] + step * np.arange(size)):
-            return None
-        found.append((step, size))
-        values = rows[:, 0]
-    return found[::-1]
-
-
-def _grouped(
-    digits: Sequence[tuple[int, int]], sizes: Sequence[int]
-) -> list[list[tuple[int, int]]] | None:
-    """Digits (step, size), major first, cut into runs whose sizes multiply to `sizes`."""
-    left = list(reversed(digits))
-    parts = []
-    for tile in sizes:
-        part = []
-        wanted = tile
-        while wanted > 1:
-            step, size = left.pop()
-            if size > wanted:
-                if size % wanted:
-                    return None
-                left.append((step, size // wanted))
-                step, size = step * (size // wanted), wanted
-            elif wanted % size:
-                return None
-            part.append((step, size))
-            wanted //= size
-        parts.append(part)
-    return parts
 
 
 def _iota(scanner: Scanner) -> Devices:
@@ -404,18 +360,6 @@ def _format_mesh(t: ArrayType, dims: Sequence[Sequence[DeviceDigit]]) -> str:
     listed_dims = ", ".join(format_refs(digits, t.mesh, "'") for digits in dims)
     partial = f", unreduced={format_refs(t.partial, t.mesh, chr(39))}" if t.partial else ""
     return f"{{mesh[{axes}],{devices} [{listed_dims}]{partial}}}"
-
-
-def _free(t: ArrayType, used: Sequence[DeviceDigit]) -> list[DeviceDigit]:
-    """The parts of the mesh without a role, in its order."""
-    found = []
-    for name, size in t.mesh.axes:
-        end = 1
-        for digit in sorted(d for d in used if d.axis == name):
-            found.append(DeviceDigit(name, end, digit.pre // end))
-            end = digit.end
-        found.append(DeviceDigit(name, end, size // end))
-    return [digit for digit in found if digit.size > 1]
 
 
 def _ids(mesh: Mesh) -> list[int]:

@@ -124,11 +124,9 @@ def format_abstract_mesh(mesh: Mesh) -> str:
     """
     if mesh.devices is not None:
         raise LayoutError(f"an AbstractMesh has no devices; got {mesh!r}", mesh=mesh)
-    items = [f"{name!r}: {size}" for name, size in mesh.axes]
-    kinds = ", ".join("Auto" for _ in items)
-    return (
-        f"AbstractMesh({', '.join([*items, f'axis_types=({kinds}{chr(44) * (len(items) == 1)})'])})"
-    )
+    items = [f"{name!r}: {size}, " for name, size in mesh.axes]
+    kinds = ", ".join(["Auto"] * len(items)) + "," * (len(items) == 1)
+    return f"AbstractMesh({''.join(items)}axis_types=({kinds}))"
 
 
 def parse_aval(text: str, mesh: Mesh) -> ArrayType:
