@@ -55,7 +55,12 @@ class _Tiling:
 
 
 def parse_hlo(
-    text: str, mesh: Mesh | None, shape: Sequence[int], dtype: object, *, num_devices: int = 1
+    text: str,
+    mesh: Mesh | None,
+    shape: Sequence[int],
+    dtype: object,
+    *,
+    num_devices: int | None = None,
 ) -> ArrayType:
     """The type of an array of a global shape with an HLO sharding.
 
@@ -93,7 +98,7 @@ def parse_hlo_tuple(
         array = next(arrays, None)
         if array is None:
             scanner.fail(f"'}}' after {len(shapes)} shardings, one per array")
-        return _sharding(scanner, mesh, *array, 1)
+        return _sharding(scanner, mesh, *array, None)
 
     found = scanner.listed(element, "}")
     if len(found) != len(shapes):
@@ -146,7 +151,11 @@ def format_hlo(t: ArrayType, version: int = 2) -> str:
 
 
 def _sharding(
-    scanner: Scanner, mesh: Mesh | None, shape: Sequence[int], dtype: object, num_devices: int
+    scanner: Scanner,
+    mesh: Mesh | None,
+    shape: Sequence[int],
+    dtype: object,
+    num_devices: int | None,
 ) -> ArrayType:
     scanner.expect("{")
     column = scanner.column
@@ -155,7 +164,9 @@ def _sharding(
     )
     match word:
         case "replicated" | "unreduced":
-            found = _everywhere(word, mesh or Mesh(axis_0=num_devices), shape, dtype)
+            if mesh is None and num_devices is None:
+                scanner.fail("devices; this names none, so a mesh or num_devices is given", column)
+            found = _everywhere(word, mesh or Mesh(axis_0=num_devices or 1), shape, dtype)
         case "maximal":
             scanner.expect("device")
             scanner.expect("=")

@@ -165,6 +165,12 @@ def test_version_3_has_its_own_mesh() -> None:
     assert str(t) == "f32[8{x}, 8]"
 
 
+def test_a_string_without_devices_needs_a_mesh_or_their_number() -> None:
+    assert parse_hlo("{replicated}", None, (8,), "f32", num_devices=4).mesh == rd.Mesh(axis_0=4)
+    with pytest.raises(rd.TypeSyntaxError, match="column 2: expected devices; this names none"):
+        parse_hlo("{replicated}", None, (8,), "f32")
+
+
 def test_one_device_is_maximal() -> None:
     t = parse_hlo("{maximal device=3}", None, (8, 8), "f32")
     assert t.mesh == rd.Mesh(devices=[3])
