@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial as bind
 from itertools import accumulate
 
-from redistrib.interop.mesh_parts import free_parts, split_sizes
+from redistrib.interop.mesh_parts import split_sizes
 from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import check_complete, owners
 from redistrib.types.array_type import ArrayType
@@ -68,7 +68,7 @@ def format_alpa(t: ArrayType) -> str:
     dims = owners(t, "a ShardingSpec")
     chunk = {digit: at for at, digit in enumerate(d for digits in dims for d in digits)}
     order = list(t.mesh.sizes)
-    parts = sorted([*chunk, *free_parts(t)], key=lambda d: (order.index(d.axis), d.pre))
+    parts = sorted([*chunk, *t.free_digits], key=lambda d: (order.index(d.axis), d.pre))
     mapping = [f"ShardedAxis({chunk[d]})" if d in chunk else f"Replicated({d.size})" for d in parts]
     sharding = [
         f"Chunked([{', '.join(str(d.size) for d in digits)}])" if digits else "NoSharding()"

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.interop.mesh_parts import (
-    free_parts,
     grouped_digits,
     linear_digits,
     mesh_digits,
@@ -125,7 +124,7 @@ def format_hlo(t: ArrayType, version: int = 2) -> str:
     if t.mesh.num_devices == 1 and t.mesh.devices is not None:
         return f"{{maximal device={t.mesh.devices[0]}}}"
     partial = list(t.partial)
-    copies = free_parts(t)
+    copies = t.free_digits
     if not any(dims):
         if not partial:
             return "{replicated}"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from redistrib.errors import LayoutError
-from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
 from redistrib.types.positions import Positions
@@ -54,23 +53,6 @@ def split_sizes(mesh: Mesh, sizes: Sequence[int]) -> list[list[DeviceDigit]]:
             mesh=mesh,
         )
     return parts
-
-
-def free_parts(t: ArrayType) -> list[DeviceDigit]:
-    """The parts of the mesh that own nothing and are not partial, in its order.
-
-    >>> [str(d) for d in free_parts(ArrayType(Mesh(x=2, y=8), "f32", (8,), [("y:(2)2",)]))]
-    ['x:(1)2', 'y:(1)2', 'y:(4)2']
-    """
-    used = [*(device for device, _ in t.placements), *t.partial]
-    found = []
-    for name, size in t.mesh.axes:
-        end = 1
-        for digit in sorted(d for d in used if d.axis == name):
-            found.append(DeviceDigit(name, end, digit.pre // end))
-            end = digit.end
-        found.append(DeviceDigit(name, end, size // end))
-    return [digit for digit in found if digit.size > 1]
 
 
 def linear_digits(values: Positions) -> list[tuple[int, int]] | None:
