@@ -45,9 +45,9 @@ def plan_to_jax(plan: Plan) -> str:
         for operation, _, result in operations:
             expression = _expression(operation, before, plan, result)
             lines.append(f"    tile = {expression}")
-    lines += [f"    # {plan.dst}", "    return tile"]
+    lines += [f"    # {plan.types[-1]}", "    return tile"]
     try:
-        specs = [format_partition_spec(t) for t in (plan.src, plan.dst)]
+        specs = [format_partition_spec(t) for t in (plan.src, plan.types[-1])]
     except LayoutError:
         specs = []
     if specs:
@@ -63,7 +63,7 @@ def plan_to_jax(plan: Plan) -> str:
         ]
     body = "\n".join(lines)
     header = [
-        f'"""{plan.src} -> {plan.dst} on the mesh {plan.src.mesh}.',
+        f'"""{plan.src} -> {plan.types[-1]} on the mesh {plan.src.mesh}.',
         "",
         "`redistribute` takes a device's tile to its new tile, inside shard_map over these axes.",
         '"""',

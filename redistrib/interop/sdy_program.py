@@ -51,10 +51,12 @@ _Cuts = tuple[tuple[int, ...], ...]
 def plan_to_sdy(plan: Plan) -> str:
     """A module with a function @redistribute from the source's tensor to the target's.
 
+    A target on another mesh of the same devices is shown as what it is on the source's mesh.
+
     Raises LayoutError for a source or target that Shardy has no word for, for reductions other than
     sums, and for an exchange.
     """
-    src, dst = plan.src, plan.dst
+    src, dst = plan.src, plan.types[-1]
     tensor = tensor_type(src.shape, src.dtype)
     argument, result = (f"{tensor} {{sdy.sharding = {format_sdy(t)}}}" for t in (src, dst))
     body = _Body(src)

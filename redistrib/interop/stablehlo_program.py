@@ -49,11 +49,11 @@ def plan_to_stablehlo(plan: Plan) -> str:
         body.lines.append(f"// {step.collective}: {before}")
         for operation, shape, result in operations:
             body.add(operation, shape, result)
-    argument, result_type = (tensor_type(t.tile_shape, t.dtype) for t in (plan.src, plan.dst))
+    argument, result_type = (tensor_type(t.tile_shape, t.dtype) for t in (plan.src, plan.types[-1]))
     attributes = f"mhlo.num_partitions = 1 : i32, mhlo.num_replicas = {body.devices} : i32"
     lines = [
         f"module @redistribute attributes {{{attributes}}} {{",
-        f"  // {plan.src} -> {plan.dst} on the mesh {plan.src.mesh}",
+        f"  // {plan.src} -> {plan.types[-1]} on the mesh {plan.src.mesh}",
         f"  func.func public @main(%0: {argument}) -> {result_type} {{",
         *(f"    {line}" for line in body.lines),
         f"    return %{body.tile} : {result_type}",

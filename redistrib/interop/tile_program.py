@@ -2,7 +2,7 @@
 
 A collective works on the leading dimension of an array of pieces. Before it, reshapes and a
 transposition bring the digits that it moves to the front; after it, others put them where they are
-local.
+local. A plan between two meshes of the same devices is written on that of its source.
 """
 
 from __future__ import annotations

@@ -88,6 +88,14 @@ def test_the_text_of_a_jax_program() -> None:
     assert text == JAX_PROGRAM
 
 
+def test_a_target_on_another_mesh_is_written_on_that_of_the_source() -> None:
+    src = rd.ArrayType.parse("f32[8{x}, 8]", rd.Mesh(x=2, y=2))
+    dst = rd.ArrayType.parse("f32[8, 8{z}]", rd.Mesh(z=4))
+    plan = rd.plan(src, dst, strategy="collectives")
+    assert "out_specs=P(None, ('x', 'y'))" in plan_to_jax(plan)
+    assert "-> f32[8, 8{x,y}] on the mesh x=2,y=2" in plan_to_stablehlo(plan)
+
+
 def test_the_text_of_a_stablehlo_program() -> None:
     mesh = rd.Mesh(x=2)
     src = rd.ArrayType.parse("f32[4] max{x}", mesh)

@@ -47,6 +47,12 @@ def test_random_pairs_with_parts_of_axes_and_partial_sums() -> None:
     assert written > 200
 
 
+def test_a_target_on_another_mesh_is_shown_on_that_of_the_source() -> None:
+    src = rd.ArrayType.parse("f32[8{x}, 8]", rd.Mesh(x=2, y=2))
+    text = verify_sdy(collectives(src, rd.ArrayType.parse("f32[8, 8{z}]", rd.Mesh(z=4))))
+    assert '-> (tensor<8x8xf32> {sdy.sharding = #sdy.sharding<@mesh, [{}, {"x", "y"}]>})' in text
+
+
 @pytest.mark.parametrize(
     ("src", "dst", "what"),
     [
