@@ -13,90 +13,94 @@ from tests.interop.notations import NOTATIONS, Notation
 
 MESH = rd.Mesh(x=2, y=4)
 
-Case = tuple[Callable[..., object], str, str, str]
+
+def parse_aval(text: str, mesh: rd.Mesh, *_: object) -> rd.ArrayType:
+    return jax_text.parse_aval(text, mesh)
+
+
+def parse_mesh(text: str, *_: object) -> rd.Mesh:
+    return shardy.parse_sdy_mesh(text)
+
+
+Case = tuple[Callable[..., object], str, str]
 CASES: list[Case] = [
-    # reader, text, what stands at the column, what was expected
-    (jax_text.parse_partition_spec, "P('x', 'q')", "'q'", "an axis of the mesh (x, y)"),
-    (jax_text.parse_partition_spec, "P('x', 'y'", "", "',' or ')'"),
-    (jax_text.parse_partition_spec, "P('x', x)", "x)", "a tuple of axes"),
-    (jax_text.parse_partition_spec, "P('x', 'y', None)", "None", "at most 2 entries"),
-    (jax_text.parse_partition_spec, "P(UNCONSTRAINED)", "UNC", "unconstrained dimension has none"),
-    (jax_text.parse_partition_spec, "P(unreduced={'x'}, 'y')", "'y'", "entries stand before"),
-    (jax_text.parse_partition_spec, "P('x') tail", "tail", "the end"),
-    (jax_text.parse_partition_spec, "('x',)", "(", "'PartitionSpec' or 'P'"),
-    (
-        jax_text.parse_named_sharding,
-        "NamedSharding(mesh=Mesh('x': 3), spec=P())",
-        "Mesh(",
-        "x=2,y=4",
-    ),
-    (jax_text.parse_named_sharding, "NamedSharding(mesh=Mesh('x' 2), spec=P())", "2", "':'"),
-    (shardy.parse_sdy, '#sdy.sharding<@mesh, [{"x"}]>', "[", "2 lists of axes"),
-    (shardy.parse_sdy, '<@mesh, [{"x"}, {?}]>', "?", "an open one is a pattern"),
-    (shardy.parse_sdy, '<@mesh, [{"x":(1)3}, {}]>', '"x":(1)3', "divide its size 2"),
-    (shardy.parse_sdy, '<@mesh, [{"x"}, {"z"}]>', '"z"', "an axis of the mesh (x, y)"),
-    (shardy.parse_sdy, '<@mesh, [{"x"}, {}], unreduce={"y"}>', "unreduce=", "'unreduced'"),
-    (shardy.parse_sdy, '<mesh<["x"=2]>, [{"x"}, {}]>', "mesh<", "the given mesh"),
-    (shardy.parse_sdy, '<[{"x"}, {}]>', "[", "@NAME or mesh<...>"),
-    (hlo.parse_hlo, "{devices=[2,4]<=[9]}", "[2,4]", "as many tiles as there are devices, 9"),
-    (hlo.parse_hlo, "{devices=[2,4]<=[4,2]T(1,1)}", "(1,1)", "a permutation of 0 to 1"),
-    (hlo.parse_hlo, "{devices=[2,4]<=[4,2]}", "}", "'T'"),
-    (hlo.parse_hlo, "{devices=[2,2]0,1,2,2}", "0,1", "distinct device ids"),
-    (hlo.parse_hlo, "{devices=[2,2]0,1,2,3}", "devices", "the 8 devices of the mesh"),
-    (hlo.parse_hlo, "{devices=[8]<=[8]}", "[8]<", "2 tile dimensions"),
-    (hlo.parse_hlo, "{devices=[2,1,4]<=[8] last_tile_dims={manual}}", "manual", "'replicated'"),
-    (hlo.parse_hlo, "{devices=[2,4]<=[8] last_tile_dim}", "last_tile_dim}", "'}'"),
-    (hlo.parse_hlo, "{manual}", "manual", "does not say what a device holds"),
-    (hlo.parse_hlo, "{maximal device=3}", "maximal", "a mesh of device 3 alone"),
-    (hlo.parse_hlo, "{replicate}", "replicate", "replicated, unreduced or maximal"),
-    (hlo.parse_hlo, "{mesh['x'=2,'y'=4], [{'x'}, {'y':(1)3}]}", "'y':(1)3", "divide its size 4"),
-    (hlo.parse_hlo, "{mesh['x'=2,'y'=2], [{'x'}, {'y'}]}", "['x'=2", "the given mesh"),
-    (hlo.parse_hlo, "{mesh['x'=2,'y'=4], device_ids=(0), [{}, {}]}", "['x'", "8 positions"),
-    (dtensor.parse_dtensor, "[Shard(0)]", "]", "a placement for each of the 2 mesh dimensions"),
-    (dtensor.parse_dtensor, "[Shard(2), Replicate()]", "2)", "a tensor dimension below 2"),
-    (dtensor.parse_dtensor, "S(0)[1]S(0)", "S(0)[1]", "an order [0] to [1] on each shard of 0"),
-    (dtensor.parse_dtensor, "[Partial(avg), Replicate()]", "avg", "one of sum, product, max, min"),
-    (dtensor.parse_dtensor, "P(sum)P(max)", "P(max)", "one reduction for all, sum"),
-    (dtensor.parse_dtensor, "S(0)R R", "R", "the end"),
-    (dtensor.parse_dtensor, "S(0)Q", "Q", "Shard, Replicate, Partial"),
-    (alpa.parse_alpa, "ShardingSpec([Chunked([2])], [ShardedAxis(0)])", "[C", "2 dimensions"),
+    # reader, text with a mark before the column of the error, what was expected there
+    (jax_text.parse_partition_spec, "P('x', ¦'q')", "an axis of the mesh (x, y)"),
+    (jax_text.parse_partition_spec, "P('x', 'y'¦", "',' or ')'"),
+    (jax_text.parse_partition_spec, "P('x', ¦x)", "a tuple of axes"),
+    (jax_text.parse_partition_spec, "P('x', 'y', ¦None)", "at most 2 entries"),
+    (jax_text.parse_partition_spec, "P(¦UNCONSTRAINED)", "unconstrained dimension has none"),
+    (jax_text.parse_partition_spec, "P(unreduced={'x'}, ¦'y')", "entries stand before"),
+    (jax_text.parse_partition_spec, "P('x') ¦tail", "the end"),
+    (jax_text.parse_partition_spec, "¦('x',)", "'PartitionSpec' or 'P'"),
+    (jax_text.parse_named_sharding, "NamedSharding(mesh=¦Mesh('x': 3), spec=P())", "x=2,y=4"),
+    (jax_text.parse_named_sharding, "NamedSharding(mesh=Mesh('x' ¦2), spec=P())", "':'"),
+    (parse_aval, "¦float33[8@x,8]", "unknown dtype 'float33'"),
+    (parse_aval, "float32[8@¦z,8]", "an axis of the mesh (x, y)"),
+    (parse_aval, "float32[8@x,¦y]", "the size of a dimension"),
+    (parse_aval, "float32[8@x,8]{¦V:y}", "'U' or 'R'"),
+    (parse_aval, "float32[8@(x,y¦", "',' or ')'"),
+    (parse_mesh, '<["x"=¦y]>', "the size of an axis"),
+    (parse_mesh, '<¦["x"=2], device_ids=[0, 0]>', "device ids are distinct"),
+    (shardy.parse_sdy, '#sdy.sharding<@mesh, ¦[{"x"}]>', "2 lists of axes"),
+    (shardy.parse_sdy, '<@mesh, [{"x"}, {¦?}]>', "an open one is a pattern"),
+    (shardy.parse_sdy, '<@mesh, [{¦"x":(1)3}, {}]>', "divide its size 2"),
+    (shardy.parse_sdy, '<@mesh, [{"x"}, {¦"z"}]>', "an axis of the mesh (x, y)"),
+    (shardy.parse_sdy, '<@mesh, [{"x"}, {}], ¦unreduce={"y"}>', "'unreduced'"),
+    (shardy.parse_sdy, '<¦mesh<["x"=2]>, [{"x"}, {}]>', "the given mesh"),
+    (shardy.parse_sdy, '<¦[{"x"}, {}]>', "@NAME or mesh<...>"),
+    (hlo.parse_hlo, "{devices=¦[2,4]<=[9]}", "as many tiles as there are devices, 9"),
+    (hlo.parse_hlo, "{devices=[2,4]<=[4,2]T¦(1,1)}", "a permutation of 0 to 1"),
+    (hlo.parse_hlo, "{devices=[2,4]<=[4,2]¦}", "'T'"),
+    (hlo.parse_hlo, "{devices=[2,2]¦0,1,2,2}", "distinct device ids"),
+    (hlo.parse_hlo, "{¦devices=[2,2]0,1,2,3}", "the 8 devices of the mesh"),
+    (hlo.parse_hlo, "{devices=¦[8]<=[8]}", "2 tile dimensions"),
+    (hlo.parse_hlo, "{devices=[2,1,4]<=[8] last_tile_dims={¦manual}}", "'replicated'"),
+    (hlo.parse_hlo, "{devices=[2,4]<=[8] ¦last_tile_dim}", "'}'"),
+    (hlo.parse_hlo, "{¦manual}", "does not say what a device holds"),
+    (hlo.parse_hlo, "{¦maximal device=3}", "a mesh of device 3 alone"),
+    (hlo.parse_hlo, "{¦replicate}", "replicated, unreduced or maximal"),
+    (hlo.parse_hlo, "{mesh['x'=2,'y'=4], [{'x'}, {¦'y':(1)3}]}", "divide its size 4"),
+    (hlo.parse_hlo, "{mesh¦['x'=2,'y'=2], [{'x'}, {'y'}]}", "the given mesh"),
+    (hlo.parse_hlo, "{mesh¦['x'=2,'y'=4], device_ids=(0), [{}, {}]}", "8 positions"),
+    (dtensor.parse_dtensor, "[Shard(0)¦]", "a placement for each of the 2 mesh dimensions"),
+    (dtensor.parse_dtensor, "[Shard(¦2), Replicate()]", "a tensor dimension below 2"),
+    (dtensor.parse_dtensor, "¦S(0)[1]S(0)", "an order [0] to [1] on each shard of 0"),
+    (dtensor.parse_dtensor, "[Partial(¦avg), Replicate()]", "one of sum, product, max, min"),
+    (dtensor.parse_dtensor, "P(sum)¦P(max)", "one reduction for all, sum"),
+    (dtensor.parse_dtensor, "S(0)R ¦R", "the end"),
+    (dtensor.parse_dtensor, "S(0)¦Q", "Shard, Replicate, Partial"),
+    (alpa.parse_alpa, "ShardingSpec(¦[Chunked([2])], [ShardedAxis(0)])", "2 dimensions"),
     (
         alpa.parse_alpa,
-        "ShardingSpec([Chunked([2]), NoSharding()], [ShardedAxis(1), Replicated(4)])",
-        "1)",
+        "ShardingSpec([Chunked([2]), NoSharding()], [ShardedAxis(¦1), Replicated(4)])",
         "the number of one of the 1 chunks",
     ),
     (
         alpa.parse_alpa,
-        "ShardingSpec([Chunked([2]), NoSharding()], [Replicated(8)])",
-        "[Replicated",
+        "ShardingSpec([Chunked([2]), NoSharding()], ¦[Replicated(8)])",
         "each of the 1 chunks once",
     ),
-    (
-        alpa.parse_alpa,
-        "ShardingSpec([NoSharding(), NoSharding()], [Replicated(4)])",
-        "[Replicated",
-        "8 devices",
-    ),
-    (colossalai.parse_colossalai, "[R, S2]", "S2", "axes of the mesh, 0 to 1"),
-    (colossalai.parse_colossalai, "[R, T]", "T", "R, or S with numbers"),
-    (colossalai.parse_colossalai, "[R]", "[R", "2 entries"),
-    (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, 1, 4]", "1, 4", "starts at another process"),
-    (scalapack.parse_scalapack, "[1, 0, 8, 8, 3, 2, 0, 0, 4]", "3", "whose cycle over 2"),
-    (scalapack.parse_scalapack, "[2, 0, 8, 8, 4, 2, 0, 0, 4]", "2, 0, 8", "a dense matrix"),
-    (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, 0, 3]", "3]", "at least 4, the local rows"),
-    (scalapack.parse_scalapack, "[1, 0, 8]", "]", "nine fields"),
+    (alpa.parse_alpa, "ShardingSpec([NoSharding(), NoSharding()], ¦[Replicated(4)])", "8 devices"),
+    (colossalai.parse_colossalai, "[R, ¦S2]", "axes of the mesh, 0 to 1"),
+    (colossalai.parse_colossalai, "[R, ¦T]", "R, or S with numbers"),
+    (colossalai.parse_colossalai, "¦[R]", "2 entries"),
+    (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, ¦1, 4]", "starts at another process"),
+    (scalapack.parse_scalapack, "[1, 0, 8, 8, ¦3, 2, 0, 0, 4]", "whose cycle over 2"),
+    (scalapack.parse_scalapack, "[¦2, 0, 8, 8, 4, 2, 0, 0, 4]", "a dense matrix"),
+    (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, 0, ¦3]", "at least 4, the local rows"),
+    (scalapack.parse_scalapack, "[1, 0, 8¦]", "nine fields"),
 ]
 
 
-@pytest.mark.parametrize(("parse", "text", "at", "expected"), CASES, ids=[c[1] for c in CASES])
+@pytest.mark.parametrize(("parse", "marked", "expected"), CASES, ids=[case[1] for case in CASES])
 def test_the_column_and_what_was_expected(
-    parse: Callable[..., object], text: str, at: str, expected: str
+    parse: Callable[..., object], marked: str, expected: str
 ) -> None:
+    text = marked.replace("¦", "")
     with pytest.raises(rd.TypeSyntaxError) as caught:
         parse(text, MESH, (8, 8), "f32")
-    column = (text.rindex(at) if at in ("R", "x)", "2") else text.index(at)) if at else len(text)
-    assert caught.value.column == column + 1
+    assert caught.value.column == marked.index("¦") + 1
     assert expected in str(caught.value).split("\n")[0]
     assert caught.value.text == text
 
