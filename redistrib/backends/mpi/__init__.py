@@ -10,6 +10,8 @@ except ImportError as missing:
         backend="mpi",
     ) from missing
 
-from redistrib.backends.mpi.redistribution import Redistribution, gather, run_array
+from redistrib.backends.mpi.arrays import gather, run_array
+from redistrib.backends.mpi.layouts import UnevenType
+from redistrib.backends.mpi.redistribution import Redistribution, Running
 
-__all__ = ["Redistribution", "gather", "run_array"]
+__all__ = ["Redistribution", "Running", "UnevenType", "gather", "run_array"]
