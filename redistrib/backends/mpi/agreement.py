@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ import numpy as np
 from mpi4py import MPI
 
 from redistrib import errors
-from redistrib.backends.mpi.transport import Transfer
+from redistrib.backends.mpi.transport import Transfer, Waiting
 from redistrib.errors import BackendError, RedistribError
 
 ROLL_CALL = 0
@@ -72,14 +72,18 @@ class Watch:
         try:
             waiting = next(transfer)
             while True:
-                waiting = transfer.send(self.some(*waiting, step))
+                waiting = transfer.send(self.some(waiting, step))
         except StopIteration:
             return
 
-    def some(self, requests: list[MPI.Request], peers: Sequence[int], step: str) -> list[int]:
+    def some(self, waiting: Waiting, step: str) -> list[int]:
         """The indices of requests that are complete, at least one."""
+        requests = waiting.requests
         if self.timeout is None:
-            return MPI.Request.Waitsome(requests) or []
+            if not waiting.last:
+                return MPI.Request.Waitsome(requests) or []
+            MPI.Request.Waitall(requests)
+            return list(range(len(requests)))
         start = time.monotonic()
         polls = 0
         while True:
@@ -88,7 +92,7 @@ class Watch:
                 return done or []
             late = time.monotonic() - start > self.timeout
             if late or self.comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL):
-                self._give_up(peers, step)
+                self._give_up(waiting.peers, step)
             polls += 1
             time.sleep(0.0 if polls < PATIENCE else 0.0005)
 
@@ -168,4 +172,4 @@ class Watch:
 def _once(request: MPI.Request) -> Transfer:
     """Wait for one request in which every rank takes part."""
     while request != MPI.REQUEST_NULL:
-        yield [request], [-1]
+        yield Waiting([request], [-1])

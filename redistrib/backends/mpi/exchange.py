@@ -18,6 +18,7 @@ from redistrib.backends.mpi.transport import (
     Outgoing,
     Tile,
     Transfer,
+    Waiting,
     opaque,
     streams_of,
     transfer,
@@ -149,7 +150,7 @@ class Exchange(Phase):
         else:
             request = comm.Ialltoallw(*messages)
             while request != MPI.REQUEST_NULL:
-                yield [request], [-1]
+                yield Waiting([request], [-1])
 
 
 def exchange(before: End, after: End, link: Link, itemsize: int, scratch: int) -> Exchange:

@@ -277,7 +277,7 @@ class Running:
     def test(self) -> bool:
         """Whether the call is at its end, after what can be done without waiting."""
         while self._waiting is not None:
-            done = MPI.Request.Testsome(self._waiting[0])
+            done = MPI.Request.Testsome(self._waiting.requests)
             if not done:
                 return False
             self._advance(done)
@@ -286,7 +286,7 @@ class Running:
     def wait(self) -> list[Any]:
         """The results, once they are complete."""
         while self._waiting is not None:
-            self._advance(self._owner.watch.some(*self._waiting, self._owner.step))
+            self._advance(self._owner.watch.some(self._waiting, self._owner.step))
         return self._results
 
     def _advance(self, done: list[int]) -> None:

@@ -34,13 +34,12 @@ LARGEST = 1 << 30
 LEAST_CHUNK = 4096
 DEPTH = 2
 """Packed chunks of a stream in flight: one is packed while the other travels."""
-DEPTH_DIRECT = 8
+DEPTH_DIRECT = 64
+"""Chunks under a datatype in flight: nearly always all there are, which is the cheapest to wait for."""
 
 Tile = NDArray[Any]
 Buffer = NDArray[np.uint8]
 Bounds = tuple[slice, ...]
-Transfer = Generator[tuple[list[MPI.Request], list[int]], list[int], None]
-"""Yields requests and, for each, the rank that it waits for; -1 stands for any."""
 
 
 def opaque(tiles: Iterable[Tile | None]) -> list[Tile | None]:
@@ -68,6 +67,21 @@ def cut(shape: Sequence[int], limit: int) -> Iterator[Bounds]:
         front = tuple(slice(at, at + 1) for at in outer)
         for low in range(0, shape[axis], step):
             yield (*front, slice(low, min(low + step, shape[axis])), *whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a transfer waits for: requests, and the rank that each waits for, -1 for all of them.
+
+    `last`: nothing is to be done before all of them are complete.
+    """
+
+    requests: list[MPI.Request]
+    peers: list[int]
+    last: bool = True
+
+
+Transfer = Generator[Waiting, list[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,27 +317,31 @@ def transfer(flows: Sequence[Flow], meanwhile: Callable[[], None]) -> Transfer:
     peers: list[int] = []
     owners: list[tuple[int, int]] = []
     left: dict[tuple[int, int], int] = {}
+    more = set(range(len(flows)))
 
-    def post(number: int, slot: int) -> None:
+    def post(number: int, slot: int) -> bool:
         started = flows[number].post(slot)
+        if not started:
+            more.discard(number)
         left[number, slot] = len(started)
         for request, peer in started:
             requests.append(request)
             peers.append(peer)
             owners.append((number, slot))
+        return bool(started)
 
     for number, flow in enumerate(flows):
-        for slot in range(flow.slots):
-            post(number, slot)
+        all(post(number, slot) for slot in range(flow.slots))
     meanwhile()
     while requests:
-        done = yield requests, peers
+        done = yield Waiting(requests, peers, last=not more)
         finished = [owners[at] for at in done]
-        for column in (requests, peers, owners):
-            for at in sorted(done, reverse=True):
+        for at in sorted(done, reverse=True):
+            for column in (requests, peers, owners):
                 del column[at]
         for number, slot in finished:
             left[number, slot] -= 1
             if not left[number, slot]:
                 flows[number].finish(slot)
-                post(number, slot)
+                if number in more:
+                    post(number, slot)

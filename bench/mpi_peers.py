@@ -1,0 +1,9 @@
+"""Other libraries' redistributions of the same tiles, where they are installed and can do the job."""
+from __future__ import annotations
+
+
+class CannotError(Exception):
+    """A library that is not here, or cannot do this job."""
+
+
+METHODS = {}
