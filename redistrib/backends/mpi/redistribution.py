@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -168,7 +167,8 @@ class Redistribution:
     def __call__(self, tile: Tile | None, out: Tile | None = None) -> Any:
         """This rank's tile of the target from its tile of the source. Collective.
 
-        Tiles have the types' tile shapes and dtype and any strides; a new one is C-ordered. `out`
+        Tiles have the types' tile shapes and dtype, and any strides (one that runs backwards is
+        copied first); a new one is C-ordered. `out`
         receives the result, shares no memory with the tile, and is returned. A rank that is not in
         the target returns None. Raises on every rank if one was given something else; nothing has
         been sent then.
@@ -194,57 +194,69 @@ class Redistribution:
     ) -> Running:
         error: Exception | None = None
         levels: list[list[Tile | None]] = []
+        results: list[Tile | None] = []
         try:
             if not self._link.datatypes.open:
                 raise BackendError("the redistribution was freed")
             if self._running is not None and not self._running.done:
                 raise BackendError("one call runs at a time; wait for the one that was started")
             # All memory is taken before anything is sent.
-            levels = self._tiles(tiles, outs)
+            results = self._results(tiles, outs)
+            levels = self._levels(tiles, results)
         except Exception as raised:  # noqa: BLE001
             error = raised
         call = f"redistribution {self._link.tag} of {len(tiles)} arrays"
         self.watch.agree(error, call, "the agreement before the exchange", call)
         wait = blocking and self.watch.timeout is None
-        self._running = Running(self, self._transfer(levels, blocking=wait), levels[-1])
+        self._running = Running(self, self._transfer(levels, results, blocking=wait), results)
         return self._running
 
-    def _tiles(
+    def _results(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
-    ) -> list[list[Tile | None]]:
-        """The arrays before, between and after the phases."""
+    ) -> list[Tile | None]:
+        """What the call returns, made where no `out` is given."""
         if len(outs) != len(tiles):
             raise BackendError(f"each tile has its out; got {len(tiles)} and {len(outs)}")
-        between = [phase.after.shapes()[self.comm.rank] for phase in self._phases[:-1]]
-        levels: list[list[Tile | None]] = [[] for _ in range(len(between) + 2)]
         for tile, out in zip(tiles, outs, strict=True):
             _check(tile, self.src, self._shapes[0], self.dtype, "tile")
-            result = out
-            if out is None and self._shapes[1] is not None:
-                result = np.empty(self._shapes[1], self.dtype)
-            elif out is not None:
-                _check(out, self.dst, self._shapes[1], self.dtype, "out")
-                if not out.flags.writeable:
-                    raise BackendError("out is writeable; got a read-only array")
-                if any(t is not None and np.may_share_memory(out, t) for t in tiles):
-                    raise BackendError("out shares no memory with a tile")
-            made = [np.empty(shape, self.dtype) for shape in between]
-            for level, array in zip(levels, [tile, *made, result], strict=True):
-                level.append(array)
-        return levels
+            if out is None:
+                continue
+            _check(out, self.dst, self._shapes[1], self.dtype, "out")
+            if not out.flags.writeable:
+                raise BackendError("out is writeable; got a read-only array")
+            if any(t is not None and np.may_share_memory(out, t) for t in tiles):
+                raise BackendError("out shares no memory with a tile")
+        shape = self._shapes[1]
+        return [
+            np.empty(shape, self.dtype) if out is None and shape is not None else out
+            for out in outs
+        ]
 
-    def _transfer(self, levels: Sequence[list[Tile | None]], *, blocking: bool) -> Transfer:
+    def _levels(
+        self, tiles: Sequence[Tile | None], results: Sequence[Tile | None]
+    ) -> list[list[Tile | None]]:
+        """The arrays before, between and after the phases."""
+        levels = [[_forwards(tile) for tile in tiles]]
+        for phase in self._phases[:-1]:
+            shape = phase.after.shapes()[self.comm.rank]
+            levels.append([np.empty(shape, self.dtype) for _ in tiles])
+        return [*levels, [_forwards(result) for result in results]]
+
+    def _transfer(
+        self,
+        levels: Sequence[list[Tile | None]],
+        results: Sequence[Tile | None],
+        *,
+        blocking: bool,
+    ) -> Transfer:
         """All phases of a call."""
-        if not self._phases:
-            for tile, out in zip(levels[0], levels[1], strict=True):
-                if tile is not None and out is not None:
-                    out[...] = tile
-            return
-        for number, (phase, (sources, targets)) in enumerate(
-            zip(self._phases, pairwise(levels), strict=True), 1
-        ):
-            self.step = f"{phase.name} ({number} of {len(self._phases)})"
-            yield from phase.run(sources, targets, blocking=blocking)
+        for number, phase in enumerate(self._phases):
+            self.step = f"{phase.name} ({number + 1} of {len(self._phases)})"
+            yield from phase.run(levels[number], levels[number + 1], blocking=blocking)
+        made = levels[-1] if self._phases else levels[0]
+        for result, array in zip(results, made, strict=True):
+            if result is not None and result is not array:
+                result[...] = array
 
     def free(self) -> None:
         """Release the datatypes. Local; a call after it raises."""
@@ -294,6 +306,16 @@ class Running:
             self._waiting = self._transfer.send(done)
         except StopIteration:
             self._waiting = None
+
+
+def _forwards(tile: Tile | None) -> Tile | None:
+    """The tile, or a copy in memory order if it runs backwards.
+
+    Open MPI 5.0 sends reversed bytes in their order in memory, whatever the datatype says.
+    """
+    if tile is not None and any(stride < 0 for stride in tile.strides):
+        return np.ascontiguousarray(tile)
+    return tile
 
 
 def _dtype_of(src: AnyType, dst: AnyType, dtype: DTypeLike | None) -> np.dtype[Any]:

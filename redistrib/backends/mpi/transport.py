@@ -35,7 +35,7 @@ LEAST_CHUNK = 4096
 DEPTH = 2
 """Packed chunks of a stream in flight: one is packed while the other travels."""
 DEPTH_DIRECT = 64
-"""Chunks under a datatype in flight: nearly always all there are, which is the cheapest to wait for."""
+"""Chunks under a datatype in flight: nearly always all of them, which is the cheapest to await."""
 
 Tile = NDArray[Any]
 Buffer = NDArray[np.uint8]
@@ -93,6 +93,13 @@ class Link:
     datatypes: Datatypes
 
 
+def _part(piece: Tile, part: Bounds) -> Tile:
+    """A part of a piece as a view, of a scalar too."""
+    index: Any = (*part, ...)
+    found: Tile = piece[index]
+    return found
+
+
 class Stream:
     """The pieces from one rank to another, seen from one of them; `place` is on its own side."""
 
@@ -136,13 +143,13 @@ class Stream:
         if not self.packed:
             for number, piece in enumerate(views):
                 for part in cut(piece.shape, self.limits[number % len(self.limits)]):
-                    yield [piece[part]]
+                    yield [_part(piece, part)]
             return
         parts: list[Tile] = []
         left = self.chunk
         for piece in views:
             for part in cut(piece.shape, self.chunk):
-                taken = piece[part]
+                taken = _part(piece, part)
                 if taken.size > left:
                     yield parts
                     parts, left = [], self.chunk
