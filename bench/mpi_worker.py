@@ -128,15 +128,15 @@ def ours(job: Job) -> Callable[[], None]:
     return lambda: redistribution(job.tile, out=job.out)
 
 
-METHODS: dict[str, Callable[[Job], Callable[[], None]]] = {
-    "redistrib": ours,
+Method = Callable[[Job], Callable[[], None]]
+HAND_WRITTEN: dict[str, Method] = {
     "Alltoallw": alltoallw,
     "pack+Alltoallv": pack_alltoallv,
     "Isend/Irecv": lambda job: point_to_point(job, None),
     "slabs": lambda job: point_to_point(job, SLAB_RUNS),
-    "memcpy": memcpy,
-    **mpi_peers.METHODS,
 }
+LIBRARIES: dict[str, Method] = mpi_peers.METHODS
+METHODS: dict[str, Method] = {"redistrib": ours, **HAND_WRITTEN, **LIBRARIES, "memcpy": memcpy}
 
 
 def run(description: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +147,9 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
     tile = rng.random(src.tile_shape).astype(src.numpy_dtype)
     job = Job(comm, src, dst, tile, np.empty(dst.tile_shape, dst.numpy_dtype))
     calls = {}
-    for name in description["methods"]:
+    for name, method in METHODS.items():
         try:
-            made = METHODS[name](job)
+            made = method(job)
         except mpi_peers.CannotError as reason:
             if comm.rank == 0:
                 print(f"{name}: {reason}", file=sys.stderr)
@@ -177,10 +177,11 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
         comm.Barrier()
         extra[name] = comm.allreduce(peak_extra(calls[name]), MPI.MAX)
     return {
-        "mpi": MPI.Get_library_version().split("\n")[0].strip("\0"),
+        "library": MPI.Get_library_version().split("\n")[0].strip("\0"),
         "seconds": {name: median(times) for name, times in seconds.items()},
         "extra_bytes": extra,
         "tile_bytes": max(src.tile_bytes, dst.tile_bytes),
+        "runs": max(b[0].stop - b[0].start for b in job.boxes(True)),
     }
 
 

@@ -1,4 +1,7 @@
-"""The mpi backend on real ranks: every case of tests/mpi/cases.py under MPICH and Open MPI."""
+"""The mpi backend on real ranks: every case of tests/mpi/cases.py under MPICH and Open MPI.
+
+`python -m tests.exhaustive mpi` runs all draws and pairs; here are a few of them.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ POOLS = [
     pytest.param((mpi, ranks), id=f"{mpi.name}-{ranks}")
     for mpi, ranks in product((MPICH, OPENMPI), (2, 3, 4, 6, 8))
 ]
+DRAWS = 30
 
 
 def cases() -> list[str]:
-    """The names of the cases, without importing MPI into this process."""
+    """The names of the cases without arguments, read without importing MPI into this process."""
     source = (ROOT / "tests" / "mpi" / "cases.py").read_text(encoding="utf-8")
     functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
     return [f.name for f in functions if f.decorator_list and len(f.args.args) == 1]
@@ -38,4 +42,11 @@ def test_mpi(pool: Pool, case: str) -> None:
 
 
 def test_random_draws(pool: Pool) -> None:
-    assert pool.run("random_draws_are_right", 0, 40) == {}
+    assert pool.run("random_draws_are_right", 1000 * pool.ranks, DRAWS) == {}
+
+
+def test_some_core_pairs_and_real_world_cases(pool: Pool) -> None:
+    if pool.ranks < 8:
+        return
+    assert pool.run("core_pairs_are_right", "x=2,y=4", [8, 8, 8], 0, 7) == {}
+    assert pool.run("real_world_cases_are_right", 1 << 20) == {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable
+from itertools import product
+from math import lcm
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from redistrib.backends import simulator
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.synth.plan import make_plan
 from redistrib.synth.routing import exchange_traffic
+from tests.generators import whole_axis_layouts
 from tests.mpi.draws import draw
 from tests.random_plans import expected_tiles, random_plans, random_tiles
 
@@ -561,3 +565,73 @@ def a_late_rank_is_named(comm: MPI.Intracomm) -> None:
 def random_draws_are_right(comm: MPI.Intracomm, first: int, count: int) -> None:
     for seed in range(first, first + count):
         draw(comm, seed)
+
+
+def check_pair(comm: MPI.Intracomm, src: rd.ArrayType, dst: rd.ArrayType, seed: int) -> None:
+    """One pair on the first ranks, bit for bit, and without a byte more than the lower bound."""
+    ranks = range(src.mesh.num_devices)
+    with rmpi.Redistribution(
+        src, dst, comm, "direct", src_ranks=ranks, dst_ranks=ranks
+    ) as redistribution:
+        received = comm.allreduce(redistribution.received_bytes, MPI.MAX)
+        plan = redistribution.plan
+        assert plan is not None
+        rng = np.random.default_rng(seed)
+        bits = rng.integers(0, 2 if src.dtype == "bool" else 256, src.size * src.itemsize, np.uint8)
+        array = bits.view(src.numpy_dtype).reshape(src.shape)
+        here = comm.rank in ranks
+        if src.partial or dst.partial:
+            array = (np.arange(src.size) % 3).astype(src.numpy_dtype).reshape(src.shape)
+        tile = tile_of(array, src, comm.rank) if here else None
+        result = redistribution(tile)
+    if dst.partial:
+        return
+    assert not here or same_bits(result, tile_of(array, dst, comm.rank)), f"{src} -> {dst}"
+    if not src.partial:
+        assert received == plan.lower_bound_bytes, f"{src} -> {dst}"
+
+
+@case
+def core_pairs_are_right(
+    comm: MPI.Intracomm, mesh: str, shape: list[int], at: int, step: int
+) -> None:
+    """Every ordered pair of whole-axis layouts, or one in `step` of them."""
+    layouts = list(whole_axis_layouts(rd.Mesh.parse(mesh), shape))
+    for number, (src, dst) in enumerate(product(layouts, repeat=2)):
+        if number % step == at:
+            check_pair(comm, src, dst, number)
+
+
+@case
+def real_world_cases_are_right(comm: MPI.Intracomm, largest: int) -> None:
+    """Public cases that fit: as many ranks as devices, of at most `largest` bytes, else shrunk."""
+    data = Path(__file__).parents[1] / "data" / "real_world.json"
+    for number, found in enumerate(json.loads(data.read_text(encoding="utf-8"))):
+        mesh = rd.Mesh(found["mesh"])
+        if mesh.num_devices > comm.size:
+            continue
+        src, dst = (rd.ArrayType.parse(found[end], mesh) for end in ("src", "dst"))
+        if src.size * src.itemsize > largest:
+            shape = [
+                lcm(*(i.end for t in (src, dst) for _, i in t.placements if i.dim == dim), 1)
+                for dim in range(len(src.shape))
+            ]
+            src, dst = (
+                rd.ArrayType(mesh, t.dtype, shape, t.dims, t.partial, t.reduction)
+                for t in (src, dst)
+            )
+        check_pair(comm, src, dst, number)
+
+
+@case
+def tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, columns: int) -> None:
+    """A tile and a message of more than 2^31 bytes."""
+    mesh = rd.Mesh(x=comm.size)
+    src, dst = (rd.ArrayType.parse(f"u8[{comm.size}{cut}, {columns}]", mesh) for cut in ("{x}", ""))
+    tile = np.full(src.tile_shape, comm.rank + 1, np.uint8)
+    tile[:, -1] = 77
+    with rmpi.Redistribution(src, dst, comm) as redistribution:
+        result = redistribution(tile)
+    for rank, row in enumerate(result):
+        assert row[-1] == 77
+        assert (row[:-1] == rank + 1).all()

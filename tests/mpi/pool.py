@@ -89,6 +89,7 @@ class Pool:
     """So many ranks of an MPI, waiting for cases."""
 
     def __init__(self, installation: Installation, ranks: int) -> None:
+        self.ranks = ranks
         self.name = f"{installation.name}, {ranks} ranks"
         self._directory = tempfile.TemporaryDirectory(prefix="pool-")
         path = str(Path(self._directory.name) / "socket")
