@@ -11,6 +11,7 @@ import redistrib as rd
 from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.exact import ExactSearch
 from redistrib.types.refinement import refine
+from tests.exhaustive import mpi_units
 from tests.generators import random_pair, whole_axis_layouts
 from tests.paper_programs import verify_paper
 from tests.verify import verify
@@ -147,4 +148,10 @@ def stages(examples: int) -> Iterator[Stage]:
         "every ordered pair of whole-axis layouts on 2x2x2 and 2x3x2, as Shardy's collectives",
         lambda _: range(sum(len(layouts(at)) for at in SDY_MESHES)),
         run_sdy,
+    )
+    yield Stage(
+        "mpi",
+        "2,000 random draws, every core pair and real cases on ranks of MPICH and of Open MPI",
+        lambda _: range(len(mpi_units.units())),
+        mpi_units.run,
     )
