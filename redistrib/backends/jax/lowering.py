@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise, zip_longest
 from math import prod
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 from redistrib.backends.boxes import boxes, padded_shape, rounds
 from redistrib.backends.delivery import identity
 from redistrib.backends.jax import shardings
+from redistrib.backends.jax.choices import LEAST_MEMORY, Choices, Use, choices
+from redistrib.backends.jax.rounds import Rounds, Window, as_bits, find_rounds, from_bits
 from redistrib.backends.local import groups, numbers, permute_sources, split
+from redistrib.errors import BackendError
 from redistrib.synth.collectives import (
     AllGather,
     AllReduce,
@@ -53,24 +57,135 @@ _BOOL_REDUCE: dict[str, Any] = {
 _ALL_REDUCE: dict[str, Any] = {"sum": lax.psum, "max": lax.pmax, "min": lax.pmin}
 
 
-def tile_program(plan: Plan, axes: Sequence[DeviceDigit] | None = None) -> Program:
+def tile_program(
+    plan: Plan, axes: Sequence[DeviceDigit] | None = None, platform: str | None = None
+) -> Program:
     """A device's tile of the plan's source -> its tile of the target, inside shard_map.
 
     The mesh of that shard_map has the axes of the plan's mesh, in its order; or, with `axes`, the
     digits that these axes are cut into, named as in the text of a type: `x`, `y:(1)2`, `y:(2)2`.
+    `platform` is the one that it will run on, by default that of this process.
     """
-    axes = shardings.whole_axes(plan.src.mesh) if axes is None else tuple(axes)
-    steps = [
-        _Step(step, before, after, axes).run
-        for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True)
-    ]
+    stages = _stages(plan, axes, choices(platform))
 
     def program(tile: Tile) -> Tile:
-        for step in steps:
-            tile = step(tile)
+        for stage in stages:
+            tile = stage.run(tile)
         return tile
 
     return program
+
+
+def chunk_dim(plan: Plan, chunks: int) -> int | None:
+    """The dimension along which a plan can run in so many chunks; None if there is none.
+
+    It is the one with the largest tile among those that the plan does not touch: what is owned in
+    it is the same in all types of the plan.
+    """
+    fit = [
+        dim
+        for dim, n in enumerate(plan.src.tile_shape)
+        if n and n % chunks == 0 and len({t.dims[dim] for t in plan.types}) == 1
+    ]
+    return max(fit, key=lambda dim: plan.src.tile_shape[dim], default=None)
+
+
+def chunked_program(
+    plan: Plan,
+    axes: Sequence[DeviceDigit] | None = None,
+    chunks: int = 8,
+) -> Program:
+    """As `tile_program`, in chunks one after the other along `chunk_dim(plan, chunks)`.
+
+    The same bytes move; beside source and target, what is alive is that of one chunk. Raises
+    BackendError if the plan touches every dimension that falls into so many chunks.
+    """
+    dim = chunk_dim(plan, chunks)
+    if dim is None:
+        raise BackendError(
+            f"chunks are taken along a dimension that the plan does not touch and whose tile "
+            f"falls into {chunks}; got {plan.src} -> {plan.dst}",
+            chunks=chunks,
+        )
+    types = [_chunk(t, dim, chunks) for t in plan.types]
+    part = replace(plan, src=types[0], dst=types[-1], types=tuple(types))
+    stages = _stages(part, axes, LEAST_MEMORY)
+    if not stages:
+        return lambda tile: tile
+    size = types[0].tile_shape[dim]
+
+    def program(tile: Tile) -> Tile:
+        def chunk(at: Tile, target: Tile) -> Tile:
+            window = Window(dim, at * size)
+            moved = tile
+            for number, stage in enumerate(stages):
+                moved = stage.run(
+                    moved,
+                    read=window if number == 0 else None,
+                    into=(target, window) if number == len(stages) - 1 else None,
+                )
+            return moved
+
+        target = jnp.empty(plan.dst.tile_shape, tile.dtype)
+        return lax.fori_loop(np.int32(0), np.int32(chunks), chunk, target)
+
+    return program
+
+
+def _chunk(t: ArrayType, dim: int, chunks: int) -> ArrayType:
+    shape = [n // chunks if d == dim else n for d, n in enumerate(t.shape)]
+    return ArrayType(t.mesh, t.dtype, shape, t.dims, t.partial, t.reduction)
+
+
+class _Stage(Protocol):
+    """A part of a program: the tile before it -> the tile after it.
+
+    With `read` the tile is a part of the one given, with `into` the result is put into a larger
+    one, which is given back.
+    """
+
+    def run(
+        self, tile: Tile, *, read: Window | None = None, into: tuple[Tile, Window] | None = None
+    ) -> Tile: ...
+
+
+def _stages(plan: Plan, axes: Sequence[DeviceDigit] | None, choose: Choices) -> list[_Stage]:
+    """The steps of a plan; slices are taken together with the rounds that follow them."""
+    axes = shardings.whole_axes(plan.src.mesh) if axes is None else tuple(axes)
+    names = shardings.axis_names(plan.src.mesh, axes)
+    steps = [
+        _Step(step, before, after, axes)
+        for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True)
+    ]
+    stages: list[_Stage] = []
+    slices: list[_Step] = []
+    for step, following in zip_longest(steps, steps[1:]):
+        slicing = isinstance(step.step, DynamicSlice)
+        if slicing and following and following.as_exchange(choose):
+            slices.append(step)
+            continue
+        held = slices[0].before if slices else step.before
+        exchange = step.as_exchange(choose)
+        rounds = exchange and find_rounds(exchange, step.before, step.after, held)
+        if rounds:
+            stages.append(_InRounds(rounds, names))
+        else:
+            stages += [*slices, step]
+        slices = []
+    return stages
+
+
+@dataclass(frozen=True, slots=True)
+class _InRounds:
+    """A step, with the slices before it, as rounds of permutes."""
+
+    rounds: Rounds
+    names: tuple[str, ...]
+
+    def run(
+        self, tile: Tile, *, read: Window | None = None, into: tuple[Tile, Window] | None = None
+    ) -> Tile:
+        return self.rounds.run(tile, self.names, read, into)
 
 
 class _Step:
@@ -83,7 +198,42 @@ class _Step:
         self.mesh = before.mesh
         self.everywhere = shardings.axis_names(self.mesh, axes)
 
-    def run(self, tile: Tile) -> Tile:
+    def as_exchange(self, choose: Choices) -> Exchange | None:
+        """The step as an exchange to be run in rounds; None where it is a collective of XLA."""
+        match self.step:
+            case Exchange():
+                return self.step
+            case DynamicSlice():
+                return Exchange(self.after.placements)
+            case AllGather(placements):
+                use = choose.all_gather
+                splits = [split(self.after, [i for _, i in placements])]
+            case AllToAll(moves):
+                use = choose.all_to_all
+                splits = [
+                    split(self.before, [move.target for move in moves]),
+                    split(self.after, [move.source for move in moves]),
+                ]
+            case _:
+                return None
+        in_order = all(found.order == tuple(sorted(found.order)) for found in splits)
+        native = use is Use.ALWAYS or (use is Use.WITHOUT_TRANSPOSE and in_order)
+        # Every element comes from its owner in the group, as in an exchange that names no replicas.
+        return None if native else Exchange(self.after.placements)
+
+    def run(
+        self, tile: Tile, *, read: Window | None = None, into: tuple[Tile, Window] | None = None
+    ) -> Tile:
+        if read is not None:
+            size = self.before.tile_shape[read.dim]
+            tile = lax.dynamic_slice_in_dim(tile, read.start, size, read.dim)
+        moved = self._moved(tile)
+        if into is None:
+            return moved
+        target, window = into
+        return lax.dynamic_update_slice_in_dim(target, moved, window.start, window.dim)
+
+    def _moved(self, tile: Tile) -> Tile:
         before, after = self.before, self.after
         match self.step:
             case DynamicSlice(placements):
@@ -224,10 +374,7 @@ def _interleave(outer: Sequence[int], inner: Sequence[int]) -> list[int]:
 
 def _opaque(move: Program, tile: Tile) -> Tile:
     """Run a program that only moves elements, on bits where XLA would widen them on the way."""
-    if tile.dtype.itemsize > 2 or tile.dtype.kind in "iub" or tile.dtype == np.float16:
-        return move(tile)
-    bits = lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")
-    return lax.bitcast_convert_type(move(bits), tile.dtype)
+    return from_bits(move(as_bits(tile)), tile.dtype)
 
 
 def _identity(tile: Tile, reduction: str) -> Tile:
