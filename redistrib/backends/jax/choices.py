@@ -38,7 +38,7 @@ CHOICES = {
     # Not measured, for want of devices: one collective has one launch, and the routes that the
     # vendor chose for it.
     "gpu": Choices(Use.ALWAYS, Use.ALWAYS),
-    "tpu": Choices(Use.ALWAYS, Use.ALWAYS),
+    "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
 }
 
 LEAST_MEMORY = Choices(Use.NEVER, Use.NEVER)
