@@ -135,7 +135,7 @@ def figures(pair: Pair, program: str, devices: Sequence[Any], run: bool = True) 
         if program == "chunked":
             if rjax.chunk_dim(plan, CHUNKS) is None:
                 return {"chunked": False}
-            tile = rjax.chunked_program(plan, chunks=CHUNKS)
+            tile = rjax.chunked_program(plan, chunks=CHUNKS, platform=platform)
         else:
             tile = rjax.tile_program(plan, platform=platform)
         moved = jax.shard_map(

@@ -8,7 +8,7 @@ bytes with no copy but more launches. Exchanges are always rounds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import jax
@@ -25,24 +25,32 @@ class Use(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """When a step is XLA's own collective; else it is rounds of permutes."""
+    """When a step is XLA's own collective; else it is rounds of permutes.
+
+    `barriers` says whether an optimization_barrier orders a program.
+    """
 
     all_gather: Use
     all_to_all: Use
+    barriers: bool = True
+
+    def in_rounds(self) -> Choices:
+        """Rounds everywhere: beside the tiles, nothing but the boxes of one round."""
+        return replace(self, all_gather=Use.NEVER, all_to_all=Use.NEVER)
 
 
 CHOICES = {
-    # Measured (python -m bench.jax_resharding): a permute and an update in place run at the speed
-    # of memcpy, a transposed copy at a fraction of it, an all_gather on a minor dimension at 1/80.
-    "cpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
-    # Not measured, for want of devices: one collective has one launch, and the routes that the
-    # vendor chose for it.
+    # Measured (python -m bench.jax_resharding): in groups of 4 and more the collective and its
+    # transposed copy take half the time of as many rounds; in pairs it is a tie. The compiler drops
+    # barriers before it orders a program, and then takes all boxes before it sends the first.
+    "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False),
+    # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
+    # its copies stay within one tile.
     "gpu": Choices(Use.ALWAYS, Use.ALWAYS),
+    # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
+    # tiles, as a tile with few minor elements is padded to 128; rounds at most 1.
     "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
 }
-
-LEAST_MEMORY = Choices(Use.NEVER, Use.NEVER)
-"""Nothing but the boxes of one round beside the tiles: for programs in chunks."""
 
 
 def choices(platform: str | None) -> Choices:

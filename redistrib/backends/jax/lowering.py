@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from redistrib.backends.boxes import boxes, padded_shape, rounds
 from redistrib.backends.delivery import identity
 from redistrib.backends.jax import shardings
-from redistrib.backends.jax.choices import LEAST_MEMORY, Choices, Use, choices
+from redistrib.backends.jax.choices import Choices, Use, choices
 from redistrib.backends.jax.rounds import Rounds, Window, as_bits, find_rounds, from_bits
 from redistrib.backends.local import groups, numbers, permute_sources, split
 from redistrib.errors import BackendError
@@ -94,6 +94,7 @@ def chunked_program(
     plan: Plan,
     axes: Sequence[DeviceDigit] | None = None,
     chunks: int = 8,
+    platform: str | None = None,
 ) -> Program:
     """As `tile_program`, in chunks one after the other along `chunk_dim(plan, chunks)`.
 
@@ -109,7 +110,7 @@ def chunked_program(
         )
     types = [_chunk(t, dim, chunks) for t in plan.types]
     part = replace(plan, src=types[0], dst=types[-1], types=tuple(types))
-    stages = _stages(part, axes, LEAST_MEMORY)
+    stages = _stages(part, axes, choices(platform).in_rounds())
     if not stages:
         return lambda tile: tile
     size = types[0].tile_shape[dim]
@@ -126,8 +127,9 @@ def chunked_program(
                 )
             return moved
 
-        target = jnp.empty(plan.dst.tile_shape, tile.dtype)
-        return lax.fori_loop(np.int32(0), np.int32(chunks), chunk, target)
+        target = stages[-1].empty(plan.dst.tile_shape, tile.dtype, dim)
+        whole = lax.fori_loop(np.int32(0), np.int32(chunks), chunk, target)
+        return whole.reshape(plan.dst.tile_shape)
 
     return program
 
@@ -141,8 +143,10 @@ class _Stage(Protocol):
     """A part of a program: the tile before it -> the tile after it.
 
     With `read` the tile is a part of the one given, with `into` the result is put into a larger
-    one, which is given back.
+    one, which is given back. That one is made by `empty`, for a window along `dim`.
     """
+
+    def empty(self, shape: Sequence[int], dtype: Any, dim: int) -> Tile: ...
 
     def run(
         self, tile: Tile, *, read: Window | None = None, into: tuple[Tile, Window] | None = None
@@ -168,7 +172,7 @@ def _stages(plan: Plan, axes: Sequence[DeviceDigit] | None, choose: Choices) -> 
         exchange = step.as_exchange(choose)
         rounds = exchange and find_rounds(exchange, step.before, step.after, held)
         if rounds:
-            stages.append(_InRounds(rounds, names))
+            stages.append(_InRounds(rounds, names, choose.barriers))
         else:
             stages += [*slices, step]
         slices = []
@@ -181,11 +185,15 @@ class _InRounds:
 
     rounds: Rounds
     names: tuple[str, ...]
+    barriers: bool
+
+    def empty(self, shape: Sequence[int], dtype: Any, dim: int) -> Tile:
+        return self.rounds.empty(shape, dtype, dim)
 
     def run(
         self, tile: Tile, *, read: Window | None = None, into: tuple[Tile, Window] | None = None
     ) -> Tile:
-        return self.rounds.run(tile, self.names, read, into)
+        return self.rounds.run(tile, self.names, self.barriers, read, into)
 
 
 class _Step:
@@ -220,6 +228,9 @@ class _Step:
         native = use is Use.ALWAYS or (use is Use.WITHOUT_TRANSPOSE and in_order)
         # Every element comes from its owner in the group, as in an exchange that names no replicas.
         return None if native else Exchange(self.after.placements)
+
+    def empty(self, shape: Sequence[int], dtype: Any, dim: int) -> Tile:  # noqa: ARG002 - a _Stage
+        return jnp.empty(shape, dtype)
 
     def run(
         self, tile: Tile, *, read: Window | None = None, into: tuple[Tile, Window] | None = None

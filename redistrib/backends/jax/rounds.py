@@ -83,20 +83,23 @@ class Rounds:
         self,
         tile: Tile,
         axes: Sequence[str],
+        barriers: bool,
         read: Window | None = None,
         into: tuple[Tile, Window] | None = None,
     ) -> Tile:
         """The target tile; in a shard_map over `axes`, all axes of its mesh in order.
 
-        With `read` the source is a part of a larger tile; with `into` the target is, which is
-        given back whole.
+        `barriers` says whether the compiler keeps an optimization_barrier until it has ordered the
+        program; without them rounds follow each other by a dependence that it cannot see is none.
+        With `read` the source is a part of a larger tile; with `into` the target is, which `empty`
+        has made and which is given back.
         """
         dtype = tile.dtype
         tile = as_bits(tile)
-        whole, write = into or (jnp.empty([prod(sizes) for sizes in self.target], dtype), None)
-        shape = whole.shape
         source = tile.reshape(_viewed(self.source, tile.shape, read))
-        target = as_bits(whole).reshape(_viewed(self.target, shape, write))
+        shape = [prod(sizes) for sizes in self.target]
+        whole, write = into or (self.empty(shape, dtype), None)
+        target = as_bits(whole)
         tables = [
             np.concatenate([step.take, step.put, step.receivers[:, None]], 1)
             for step in self.rounds
@@ -104,7 +107,7 @@ class Rounds:
         # All that differs between devices is one row of one table: looked up once.
         table = np.concatenate(tables, 1)
         row = jnp.asarray(table, np.int32)[lax.axis_index(axes)]
-        at = 0
+        at, now = 0, np.int32(0)
         for step, own in zip(self.rounds, tables, strict=True):
             entries = [
                 row[n] if np.ptp(column) else np.int32(column[0])
@@ -114,6 +117,8 @@ class Rounds:
             ends = len(step.taken), len(entries) - 1
             take = _shifted(entries[: ends[0]], self.source, read)
             put = _shifted(entries[ends[0] : ends[1]], self.target, write)
+            _wait(take, now, step.taken, source.shape)
+            _wait(put, now, step.placed, target.shape)
             box = lax.dynamic_slice(source, take, step.taken)
             if not step.local:
                 box = lax.ppermute(box, axes, step.routes)
@@ -125,8 +130,35 @@ class Rounds:
                 target = box
                 continue
             target = lax.dynamic_update_slice(target, box, put)
-            row, target = lax.optimization_barrier((row, target))
-        return from_bits(target.reshape(shape), dtype)
+            now, target = _after(target, barriers)
+        return from_bits(target.reshape(shape) if into is None else target, dtype)
+
+    def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
+        """A target tile of this shape to write into, as it is viewed.
+
+        Along `dim` it may be larger than the rounds know. A loop carries it in this shape: were it
+        viewed inside, XLA would copy it in every turn.
+        """
+        return jnp.empty(
+            _viewed(self.target, shape, None if dim is None else Window(dim, 0)), dtype
+        )
+
+
+def _after(tile: Tile, barriers: bool) -> tuple[Any, Tile]:
+    """A zero that is known when the tile is, and the tile."""
+    if barriers:
+        now, tile = lax.optimization_barrier((np.int32(0), tile))
+        return now, tile
+    first = tile[(0,) * tile.ndim]
+    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), tile
+
+
+def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
+    """Make the start of a box known no sooner than `now`, where the box is not all there is."""
+    for axis, (part, whole) in enumerate(zip(box, shape, strict=True)):
+        if part < whole:
+            start[axis] = start[axis] + now
+            return
 
 
 def find_rounds(
@@ -230,7 +262,7 @@ def _boxes(
     return tuple(starts), tuple(shapes)
 
 
-def _viewed(view: View, shape: Sizes, window: Window | None) -> list[int]:
+def _viewed(view: View, shape: Sequence[int], window: Window | None) -> list[int]:
     """The axes of a tile of this shape; along a window's dimension it may be larger than viewed."""
     return [
         size
