@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Any
 
 import jax
+import numpy as np
 
 
 class Use(Enum):
@@ -27,12 +29,14 @@ class Use(Enum):
 class Choices:
     """When a step is XLA's own collective; else it is rounds of permutes.
 
-    `barriers` says whether an optimization_barrier orders a program.
+    `barriers`: the compiler keeps an optimization_barrier until it has ordered the program.
+    `widens`: it widens floats of one or two bytes where they are only moved, which changes a NaN.
     """
 
     all_gather: Use
     all_to_all: Use
     barriers: bool = True
+    widens: bool = False
 
     def in_rounds(self) -> Choices:
         """Rounds everywhere: beside the tiles, nothing but the boxes of one round."""
@@ -43,10 +47,10 @@ CHOICES = {
     # Measured (python -m bench.jax_resharding): in groups of 4 and more the collective and its
     # transposed copy take half the time of as many rounds; in pairs it is a tie. The compiler drops
     # barriers before it orders a program, and then takes all boxes before it sends the first.
-    "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False),
+    "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False, widens=True),
     # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
     # its copies stay within one tile.
-    "gpu": Choices(Use.ALWAYS, Use.ALWAYS),
+    "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
     # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
     # tiles, as a tile with few minor elements is padded to 128; rounds at most 1.
     "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
@@ -57,3 +61,16 @@ def choices(platform: str | None) -> Choices:
     """The choices for a platform as jax names it; None is that of this process."""
     platform = platform or jax.default_backend()
     return CHOICES.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), CHOICES["gpu"])
+
+
+def as_bits(tile: Any, choose: Choices) -> Any:
+    """The tile as integers, if XLA would widen its floats where they are moved."""
+    kept = tile.dtype.itemsize > 2 or tile.dtype.kind in "iub" or tile.dtype == np.float16
+    if kept or not choose.widens:
+        return tile
+    return jax.lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")
+
+
+def from_bits(tile: Any, dtype: Any) -> Any:
+    """The inverse of `as_bits` for a tile of this dtype."""
+    return tile if tile.dtype == dtype else jax.lax.bitcast_convert_type(tile, dtype)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.backends.boxes import Piece, boxes, edge_colouring
+from redistrib.backends.jax.choices import Choices
 from redistrib.backends.local import Positions
 from redistrib.synth.collectives import Exchange
 from redistrib.types.array_type import ArrayType
@@ -83,23 +84,18 @@ class Rounds:
         self,
         tile: Tile,
         axes: Sequence[str],
-        barriers: bool,
+        choose: Choices,
         read: Window | None = None,
         into: tuple[Tile, Window] | None = None,
     ) -> Tile:
         """The target tile; in a shard_map over `axes`, all axes of its mesh in order.
 
-        `barriers` says whether the compiler keeps an optimization_barrier until it has ordered the
-        program; without them rounds follow each other by a dependence that it cannot see is none.
         With `read` the source is a part of a larger tile; with `into` the target is, which `empty`
         has made and which is given back.
         """
-        dtype = tile.dtype
-        tile = as_bits(tile)
         source = tile.reshape(_viewed(self.source, tile.shape, read))
         shape = [prod(sizes) for sizes in self.target]
-        whole, write = into or (self.empty(shape, dtype), None)
-        target = as_bits(whole)
+        target, write = into or (self.empty(shape, tile.dtype), None)
         tables = [
             np.concatenate([step.take, step.put, step.receivers[:, None]], 1)
             for step in self.rounds
@@ -130,23 +126,26 @@ class Rounds:
                 target = box
                 continue
             target = lax.dynamic_update_slice(target, box, put)
-            now, target = _after(target, barriers)
-        return from_bits(target.reshape(shape) if into is None else target, dtype)
+            now, target = _after(target, choose)
+        return target if into else target.reshape(shape)
 
     def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
-        """A target tile of this shape to write into, as it is viewed.
+        """A target tile of this shape to write into, with the axes of the view.
 
-        Along `dim` it may be larger than the rounds know. A loop carries it in this shape: were it
-        viewed inside, XLA would copy it in every turn.
+        Along `dim` it may be larger than the rounds know. A loop carries it so: were it viewed
+        inside, XLA would copy it in every turn.
         """
         return jnp.empty(
             _viewed(self.target, shape, None if dim is None else Window(dim, 0)), dtype
         )
 
 
-def _after(tile: Tile, barriers: bool) -> tuple[Any, Tile]:
-    """A zero that is known when the tile is, and the tile."""
-    if barriers:
+def _after(tile: Tile, choose: Choices) -> tuple[Any, Tile]:
+    """A zero that is known when the tile is, and the tile.
+
+    Without barriers it is computed from the tile, so that the compiler cannot tell that it is zero.
+    """
+    if choose.barriers:
         now, tile = lax.optimization_barrier((np.int32(0), tile))
         return now, tile
     first = tile[(0,) * tile.ndim]
@@ -276,15 +275,3 @@ def _shifted(start: list[Any], view: View, window: Window | None) -> list[Any]:
     if window is not None:
         start[sum(len(sizes) for sizes in view[: window.dim])] = window.start
     return start
-
-
-def as_bits(tile: Tile) -> Tile:
-    """The tile as integers, if XLA would widen its floats on the way, which changes a NaN."""
-    if tile.dtype.itemsize > 2 or tile.dtype.kind in "iub" or tile.dtype == np.float16:
-        return tile
-    return lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")
-
-
-def from_bits(tile: Tile, dtype: Any) -> Tile:
-    """The inverse of `as_bits` for a tile of this dtype."""
-    return tile if tile.dtype == dtype else lax.bitcast_convert_type(tile, dtype)
