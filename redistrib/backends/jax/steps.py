@@ -124,9 +124,7 @@ class Step:
                     pieces, self._number(self.step.axes), keepdims=False
                 )
             case AllGather(placements):
-                gathered = self._opaque(
-                    lambda x: lax.all_gather(x, **self._over(self.step.axes)), tile
-                )
+                gathered = lax.all_gather(tile, **self._over(self.step.axes))
                 return split(after, [i for _, i in placements]).tile(gathered)
             case AllToAll(moves):
                 pieces = split(before, [move.target for move in moves]).pieces(tile)
