@@ -52,9 +52,11 @@ prove: setup
 bench: setup
 	$(BIN)/python -m bench.planning
 	$(BIN)/python -m bench.paper_comparison
+	$(BIN)/python -m bench.jax_resharding
 
 bench-quick: setup
 	$(BIN)/python -m bench.planning --quick
+	$(BIN)/python -m bench.jax_resharding --quick
 
 mutants:
 	@echo "make $@: not built yet" >&2; exit 2
