@@ -62,11 +62,13 @@ bench: setup $(READY_OPENMPI)
 	$(BIN)/python -m bench.mpi_exchange
 	$(BIN)/python -m bench.paper_comparison
 	$(BIN)/python -m bench.oracle
+	$(BIN)/python -m bench.jax_resharding
 
 bench-quick: setup $(READY_OPENMPI)
 	$(BIN)/python -m bench.planning --quick
 	$(BIN)/python -m bench.oracle --quick
 	$(BIN)/python -m bench.mpi_exchange --quick
+	$(BIN)/python -m bench.jax_resharding --quick
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redistrib as rd
 from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
@@ -13,6 +13,7 @@ from redistrib.synth.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.exhaustive import mpi_units
 from tests.generators import random_pair, whole_axis_layouts
+from tests.jax_survey import COUNTS, DTYPES, check, crashing, pairs
 from tests.paper_programs import verify_paper
 from tests.verify import verify
 
@@ -30,6 +31,7 @@ EXACT_MESHES = MESHES[:4]
 SDY_MESHES = (0, 2)
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 BLOCK = 500  # random examples in a unit
+JAX_BLOCK = 10  # pairs in a unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,14 @@ def run_sdy(unit: int) -> Counter[str]:
     return counts
 
 
+def run_jax(unit: int) -> Counter[str]:
+    """A block of the survey of reshardings on jax, crashing ones last; a tenth in all dtypes."""
+    every = [*(pair for devices in COUNTS for pair in pairs(devices)), *crashing()]
+    block = every[unit * JAX_BLOCK : (unit + 1) * JAX_BLOCK]
+    others = [replace(block[0], dtype=dtype) for dtype in DTYPES[1:]]
+    return check([*block, *others])
+
+
 def stages(examples: int) -> Iterator[Stage]:
     pairs, exact = len(_rows(len(MESHES))), len(_rows(len(EXACT_MESHES)))
     yield Stage(
@@ -154,4 +164,10 @@ def stages(examples: int) -> Iterator[Stage]:
         "2,000 random draws, every core pair and real cases on ranks of MPICH and of Open MPI",
         lambda _: range(len(mpi_units.units())),
         mpi_units.run,
+    )
+    yield Stage(
+        "jax",
+        "reshardings on jax: bit-exact, temp and buffers bounded, in chunks too, no more than XLA",
+        lambda _: range(-(-(sum(COUNTS.values()) + len(crashing())) // JAX_BLOCK)),
+        run_jax,
     )
