@@ -10,7 +10,6 @@ constraint. The transpose of `free` is itself, so a backward pass is planned in 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -65,7 +64,7 @@ def _call(shape: tuple[int, ...], dtype: Any, strategy: str, memory_limit: int |
 
 
 @lru_cache
-def _identity(rank: int, strategy: str, memory_limit: int | None) -> Callable[[Any], Any]:
+def _identity(rank: int, strategy: str, memory_limit: int | None) -> Any:
     operator: Any = custom_partitioning(lambda x: x)
 
     def partition(mesh: Any, args: Any, result: Any) -> tuple[Any, ...]:
