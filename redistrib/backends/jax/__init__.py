@@ -16,16 +16,15 @@ except ImportError as missing:
 
 from redistrib.backends.jax.lowering import tile_program
 from redistrib.backends.jax.programs import (
-    cache_info,
     compile,  # noqa: A004 - the public name
     compile_stacked,
     dtypes_of,
     named_sharding,
-    reshard,
     run,
     run_array,
     virtual_devices,
 )
+from redistrib.backends.jax.reshard import cache_info, reshard
 
 __all__ = [
     "cache_info",

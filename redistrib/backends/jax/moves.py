@@ -76,20 +76,32 @@ def find_move(
 ) -> Move:
     """The planned move between two shardings on one mesh.
 
-    Raises LayoutError for shardings that no type can say, or on other meshes; InfeasibleError where
+    Raises LayoutError for shardings that no type can say, or on two meshes; InfeasibleError where
     the limit, in bytes per device, allows no plan.
     """
-    src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
-    if src.mesh != dst.mesh:
+    if source.mesh != target.mesh:
         raise LayoutError(
-            f"source and target have one mesh; got {source.mesh} and {target.mesh}",
+            f"where values are traced, source and target have one mesh; got {source.mesh} and "
+            f"{target.mesh}",
             src=source,
             dst=target,
         )
+    found = find_plan(shape, dtype, source, target, strategy, memory_limit)
+    return Move(found, source.mesh, shardings.whole_axes(found.src.mesh), source.spec, target.spec)
+
+
+def find_plan(
+    shape: tuple[int, ...],
+    dtype: Any,
+    source: NamedSharding,
+    target: NamedSharding,
+    strategy: str,
+    memory_limit: int | None,
+) -> Plan:
+    """The plan between two shardings, on any meshes."""
     check_partial(source, target)
-    found = plan(src, dst, strategy=strategy, memory_limit=memory_limit)
-    axes = shardings.whole_axes(src.mesh)
-    return Move(found, source.mesh, axes, source.spec, target.spec)
+    src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
+    return plan(src, dst, strategy=strategy, memory_limit=memory_limit)
 
 
 def check_partial(*ends: NamedSharding) -> None:

@@ -10,6 +10,7 @@ constraint. The transpose of `free` is itself, so a backward pass is planned in 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,10 +20,12 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from redistrib.backends.jax import shardings
-from redistrib.backends.jax.line import type_of_hlo
 from redistrib.backends.jax.lowering import tile_program
-from redistrib.errors import RedistribError
+from redistrib.errors import LayoutError, RedistribError
 from redistrib.synth.planner import plan
+from redistrib.types.array_type import ArrayType
+from redistrib.types.equivalence import on_mesh
+from redistrib.types.mesh import Mesh
 
 free_p: Any = Primitive("redistribute_free")
 
@@ -98,3 +101,24 @@ def _program(source: Any, target: Any, strategy: str, memory_limit: int | None) 
     axes = shardings.common_axes(found)
     names = shardings.axis_names(src.mesh, axes)
     return names, tuple(axis.size for axis in axes), tile_program(found, axes)
+
+
+def type_of_hlo(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
+    """The type of an array with an HloSharding of jaxlib, on one axis `d` over all its devices.
+
+    Raises LayoutError for uneven tiles, for subgroups that are not replicas, and where the devices
+    are no iota, reshaped and transposed.
+    """
+    if sharding.is_replicated():
+        return ArrayType(Mesh(d=sharding.num_devices()), dtype, shape)
+    replicas = all("REPLICATED" in str(kind) for kind in sharding.subgroup_types())
+    if sharding.is_tiled() and replicas:
+        # A mesh with an axis per dimension; what is left of them are replicas.
+        sizes = sharding.tile_assignment_dimensions()
+        axes = [f"t{dim}" for dim in range(len(sizes))]
+        mesh = Mesh(zip(axes, sizes, strict=True), devices=sharding.tile_assignment_devices())
+        tiled = ArrayType(mesh, dtype, shape, [(axis,) for axis in axes[: len(shape)]])
+        found = on_mesh(tiled, Mesh(d=mesh.num_devices))
+        if found is not None:
+            return found
+    raise LayoutError(f"a sharding tiles an iota of devices; got {sharding}", sharding=sharding)

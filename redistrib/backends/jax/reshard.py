@@ -20,7 +20,7 @@ import jax
 from jax.sharding import AxisType, NamedSharding
 
 from redistrib.backends.jax import meshes
-from redistrib.backends.jax.moves import find_move, is_explicit
+from redistrib.backends.jax.moves import find_move, find_plan, is_explicit
 from redistrib.backends.jax.partitioned import constrain
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.types.named_sharding import type_of
@@ -41,12 +41,14 @@ def reshard(
     strategy: str = "auto",
     fallback: str = "error",
 ) -> Any:
-    """Every array of a tree in another layout, by our plans; outside and inside jit, differentiable.
+    """Every array of a tree in another layout, outside and inside jit; differentiable.
 
-    `shardings` is one for all arrays or a tree of them (a prefix of `tree` suffices): NamedShardings,
-    or PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own. All is planned before
-    anything is compiled. Each layout to be changed is one program, which serves all its arrays and is
-    kept; `donate` gives the arrays up; `memory_limit` is in bytes per device, for every tile.
+    `shardings` is one for all arrays or a tree of them (a prefix of `tree` suffices), of
+    NamedShardings, or PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own.
+
+    All is planned before anything is compiled. A change of layout is one program, kept for all
+    arrays of that shape and dtype. `donate` gives the arrays up; `memory_limit` is in bytes per
+    device and holds for every tile.
 
     `fallback="xla"` leaves to XLA what cannot be planned. Otherwise LayoutError is raised for
     shardings that types cannot say (uneven tiles, unconstrained axes) and for meshes that cannot be
@@ -70,7 +72,7 @@ def reshard(
         is_leaf=_is_sharding,
     )
     programs = [_program(x, s, options) for x, s in zip(leaves, targets, strict=True)]
-    return structure.unflatten([run(x) for run, x in zip(programs, leaves, strict=True)])
+    return jax.tree.unflatten(structure, [run(x) for run, x in zip(programs, leaves, strict=True)])
 
 
 def cache_info() -> Any:
@@ -113,10 +115,35 @@ def _resolved(x: Any, target: Any) -> NamedSharding:
             mesh = getattr(x.sharding, "mesh", None)
         if mesh is None or mesh.empty:
             raise LayoutError(
-                f"a PartitionSpec needs a mesh: that of jax.set_mesh, or of the array; got {target}",
+                f"a PartitionSpec needs a mesh, of jax.set_mesh or of the array; got {target}",
                 dst=target,
             )
     return _named(mesh, target)
+
+
+def check_ends(source: Any, target: NamedSharding) -> None:
+    """Raise LayoutError unless both are NamedShardings on devices and memory of one kind."""
+    if not isinstance(source, NamedSharding):
+        raise LayoutError(
+            f"a sharding is a NamedSharding; got {type(source).__name__}", sharding=source
+        )
+    places = [_place(end) for end in (source, target)]
+    if places[0] != places[1]:
+        raise LayoutError(
+            f"source and target are in the same memory of devices of one platform; got {places[0]} "
+            f"and {places[1]}",
+            src=source,
+            dst=target,
+        )
+
+
+def _place(end: NamedSharding) -> str:
+    device = end.mesh.devices.flat[0]
+    return f"{end.memory_kind or device.default_memory().kind} of {device.platform}"
+
+
+def _abstract(mesh: Any) -> Any:
+    return getattr(mesh, "abstract_mesh", mesh)
 
 
 def _named(mesh: Any, spec: Any) -> NamedSharding:
@@ -138,35 +165,47 @@ def _array_program(
     donate: bool,
 ) -> Program:
     """From a concrete array of one sharding to one of another."""
+    put = partial(jax.device_put, device=target, donate=donate)
     try:
-        ends = meshes.common_ends(shape, dtype, source, target)
-        move = find_move(shape, dtype, *ends, strategy, memory_limit)
+        check_ends(source, target)
+        if source.mesh != target.mesh:
+            found = find_plan(shape, dtype, source, target, strategy, memory_limit)
+            return _finished(meshes.program_between(found, source, target), target, delete=donate)
+        move = find_move(shape, dtype, source, target, strategy, memory_limit)
     except (LayoutError, InfeasibleError):
         if fallback == "xla":
-            return partial(jax.device_put, device=target, donate=donate)
+            return put
         raise
     if not move.plan.steps:
-        return partial(jax.device_put, device=target, donate=donate)  # moves and copies nothing
+        return put  # moves and copies nothing
     # An array can take the place of another of its size only.
     reused = donate and move.plan.src.tile_bytes == move.plan.dst.tile_bytes
-    jitted = jax.jit(move, out_shardings=ends[1], donate_argnums=(0,) if reused else ())
-    related = ends[0] is not source
-    devices = move.mesh.devices.flat
-    in_order = devices[0].platform == "cpu" and len(devices) > 1
+    jitted = jax.jit(move, out_shardings=target, donate_argnums=(0,) if reused else ())
 
-    def run(x: jax.Array) -> jax.Array:
+    def run(x: jax.Array) -> Any:
         context: Any = jax.sharding.get_abstract_mesh()
         with nullcontext() if context.empty else jax.set_mesh(move.mesh):
-            moved: jax.Array = jitted(meshes.viewed(x, ends[0]) if related else x)
-        if related:
-            moved = meshes.viewed(moved, target)
-        if donate and not reused:
+            return jitted(x)
+
+    return _finished(run, target, delete=donate and not reused)
+
+
+def _finished(run: Program, target: NamedSharding, *, delete: bool) -> Program:
+    """The program, and what is to be done after it."""
+    devices = target.mesh.devices.flat
+    throttled = len(devices) > 1 and devices[0].platform == "cpu"
+    if not (throttled or delete):
+        return run
+
+    def finished(x: jax.Array) -> Any:
+        moved = run(x)
+        if delete:
             x.delete()
-        if in_order and next(_calls) % MAX_IN_FLIGHT == 0:
+        if throttled and next(_calls) % MAX_IN_FLIGHT == 0:
             moved.block_until_ready()
         return moved
 
-    return jitted if not (related or donate or in_order) else run
+    return finished
 
 
 # XLA's CPU client deadlocks when more than 32 programs of several devices are in flight.
@@ -191,16 +230,14 @@ def _tracer_program(
     try:
         if is_explicit(mesh):
             source = jax.typeof(x).sharding
-            check_same(source, target)
-            return find_move(
-                x.shape, x.dtype, source, NamedSharding(mesh, target.spec), strategy, memory_limit
-            )
+            end = NamedSharding(_abstract(target.mesh), target.spec)
+            return find_move(x.shape, x.dtype, source, end, strategy, memory_limit)
         source = getattr(x.to_concrete_value(), "sharding", None)
-        if source is not None:
-            ends = meshes.common_ends(x.shape, x.dtype, source, target)
-            if ends[0] is source:
-                return find_move(x.shape, x.dtype, *ends, strategy, memory_limit)
-        type_of(x.shape, x.dtype, target)  # where the source is unknown, at least the target is legal
+        if isinstance(source, NamedSharding) and source.mesh == target.mesh:
+            return find_move(x.shape, x.dtype, source, target, strategy, memory_limit)
+        type_of(
+            x.shape, x.dtype, target
+        )  # where the source is unknown, at least the target is legal
     except (LayoutError, InfeasibleError):
         if fallback == "xla":
             put = jax.sharding.reshard if is_explicit(mesh) else jax.lax.with_sharding_constraint
