@@ -32,7 +32,7 @@ free_p: Any = Primitive("redistribute_free")
 
 def free(x: Any, strategy: str, memory_limit: int | None) -> Any:
     """The array itself, in whatever layout its users want."""
-    call = _call(x.shape, x.dtype, strategy, memory_limit)
+    call = free_call(x.shape, x.dtype, strategy, memory_limit)
     return free_p.bind(x, call=call, strategy=strategy, memory_limit=memory_limit)
 
 
@@ -61,7 +61,8 @@ mlir.register_lowering(free_p, _lowering)
 
 
 @lru_cache(maxsize=1024)
-def _call(shape: tuple[int, ...], dtype: Any, strategy: str, memory_limit: int | None) -> Any:
+def free_call(shape: tuple[int, ...], dtype: Any, strategy: str, memory_limit: int | None) -> Any:
+    """The parameter `call` of `redistribute_free`."""
     identity = _identity(len(shape), strategy, memory_limit)
     return jax.make_jaxpr(identity)(jax.ShapeDtypeStruct(shape, dtype))
 

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 
 from redistrib.backends.jax import meshes
 from redistrib.backends.jax.moves import find_move, find_plan, is_explicit
@@ -166,6 +166,8 @@ def _array_program(
 ) -> Program:
     """From a concrete array of one sharding to one of another."""
     put = partial(jax.device_put, device=target, donate=donate)
+    if isinstance(source, SingleDeviceSharding):  # a mesh of one device
+        source = NamedSharding(jax.sharding.Mesh([*source.device_set], "device"), PartitionSpec())
     try:
         check_ends(source, target)
         if source.mesh != target.mesh:
