@@ -8,6 +8,7 @@ pieces are copied from device to device, and it is gathered on the target mesh.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from redistrib.backends.boxes import Boxes, Piece, boxes
+from redistrib.backends.boxes import Blocks, Boxes, Piece, boxes, padded_shape, rounds
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.moves import Move
 from redistrib.errors import BackendError
@@ -23,7 +24,9 @@ from redistrib.synth.collectives import Collective, Exchange
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.types.array_type import ArrayType
 
-Program = Callable[[Any], Any]
+PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
+Program = Callable[..., Any]
+Rounds = Sequence[Sequence[Piece]]
 
 
 def program_between(plan: Plan, source: NamedSharding, target: NamedSharding) -> Program:
@@ -86,52 +89,108 @@ def _on_one_mesh(plan: Plan, end: ArrayType, jax_mesh: Any, target: NamedShardin
 def _crossing(
     found: Boxes, after: ArrayType, source: NamedSharding, target: NamedSharding
 ) -> Program:
-    """Pieces cut on their senders, copied to their receivers, and put together there."""
-    mesh_before, mesh_after = source.mesh, target.mesh
-    senders, receivers = (list(mesh.devices.flat) for mesh in (mesh_before, mesh_after))
+    """Pieces cut on their senders, copied to their receivers, and put together there.
+
+    In rounds, as collectives would run them: one program cuts for all rounds, one puts together.
+    """
+    senders, receivers = (list(end.mesh.devices.flat) for end in (source, target))
     process = jax.process_index()
     if others := {d.process_index for d in (*senders, *receivers)} - {process}:
         raise BackendError(
             f"pieces are copied between devices of this process, {process}; the meshes have "
-            f"devices of {sorted(others)} too; on one set of devices, reshard over one mesh",
-            meshes=(mesh_before, mesh_after),
+            f"devices of {sorted(others)} too",
+            meshes=(source.mesh, target.mesh),
         )
-    wanted: list[list[Piece]] = [[] for _ in receivers]
-    for piece in found.pieces:
-        wanted[piece.receiver].append(piece)
+    turns = rounds(found.pieces, found.elements * after.itemsize)
+    stacks = [
+        NamedSharding(end.mesh, PartitionSpec(end.mesh.axis_names)) for end in (source, target)
+    ]
+    cut = _program(partial(_cut, found, turns), source, (stacks[0],) * len(turns))
+    join = _program(partial(_join, found, turns, after), (stacks[1],) * len(turns), target)
 
-    def receive(tiles: dict[Any, jax.Array], position: int) -> jax.Array:
-        device = receivers[position]
-        tile = jnp.zeros(after.tile_shape, after.numpy_dtype, device=device)
-        for piece in wanted[position]:
-            sent = _take(tiles[senders[piece.sender]], _elements(piece.take, found.block))
-            tile = _put(tile, jax.device_put(sent, device), _elements(piece.put, found.block))
-        return tile
+    def copied(sent: jax.Array, pieces: Sequence[Piece]) -> jax.Array:
+        buffers = {shard.device: shard.data for shard in sent.addressable_shards}
+        sender = {receivers[piece.receiver]: senders[piece.sender] for piece in pieces}
+        empty = np.zeros((1, *sent.shape[1:]), sent.dtype)
+        arrived = [
+            jax.device_put(buffers[sender[device]] if device in sender else empty, device)
+            for device in receivers
+        ]
+        shape = (len(receivers), *sent.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, stacks[1], arrived)
 
     def run(x: jax.Array) -> jax.Array:
-        tiles = {shard.device: shard.data for shard in viewed(x, source).addressable_shards}
-        received = [receive(tiles, position) for position in range(len(receivers))]
-        return jax.make_array_from_single_device_arrays(after.shape, target, received)
+        if not turns:  # no elements
+            return jnp.zeros(after.shape, after.numpy_dtype, device=target)
+        sent = cut(viewed(x, source))
+        moved: jax.Array = join(*map(copied, sent, turns))
+        return moved
 
     return run
 
 
-def _elements(blocks: Sequence[Any], size: Sequence[int]) -> tuple[Any, ...]:
-    """Per dimension, the elements of these blocks, as an index like numpy.ix_."""
-    index = [
-        (places[:, None] * length + np.arange(length)).reshape(-1)
-        for places, length in zip(blocks, size, strict=True)
-    ]
-    return np.ix_(*index)
+def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Program:
+    """A function of tiles as a program of global arrays."""
+    mesh: Any = jax.tree.leaves((ends_in, ends_out))[0].mesh
+    specs = [jax.tree.map(lambda end: end.spec, ends) for ends in (ends_in, ends_out)]
+    every = tuple(mesh.axis_names)
+
+    def tiles(*given: Any) -> Any:
+        return function(jax.lax.axis_index(every), *given)
+
+    in_specs = specs[0] if isinstance(ends_in, tuple) else (specs[0],)
+    mapped = jax.shard_map(tiles, mesh=mesh, in_specs=in_specs, out_specs=specs[1], check_vma=False)
+    jitted = jax.jit(mapped)
+
+    def run(*given: jax.Array) -> Any:
+        with jax.set_mesh(mesh):
+            return jitted(*given)
+
+    return run
 
 
-@jax.jit
-def _take(tile: jax.Array, index: tuple[Any, ...]) -> jax.Array:
-    return tile[index]
+def _cut(found: Boxes, turns: Rounds, position: Any, tile: Any) -> tuple[Any, ...]:
+    """What the device at a position of the source mesh sends, per round `[1, *blocks, *block]`."""
+    rank = len(found.block)
+    split = [size for pair in zip(found.before, found.block, strict=True) for size in pair]
+    blocks = _bits(tile).reshape(split).transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
+    sent = []
+    for pieces in turns:
+        taken = [(piece.sender, piece.take) for piece in pieces]
+        sent.append(blocks[_index(taken, padded_shape(pieces), position, 0)][None])
+    return tuple(sent)
 
 
-def _put_in(tile: jax.Array, piece: jax.Array, index: tuple[Any, ...]) -> jax.Array:
-    return tile.at[index].set(piece)
+def _join(found: Boxes, turns: Rounds, after: ArrayType, position: Any, *arrived: Any) -> Any:
+    """The tile of the device at a position of the target mesh, of what came in each round."""
+    rank = len(found.block)
+    blocks = jnp.zeros((*found.after, *found.block), arrived[0].dtype)
+    for pieces, buffer in zip(turns, arrived, strict=True):
+        put = [(piece.receiver, piece.put) for piece in pieces]
+        # Padding and what nobody sent go out of bounds, where they are dropped.
+        index = _index(put, padded_shape(pieces), position, max(found.after, default=0))
+        blocks = blocks.at[index].set(buffer[0], mode="drop")
+    tile = blocks.transpose([axis for dim in range(rank) for axis in (dim, rank + dim)])
+    return jax.lax.bitcast_convert_type(tile.reshape(after.tile_shape), after.numpy_dtype)
 
 
-_put = jax.jit(_put_in, donate_argnums=0)
+def _index(
+    chosen: Sequence[tuple[int, Blocks]], shape: Sequence[int], position: Any, padding: int
+) -> tuple[Any, ...]:
+    """The blocks chosen for the device at a position, padded to a shape, like numpy.ix_."""
+    index = []
+    for dim, length in enumerate(shape):
+        table = np.full((max(at for at, _ in chosen) + 2, length), padding, np.int32)
+        for at, blocks in chosen:
+            table[at, : len(blocks[dim])] = blocks[dim]
+        # Positions past the last one chosen find the padding of the last row.
+        row = jnp.asarray(table)[jnp.minimum(position, len(table) - 1)]
+        index.append(row[tuple(slice(None) if d == dim else None for d in range(len(shape)))])
+    return tuple(index)
+
+
+def _bits(tile: Any) -> Any:
+    """Small floats as integers: XLA may widen them on the way, which loses payloads of NaNs."""
+    if tile.dtype.itemsize > 2 or tile.dtype.kind in "iub":
+        return tile
+    return jax.lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")

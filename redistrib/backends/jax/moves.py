@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.lowering import tile_program
-from redistrib.backends.jax.partitioned import constrain
+from redistrib.backends.jax.partitioned import Options, constrain
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
 from redistrib.synth.planner import plan
@@ -71,8 +71,7 @@ def find_move(
     dtype: Any,
     source: NamedSharding,
     target: NamedSharding,
-    strategy: str = "auto",
-    memory_limit: int | None = None,
+    options: Options,
 ) -> Move:
     """The planned move between two shardings on one mesh.
 
@@ -86,7 +85,7 @@ def find_move(
             src=source,
             dst=target,
         )
-    found = find_plan(shape, dtype, source, target, strategy, memory_limit)
+    found = find_plan(shape, dtype, source, target, options)
     return Move(found, source.mesh, shardings.whole_axes(found.src.mesh), source.spec, target.spec)
 
 
@@ -95,25 +94,11 @@ def find_plan(
     dtype: Any,
     source: NamedSharding,
     target: NamedSharding,
-    strategy: str,
-    memory_limit: int | None,
+    options: Options,
 ) -> Plan:
     """The plan between two shardings, on any meshes."""
-    check_partial(source, target)
     src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
-    return plan(src, dst, strategy=strategy, memory_limit=memory_limit)
-
-
-def check_partial(*ends: NamedSharding) -> None:
-    """Raise LayoutError for unreduced axes on a mesh where jax cannot have them."""
-    for end in ends:
-        mesh: Any = end.mesh
-        if getattr(end.spec, "unreduced", None) and not is_explicit(mesh):
-            raise LayoutError(
-                f"unreduced axes need a mesh whose axes are all Explicit; got {end.spec} on axes "
-                f"{', '.join(kind.name for kind in mesh.axis_types)}",
-                sharding=end,
-            )
+    return plan(src, dst, strategy=options.strategy, memory_limit=options.memory_limit)
 
 
 def is_explicit(mesh: Any) -> bool:
@@ -184,14 +169,16 @@ def _transpose(cotangent: Any, _: Any, *, move: Move) -> Any:
 def _batch(args: Any, dims: Any, *, move: Move) -> Any:
     """One plan for the whole batch, its dimension laid out as it is."""
     (x,), (dim,) = args, dims
-    strategy, limit = move.plan.strategy, move.plan.memory_limit
+    options = Options(move.plan.strategy, move.plan.memory_limit)
     mesh = jax.typeof(x).sharding.mesh
     if not is_explicit(mesh):
         free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
-        return constrain(x, NamedSharding(move.mesh, free), strategy, limit), dim
+        return constrain(x, NamedSharding(move.mesh, free), options), dim
     entry = jax.typeof(x).sharding.spec.partitions[dim]
-    ends = [NamedSharding(mesh, _with_entry(s, dim, entry)) for s in (move.source, move.target)]
-    return find_move(x.shape, x.dtype, *ends, strategy, limit)(x), dim
+    ends = [
+        shardings.named(mesh, _with_entry(spec, dim, entry)) for spec in (move.source, move.target)
+    ]
+    return find_move(x.shape, x.dtype, *ends, options)(x), dim
 
 
 def _with_entry(spec: Any, dim: int, entry: Any) -> Any:

@@ -18,7 +18,7 @@ from jax.extend import core
 from jax.sharding import NamedSharding
 
 from redistrib.backends.jax.moves import find_move, is_explicit, move_p
-from redistrib.backends.jax.partitioned import free_call, free_p
+from redistrib.backends.jax.partitioned import Options, free_p, free_params
 from redistrib.errors import InfeasibleError, LayoutError
 
 
@@ -39,7 +39,7 @@ def optimize(
     """
     if function is None:
         return lambda f: optimize(f, strategy=strategy, memory_limit=memory_limit, **jit_options)
-    rewriting = _Rewriting(strategy, memory_limit)
+    rewriting = _Rewriting(Options(strategy, memory_limit, fallback="xla"))
 
     @wraps(function)
     def optimized(*args: Any, **kwargs: Any) -> Any:
@@ -64,8 +64,7 @@ def optimize(
 
 @dataclass(frozen=True, slots=True)
 class _Rewriting:
-    strategy: str
-    memory_limit: int | None
+    options: Options
 
     def closed(self, jaxpr: Any) -> Any:
         return core.ClosedJaxpr(self.opened(jaxpr.jaxpr), jaxpr.consts)
@@ -100,14 +99,8 @@ class _Rewriting:
         return [self.free(eqn, value, before), constraint, self.free(eqn, after, result)]
 
     def free(self, eqn: Any, value: Any, result: Any) -> Any:
-        params = {"strategy": self.strategy, "memory_limit": self.memory_limit}
-        return eqn.replace(
-            invars=[value],
-            outvars=[result],
-            primitive=free_p,
-            params={"call": free_call(value.aval.shape, value.aval.dtype, **params), **params},
-            effects=core.no_effects,
-        )
+        params = free_params(value.aval.shape, value.aval.dtype, self.options)
+        return eqn.replace(invars=[value], outvars=[result], primitive=free_p, params=params)
 
     def reshard(self, eqn: Any) -> Any:
         (value,) = eqn.invars
@@ -118,8 +111,7 @@ class _Rewriting:
                 value.aval.dtype,
                 source,
                 NamedSharding(source.mesh, target.spec),
-                self.strategy,
-                self.memory_limit,
+                self.options,
             )
         except (LayoutError, InfeasibleError):
             return eqn

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.lowering import tile_program
-from redistrib.errors import LayoutError, RedistribError
+from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.planner import plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
@@ -30,53 +31,67 @@ from redistrib.types.mesh import Mesh
 free_p: Any = Primitive("redistribute_free")
 
 
-def free(x: Any, strategy: str, memory_limit: int | None) -> Any:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to plan what is met while XLA compiles, and whether XLA may do what we cannot."""
+
+    strategy: str = "auto"
+    memory_limit: int | None = None  # bytes per device, for every tile
+    fallback: str = "error"
+
+
+def free(x: Any, options: Options) -> Any:
     """The array itself, in whatever layout its users want."""
-    call = free_call(x.shape, x.dtype, strategy, memory_limit)
-    return free_p.bind(x, call=call, strategy=strategy, memory_limit=memory_limit)
+    return free_p.bind(x, **free_params(x.shape, x.dtype, options))
 
 
-def constrain(x: Any, sharding: Any, strategy: str, memory_limit: int | None) -> Any:
+def constrain(x: Any, sharding: Any, options: Options) -> Any:
     """`jax.lax.with_sharding_constraint` by our plans."""
-    return jax.lax.with_sharding_constraint(free(x, strategy, memory_limit), sharding)
+    return jax.lax.with_sharding_constraint(free(x, options), sharding)
 
 
-def _transpose(
-    cotangent: Any, _: Any, *, strategy: str, memory_limit: int | None, **__: Any
-) -> Any:
-    return [free(cotangent, strategy, memory_limit)]
+def free_params(shape: tuple[int, ...], dtype: Any, options: Options) -> dict[str, Any]:
+    """The parameters of `redistribute_free`.
+
+    `call` is one of them because jax looks there for custom_partitioning before it lowers.
+    """
+    return {"call": _call(shape, dtype, options), "options": options}
 
 
-def _batch(args: Any, dims: Any, *, strategy: str, memory_limit: int | None, **_: Any) -> Any:
-    return free(args[0], strategy, memory_limit), dims[0]
+@lru_cache(maxsize=1024)
+def _call(shape: tuple[int, ...], dtype: Any, options: Options) -> Any:
+    return jax.make_jaxpr(_identity(len(shape), options))(jax.ShapeDtypeStruct(shape, dtype))
 
 
-# `call` is a parameter because jax looks for custom_partitioning there before it lowers.
-_lowering = mlir.lower_fun(lambda x, call, **_: jaxpr_as_fun(call)(x)[0], multiple_results=False)
+def _transpose(cotangent: Any, _: Any, *, options: Options, **__: Any) -> Any:
+    return [free(cotangent, options)]
+
+
+def _batch(args: Any, dims: Any, *, options: Options, **_: Any) -> Any:
+    return free(args[0], options), dims[0]
+
+
 free_p.def_impl(lambda x, **_: x)
 free_p.def_abstract_eval(lambda x, **_: x)
 ad.deflinear2(free_p, _transpose)
 batching.primitive_batchers[free_p] = _batch
-mlir.register_lowering(free_p, _lowering)
+mlir.register_lowering(
+    free_p,
+    mlir.lower_fun(lambda x, *, call, **_: jaxpr_as_fun(call)(x)[0], multiple_results=False),
+)
 
 
 @lru_cache(maxsize=1024)
-def free_call(shape: tuple[int, ...], dtype: Any, strategy: str, memory_limit: int | None) -> Any:
-    """The parameter `call` of `redistribute_free`."""
-    identity = _identity(len(shape), strategy, memory_limit)
-    return jax.make_jaxpr(identity)(jax.ShapeDtypeStruct(shape, dtype))
-
-
-@lru_cache
-def _identity(rank: int, strategy: str, memory_limit: int | None) -> Any:
+def _identity(rank: int, options: Options) -> Any:
     operator: Any = custom_partitioning(lambda x: x)
 
     def partition(mesh: Any, args: Any, result: Any) -> tuple[Any, ...]:
         (source,), target = args, result
         try:
-            names, sizes, program = _program(source, target, strategy, memory_limit)
-        except RedistribError as error:
-            # What our types cannot say, padded tiles for example, stays with XLA.
+            names, sizes, program = _program(source, target, options)
+        except (LayoutError, InfeasibleError) as error:
+            if options.fallback == "error":
+                raise
             warnings.warn(f"XLA redistributes this one: {error}", stacklevel=1)
             return mesh, lambda tile: tile, target.sharding, (target.sharding,)
         line = jax.sharding.AbstractMesh(sizes, names)
@@ -93,25 +108,31 @@ def _identity(rank: int, strategy: str, memory_limit: int | None) -> Any:
     return operator
 
 
-def _program(source: Any, target: Any, strategy: str, memory_limit: int | None) -> Any:
+def _program(source: Any, target: Any, options: Options) -> Any:
     src, dst = (
-        type_of_hlo(s.shape, s.dtype, s.sharding._to_xla_hlo_sharding(len(s.shape)))  # noqa: SLF001
-        for s in (source, target)
+        type_of_hlo(
+            end.shape,
+            end.dtype,
+            end.sharding._to_xla_hlo_sharding(len(end.shape)),  # noqa: SLF001
+            len(end.sharding.device_set),
+        )
+        for end in (source, target)
     )
-    found = plan(src, dst, strategy=strategy, memory_limit=memory_limit)
+    found = plan(src, dst, strategy=options.strategy, memory_limit=options.memory_limit)
     axes = shardings.common_axes(found)
     names = shardings.axis_names(src.mesh, axes)
     return names, tuple(axis.size for axis in axes), tile_program(found, axes)
 
 
-def type_of_hlo(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
+def type_of_hlo(shape: Sequence[int], dtype: object, sharding: Any, num_devices: int) -> ArrayType:
     """The type of an array with an HloSharding of jaxlib, on one axis `d` over all its devices.
 
     Raises LayoutError for uneven tiles, for subgroups that are not replicas, and where the devices
     are no iota, reshaped and transposed.
     """
+    line = Mesh(d=num_devices)
     if sharding.is_replicated():
-        return ArrayType(Mesh(d=sharding.num_devices()), dtype, shape)
+        return ArrayType(line, dtype, shape)
     replicas = all("REPLICATED" in str(kind) for kind in sharding.subgroup_types())
     if sharding.is_tiled() and replicas:
         # A mesh with an axis per dimension; what is left of them are replicas.
@@ -119,7 +140,7 @@ def type_of_hlo(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType
         axes = [f"t{dim}" for dim in range(len(sizes))]
         mesh = Mesh(zip(axes, sizes, strict=True), devices=sharding.tile_assignment_devices())
         tiled = ArrayType(mesh, dtype, shape, [(axis,) for axis in axes[: len(shape)]])
-        found = on_mesh(tiled, Mesh(d=mesh.num_devices))
+        found = on_mesh(tiled, line)
         if found is not None:
             return found
     raise LayoutError(f"a sharding tiles an iota of devices; got {sharding}", sharding=sharding)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from redistrib.backends import simulator
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.lowering import tile_program
-from redistrib.backends.jax.moves import Move, check_partial
+from redistrib.backends.jax.moves import Move
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
@@ -49,7 +49,6 @@ def compile(plan: Plan, jax_mesh: jax.sharding.Mesh) -> Any:  # noqa: A001 - the
     mesh = shardings.refined_mesh(plan.src.mesh, jax_mesh, axes)
     specs = [shardings.partition_spec(t, axes) for t in (plan.src, end)]
     ends = [named_sharding(t, jax_mesh, mesh, axes) for t in (plan.src, end)]
-    check_partial(*ends)
     move = Move(plan, mesh, axes, *specs)
     return jax.jit(move, in_shardings=ends[0], out_shardings=ends[1])
 
@@ -62,9 +61,10 @@ def named_sharding(
 ) -> NamedSharding:
     """The sharding of a type on the user's mesh, or on the refined one if it has sub-axes."""
     try:
-        return NamedSharding(jax_mesh, shardings.partition_spec(t))
+        spec, mesh = shardings.partition_spec(t), jax_mesh
     except LayoutError:
-        return NamedSharding(refinement, shardings.partition_spec(t, axes))
+        spec, mesh = shardings.partition_spec(t, axes), refinement
+    return shardings.named(mesh, spec)
 
 
 def compile_stacked(plan: Plan, devices: Sequence[Any] | None = None) -> Any:

@@ -19,9 +19,9 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 
-from redistrib.backends.jax import meshes
+from redistrib.backends.jax import meshes, shardings
 from redistrib.backends.jax.moves import find_move, find_plan, is_explicit
-from redistrib.backends.jax.partitioned import constrain
+from redistrib.backends.jax.partitioned import Options, constrain
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.types.named_sharding import type_of
 
@@ -58,9 +58,9 @@ def reshard(
         raise RedistribError(
             f"a fallback is one of {', '.join(FALLBACKS)}; got {fallback!r}", fallback=fallback
         )
-    options = (strategy, memory_limit, fallback, donate)
+    options = Options(strategy, memory_limit, fallback)
     if isinstance(tree, jax.Array):  # one array: no tree to walk
-        return _program(tree, shardings, options)(tree)
+        return _program(tree, shardings, options, donate)(tree)
     leaves, structure = jax.tree.flatten(tree)
     targets = jax.tree.leaves(
         jax.tree.map(
@@ -71,7 +71,7 @@ def reshard(
         ),
         is_leaf=_is_sharding,
     )
-    programs = [_program(x, s, options) for x, s in zip(leaves, targets, strict=True)]
+    programs = [_program(x, s, options, donate) for x, s in zip(leaves, targets, strict=True)]
     return jax.tree.unflatten(structure, [run(x) for run, x in zip(programs, leaves, strict=True)])
 
 
@@ -84,16 +84,16 @@ def _is_sharding(x: Any) -> bool:
     return isinstance(x, (NamedSharding, PartitionSpec))
 
 
-def _program(x: Any, target: Any, options: tuple[Any, ...]) -> Program:
+def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
     if isinstance(x, jax.core.Tracer):
-        return _tracer_program(x, _resolved(x, target), *options)
+        return _tracer_program(x, _resolved(x, target), options, donate)
     if not isinstance(x, jax.Array):
         raise BackendError(
             f"reshard takes jax arrays; got {type(x).__name__}; jax.device_put places other arrays"
         )
     if not isinstance(target, NamedSharding):
         target = _resolved(x, target)
-    program: Program = _array_program(x.shape, x.dtype, x.sharding, target, *options)
+    program: Program = _array_program(x.shape, x.dtype, x.sharding, target, options, donate)
     return program
 
 
@@ -118,7 +118,7 @@ def _resolved(x: Any, target: Any) -> NamedSharding:
                 f"a PartitionSpec needs a mesh, of jax.set_mesh or of the array; got {target}",
                 dst=target,
             )
-    return _named(mesh, target)
+    return shardings.named(mesh, target)
 
 
 def check_ends(source: Any, target: NamedSharding) -> None:
@@ -142,26 +142,13 @@ def _place(end: NamedSharding) -> str:
     return f"{end.memory_kind or device.default_memory().kind} of {device.platform}"
 
 
-def _abstract(mesh: Any) -> Any:
-    return getattr(mesh, "abstract_mesh", mesh)
-
-
-def _named(mesh: Any, spec: Any) -> NamedSharding:
-    try:
-        return NamedSharding(mesh, spec)
-    except ValueError as error:
-        raise LayoutError(f"a spec names axes of its mesh, {mesh}; got {spec}", dst=spec) from error
-
-
 @lru_cache(maxsize=MAX_PROGRAMS)
 def _array_program(
     shape: tuple[int, ...],
     dtype: Any,
     source: Any,
     target: NamedSharding,
-    strategy: str,
-    memory_limit: int | None,
-    fallback: str,
+    options: Options,
     donate: bool,
 ) -> Program:
     """From a concrete array of one sharding to one of another."""
@@ -171,11 +158,11 @@ def _array_program(
     try:
         check_ends(source, target)
         if source.mesh != target.mesh:
-            found = find_plan(shape, dtype, source, target, strategy, memory_limit)
+            found = find_plan(shape, dtype, source, target, options)
             return _finished(meshes.program_between(found, source, target), target, delete=donate)
-        move = find_move(shape, dtype, source, target, strategy, memory_limit)
+        move = find_move(shape, dtype, source, target, options)
     except (LayoutError, InfeasibleError):
-        if fallback == "xla":
+        if options.fallback == "xla":
             return put
         raise
     if not move.plan.steps:
@@ -215,14 +202,7 @@ MAX_IN_FLIGHT = 16
 _calls = count()
 
 
-def _tracer_program(
-    x: Any,
-    target: NamedSharding,
-    strategy: str,
-    memory_limit: int | None,
-    fallback: str,
-    donate: bool,
-) -> Program:
+def _tracer_program(x: Any, target: NamedSharding, options: Options, donate: bool) -> Program:
     """What a traced value runs through; `donate` is for concrete arrays."""
     if donate:
         raise BackendError("inside jit nothing is donated; the outer jit has donate_argnums")
@@ -232,25 +212,23 @@ def _tracer_program(
     try:
         if is_explicit(mesh):
             source = jax.typeof(x).sharding
-            end = NamedSharding(_abstract(target.mesh), target.spec)
-            return find_move(x.shape, x.dtype, source, end, strategy, memory_limit)
+            end = NamedSharding(shardings.abstract(target.mesh), target.spec)
+            return find_move(x.shape, x.dtype, source, end, options)
         source = getattr(x.to_concrete_value(), "sharding", None)
         if isinstance(source, NamedSharding) and source.mesh == target.mesh:
-            return find_move(x.shape, x.dtype, source, target, strategy, memory_limit)
+            return find_move(x.shape, x.dtype, source, target, options)
         type_of(
             x.shape, x.dtype, target
         )  # where the source is unknown, at least the target is legal
     except (LayoutError, InfeasibleError):
-        if fallback == "xla":
+        if options.fallback == "xla":
             put = jax.sharding.reshard if is_explicit(mesh) else jax.lax.with_sharding_constraint
             return lambda x: put(x, target)
         raise
-    return _constrain(target, strategy, memory_limit)
+    return _constrain(target, options)
 
 
 @lru_cache(maxsize=MAX_PROGRAMS)
-def _constrain(target: NamedSharding, strategy: str, memory_limit: int | None) -> Program:
+def _constrain(target: NamedSharding, options: Options) -> Program:
     # One program, so that the partitioner sees both ends also where nothing else is jitted.
-    return jax.jit(
-        lambda x: constrain(x, target, strategy=strategy, memory_limit=memory_limit), inline=True
-    )
+    return jax.jit(lambda x: constrain(x, target, options), inline=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from redistrib.errors import LayoutError
 from redistrib.synth.plan import Plan
@@ -107,6 +108,19 @@ def partition_spec(t: ArrayType, axes: Sequence[DeviceDigit] | None = None) -> A
     entries = [tuple(name for factor in factors for name in named(factor)) for factors in t.dims]
     unreduced = {name for digit in t.partial for name in named(digit)}
     return PartitionSpec(*entries, **({"unreduced": unreduced} if unreduced else {}))
+
+
+def named(jax_mesh: Any, spec: Any) -> NamedSharding:
+    """The NamedSharding of a spec. Raises LayoutError where jax has none: for unknown axes, say."""
+    try:
+        return NamedSharding(jax_mesh, spec)
+    except Exception as error:  # DuplicateSpecError is no ValueError
+        raise LayoutError(f"a spec fits its mesh; got {spec} on {jax_mesh}: {error}") from error
+
+
+def abstract(jax_mesh: Any) -> Any:
+    """The AbstractMesh of a jax mesh, which types carry inside jit."""
+    return getattr(jax_mesh, "abstract_mesh", jax_mesh)
 
 
 def check_mesh(mesh: Mesh, jax_mesh: Any) -> None:
