@@ -29,7 +29,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, str]:
-    return outcome_of("tests.jax_reshard_worker", CASES)
+    return outcome_of("tests.jax_reshard_worker", CASES, devices=16)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,7 +1,8 @@
 """Cases that need a process of their own, for devices that must be set up before jax starts.
 
-A worker module registers cases and runs them all in one process, `python -m tests.NAME`; the test
-module runs it once and asserts each case by name.
+A worker module registers cases and runs them all in one process; the test module starts it once and
+asserts each case by name. By hand: `XLA_FLAGS=--xla_force_host_platform_device_count=16 python -m
+tests.NAME [CASE ...]`.
 """
 
 from __future__ import annotations
@@ -45,17 +46,18 @@ class Cases(dict[str, Callable[[], None]]):
         json.dump(outcome, sys.stdout)
 
 
-def use_cpu_devices(count: int) -> None:
-    """Give jax so many virtual devices; before it is imported."""
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
-    os.environ["JAX_PLATFORMS"] = "cpu"
+def cpu_devices(count: int) -> dict[str, str]:
+    """An environment in which jax has so many virtual devices."""
+    flags = f"--xla_force_host_platform_device_count={count}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
-def outcome_of(module: str, cases: tuple[str, ...]) -> dict[str, str]:
-    """What the cases of a worker module came to; they must be these."""
+def outcome_of(module: str, cases: tuple[str, ...], devices: int) -> dict[str, str]:
+    """What the cases of a worker module came to on so many devices; they must be these."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-m", module],
         cwd=ROOT,
+        env=cpu_devices(devices),
         capture_output=True,
         text=True,
         timeout=240,

@@ -15,6 +15,7 @@ except ImportError as missing:
     ) from missing
 
 from redistrib.backends.jax.lowering import tile_program
+from redistrib.backends.jax.optimize import optimize
 from redistrib.backends.jax.programs import (
     compile,  # noqa: A004 - the public name
     compile_stacked,
@@ -32,6 +33,7 @@ __all__ = [
     "compile_stacked",
     "dtypes_of",
     "named_sharding",
+    "optimize",
     "reshard",
     "run",
     "run_array",
