@@ -128,7 +128,6 @@ def compiled_programs_move_what_the_plan_says() -> None:
         compiled = program.lower(given).compile()
         traffic = hlo_traffic(compiled.as_text())
         assert traffic.received_bytes == plan.received_bytes, (src, steps)
-        assert traffic.num_collectives == plan.num_collectives, (src, steps)
         moved = program(given)
         assert same_bits(np.asarray(moved), array)
         if target is not None:

@@ -96,6 +96,44 @@ def test_a_loop_counts_its_trips() -> None:
     assert (traffic.received_bytes, traffic.num_collectives) == (160, 5)
 
 
+COUNTED = """
+%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %t = (s32[], f32[8]{0}) parameter(0)
+  %one = s32[] constant(1)
+  %i = s32[]{:T(128)} get-tuple-element(%t), index=0
+  %x = f32[8]{0} get-tuple-element(%t), index=1
+  %c = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+  %next = s32[] add(%one, %i)
+  ROOT %r = (s32[], f32[8]{0}) tuple(%next, /*index=1*/%c)
+}
+
+%cond (t: (s32[], f32[8])) -> pred[] {
+  %end = s32[] constant(8)
+  %t = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  ROOT %l = pred[] compare(%i, %end), direction=LT
+}
+"""
+
+
+def test_a_loop_with_a_counter_counts_its_trips() -> None:
+    lines = (
+        "%zero = s32[]{:T(128)} constant(2)",
+        "%start = s32[]{:T(128)} copy(%zero)",
+        "%p = f32[8]{0} parameter(0)",
+        "%i = (s32[], f32[8]{0}) tuple(%start, %p)",
+        "ROOT " + WHILE,
+    )
+    assert hlo_traffic(module(*lines, more=COUNTED)).received_bytes == 6 * 32
+    for known, other in (
+        ("add(%one", "add(%i"),
+        ("direction=LT", "direction=LE"),
+        ("constant(8)", "%x"),
+    ):
+        with pytest.raises(RedistribError, match="known trip count"):
+            hlo_traffic(module(*lines, more=COUNTED.replace(known, other)))
+
+
 def test_a_loop_of_unknown_length_is_refused() -> None:
     with pytest.raises(RedistribError, match="known trip count"):
         hlo_traffic(module(WHILE, more=LOOP))

@@ -72,27 +72,35 @@ class Boxes:
         return total
 
 
-def boxes(step: Exchange, before: ArrayType, after: ArrayType) -> Boxes:
-    """The pieces of an exchange between two types."""
+def boxes(
+    step: Exchange, before: ArrayType, after: ArrayType, held: ArrayType | None = None
+) -> Boxes:
+    """The pieces of an exchange between two types.
+
+    `held` is what devices really have where `before` is a slice of it: nothing is sliced first.
+    """
+    held = held or before
     block = tuple(
-        gcd(_run(before, dim), _run(after, dim)) if n else 0 for dim, n in enumerate(before.shape)
+        gcd(*(_run(t, dim) for t in (held, before, after))) if n else 0
+        for dim, n in enumerate(before.shape)
     )
     if 0 in block:
-        return Boxes(block, before.tile_shape, after.tile_shape, ())
+        return Boxes(block, held.tile_shape, after.tile_shape, ())
     shape = [n // size for n, size in zip(before.shape, block, strict=True)]
-    # The same two layouts of an array with one element per block.
-    source, target = (
-        ArrayType(t.mesh, t.dtype, shape, t.dims, t.partial, t.reduction) for t in (before, after)
+    # The same layouts of an array with one element per block.
+    source, target, tiles = (
+        ArrayType(t.mesh, t.dtype, shape, t.dims, t.partial, t.reduction)
+        for t in (before, after, held)
     )
     pieces = []
-    held = [source.tile(position) for position in range(source.mesh.num_devices)]
+    has = [tiles.tile(position) for position in range(tiles.mesh.num_devices)]
     for receiver in range(target.mesh.num_devices):
         for sender, wanted, put in _pieces_of(step, source, target, receiver):
             take = tuple(
-                _places(indices, dim) for indices, dim in zip(held[sender], wanted, strict=True)
+                _places(indices, dim) for indices, dim in zip(has[sender], wanted, strict=True)
             )
             pieces.append(Piece(sender, receiver, take, put))
-    return Boxes(block, source.tile_shape, target.tile_shape, tuple(pieces))
+    return Boxes(block, tiles.tile_shape, target.tile_shape, tuple(pieces))
 
 
 def _places(held: Positions, wanted: Positions) -> Positions:
@@ -178,7 +186,7 @@ def rounds(pieces: Sequence[Piece], block_bytes: int) -> list[list[Piece]]:
     by_shape: defaultdict[tuple[int, ...], list[Piece]] = defaultdict(list)
     for piece in sorted(pieces, key=lambda p: (-prod(p.shape), p.shape, p.receiver, p.sender)):
         by_shape[piece.shape].append(piece)
-    exact = [found for same in by_shape.values() for found in _edge_colouring(same)]
+    exact = [found for same in by_shape.values() for found in edge_colouring(same)]
     mixed = _first_fit([piece for same in by_shape.values() for piece in same])
     return min(exact, mixed, key=lambda found: _cost(found, block_bytes))
 
@@ -198,7 +206,7 @@ def _cost(found: Sequence[Sequence[Piece]], block_bytes: int) -> int:
     return max(received.values(), default=0) + len(found) * ROUND_BYTES
 
 
-def _edge_colouring(pieces: Sequence[Piece]) -> list[list[Piece]]:
+def edge_colouring(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Rounds of pieces of one shape: colours of the edges from senders to receivers (Koenig)."""
     ends = [(("sends", p.sender), ("receives", p.receiver)) for p in pieces]
     taken: defaultdict[tuple[str, int], dict[int, int]] = defaultdict(dict)

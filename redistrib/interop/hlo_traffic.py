@@ -3,7 +3,8 @@
 Reads the text of an SPMD module (`compiled.as_text()`). Per device: an all-gather or all-to-all of
 group size k receives (k-1)/k of its result, a reduce-scatter k-1 results, an all-reduce 2(k-1)/k of
 its result, a permute its result where a pair from another device ends. The body of a loop counts as
-often as its known trip count says.
+often as it runs: as its known trip count says, or, where a compiler drops that, as a counter does
+that starts at a constant and goes up by one to another.
 """
 
 from __future__ import annotations
@@ -114,14 +115,71 @@ def _executed(
             continue
         trips = 1
         if kind == "while":
-            known = _TRIPS.search(rest)
-            trips = int(known[1]) if known else 0
+            known = _trips(computations, name, rest)
+            trips = known or 0
         for called in _called(rest):
-            if kind == "while" and not known and _moves(computations, called):
+            if kind == "while" and known is None and _moves(computations, called):
                 raise RedistribError(
                     f"a loop with collectives has a known trip count; got {line.strip()[:200]}"
                 )
             yield from _executed(computations, called, times * trips)
+
+
+def _trips(computations: dict[str, list[str]], name: str, rest: str) -> int | None:
+    """How often the loop with these operands and attributes, in this computation, runs its body."""
+    if known := _TRIPS.search(rest):
+        return int(known[1])
+    condition, body = (
+        _named(computations[re.search(rf"\b{part}=%?([\w.\-]+)", rest)[1]])  # type: ignore[index]
+        for part in ("condition", "body")
+    )
+    before = _named(computations[name])
+    start = before.get(_operands(rest)[0], ("", ""))
+    kind, compared = condition["ROOT"]
+    if kind != "compare" or "direction=LT" not in compared or start[0] != "tuple":
+        return None
+    counter, last = _operands(compared)[:2]
+    index = _element(condition, counter)
+    if index is None:
+        return None
+    kind, sum_of = body.get(_operands(body["ROOT"][1])[index], ("", ""))
+    first = _constant(before, _operands(start[1])[index])
+    end = _constant(condition, last)
+    if kind != "add" or first is None or end is None:
+        return None
+    once = {_element(body, term): _constant(body, term) for term in _operands(sum_of)}
+    return max(end - first, 0) if once == {index: None, None: 1} else None
+
+
+def _named(lines: list[str]) -> dict[str, tuple[str, str]]:
+    """Opcode and operands with attributes of each instruction by its name; the last as ROOT too."""
+    found = {}
+    for line in lines:
+        name = line.split("=", 1)[0].removeprefix("  ROOT").strip().lstrip("%")
+        found[name] = _parse(line)[1:]
+        if line.lstrip().startswith("ROOT"):
+            found["ROOT"] = found[name]
+    return found
+
+
+def _operands(rest: str) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", re.sub(r"/\*.*?\*/", "", rest).partition(")")[0])
+
+
+def _element(named: dict[str, tuple[str, str]], name: str) -> int | None:
+    """Which element of a loop's state an instruction takes out of it."""
+    kind, rest = named.get(name, ("", ""))
+    index = re.search(r"\bindex=(\d+)", rest)
+    return int(index[1]) if kind == "get-tuple-element" and index else None
+
+
+def _constant(named: dict[str, tuple[str, str]], name: str) -> int | None:
+    """The value of an integer constant, or of a copy of one."""
+    kind, rest = named.get(name, ("", ""))
+    if kind == "copy":
+        return _constant(named, _operands(rest)[0])
+    value = rest.partition(")")[0]
+    return int(value) if kind == "constant" and re.fullmatch(r"-?\d+", value) else None
 
 
 def _called(rest: str) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redistrib as rd
 from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.generators import random_pair, whole_axis_layouts
+from tests.jax_survey import COUNTS, DTYPES, check, crashing, pairs
 from tests.paper_programs import verify_paper
 from tests.verify import verify
 
@@ -28,6 +29,7 @@ MESHES = (
 EXACT_MESHES = MESHES[:4]
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 BLOCK = 500  # random examples in a unit
+JAX_BLOCK = 10  # pairs in a unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,14 @@ def run_random(unit: int) -> Counter[str]:
     return counts
 
 
+def run_jax(unit: int) -> Counter[str]:
+    """A block of the survey of reshardings on jax, crashing ones last; a tenth in all dtypes."""
+    every = [*(pair for devices in COUNTS for pair in pairs(devices)), *crashing()]
+    block = every[unit * JAX_BLOCK : (unit + 1) * JAX_BLOCK]
+    others = [replace(block[0], dtype=dtype) for dtype in DTYPES[1:]]
+    return check([*block, *others])
+
+
 def stages(examples: int) -> Iterator[Stage]:
     pairs, exact = len(_rows(len(MESHES))), len(_rows(len(EXACT_MESHES)))
     yield Stage(
@@ -128,4 +138,10 @@ def stages(examples: int) -> Iterator[Stage]:
         "every ordered pair of whole-axis layouts on eight meshes, strategy paper and normal form",
         lambda _: range(pairs),
         run_paper,
+    )
+    yield Stage(
+        "jax",
+        "reshardings on jax: bit-exact, temp and buffers bounded, in chunks too, no more than XLA",
+        lambda _: range(-(-(sum(COUNTS.values()) + len(crashing())) // JAX_BLOCK)),
+        run_jax,
     )

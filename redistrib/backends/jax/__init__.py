@@ -14,7 +14,7 @@ except ImportError as missing:
         f"the jax backend needs jax: pip install 'redistrib[jax]' ({missing})", backend="jax"
     ) from missing
 
-from redistrib.backends.jax.lowering import tile_program
+from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
 from redistrib.backends.jax.optimize import optimize
 from redistrib.backends.jax.programs import (
     compile,  # noqa: A004 - the public name
@@ -29,6 +29,8 @@ from redistrib.backends.jax.reshard import cache_info, reshard
 
 __all__ = [
     "cache_info",
+    "chunk_dim",
+    "chunked_program",
     "compile",
     "compile_stacked",
     "dtypes_of",

@@ -1,0 +1,76 @@
+"""How the steps that move data are lowered, per platform: one table, with reasons.
+
+A step of a plan fixes who sends what to whom, not how. An all_gather or all_to_all can be the
+collective of XLA, which wants the parts of a tile in front, in order, and so may cost a transposed
+copy on either side; or rounds of permutes between boxes in place (rounds.py), which move the same
+bytes with no copy but more launches. Exchanges are always rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Use(Enum):
+    """When XLA's own collective is used."""
+
+    ALWAYS = auto()
+    WITHOUT_TRANSPOSE = auto()
+    """Where the parts of a tile lie in order on both sides of it."""
+    NEVER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """When a step is XLA's own collective; else it is rounds of permutes.
+
+    `barriers`: the compiler keeps an optimization_barrier until it has ordered the program.
+    `widens`: it widens floats of one or two bytes where they are only moved, which changes a NaN.
+    """
+
+    all_gather: Use
+    all_to_all: Use
+    barriers: bool = True
+    widens: bool = False
+
+    def in_rounds(self) -> Choices:
+        """Rounds everywhere: beside the tiles, nothing but the boxes of one round."""
+        return replace(self, all_gather=Use.NEVER, all_to_all=Use.NEVER)
+
+
+CHOICES = {
+    # Measured (python -m bench.jax_resharding): in groups of 4 and more the collective and its
+    # transposed copy take half the time of as many rounds; in pairs it is a tie. The compiler drops
+    # barriers before it orders a program, and then takes all boxes before it sends the first.
+    "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False, widens=True),
+    # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
+    # its copies stay within one tile.
+    "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
+    # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
+    # tiles, as a tile with few minor elements is padded to 128; rounds at most 1.
+    "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
+}
+
+
+def choices(platform: str | None) -> Choices:
+    """The choices for a platform as jax names it; None is that of this process."""
+    platform = platform or jax.default_backend()
+    return CHOICES.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), CHOICES["gpu"])
+
+
+def as_bits(tile: Any, choose: Choices) -> Any:
+    """The tile as integers, if XLA would widen its floats where they are moved."""
+    kept = tile.dtype.itemsize > 2 or tile.dtype.kind in "iub" or tile.dtype == np.float16
+    if kept or not choose.widens:
+        return tile
+    return jax.lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")
+
+
+def from_bits(tile: Any, dtype: Any) -> Any:
+    """The inverse of `as_bits` for a tile of this dtype."""
+    return tile if tile.dtype == dtype else jax.lax.bitcast_convert_type(tile, dtype)

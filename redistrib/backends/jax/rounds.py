@@ -1,0 +1,277 @@
+"""An exchange as rounds of ppermute between boxes of the tiles, in place.
+
+In a round each device takes a box of its source tile (dynamic_slice), sends it, and writes the one
+that it receives into its target tile (dynamic_update_slice). Laws: nothing is padded, so the bytes
+are those of the exchange; and a round begins when the last one has been written, so beside source
+and target only the boxes of one round are alive, one sent and one received.
+
+Between PartitionSpecs every piece is a box of both tiles as they are, and nothing is transposed.
+Tiles with local factors are viewed with an axis per digit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.backends.boxes import Piece, boxes, edge_colouring
+from redistrib.backends.jax.choices import Choices
+from redistrib.backends.local import Positions
+from redistrib.synth.collectives import Exchange
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import is_chain
+
+lax: Any = jax.lax  # typed in parts only
+Tile = Any
+Sizes = tuple[int, ...]
+View = tuple[Sizes, ...]
+"""Per dimension of a tile the sizes of the axes that it is viewed with, major to minor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Boxes of one shape: each device sends at most one and receives at most one.
+
+    `taken` and `placed` are the shape of the boxes in the two views, in elements; `take` and `put`
+    their starts, `[device, axis]`; `routes` are (sender, receiver).
+    """
+
+    taken: Sizes
+    placed: Sizes
+    take: Positions
+    put: Positions
+    routes: tuple[tuple[int, int], ...]
+
+    @property
+    def local(self) -> bool:
+        """Whether nothing travels."""
+        return all(sender == receiver for sender, receiver in self.routes)
+
+    @property
+    def receivers(self) -> NDArray[np.bool_]:
+        """Which devices receive."""
+        result = np.zeros(len(self.put), bool)
+        result[[receiver for _, receiver in self.routes]] = True
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A tile as the part of a larger one that begins at `start` along `dim`, which nobody cuts."""
+
+    dim: int
+    start: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The rounds between two tiles, and the views in which every piece is a box."""
+
+    source: View
+    target: View
+    rounds: tuple[Round, ...]
+
+    def run(
+        self,
+        tile: Tile,
+        axes: Sequence[str],
+        choose: Choices,
+        read: Window | None = None,
+        into: tuple[Tile, Window] | None = None,
+    ) -> Tile:
+        """The target tile; in a shard_map over `axes`, all axes of its mesh in order.
+
+        With `read` the source is a part of a larger tile; with `into` the target is, which `empty`
+        has made and which is given back.
+        """
+        source = tile.reshape(_viewed(self.source, tile.shape, read))
+        shape = [prod(sizes) for sizes in self.target]
+        target, write = into or (self.empty(shape, tile.dtype), None)
+        tables = [
+            np.concatenate([step.take, step.put, step.receivers[:, None]], 1)
+            for step in self.rounds
+        ]
+        # All that differs between devices is one row of one table: looked up once.
+        table = np.concatenate(tables, 1)
+        row = jnp.asarray(table, np.int32)[lax.axis_index(axes)]
+        at, now = 0, np.int32(0)
+        for step, own in zip(self.rounds, tables, strict=True):
+            entries = [
+                row[n] if np.ptp(column) else np.int32(column[0])
+                for n, column in enumerate(own.T, at)
+            ]
+            at += len(entries)
+            ends = len(step.taken), len(entries) - 1
+            take = _shifted(entries[: ends[0]], self.source, read)
+            put = _shifted(entries[ends[0] : ends[1]], self.target, write)
+            _wait(take, now, step.taken, source.shape)
+            _wait(put, now, step.placed, target.shape)
+            box = lax.dynamic_slice(source, take, step.taken)
+            if not step.local:
+                box = lax.ppermute(box, axes, step.routes)
+            box = box.reshape(step.placed)
+            if len(step.routes) < len(own):
+                kept = lax.dynamic_slice(target, put, step.placed)
+                box = jnp.where(entries[-1] == 1, box, kept)
+            if step.placed == target.shape:
+                target = box
+                continue
+            target = lax.dynamic_update_slice(target, box, put)
+            now, target = _after(target, choose)
+        return target if into else target.reshape(shape)
+
+    def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
+        """A target tile of this shape to write into, with the axes of the view.
+
+        Along `dim` it may be larger than the rounds know. A loop carries it so: were it viewed
+        inside, XLA would copy it in every turn.
+        """
+        return jnp.empty(
+            _viewed(self.target, shape, None if dim is None else Window(dim, 0)), dtype
+        )
+
+
+def _after(tile: Tile, choose: Choices) -> tuple[Any, Tile]:
+    """A zero that is known when the tile is, and the tile.
+
+    Without barriers it is computed from the tile, so that the compiler cannot tell that it is zero.
+    """
+    if choose.barriers:
+        now, tile = lax.optimization_barrier((np.int32(0), tile))
+        return now, tile
+    first = tile[(0,) * tile.ndim]
+    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), tile
+
+
+def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
+    """Make the start of a box known no sooner than `now`, where the box is not all there is."""
+    for axis, (part, whole) in enumerate(zip(box, shape, strict=True)):
+        if part < whole:
+            start[axis] = start[axis] + now
+            return
+
+
+def find_rounds(
+    exchange: Exchange, before: ArrayType, after: ArrayType, held: ArrayType
+) -> Rounds | None:
+    """The rounds of an exchange from tiles of `held`, of which `before` is a slice.
+
+    None where a piece is no box: between layouts with local factors whose digits do not match; and
+    without elements.
+    """
+    found = boxes(exchange, before, after, held)
+    if not found.pieces:
+        return None
+    types = held, before, after
+    source, target = [], []
+    for dim in range(len(held.shape)):
+        block = found.block[dim]
+        one = _view(held, types, dim, block, (piece.take[dim] for piece in found.pieces))
+        other = _view(after, types, dim, block, (piece.put[dim] for piece in found.pieces))
+        if one is None or other is None:
+            return None
+        source.append(one)
+        target.append(other)
+    alike: defaultdict[tuple[Sizes, Sizes], list[Piece]] = defaultdict(list)
+    starts: dict[int, tuple[Sizes, Sizes]] = {}
+    for piece in found.pieces:
+        take, taken = _boxes(piece.take, source, found.block)
+        put, placed = _boxes(piece.put, target, found.block)
+        alike[taken, placed].append(piece)
+        starts[id(piece)] = take, put
+    rounds = []
+    for (taken, placed), pieces in sorted(alike.items(), key=lambda item: -prod(item[0][0])):
+        for pieces_of in _schedule(pieces, after.mesh.num_devices):
+            taking, putting = (
+                np.zeros((after.mesh.num_devices, len(sizes)), np.intp) for sizes in (taken, placed)
+            )
+            for piece in pieces_of:
+                taking[piece.sender], putting[piece.receiver] = starts[id(piece)]
+            routes = tuple((piece.sender, piece.receiver) for piece in pieces_of)
+            rounds.append(Round(taken, placed, taking, putting, routes))
+    return Rounds(tuple(source), tuple(target), tuple(rounds))
+
+
+def _schedule(pieces: Sequence[Piece], devices: int) -> list[list[Piece]]:
+    """Rounds of pieces of one shape; what a device keeps is a round of its own if that is free."""
+    kept = [piece for piece in pieces if piece.sender == piece.receiver]
+    away = [piece for piece in pieces if piece.sender != piece.receiver]
+    apart = edge_colouring(away)
+    if not kept or len(kept) == devices:
+        return [kept, *apart] if kept else apart
+    # Devices that keep a piece send it to themselves while the others are busy, if that takes no
+    # more rounds: then every device receives in every round.
+    together = edge_colouring([*kept, *away])
+    return together if len(together) == len(apart) else [kept, *apart]
+
+
+def _view(
+    t: ArrayType, types: Iterable[ArrayType], dim: int, block: int, places: Iterable[Positions]
+) -> Sizes | None:
+    """The fewest axes of a dimension of a tile of `t` that make all these sets of blocks boxes."""
+    sets = list({p.tobytes(): p for p in places}.values())
+    own = [index for _, index in t.placements if index.dim == dim]
+    n = t.shape[dim] // block
+    cuts = {1, n, *(cut for index in own for cut in (index.pre, index.end))}
+    for other in types:
+        for _, index in other.placements:
+            for cut in (index.pre, index.end):
+                if index.dim == dim and is_chain(sorted({*cuts, cut})):
+                    cuts.add(cut)
+    digits = tuple(
+        high // low
+        for low, high in pairwise(sorted(cuts))
+        if not any(index.pre <= low and high <= index.end for index in own)
+    )
+    for sizes in ((prod(digits),), digits):
+        if all(_box(blocks, sizes) for blocks in sets):
+            return (*sizes[:-1], sizes[-1] * block)
+    return None
+
+
+def _box(places: Positions, sizes: Sizes) -> tuple[Sizes, Sizes] | None:
+    """Start and shape of the box that these positions of a view are; None if they are none."""
+    digits = np.unravel_index(places, sizes)
+    start = tuple(int(digit.min()) for digit in digits)
+    shape = tuple(int(digit.max()) + 1 - low for digit, low in zip(digits, start, strict=True))
+    return (start, shape) if prod(shape) == len(places) else None
+
+
+def _boxes(
+    places: Sequence[Positions], view: Sequence[Sizes], block: Sequence[int]
+) -> tuple[Sizes, Sizes]:
+    """Start and shape over all dimensions, in elements."""
+    starts: list[int] = []
+    shapes: list[int] = []
+    for blocks, sizes, size in zip(places, view, block, strict=True):
+        found = _box(blocks, (*sizes[:-1], sizes[-1] // size))
+        assert found is not None  # the view was chosen so
+        start, shape = found
+        starts += [*start[:-1], start[-1] * size]
+        shapes += [*shape[:-1], shape[-1] * size]
+    return tuple(starts), tuple(shapes)
+
+
+def _viewed(view: View, shape: Sequence[int], window: Window | None) -> list[int]:
+    """The axes of a tile of this shape; along a window's dimension it may be larger than viewed."""
+    return [
+        size
+        for dim, sizes in enumerate(view)
+        for size in ((shape[dim],) if window and dim == window.dim else sizes)
+    ]
+
+
+def _shifted(start: list[Any], view: View, window: Window | None) -> list[Any]:
+    """A start in a view of the larger tile."""
+    if window is not None:
+        start[sum(len(sizes) for sizes in view[: window.dim])] = window.start
+    return start
