@@ -339,8 +339,37 @@ def donated_arrays_are_given_up() -> None:
         moved = rjax.reshard(x, target, donate=True)
         assert_moved(moved, array, target)
         assert x.is_deleted() or pointers(x) == pointers(moved)
+    x, target = put(array, mesh_of(x=8), "x"), NamedSharding(mesh, P(("x", "y")))
+    assert_moved(rjax.reshard(x, target, donate=True), array, target)
     kept = put(array, mesh, "x")
     assert pointers(rjax.reshard(kept, P("x", None))) == pointers(kept)
+
+
+@case
+def below_the_tiles_of_both_ends_it_runs_in_chunks() -> None:
+    array = numbers(16, 16, 64)
+    for kind in KINDS:
+        mesh = mesh_of(kind, x=4, y=2)
+        x, target = put(array, mesh, "x", "y"), NamedSharding(mesh, P("y", "x"))
+        tile = array.nbytes // 8
+        whole, parts = (
+            jax.jit(
+                lambda x, limit=limit, target=target: rjax.reshard(x, target, memory_limit=limit)
+            )
+            for limit in (None, tile // 8)
+        )
+        assert_moved(parts(x), array, target)
+        assert_moved(rjax.reshard(x, target, memory_limit=tile // 8), array, target)
+        compiled = [program.lower(x).compile() for program in (whole, parts)]
+        traffic = [hlo_traffic(found.as_text()) for found in compiled]
+        assert traffic[0].received_bytes == traffic[1].received_bytes
+        assert traffic[1].num_collectives == 8 * traffic[0].num_collectives
+        assert compiled[1].memory_analysis().temp_size_in_bytes <= 0.3 * tile
+        with jax.set_mesh(mesh):
+            gradient = jax.jit(jax.grad(lambda x, parts=parts: (parts(x) ** 2).sum()))
+            assert same_bits(np.asarray(gradient(x)), 2 * array)
+    with pytest.raises(rd.InfeasibleError, match="no dimension alone whose tile falls into enough"):
+        rjax.reshard(x, target, memory_limit=tile // 100)
 
 
 @case
@@ -428,7 +457,7 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
         ),
         (
             rd.InfeasibleError,
-            "at least 128 bytes per device; the memory limit is 100",
+            "at least 128 bytes per device; the memory limit is 100; in chunks",
             lambda: rjax.reshard(x, target, memory_limit=100),
         ),
         (

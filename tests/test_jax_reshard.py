@@ -21,6 +21,7 @@ CASES = (
     "other_meshes_of_the_same_devices",
     "other_devices",
     "donated_arrays_are_given_up",
+    "below_the_tiles_of_both_ends_it_runs_in_chunks",
     "a_cached_reshard_costs_little_more_than_the_program",
     "what_cannot_be_planned_is_one_clear_error_before_compilation",
     "xla_takes_over_where_it_is_asked_to",

@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding
 from redistrib.backends.boxes import Blocks, Boxes, Piece, boxes, padded_shape, rounds
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.moves import Move
+from redistrib.backends.jax.planning import Options, Planned
 from redistrib.errors import BackendError
 from redistrib.synth.collectives import Collective, Exchange
 from redistrib.synth.plan import Plan, make_plan
@@ -29,25 +30,25 @@ Program = Callable[..., Any]
 Rounds = Sequence[Sequence[Piece]]
 
 
-def program_between(plan: Plan, source: NamedSharding, target: NamedSharding) -> Program:
+def program_between(found: Planned, source: NamedSharding, target: NamedSharding) -> Program:
     """A function of concrete arrays that runs a plan between two meshes.
 
     Raises BackendError where pieces would be copied between devices of which this process has not
     all.
     """
+    plan = found.plan
     at = next((n for n, step in enumerate(plan.steps) if _crosses(step)), None)
     if at is None:
-        return _on_one_mesh(plan, plan.types[-1], source.mesh, target)
+        return _on_one_mesh(found, plan.types[-1], source.mesh, target)
     step, before, after = plan.steps[at], plan.types[at], plan.types[at + 1]
     assert isinstance(step, Exchange)
-    meshes = source.mesh, target.mesh
     reduce = make_plan(plan.src, before, plan.strategy, plan.steps[:at])
     gather = make_plan(after, plan.dst, plan.strategy, plan.steps[at + 1 :])
-    enter = _sharding(before, reduce, meshes[0])
-    crossed = _sharding(after, gather, meshes[1])
-    first = _on_one_mesh(reduce, before, meshes[0], enter)
+    enter = _sharding(before, reduce, source.mesh)
+    crossed = _sharding(after, gather, target.mesh)
+    first = _on_one_mesh(Planned(reduce), before, source.mesh, enter)
     cross = _crossing(boxes(step, before, after), after, enter, crossed)
-    last = _on_one_mesh(gather, plan.dst, meshes[1], target)
+    last = _on_one_mesh(Planned(gather), plan.dst, target.mesh, target)
     return lambda x: last(cross(first(x)))
 
 
@@ -69,13 +70,14 @@ def _sharding(t: ArrayType, plan: Plan, jax_mesh: Any) -> NamedSharding:
     return NamedSharding(mesh, shardings.partition_spec(t, axes))
 
 
-def _on_one_mesh(plan: Plan, end: ArrayType, jax_mesh: Any, target: NamedSharding) -> Program:
+def _on_one_mesh(found: Planned, end: ArrayType, jax_mesh: Any, target: NamedSharding) -> Program:
     """The plan on its source's mesh, where its target is `end`."""
+    plan = found.plan
     if not plan.steps:
         return lambda x: viewed(x, target)
     enter, leave = _sharding(plan.src, plan, jax_mesh), _sharding(end, plan, jax_mesh)
     mesh: Any = enter.mesh
-    move = Move(plan, mesh, shardings.common_axes(plan), enter.spec, leave.spec)
+    move = Move(found, Options(), mesh, shardings.common_axes(plan), enter.spec, leave.spec)
     jitted = jax.jit(move, out_shardings=leave)
 
     def run(x: jax.Array) -> jax.Array:

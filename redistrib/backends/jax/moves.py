@@ -19,12 +19,11 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding
 
 from redistrib.backends.jax import shardings
-from redistrib.backends.jax.lowering import tile_program
-from redistrib.backends.jax.partitioned import Options, constrain
+from redistrib.backends.jax.partitioned import constrain
+from redistrib.backends.jax.planning import Options, Planned, find_plan
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
-from redistrib.synth.planner import plan
-from redistrib.synth.transpose import dual
+from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.named_sharding import type_of
 
@@ -38,7 +37,8 @@ class Move:
     Compared by identity: one problem has one Move, from `find_move`.
     """
 
-    plan: Plan
+    found: Planned
+    options: Options
     mesh: Any  # jax Mesh or AbstractMesh
     axes: tuple[DeviceDigit, ...]
     source: Any
@@ -46,23 +46,24 @@ class Move:
 
     def __call__(self, x: Any) -> Any:
         """The array in the target's layout."""
-        found = self.plan.src
-        if x.shape != found.shape or x.dtype != found.numpy_dtype:
+        src = self.plan.src
+        if x.shape != src.shape or x.dtype != src.numpy_dtype:
             raise BackendError(
-                f"the plan redistributes {found}; got shape {list(x.shape)}, dtype {x.dtype}",
+                f"the plan redistributes {src}; got shape {list(x.shape)}, dtype {x.dtype}",
                 shape=x.shape,
                 dtype=x.dtype,
             )
         return move_p.bind(x, move=self)
 
     @property
-    def steps(self) -> tuple[str, ...]:
-        """The names of the plan's collectives."""
-        return tuple(step.collective for step in self.plan.steps)
+    def plan(self) -> Plan:
+        """What is run, whether whole or in chunks."""
+        return self.found.plan
 
     def __repr__(self) -> str:
         # What a jaxpr shows.
-        return f"{self.plan.src} -> {self.plan.dst}: {', '.join(self.steps) or 'nothing to do'}"
+        steps = ", ".join(step.collective for step in self.plan.steps) or "nothing to do"
+        return f"{self.plan.src} -> {self.plan.dst}: {steps}"
 
 
 @lru_cache(maxsize=1024)
@@ -85,20 +86,9 @@ def find_move(
             src=source,
             dst=target,
         )
-    found = find_plan(shape, dtype, source, target, options)
-    return Move(found, source.mesh, shardings.whole_axes(found.src.mesh), source.spec, target.spec)
-
-
-def find_plan(
-    shape: tuple[int, ...],
-    dtype: Any,
-    source: NamedSharding,
-    target: NamedSharding,
-    options: Options,
-) -> Plan:
-    """The plan between two shardings, on any meshes."""
     src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
-    return plan(src, dst, strategy=options.strategy, memory_limit=options.memory_limit)
+    found, axes = find_plan(src, dst, options), shardings.whole_axes(src.mesh)
+    return Move(found, options, source.mesh, axes, source.spec, target.spec)
 
 
 def is_explicit(mesh: Any) -> bool:
@@ -109,36 +99,38 @@ def is_explicit(mesh: Any) -> bool:
 @lru_cache(maxsize=1024)
 def transposed(move: Move) -> Move:
     """The move of cotangents, back from the target to the source."""
-    source, target = (_cotangent(spec) for spec in (move.target, move.source))
-    of = move.plan.src
+    src, dst = (
+        _cotangent_type(t, spec, move.axes)
+        for t, spec in ((move.plan.types[-1], move.target), (move.plan.src, move.source))
+    )
     try:
-        back = move.plan.transpose()
-    except LayoutError:
-        back = None  # an exchange among replicas: its transpose is a sum
-    ends = _cotangent_type(move.plan.dst, move.target), _cotangent_type(of, move.source)
-    if back is None or (back.src, back.dst) != ends:
-        back = plan(*ends, memory_limit=move.plan.memory_limit)
-    return replace(move, plan=back, source=source, target=target)
+        found = Planned(move.plan.transpose(), move.found.chunks)
+    except LayoutError:  # an exchange among replicas: its transpose is a sum
+        found = None
+    if found is None or (found.plan.src, found.plan.dst) != (src, dst):
+        found = find_plan(src, dst, move.options)
+    ends = _cotangent_spec(move.target), _cotangent_spec(move.source)
+    return replace(move, found=found, source=ends[0], target=ends[1])
 
 
-def _cotangent(spec: Any) -> Any:
+def _cotangent_spec(spec: Any) -> Any:
     if not getattr(spec, "unreduced", None) and not getattr(spec, "reduced", None):
         return spec
     return PartitionSpec(*spec.partitions, unreduced=spec.reduced, reduced=spec.unreduced)
 
 
-def _cotangent_type(t: Any, spec: Any) -> Any:
-    return t.with_partial([digit for digit in dual(t).partial if digit.axis in _reduced(spec)])
-
-
-def _reduced(spec: Any) -> frozenset[str]:
-    return getattr(spec, "reduced", frozenset())
+def _cotangent_type(t: ArrayType, spec: Any, axes: Sequence[DeviceDigit]) -> ArrayType:
+    names = zip(axes, shardings.axis_names(t.mesh, axes), strict=True)
+    marked = getattr(spec, "reduced", ())
+    return t.with_partial([axis for axis, name in names if name in marked])
 
 
 def mapped(move: Move) -> Any:
     """The shard_map of a move, from global array to global array."""
+    concrete = isinstance(move.mesh, jax.sharding.Mesh)
+    platform = move.mesh.devices.flat[0].platform if concrete else None
     return jax.shard_map(
-        tile_program(move.plan, move.axes),
+        move.found.tile_program(move.axes, platform),
         mesh=move.mesh,
         in_specs=move.source,
         out_specs=move.target,
@@ -169,16 +161,15 @@ def _transpose(cotangent: Any, _: Any, *, move: Move) -> Any:
 def _batch(args: Any, dims: Any, *, move: Move) -> Any:
     """One plan for the whole batch, its dimension laid out as it is."""
     (x,), (dim,) = args, dims
-    options = Options(move.plan.strategy, move.plan.memory_limit)
     mesh = jax.typeof(x).sharding.mesh
     if not is_explicit(mesh):
         free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
-        return constrain(x, NamedSharding(move.mesh, free), options), dim
+        return constrain(x, NamedSharding(move.mesh, free), move.options), dim
     entry = jax.typeof(x).sharding.spec.partitions[dim]
     ends = [
         shardings.named(mesh, _with_entry(spec, dim, entry)) for spec in (move.source, move.target)
     ]
-    return find_move(x.shape, x.dtype, *ends, options)(x), dim
+    return find_move(x.shape, x.dtype, *ends, move.options)(x), dim
 
 
 def _with_entry(spec: Any, dim: int, entry: Any) -> Any:

@@ -18,7 +18,8 @@ from jax.extend import core
 from jax.sharding import NamedSharding
 
 from redistrib.backends.jax.moves import find_move, is_explicit, move_p
-from redistrib.backends.jax.partitioned import Options, free_p, free_params
+from redistrib.backends.jax.partitioned import free_p, free_params
+from redistrib.backends.jax.planning import Options
 from redistrib.errors import InfeasibleError, LayoutError
 
 

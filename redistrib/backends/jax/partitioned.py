@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,23 +20,13 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from redistrib.backends.jax import shardings
-from redistrib.backends.jax.lowering import tile_program
+from redistrib.backends.jax.planning import Options, find_plan
 from redistrib.errors import InfeasibleError, LayoutError
-from redistrib.synth.planner import plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.mesh import Mesh
 
 free_p: Any = Primitive("redistribute_free")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to plan what is met while XLA compiles, and whether XLA may do what we cannot."""
-
-    strategy: str = "auto"
-    memory_limit: int | None = None  # bytes per device, for every tile
-    fallback: str = "error"
 
 
 def free(x: Any, options: Options) -> Any:
@@ -118,10 +107,11 @@ def _program(source: Any, target: Any, options: Options) -> Any:
         )
         for end in (source, target)
     )
-    found = plan(src, dst, strategy=options.strategy, memory_limit=options.memory_limit)
-    axes = shardings.common_axes(found)
+    found = find_plan(src, dst, options)
+    axes = shardings.common_axes(found.plan)
     names = shardings.axis_names(src.mesh, axes)
-    return names, tuple(axis.size for axis in axes), tile_program(found, axes)
+    platform = next(iter(source.sharding.device_set)).platform
+    return names, tuple(axis.size for axis in axes), found.tile_program(axes, platform)
 
 
 def type_of_hlo(shape: Sequence[int], dtype: object, sharding: Any, num_devices: int) -> ArrayType:

@@ -16,6 +16,7 @@ from redistrib.backends import simulator
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.lowering import tile_program
 from redistrib.backends.jax.moves import Move
+from redistrib.backends.jax.planning import Options, Planned
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
@@ -49,7 +50,7 @@ def compile(plan: Plan, jax_mesh: jax.sharding.Mesh) -> Any:  # noqa: A001 - the
     mesh = shardings.refined_mesh(plan.src.mesh, jax_mesh, axes)
     specs = [shardings.partition_spec(t, axes) for t in (plan.src, end)]
     ends = [named_sharding(t, jax_mesh, mesh, axes) for t in (plan.src, end)]
-    move = Move(plan, mesh, axes, *specs)
+    move = Move(Planned(plan), Options(memory_limit=plan.memory_limit), mesh, axes, *specs)
     return jax.jit(move, in_shardings=ends[0], out_shardings=ends[1])
 
 

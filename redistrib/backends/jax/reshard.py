@@ -20,8 +20,9 @@ import jax
 from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 
 from redistrib.backends.jax import meshes, shardings
-from redistrib.backends.jax.moves import find_move, find_plan, is_explicit
-from redistrib.backends.jax.partitioned import Options, constrain
+from redistrib.backends.jax.moves import find_move, is_explicit
+from redistrib.backends.jax.partitioned import constrain
+from redistrib.backends.jax.planning import Options, find_plan
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.types.named_sharding import type_of
 
@@ -158,8 +159,11 @@ def _array_program(
     try:
         check_ends(source, target)
         if source.mesh != target.mesh:
-            found = find_plan(shape, dtype, source, target, options)
-            return _finished(meshes.program_between(found, source, target), target, delete=donate)
+            src, dst = (type_of(shape, dtype, end) for end in (source, target))
+            found = find_plan(src, dst, options)
+            between = meshes.program_between(found, source, target)
+            # Without steps the result has the same buffers.
+            return _finished(between, target, delete=donate and bool(found.plan.steps))
         move = find_move(shape, dtype, source, target, options)
     except (LayoutError, InfeasibleError):
         if options.fallback == "xla":
