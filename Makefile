@@ -45,6 +45,7 @@ test: setup
 
 exhaustive: setup
 	$(BIN)/python -m tests.exhaustive
+	$(BIN)/python -m tests.exhaustive.jax_versions
 
 prove: setup
 	$(BIN)/python -m proofs
