@@ -53,6 +53,7 @@ test: setup $(READY_OPENMPI)
 
 exhaustive: setup $(READY_OPENMPI)
 	$(BIN)/python -m tests.exhaustive
+	$(BIN)/python -m tests.exhaustive.jax_versions
 
 prove: setup
 	$(BIN)/python -m proofs

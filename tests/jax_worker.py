@@ -1,20 +1,9 @@
-"""The cases of test_jax_backend.py, run in one process with 12 virtual devices.
-
-Prints a JSON object: case -> "" if it holds, else what went wrong.
-"""
+"""The cases of test_jax_backend.py, run in one process with 12 virtual devices."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=12"
-os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import numpy as np
@@ -32,13 +21,9 @@ from redistrib.synth.plan import make_plan
 from redistrib.synth.routing import exchange_traffic
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from tests.random_plans import expected_tiles, random_plans, random_tiles
+from tests.worker import Cases
 
-CASES: dict[str, Callable[[], None]] = {}
-
-
-def case(function: Callable[[], None]) -> Callable[[], None]:
-    CASES[function.__name__] = function
-    return function
+case = Cases()
 
 
 def types(mesh: rd.Mesh, src: str, dst: str) -> tuple[rd.ArrayType, rd.ArrayType]:
@@ -182,28 +167,6 @@ def the_tile_program_runs_in_a_users_shard_map() -> None:
 
 
 @case
-def reshard_takes_trees_and_compiles_once() -> None:
-    mesh = jax.make_mesh((2, 4), ("x", "y"))
-    target = NamedSharding(mesh, P(None, ("y", "x")))
-    arrays = [np.arange(128, dtype=np.float32).reshape(8, 16) + k for k in range(3)]
-    tree = {"a": put(arrays[0], mesh, "x", "y"), "b": [put(a, mesh, "x", "y") for a in arrays[1:]]}
-    before = rjax.cache_info().misses
-    moved = rjax.reshard(tree, target)
-    assert rjax.cache_info().misses == before + 1
-    found = [moved["a"], *moved["b"]]
-    for array, ours in zip(arrays, found, strict=True):
-        assert ours.sharding.is_equivalent_to(target, 2)
-        theirs = jax.device_put(array, target)
-        for a, b in zip(ours.addressable_shards, theirs.addressable_shards, strict=True):
-            assert a.device == b.device
-            assert same_bits(np.asarray(a.data), np.asarray(b.data))
-    per_leaf = {"a": target, "b": [NamedSharding(mesh, P("y")), NamedSharding(mesh, P())]}
-    again = rjax.reshard(tree, per_leaf)
-    assert again["b"][0].sharding.is_equivalent_to(per_leaf["b"][0], 2)
-    assert np.array_equal(np.asarray(again["b"][1]), arrays[2])
-
-
-@case
 def bad_input_is_one_clear_error() -> None:
     mesh = rd.Mesh(x=2, y=4)
     plan = direct(mesh, "f32[16{x}, 16{y}]", "f32[16{y}, 16{x}]")
@@ -212,9 +175,7 @@ def bad_input_is_one_clear_error() -> None:
     summed = rd.ArrayType.parse("f32[16] sum{x}", mesh)
     tiles = [np.zeros((8, 4), np.float32)] * 8
     jmesh = jax_mesh(mesh)
-    x = put(np.zeros((16, 16), np.float32), jmesh, "x", "y")
     program = rjax.compile(plan, jmesh)
-    target = NamedSharding(jmesh, P("y", "x"))
     other = NamedSharding(jax.make_mesh((8,), ("z",)), P("z"))
     reordered = direct(rd.Mesh({"x": 2}, devices=[1, 0]), "f32[4{x}]", "f32[4]")
     for error, message, call in (
@@ -226,7 +187,7 @@ def bad_input_is_one_clear_error() -> None:
         (rd.LayoutError, "no local factor before an axis", lambda: rjax.compile(cyclic, jmesh)),
         (
             rd.LayoutError,
-            "no partial axes here",
+            "a spec fits its mesh; .* Unreduced axes",
             lambda: rjax.compile(make_plan(summed, summed, "test", []), jmesh),
         ),
         (
@@ -246,22 +207,6 @@ def bad_input_is_one_clear_error() -> None:
             "got shape .* dtype int32",
             lambda: program(np.zeros((16, 16), np.int32)),
         ),
-        (
-            rd.BackendError,
-            "inside jit, use compile",
-            lambda: jax.jit(lambda a: rjax.reshard(a, target))(x),
-        ),
-        (
-            rd.BackendError,
-            "concrete jax arrays; got ndarray",
-            lambda: rjax.reshard(np.zeros(4), target),
-        ),
-        (rd.LayoutError, "have one mesh", lambda: rjax.reshard(x, other)),
-        (
-            rd.LayoutError,
-            "is a NamedSharding; got SingleDeviceSharding",
-            lambda: rjax.reshard(jax.numpy.zeros((16, 16)), target),
-        ),
         (rd.BackendError, "needs 100 devices; jax has 12", lambda: rjax.virtual_devices(100)),
         (
             rd.BackendError,
@@ -277,16 +222,5 @@ def bad_input_is_one_clear_error() -> None:
             call()
 
 
-def main() -> None:
-    outcome = {}
-    for name, function in CASES.items():
-        try:
-            function()
-            outcome[name] = ""
-        except (Exception, pytest.fail.Exception):  # noqa: BLE001 - the parent reports it
-            outcome[name] = traceback.format_exc()
-    json.dump(outcome, sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    case.main()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.worker import ROOT, outcome_of
+
 CASES = (
     "random_plans_equal_the_simulator",
     "every_dtype_moves_bit_for_bit",
@@ -18,25 +17,13 @@ CASES = (
     "compiled_programs_move_what_the_plan_says",
     "an_exchange_takes_the_least_rounds",
     "the_tile_program_runs_in_a_users_shard_map",
-    "reshard_takes_trees_and_compiles_once",
     "bad_input_is_one_clear_error",
 )
 
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, str]:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.jax_worker"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-    found = json.loads(run.stdout)
-    assert set(found) == set(CASES)
-    return found
+    return outcome_of("tests.jax_worker", CASES, devices=12)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,17 +15,17 @@ except ImportError as missing:
     ) from missing
 
 from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
+from redistrib.backends.jax.optimize import optimize
 from redistrib.backends.jax.programs import (
-    cache_info,
     compile,  # noqa: A004 - the public name
     compile_stacked,
     dtypes_of,
     named_sharding,
-    reshard,
     run,
     run_array,
     virtual_devices,
 )
+from redistrib.backends.jax.reshard import cache_info, reshard
 
 __all__ = [
     "cache_info",
@@ -35,6 +35,7 @@ __all__ = [
     "compile_stacked",
     "dtypes_of",
     "named_sharding",
+    "optimize",
     "reshard",
     "run",
     "run_array",

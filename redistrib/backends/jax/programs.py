@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from redistrib.backends import simulator
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.lowering import tile_program
+from redistrib.backends.jax.moves import Move
+from redistrib.backends.jax.planning import Options, Planned
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
@@ -31,32 +32,26 @@ def compile(plan: Plan, jax_mesh: jax.sharding.Mesh) -> Any:  # noqa: A001 - the
     """A jax.jit function from a global array of the plan's source to one of its target.
 
     `jax_mesh` has the axes of the plan's mesh. The arrays have NamedShardings on it, or, for types
-    with sub-axes, on its refinement. Raises LayoutError where the axes differ or a type has no
-    PartitionSpec; such types run by `run` and `compile_stacked`.
+    with sub-axes, on its refinement. It is differentiable, and its transpose is planned.
+
+    Raises LayoutError where the axes differ, a type has no PartitionSpec (`run` and
+    `compile_stacked` take such types) or has partial sums and the mesh no Explicit axes, and where
+    the plan goes to other devices, which `reshard` does.
     """
     shardings.check_mesh(plan.src.mesh, jax_mesh)
+    end = plan.types[-1]
+    if end.mesh != plan.src.mesh:
+        raise LayoutError(
+            f"a program has one list of devices; got a plan from {plan.src.mesh!r} to "
+            f"{plan.dst.mesh!r}",
+            plan=plan,
+        )
     axes = shardings.common_axes(plan)
     mesh = shardings.refined_mesh(plan.src.mesh, jax_mesh, axes)
-    specs = [shardings.partition_spec(t, axes) for t in (plan.src, plan.dst)]
-    mapped = jax.shard_map(
-        tile_program(plan, axes), mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False
-    )
-
-    def redistribute(x: jax.Array) -> jax.Array:
-        if x.shape != plan.src.shape or x.dtype != plan.src.numpy_dtype:
-            raise BackendError(
-                f"the plan redistributes {plan.src}; got shape {list(x.shape)}, dtype {x.dtype}",
-                shape=x.shape,
-                dtype=x.dtype,
-            )
-        moved: jax.Array = mapped(x)
-        return moved
-
-    return jax.jit(
-        redistribute,
-        in_shardings=named_sharding(plan.src, jax_mesh, mesh, axes),
-        out_shardings=named_sharding(plan.dst, jax_mesh, mesh, axes),
-    )
+    specs = [shardings.partition_spec(t, axes) for t in (plan.src, end)]
+    ends = [named_sharding(t, jax_mesh, mesh, axes) for t in (plan.src, end)]
+    move = Move(Planned(plan), Options(memory_limit=plan.memory_limit), mesh, axes, *specs)
+    return jax.jit(move, in_shardings=ends[0], out_shardings=ends[1])
 
 
 def named_sharding(
@@ -67,9 +62,10 @@ def named_sharding(
 ) -> NamedSharding:
     """The sharding of a type on the user's mesh, or on the refined one if it has sub-axes."""
     try:
-        return NamedSharding(jax_mesh, shardings.partition_spec(t))
+        spec, mesh = shardings.partition_spec(t), jax_mesh
     except LayoutError:
-        return NamedSharding(refinement, shardings.partition_spec(t, axes))
+        spec, mesh = shardings.partition_spec(t, axes), refinement
+    return shardings.named(mesh, spec)
 
 
 def compile_stacked(plan: Plan, devices: Sequence[Any] | None = None) -> Any:
@@ -172,54 +168,3 @@ def run_array(plan: Plan, array: NDArray[Any]) -> NDArray[Any]:
                     position=position,
                 )
     return simulator.gather(tiles, plan.dst)
-
-
-def reshard(
-    x: Any, sharding: Any, *, strategy: str = "auto", memory_limit: int | None = None
-) -> Any:
-    """The array, or tree of arrays, with other NamedShardings on the same mesh; planned and cached.
-
-    `sharding` is one for all or a tree of them. Raises LayoutError for shardings on other meshes,
-    BackendError inside jit, where `compile` serves.
-    """
-    if isinstance(sharding, NamedSharding):
-        return jax.tree.map(lambda leaf: _reshard_one(leaf, sharding, strategy, memory_limit), x)
-    return jax.tree.map(
-        lambda leaf, target: _reshard_one(leaf, target, strategy, memory_limit), x, sharding
-    )
-
-
-def _reshard_one(x: Any, target: Any, strategy: str, memory_limit: int | None) -> jax.Array:
-    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
-        raise BackendError(
-            f"reshard takes concrete jax arrays; got {type(x).__name__}; inside jit, use compile"
-        )
-    source: Any = x.sharding
-    src, dst = (shardings.type_of(x.shape, x.dtype, s) for s in (source, target))
-    if src.mesh != dst.mesh or not np.array_equal(source.mesh.devices, target.mesh.devices):
-        raise LayoutError(
-            f"source and target have one mesh; got {source.mesh} and {target.mesh}",
-            src=source,
-            dst=target,
-        )
-    program = _cached_program(src, dst, target.mesh, strategy, memory_limit)
-    moved: jax.Array = program(x)
-    return moved
-
-
-@lru_cache(maxsize=1024)
-def _cached_program(
-    src: ArrayType,
-    dst: ArrayType,
-    jax_mesh: jax.sharding.Mesh,
-    strategy: str,
-    memory_limit: int | None,
-) -> Any:
-    from redistrib.synth.planner import plan
-
-    return compile(plan(src, dst, strategy=strategy, memory_limit=memory_limit), jax_mesh)
-
-
-def cache_info() -> Any:
-    """How often `reshard` found its program, and how many it has compiled: hits, misses, size."""
-    return _cached_program.cache_info()

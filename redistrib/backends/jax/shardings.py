@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding
 from redistrib.errors import LayoutError
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Local, is_chain
+from redistrib.types.digits import DeviceDigit, Factor, Local, is_chain
 from redistrib.types.mesh import Mesh
 from redistrib.types.syntax import format_factor
 
@@ -31,7 +31,8 @@ def common_axes(plan: Plan) -> tuple[DeviceDigit, ...]:
 
     Of cuts that do not nest (x=6 by 2 and by 3) those of the source are kept.
     """
-    used = [device for t in (plan.src, plan.dst) for device, _ in t.placements]
+    ends = plan.types[0], plan.types[-1]
+    used = [digit for t in ends for digit in (*(d for d, _ in t.placements), *t.partial)]
     return refined(plan.src.mesh, used)
 
 
@@ -77,34 +78,49 @@ def refined_mesh(
     if len(axes) == len(mesh.axes):
         return jax_mesh
     devices = np.asarray(jax_mesh.devices).reshape([axis.size for axis in axes])
-    return jax.sharding.Mesh(devices, axis_names(mesh, axes))
+    kinds = dict(zip(jax_mesh.axis_names, jax_mesh.axis_types, strict=True))
+    types = tuple(kinds[axis.axis] for axis in axes)
+    return jax.sharding.Mesh(devices, axis_names(mesh, axes), axis_types=types)
 
 
 def partition_spec(t: ArrayType, axes: Sequence[DeviceDigit] | None = None) -> Any:
     """The PartitionSpec of a type over refined axes; over the whole axes of its mesh without them.
 
-    Raises LayoutError for what a PartitionSpec cannot say: a local factor before an axis, partial
-    axes, or a sub-axis that is no axis there.
+    Partial sums are its unreduced axes. Raises LayoutError for what a PartitionSpec cannot say: a
+    local factor before an axis, another reduction, or a sub-axis that is no axis there.
     """
-    if t.partial:
-        raise LayoutError(f"a PartitionSpec has no partial axes here; got {t}", type=t)
+    if t.partial and t.reduction != "sum":
+        raise LayoutError(f"unreduced axes of a PartitionSpec are sums; got {t}", type=t)
     axes = axes or whole_axes(t.mesh)
-    entries: list[tuple[str, ...]] = []
-    for factors in t.dims:
-        names: list[str] = []
-        for factor in factors:
-            if isinstance(factor, Local):
-                raise LayoutError(
-                    f"a PartitionSpec has no local factor before an axis; got {t}", type=t
-                )
-            parts = covering(factor, axes)
-            if parts is None:
-                raise LayoutError(
-                    f"{factor} of {t} is not made of the axes {', '.join(map(str, axes))}", type=t
-                )
-            names += axis_names(t.mesh, parts)
-        entries.append(tuple(names))
-    return PartitionSpec(*entries)
+
+    def named(factor: Factor) -> tuple[str, ...]:
+        if isinstance(factor, Local):
+            raise LayoutError(
+                f"a PartitionSpec has no local factor before an axis; got {t}", type=t
+            )
+        parts = covering(factor, axes)
+        if parts is None:
+            raise LayoutError(
+                f"{factor} of {t} is not made of the axes {', '.join(map(str, axes))}", type=t
+            )
+        return axis_names(t.mesh, parts)
+
+    entries = [tuple(name for factor in factors for name in named(factor)) for factors in t.dims]
+    unreduced = {name for digit in t.partial for name in named(digit)}
+    return PartitionSpec(*entries, **({"unreduced": unreduced} if unreduced else {}))
+
+
+def named(jax_mesh: Any, spec: Any) -> NamedSharding:
+    """The NamedSharding of a spec. Raises LayoutError where jax has none: for unknown axes, say."""
+    try:
+        return NamedSharding(jax_mesh, spec)
+    except Exception as error:  # DuplicateSpecError is no ValueError
+        raise LayoutError(f"a spec fits its mesh; got {spec} on {jax_mesh}: {error}") from error
+
+
+def abstract(jax_mesh: Any) -> Any:
+    """The AbstractMesh of a jax mesh, which types carry inside jit."""
+    return getattr(jax_mesh, "abstract_mesh", jax_mesh)
 
 
 def check_mesh(mesh: Mesh, jax_mesh: Any) -> None:
@@ -123,38 +139,3 @@ def check_mesh(mesh: Mesh, jax_mesh: Any) -> None:
                 f"the jax mesh has the devices of the plan, {list(mesh.devices)}; got {list(ids)}",
                 mesh=mesh,
             )
-
-
-def mesh_of(jax_mesh: Any) -> Mesh:
-    """Our mesh of a jax mesh: the same axes; positions stand for its devices in row-major order."""
-    return Mesh([(str(name), int(size)) for name, size in jax_mesh.shape.items()])
-
-
-def type_of(shape: Sequence[int], dtype: Any, sharding: Any) -> ArrayType:
-    """The type of an array with a NamedSharding.
-
-    Raises LayoutError for other shardings and for specs with unreduced or unconstrained parts.
-    """
-    if not isinstance(sharding, NamedSharding):
-        raise LayoutError(
-            f"a sharding is a NamedSharding; got {type(sharding).__name__}", sharding=sharding
-        )
-    spec = sharding.spec
-    if getattr(spec, "unreduced", None) or getattr(spec, "reduced", None):
-        raise LayoutError(f"unreduced axes are not supported yet; got {spec}", sharding=sharding)
-    dims: list[tuple[str, ...]] = []
-    for entry in spec:
-        match entry:
-            case None:
-                dims.append(())
-            case str():
-                dims.append((entry,))
-            case tuple():
-                dims.append(tuple(str(name) for name in entry))
-            case _:
-                raise LayoutError(
-                    f"an entry of a spec is an axis, axes or None; got {entry!r} in {spec}",
-                    sharding=sharding,
-                )
-    dims += [()] * (len(shape) - len(dims))
-    return ArrayType(mesh_of(sharding.mesh), np.dtype(dtype), shape, dims)

@@ -1,0 +1,198 @@
+"""From a mesh to another: the same devices in another shape or order, or other devices.
+
+On the same devices the plan runs on the mesh of the source, cut into digits; the array enters and
+leaves as other views of the same buffers. Otherwise the array is reduced on the source mesh, its
+pieces are copied from device to device, and it is gathered on the target mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from redistrib.backends.boxes import Blocks, Boxes, Piece, boxes, padded_shape, rounds
+from redistrib.backends.jax import shardings
+from redistrib.backends.jax.moves import Move
+from redistrib.backends.jax.planning import Options, Planned
+from redistrib.errors import BackendError
+from redistrib.synth.collectives import Collective, Exchange
+from redistrib.synth.plan import Plan, make_plan
+from redistrib.types.array_type import ArrayType
+
+PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
+Program = Callable[..., Any]
+Rounds = Sequence[Sequence[Piece]]
+
+
+def program_between(found: Planned, source: NamedSharding, target: NamedSharding) -> Program:
+    """A function of concrete arrays that runs a plan between two meshes.
+
+    Raises BackendError where pieces would be copied between devices of which this process has not
+    all.
+    """
+    plan = found.plan
+    at = next((n for n, step in enumerate(plan.steps) if _crosses(step)), None)
+    if at is None:
+        return _on_one_mesh(found, plan.types[-1], source.mesh, target)
+    step, before, after = plan.steps[at], plan.types[at], plan.types[at + 1]
+    assert isinstance(step, Exchange)
+    reduce = make_plan(plan.src, before, plan.strategy, plan.steps[:at])
+    gather = make_plan(after, plan.dst, plan.strategy, plan.steps[at + 1 :])
+    enter = _sharding(before, reduce, source.mesh)
+    crossed = _sharding(after, gather, target.mesh)
+    first = _on_one_mesh(Planned(reduce), before, source.mesh, enter)
+    cross = _crossing(boxes(step, before, after), after, enter, crossed)
+    last = _on_one_mesh(Planned(gather), plan.dst, target.mesh, target)
+    return lambda x: last(cross(first(x)))
+
+
+def viewed(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """The same buffers as an array with an equivalent sharding on another mesh."""
+    if x.sharding == sharding:
+        return x
+    shards = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
+
+
+def _crosses(step: Collective) -> bool:
+    return isinstance(step, Exchange) and step.mesh is not None
+
+
+def _sharding(t: ArrayType, plan: Plan, jax_mesh: Any) -> NamedSharding:
+    axes = shardings.common_axes(plan)
+    mesh = shardings.refined_mesh(plan.src.mesh, jax_mesh, axes)
+    return NamedSharding(mesh, shardings.partition_spec(t, axes))
+
+
+def _on_one_mesh(found: Planned, end: ArrayType, jax_mesh: Any, target: NamedSharding) -> Program:
+    """The plan on its source's mesh, where its target is `end`."""
+    plan = found.plan
+    if not plan.steps:
+        return lambda x: viewed(x, target)
+    enter, leave = _sharding(plan.src, plan, jax_mesh), _sharding(end, plan, jax_mesh)
+    mesh: Any = enter.mesh
+    move = Move(found, Options(), mesh, shardings.common_axes(plan), enter.spec, leave.spec)
+    jitted = jax.jit(move, out_shardings=leave)
+
+    def run(x: jax.Array) -> jax.Array:
+        with jax.set_mesh(mesh):
+            moved = jitted(viewed(x, enter))
+        return viewed(moved, target)
+
+    return run
+
+
+def _crossing(
+    found: Boxes, after: ArrayType, source: NamedSharding, target: NamedSharding
+) -> Program:
+    """Pieces cut on their senders, copied to their receivers, and put together there.
+
+    In rounds, as collectives would run them: one program cuts for all rounds, one puts together.
+    """
+    senders, receivers = (list(end.mesh.devices.flat) for end in (source, target))
+    process = jax.process_index()
+    if others := {d.process_index for d in (*senders, *receivers)} - {process}:
+        raise BackendError(
+            f"pieces are copied between devices of this process, {process}; the meshes have "
+            f"devices of {sorted(others)} too",
+            meshes=(source.mesh, target.mesh),
+        )
+    turns = rounds(found.pieces, found.elements * after.itemsize)
+    stacks = [
+        NamedSharding(end.mesh, PartitionSpec(end.mesh.axis_names)) for end in (source, target)
+    ]
+    cut = _program(partial(_cut, found, turns), source, (stacks[0],) * len(turns))
+    join = _program(partial(_join, found, turns, after), (stacks[1],) * len(turns), target)
+
+    def copied(sent: jax.Array, pieces: Sequence[Piece]) -> jax.Array:
+        buffers = {shard.device: shard.data for shard in sent.addressable_shards}
+        sender = {receivers[piece.receiver]: senders[piece.sender] for piece in pieces}
+        empty = np.zeros((1, *sent.shape[1:]), sent.dtype)
+        arrived = [
+            jax.device_put(buffers[sender[device]] if device in sender else empty, device)
+            for device in receivers
+        ]
+        shape = (len(receivers), *sent.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, stacks[1], arrived)
+
+    def run(x: jax.Array) -> jax.Array:
+        if not turns:  # no elements
+            return jnp.zeros(after.shape, after.numpy_dtype, device=target)
+        sent = cut(viewed(x, source))
+        moved: jax.Array = join(*map(copied, sent, turns))
+        return moved
+
+    return run
+
+
+def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Program:
+    """A function of tiles as a program of global arrays."""
+    mesh: Any = jax.tree.leaves((ends_in, ends_out))[0].mesh
+    specs = [jax.tree.map(lambda end: end.spec, ends) for ends in (ends_in, ends_out)]
+    every = tuple(mesh.axis_names)
+
+    def tiles(*given: Any) -> Any:
+        return function(jax.lax.axis_index(every), *given)
+
+    in_specs = specs[0] if isinstance(ends_in, tuple) else (specs[0],)
+    mapped = jax.shard_map(tiles, mesh=mesh, in_specs=in_specs, out_specs=specs[1], check_vma=False)
+    jitted = jax.jit(mapped)
+
+    def run(*given: jax.Array) -> Any:
+        with jax.set_mesh(mesh):
+            return jitted(*given)
+
+    return run
+
+
+def _cut(found: Boxes, turns: Rounds, position: Any, tile: Any) -> tuple[Any, ...]:
+    """What the device at a position of the source mesh sends, per round `[1, *blocks, *block]`."""
+    rank = len(found.block)
+    split = [size for pair in zip(found.before, found.block, strict=True) for size in pair]
+    blocks = _bits(tile).reshape(split).transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
+    sent = []
+    for pieces in turns:
+        taken = [(piece.sender, piece.take) for piece in pieces]
+        sent.append(blocks[_index(taken, padded_shape(pieces), position, 0)][None])
+    return tuple(sent)
+
+
+def _join(found: Boxes, turns: Rounds, after: ArrayType, position: Any, *arrived: Any) -> Any:
+    """The tile of the device at a position of the target mesh, of what came in each round."""
+    rank = len(found.block)
+    blocks = jnp.zeros((*found.after, *found.block), arrived[0].dtype)
+    for pieces, buffer in zip(turns, arrived, strict=True):
+        put = [(piece.receiver, piece.put) for piece in pieces]
+        # Padding and what nobody sent go out of bounds, where they are dropped.
+        index = _index(put, padded_shape(pieces), position, max(found.after, default=0))
+        blocks = blocks.at[index].set(buffer[0], mode="drop")
+    tile = blocks.transpose([axis for dim in range(rank) for axis in (dim, rank + dim)])
+    return jax.lax.bitcast_convert_type(tile.reshape(after.tile_shape), after.numpy_dtype)
+
+
+def _index(
+    chosen: Sequence[tuple[int, Blocks]], shape: Sequence[int], position: Any, padding: int
+) -> tuple[Any, ...]:
+    """The blocks chosen for the device at a position, padded to a shape, like numpy.ix_."""
+    index = []
+    for dim, length in enumerate(shape):
+        table = np.full((max(at for at, _ in chosen) + 2, length), padding, np.int32)
+        for at, blocks in chosen:
+            table[at, : len(blocks[dim])] = blocks[dim]
+        # Positions past the last one chosen find the padding of the last row.
+        row = jnp.asarray(table)[jnp.minimum(position, len(table) - 1)]
+        index.append(row[tuple(slice(None) if d == dim else None for d in range(len(shape)))])
+    return tuple(index)
+
+
+def _bits(tile: Any) -> Any:
+    """Small floats as integers: XLA may widen them on the way, which loses payloads of NaNs."""
+    if tile.dtype.itemsize > 2 or tile.dtype.kind in "iub":
+        return tile
+    return jax.lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")

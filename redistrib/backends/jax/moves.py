@@ -1,0 +1,188 @@
+"""A redistribution between two known shardings, as one primitive of jax.
+
+Law: on global arrays a redistribution is the identity, so it is linear, its derivative is itself,
+and its transpose is a redistribution from the sharding of the target's cotangent to that of the
+source's. Cotangents swap `unreduced` and `reduced` (a partial sum and a replica that is to be
+summed over), as those of JAX do. Where no axis is replicated, the transpose is the transposed plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType, NamedSharding
+
+from redistrib.backends.jax import shardings
+from redistrib.backends.jax.partitioned import constrain
+from redistrib.backends.jax.planning import Options, Planned, find_plan
+from redistrib.errors import BackendError, LayoutError
+from redistrib.synth.plan import Plan
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit
+from redistrib.types.named_sharding import type_of
+
+PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Move:
+    """A plan between two PartitionSpecs on a mesh that has the axes of the plan, or digits of them.
+
+    Compared by identity: one problem has one Move, from `find_move`.
+    """
+
+    found: Planned
+    options: Options
+    mesh: Any  # jax Mesh or AbstractMesh
+    axes: tuple[DeviceDigit, ...]
+    source: Any
+    target: Any
+
+    def __call__(self, x: Any) -> Any:
+        """The array in the target's layout."""
+        src = self.plan.src
+        if x.shape != src.shape or x.dtype != src.numpy_dtype:
+            raise BackendError(
+                f"the plan redistributes {src}; got shape {list(x.shape)}, dtype {x.dtype}",
+                shape=x.shape,
+                dtype=x.dtype,
+            )
+        return move_p.bind(x, move=self)
+
+    @property
+    def plan(self) -> Plan:
+        """What is run, whether whole or in chunks."""
+        return self.found.plan
+
+    def __repr__(self) -> str:
+        # What a jaxpr shows.
+        steps = ", ".join(step.collective for step in self.plan.steps) or "nothing to do"
+        return f"{self.plan.src} -> {self.plan.dst}: {steps}"
+
+
+@lru_cache(maxsize=1024)
+def find_move(
+    shape: tuple[int, ...],
+    dtype: Any,
+    source: NamedSharding,
+    target: NamedSharding,
+    options: Options,
+) -> Move:
+    """The planned move between two shardings on one mesh.
+
+    Raises LayoutError for shardings that no type can say, or on two meshes; InfeasibleError where
+    the limit, in bytes per device, allows no plan.
+    """
+    if source.mesh != target.mesh:
+        raise LayoutError(
+            f"where values are traced, source and target have one mesh; got {source.mesh} and "
+            f"{target.mesh}",
+            src=source,
+            dst=target,
+        )
+    src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
+    found, axes = find_plan(src, dst, options), shardings.whole_axes(src.mesh)
+    return Move(found, options, source.mesh, axes, source.spec, target.spec)
+
+
+def is_explicit(mesh: Any) -> bool:
+    """Whether all axes of a mesh are Explicit, so that types inside jit carry shardings."""
+    return not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
+
+
+@lru_cache(maxsize=1024)
+def transposed(move: Move) -> Move:
+    """The move of cotangents, back from the target to the source."""
+    src, dst = (
+        _cotangent_type(t, spec, move.axes)
+        for t, spec in ((move.plan.types[-1], move.target), (move.plan.src, move.source))
+    )
+    try:
+        found = Planned(move.plan.transpose(), move.found.chunks)
+    except LayoutError:  # an exchange among replicas: its transpose is a sum
+        found = None
+    if found is None or (found.plan.src, found.plan.dst) != (src, dst):
+        found = find_plan(src, dst, move.options)
+    ends = _cotangent_spec(move.target), _cotangent_spec(move.source)
+    return replace(move, found=found, source=ends[0], target=ends[1])
+
+
+def _cotangent_spec(spec: Any) -> Any:
+    if not getattr(spec, "unreduced", None) and not getattr(spec, "reduced", None):
+        return spec
+    return PartitionSpec(*spec.partitions, unreduced=spec.reduced, reduced=spec.unreduced)
+
+
+def _cotangent_type(t: ArrayType, spec: Any, axes: Sequence[DeviceDigit]) -> ArrayType:
+    names = zip(axes, shardings.axis_names(t.mesh, axes), strict=True)
+    marked = getattr(spec, "reduced", ())
+    return t.with_partial([axis for axis, name in names if name in marked])
+
+
+def mapped(move: Move) -> Any:
+    """The shard_map of a move, from global array to global array."""
+    concrete = isinstance(move.mesh, jax.sharding.Mesh)
+    platform = move.mesh.devices.flat[0].platform if concrete else None
+    return jax.shard_map(
+        move.found.tile_program(move.axes, platform),
+        mesh=move.mesh,
+        in_specs=move.source,
+        out_specs=move.target,
+        check_vma=False,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _jitted(move: Move) -> Any:
+    return jax.jit(mapped(move))
+
+
+def _abstract(x: Any, *, move: Move) -> Any:
+    if not is_explicit(x.sharding.mesh):
+        return x
+    return x.update(sharding=NamedSharding(x.sharding.mesh, _padded(move.target, x.ndim)))
+
+
+def _padded(spec: Any, rank: int) -> Any:
+    entries = [*spec.partitions, *[None] * (rank - len(spec.partitions))]
+    return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
+
+
+def _transpose(cotangent: Any, _: Any, *, move: Move) -> Any:
+    return [move_p.bind(cotangent, move=transposed(move))]
+
+
+def _batch(args: Any, dims: Any, *, move: Move) -> Any:
+    """One plan for the whole batch, its dimension laid out as it is."""
+    (x,), (dim,) = args, dims
+    mesh = jax.typeof(x).sharding.mesh
+    if not is_explicit(mesh):
+        free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
+        return constrain(x, NamedSharding(move.mesh, free), move.options), dim
+    entry = jax.typeof(x).sharding.spec.partitions[dim]
+    ends = [
+        shardings.named(mesh, _with_entry(spec, dim, entry)) for spec in (move.source, move.target)
+    ]
+    return find_move(x.shape, x.dtype, *ends, move.options)(x), dim
+
+
+def _with_entry(spec: Any, dim: int, entry: Any) -> Any:
+    entries: Sequence[Any] = [*spec.partitions, *[None] * (dim - len(spec.partitions))]
+    entries = [*entries[:dim], entry, *entries[dim:]]
+    return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
+
+
+move_p: Any = Primitive("redistribute")
+move_p.def_impl(lambda x, *, move: _jitted(move)(x))
+move_p.def_abstract_eval(_abstract)
+ad.deflinear2(move_p, _transpose)
+batching.primitive_batchers[move_p] = _batch
+mlir.register_lowering(
+    move_p, mlir.lower_fun(lambda x, *, move: mapped(move)(x), multiple_results=False)
+)

@@ -1,0 +1,73 @@
+"""What `reshard` and `optimize` run between two types: a plan, in chunks where memory asks for it.
+
+No plan can do with less than the tiles of its two ends. Where less is allowed, the plan runs in
+chunks, one after the other along a dimension that it does not touch; each chunk keeps the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
+from redistrib.errors import InfeasibleError
+from redistrib.synth.plan import Plan
+from redistrib.synth.planner import plan
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to plan: `memory_limit` in bytes per device; whether XLA may do what we cannot."""
+
+    strategy: str = "auto"
+    memory_limit: int | None = None
+    fallback: str = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and the number of chunks in which it runs."""
+
+    plan: Plan
+    chunks: int = 1
+
+    def tile_program(self, axes: Sequence[DeviceDigit], platform: str | None = None) -> Any:
+        """The program of one device, as `lowering.tile_program`."""
+        if self.chunks == 1:
+            return tile_program(self.plan, axes, platform)
+        return chunked_program(self.plan, axes, self.chunks, platform)
+
+
+def find_plan(src: ArrayType, dst: ArrayType, options: Options) -> Planned:
+    """The plan between two types, on one mesh or two, in the fewest chunks that keep the limit.
+
+    Raises InfeasibleError where no number of chunks does.
+    """
+    limit = options.memory_limit
+    try:
+        return Planned(plan(src, dst, strategy=options.strategy, memory_limit=limit))
+    except InfeasibleError as error:
+        whole = plan(src, dst, strategy=options.strategy)
+        chunks = _chunks(whole, limit or 1)
+        if chunks is None:
+            raise InfeasibleError(
+                f"{error}; in chunks it could do with less, but the plan leaves no dimension "
+                f"alone whose tile falls into enough of them",
+                memory_limit=limit,
+                least_bytes=whole.peak_tile_bytes,
+            ) from None
+        return Planned(whole, chunks)
+
+
+def _chunks(whole: Plan, limit: int) -> int | None:
+    """The least number of chunks whose tiles keep the limit."""
+    if whole.types[-1].mesh != whole.src.mesh:
+        return None  # between two sets of devices nothing is chunked
+    least = -(-whole.peak_tile_bytes // limit)
+    counts = {
+        count for n in whole.src.tile_shape for count in range(least, n + 1) if n % count == 0
+    }
+    return next((count for count in sorted(counts) if chunk_dim(whole, count) is not None), None)

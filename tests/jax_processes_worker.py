@@ -1,0 +1,77 @@
+"""One of several processes of a jax program: `python -m tests.jax_processes_worker PORT COUNT ID`.
+
+Every process checks the shards that it holds, and what the compiled programs receive.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import redistrib as rd
+from redistrib.backends import jax as rjax
+from redistrib.interop.hlo_traffic import hlo_traffic
+from redistrib.types.named_sharding import type_of
+
+ARRAY = np.arange(16 * 16 * 8, dtype=np.float32).reshape(16, 16, 8)
+
+
+def made(sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(ARRAY.shape, sharding, lambda index: ARRAY[index])
+
+
+def check(moved: jax.Array, array: np.ndarray, target: NamedSharding) -> None:
+    assert moved.sharding.is_equivalent_to(target, moved.ndim)
+    for shard in moved.addressable_shards:
+        assert np.array_equal(np.asarray(shard.data), array[shard.index])
+
+
+def main() -> None:
+    port, count, number = map(int, sys.argv[1:])
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", count, number)
+    devices = np.array(jax.devices())
+    assert (len(devices), len(jax.local_devices())) == (8, 8 // count)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        # x crosses the processes in one mesh, y in the other.
+        across = Mesh(devices.reshape(2, 4), ("x", "y"), axis_types=(kind,) * 2)
+        inside = Mesh(devices.reshape(2, 4).T, ("x", "y"), axis_types=(kind,) * 2)
+        for mesh in (across, inside):
+            x, target = (
+                made(NamedSharding(mesh, P("x", "y"))),
+                NamedSharding(mesh, P("y", None, "x")),
+            )
+            check(rjax.reshard(x, target), ARRAY, target)
+            traced = jax.jit(lambda x, target=target: rjax.reshard(x + 1, target))
+            check(traced(x), ARRAY + 1, target)
+            ends = [type_of(x.shape, x.dtype, end) for end in (x.sharding, target)]
+            received = hlo_traffic(traced.lower(x).compile().as_text()).received_bytes
+            assert received == rd.plan(*ends).received_bytes
+            gradient = jax.jit(jax.grad(lambda x, f=traced: (f(x) ** 2).sum()))(x)
+            check(gradient, 2 * (ARRAY + 1), gradient.sharding)
+        x, target = made(NamedSharding(across, P("x"))), NamedSharding(inside, P(None, "x", "y"))
+        check(rjax.reshard({"leaf": x}, target)["leaf"], ARRAY, target)
+
+    tall = Mesh(devices.reshape(4, 2), ("x", "y"))
+    x, target = (
+        made(NamedSharding(tall, P("y", None, "x"))),
+        NamedSharding(tall, P(None, ("x", "y"))),
+    )
+    step = rjax.optimize(lambda x: jax.lax.with_sharding_constraint(jnp.square(x), target) + 1)
+    check(step(x), ARRAY**2 + 1, target)
+    assert hlo_traffic(step.lower(x).compile().as_text()).largest_buffer_bytes == ARRAY.nbytes // 8
+
+    half = Mesh(jax.local_devices(), ("z",))
+    with pytest.raises(rd.BackendError, match="copied between devices of this process"):
+        rjax.reshard(x, NamedSharding(half, P("z")))
+    print("done")
+
+
+if __name__ == "__main__":
+    main()
