@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CASES = (
     "random_plans_equal_the_simulator",
+    "programs_in_chunks_equal_the_simulator",
     "every_dtype_moves_bit_for_bit",
     "layouts_without_a_partition_spec_run",
     "zero_sizes_and_single_devices_run",
