@@ -53,7 +53,8 @@ CHOICES = {
     # barriers before it orders a program, and then takes all boxes before it sends the first.
     "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False, widens=True),
     # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
-    # the transposed copy of a gather after another step takes up to 1.5 tiles, and rounds at most 1.
+    # a transposed copy after a gather that is not the first step takes up to 1.5 tiles; rounds
+    # keep every program within 1.
     "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
     # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
     # tiles, as a tile with few minor elements is padded to 128 of them; with rounds at most 1.5.
