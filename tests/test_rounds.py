@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 import redistrib as rd
 from redistrib.backends import jax as rjax
+from redistrib.backends.jax import shardings
+from redistrib.backends.jax.choices import choices
 from redistrib.backends.jax.rounds import Rounds, find_rounds
+from redistrib.backends.jax.steps import Step
 from redistrib.synth.collectives import AllGather, AllToAll, DynamicSlice, Exchange
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from tests.generators import random_pair
@@ -105,6 +108,26 @@ def test_the_kept_piece_takes_no_round_of_its_own_where_some_devices_have_none()
     assert found is not None
     assert len(found.rounds) == 4
     assert all(step.receivers.all() for step in found.rounds)
+
+
+@pytest.mark.parametrize(
+    ("platform", "size", "src", "rounds"),
+    [
+        ("tpu", 16, "f32[64{x}, 64]", False),  # in order already
+        ("tpu", 16, "f32[64, 64{x}]", True),
+        ("tpu", 32, "f32[64, 64{x}]", False),  # too many
+        ("cuda", 16, "f32[64, 64{x}]", True),
+        ("cpu", 16, "f32[64, 64{x}]", False),
+    ],
+)
+def test_gathers_run_as_the_platform_has_it_best(
+    platform: str, size: int, src: str, rounds: bool
+) -> None:
+    mesh = rd.Mesh(x=size)
+    before, after = (rd.ArrayType.parse(text, mesh) for text in (src, "f32[64, 64]"))
+    gather = AllGather(before.placements)
+    step = Step(gather, before, after, shardings.whole_axes(mesh), choices(platform))
+    assert (step.as_exchange() is not None) == rounds
 
 
 @pytest.mark.parametrize(
