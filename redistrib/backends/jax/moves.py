@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.partitioned import constrain
@@ -91,11 +91,6 @@ def find_move(
     return Move(found, options, source.mesh, axes, source.spec, target.spec)
 
 
-def is_explicit(mesh: Any) -> bool:
-    """Whether all axes of a mesh are Explicit, so that types inside jit carry shardings."""
-    return not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
-
-
 @lru_cache(maxsize=1024)
 def transposed(move: Move) -> Move:
     """The move of cotangents, back from the target to the source."""
@@ -144,7 +139,7 @@ def _jitted(move: Move) -> Any:
 
 
 def _abstract(x: Any, *, move: Move) -> Any:
-    if not is_explicit(x.sharding.mesh):
+    if not shardings.is_explicit(x.sharding.mesh):
         return x
     return x.update(sharding=NamedSharding(x.sharding.mesh, _padded(move.target, x.ndim)))
 
@@ -162,7 +157,7 @@ def _batch(args: Any, dims: Any, *, move: Move) -> Any:
     """One plan for the whole batch, its dimension laid out as it is."""
     (x,), (dim,) = args, dims
     mesh = jax.typeof(x).sharding.mesh
-    if not is_explicit(mesh):
+    if not shardings.is_explicit(mesh):
         free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
         return constrain(x, NamedSharding(move.mesh, free), move.options), dim
     entry = jax.typeof(x).sharding.spec.partitions[dim]
