@@ -25,7 +25,7 @@ from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
-from redistrib.types.named_sharding import type_of
+from redistrib.types.named_sharding import entries_of, type_of
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 
@@ -111,7 +111,7 @@ def transposed(move: Move) -> Move:
 def _cotangent_spec(spec: Any) -> Any:
     if not getattr(spec, "unreduced", None) and not getattr(spec, "reduced", None):
         return spec
-    return PartitionSpec(*spec.partitions, unreduced=spec.reduced, reduced=spec.unreduced)
+    return PartitionSpec(*entries_of(spec), unreduced=spec.reduced, reduced=spec.unreduced)
 
 
 def _cotangent_type(t: ArrayType, spec: Any, axes: Sequence[DeviceDigit]) -> ArrayType:
@@ -145,8 +145,14 @@ def _abstract(x: Any, *, move: Move) -> Any:
 
 
 def _padded(spec: Any, rank: int) -> Any:
-    entries = [*spec.partitions, *[None] * (rank - len(spec.partitions))]
+    entries = _entries(spec, rank)
     return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
+
+
+def _entries(spec: Any, rank: int) -> list[Any]:
+    """The entries of a spec, at least `rank` of them."""
+    entries = entries_of(spec)
+    return [*entries, *[None] * (rank - len(entries))]
 
 
 def _transpose(cotangent: Any, _: Any, *, move: Move) -> Any:
@@ -160,7 +166,7 @@ def _batch(args: Any, dims: Any, *, move: Move) -> Any:
     if not shardings.is_explicit(mesh):
         free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
         return constrain(x, NamedSharding(move.mesh, free), move.options), dim
-    entry = jax.typeof(x).sharding.spec.partitions[dim]
+    entry = entries_of(jax.typeof(x).sharding.spec)[dim]
     ends = [
         shardings.named(mesh, _with_entry(spec, dim, entry)) for spec in (move.source, move.target)
     ]
@@ -168,8 +174,8 @@ def _batch(args: Any, dims: Any, *, move: Move) -> Any:
 
 
 def _with_entry(spec: Any, dim: int, entry: Any) -> Any:
-    entries: Sequence[Any] = [*spec.partitions, *[None] * (dim - len(spec.partitions))]
-    entries = [*entries[:dim], entry, *entries[dim:]]
+    entries = _entries(spec, dim)
+    entries.insert(dim, entry)
     return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
 
 
