@@ -257,7 +257,9 @@ def sums_and_replicas_that_jax_tracks() -> None:
             jax.grad(lambda x: jax.sharding.reshard(2 * rjax.reshard(x, gathered), P()).sum())
         )(moved)
         assert_moved(back, np.full((16, 16), 2, np.float32), target)
-        again = rjax.reshard(moved, unreduced)
+        flat = NamedSharding(mesh_of(AxisType.Explicit, z=8), P(None, "z"))
+        assert_moved(rjax.reshard(partial, flat), a @ b, flat)
+        again = rjax.reshard(rjax.reshard(partial, flat), unreduced)
         assert again.sharding.spec == unreduced.spec
         assert_moved(rjax.reshard(again, target), a @ b, target)
 
@@ -321,6 +323,9 @@ def other_devices() -> None:
         moved = rjax.reshard(x, target)
         assert_moved(moved, array, target)
         assert_moved(rjax.reshard(moved, x.sharding), array, x.sharding)
+    scalar = jax.device_put(np.float32(7), NamedSharding(mesh_of(x=2), P()))
+    spread = NamedSharding(Mesh(DEVICES[3:9], ("a",)), P())
+    assert_moved(rjax.reshard(scalar, spread), np.float32(7), spread)
     # Bit patterns survive the copies.
     bits = np.random.default_rng(0).integers(0, 1 << 16, (16, 16), np.uint16).view(jnp.bfloat16)
     there = NamedSharding(Mesh(DEVICES[8:], ("a",)), P(None, "a"))

@@ -62,7 +62,7 @@ def type_of(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
         raise LayoutError(
             f"a sharding is a NamedSharding; got {type(sharding).__name__}", sharding=sharding
         ) from None
-    entries = tuple(spec.partitions if hasattr(spec, "partitions") else spec)
+    entries = entries_of(spec)
     if len(entries) > len(shape):
         raise LayoutError(
             f"a spec has at most one entry for each of the {len(shape)} dimensions; got {spec}",
@@ -71,6 +71,12 @@ def type_of(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
     dims = [_axes(entry, spec) for entry in entries] + [()] * (len(shape) - len(entries))
     partial = [str(name) for name in getattr(spec, "unreduced", ())]
     return ArrayType(mesh_of(jax_mesh), dtype, shape, dims, partial)
+
+
+def entries_of(spec: Any) -> tuple[Any, ...]:
+    """The entries of a PartitionSpec, one per dimension that it names."""
+    # Newer specs with unreduced axes refuse to be iterated over; older ones have no `partitions`.
+    return tuple(spec.partitions if hasattr(spec, "partitions") else spec)
 
 
 def _axes(entry: object, spec: object) -> tuple[str, ...]:

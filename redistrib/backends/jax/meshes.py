@@ -8,6 +8,7 @@ pieces are copied from device to device, and it is gathered on the target mesh.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.sharding import NamedSharding
 
 from redistrib.backends.boxes import Blocks, Boxes, Piece, boxes, padded_shape, rounds
 from redistrib.backends.jax import shardings
+from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
 from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
 from redistrib.errors import BackendError
@@ -47,7 +49,7 @@ def program_between(found: Planned, source: NamedSharding, target: NamedSharding
     enter = _sharding(before, reduce, source.mesh)
     crossed = _sharding(after, gather, target.mesh)
     first = _on_one_mesh(Planned(reduce), before, source.mesh, enter)
-    cross = _crossing(boxes(step, before, after), after, enter, crossed)
+    cross = _crossing(_with_dimensions(boxes(step, before, after)), after, enter, crossed)
     last = _on_one_mesh(Planned(gather), plan.dst, target.mesh, target)
     return lambda x: last(cross(first(x)))
 
@@ -107,7 +109,8 @@ def _crossing(
     stacks = [
         NamedSharding(end.mesh, PartitionSpec(end.mesh.axis_names)) for end in (source, target)
     ]
-    cut = _program(partial(_cut, found, turns), source, (stacks[0],) * len(turns))
+    choose = choices(senders[0].platform)
+    cut = _program(partial(_cut, found, turns, choose), source, (stacks[0],) * len(turns))
     join = _program(partial(_join, found, turns, after), (stacks[1],) * len(turns), target)
 
     def copied(sent: jax.Array, pieces: Sequence[Piece]) -> jax.Array:
@@ -131,6 +134,15 @@ def _crossing(
     return run
 
 
+def _with_dimensions(found: Boxes) -> Boxes:
+    """The pieces of a scalar as those of an array with one element."""
+    if found.block:
+        return found
+    only = (np.zeros(1, np.intp),)
+    pieces = tuple(replace(piece, take=only, put=only) for piece in found.pieces)
+    return Boxes((1,), (1,), (1,), pieces)
+
+
 def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Program:
     """A function of tiles as a program of global arrays."""
     mesh: Any = jax.tree.leaves((ends_in, ends_out))[0].mesh
@@ -151,11 +163,15 @@ def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Progr
     return run
 
 
-def _cut(found: Boxes, turns: Rounds, position: Any, tile: Any) -> tuple[Any, ...]:
+def _cut(found: Boxes, turns: Rounds, choose: Choices, position: Any, tile: Any) -> tuple[Any, ...]:
     """What the device at a position of the source mesh sends, per round `[1, *blocks, *block]`."""
     rank = len(found.block)
     split = [size for pair in zip(found.before, found.block, strict=True) for size in pair]
-    blocks = _bits(tile).reshape(split).transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
+    blocks = (
+        as_bits(tile, choose)
+        .reshape(split)
+        .transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
+    )
     sent = []
     for pieces in turns:
         taken = [(piece.sender, piece.take) for piece in pieces]
@@ -173,7 +189,7 @@ def _join(found: Boxes, turns: Rounds, after: ArrayType, position: Any, *arrived
         index = _index(put, padded_shape(pieces), position, max(found.after, default=0))
         blocks = blocks.at[index].set(buffer[0], mode="drop")
     tile = blocks.transpose([axis for dim in range(rank) for axis in (dim, rank + dim)])
-    return jax.lax.bitcast_convert_type(tile.reshape(after.tile_shape), after.numpy_dtype)
+    return from_bits(tile.reshape(after.tile_shape), after.numpy_dtype)
 
 
 def _index(
@@ -189,10 +205,3 @@ def _index(
         row = jnp.asarray(table)[jnp.minimum(position, len(table) - 1)]
         index.append(row[tuple(slice(None) if d == dim else None for d in range(len(shape)))])
     return tuple(index)
-
-
-def _bits(tile: Any) -> Any:
-    """Small floats as integers: XLA may widen them on the way, which loses payloads of NaNs."""
-    if tile.dtype.itemsize > 2 or tile.dtype.kind in "iub":
-        return tile
-    return jax.lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.partitioned import constrain
@@ -25,7 +25,7 @@ from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
-from redistrib.types.named_sharding import type_of
+from redistrib.types.named_sharding import entries_of, type_of
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 
@@ -91,11 +91,6 @@ def find_move(
     return Move(found, options, source.mesh, axes, source.spec, target.spec)
 
 
-def is_explicit(mesh: Any) -> bool:
-    """Whether all axes of a mesh are Explicit, so that types inside jit carry shardings."""
-    return not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
-
-
 @lru_cache(maxsize=1024)
 def transposed(move: Move) -> Move:
     """The move of cotangents, back from the target to the source."""
@@ -116,7 +111,7 @@ def transposed(move: Move) -> Move:
 def _cotangent_spec(spec: Any) -> Any:
     if not getattr(spec, "unreduced", None) and not getattr(spec, "reduced", None):
         return spec
-    return PartitionSpec(*spec.partitions, unreduced=spec.reduced, reduced=spec.unreduced)
+    return PartitionSpec(*entries_of(spec), unreduced=spec.reduced, reduced=spec.unreduced)
 
 
 def _cotangent_type(t: ArrayType, spec: Any, axes: Sequence[DeviceDigit]) -> ArrayType:
@@ -144,14 +139,20 @@ def _jitted(move: Move) -> Any:
 
 
 def _abstract(x: Any, *, move: Move) -> Any:
-    if not is_explicit(x.sharding.mesh):
+    if not shardings.is_explicit(x.sharding.mesh):
         return x
     return x.update(sharding=NamedSharding(x.sharding.mesh, _padded(move.target, x.ndim)))
 
 
 def _padded(spec: Any, rank: int) -> Any:
-    entries = [*spec.partitions, *[None] * (rank - len(spec.partitions))]
+    entries = _entries(spec, rank)
     return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
+
+
+def _entries(spec: Any, rank: int) -> list[Any]:
+    """The entries of a spec, at least `rank` of them."""
+    entries = entries_of(spec)
+    return [*entries, *[None] * (rank - len(entries))]
 
 
 def _transpose(cotangent: Any, _: Any, *, move: Move) -> Any:
@@ -162,10 +163,10 @@ def _batch(args: Any, dims: Any, *, move: Move) -> Any:
     """One plan for the whole batch, its dimension laid out as it is."""
     (x,), (dim,) = args, dims
     mesh = jax.typeof(x).sharding.mesh
-    if not is_explicit(mesh):
+    if not shardings.is_explicit(mesh):
         free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
         return constrain(x, NamedSharding(move.mesh, free), move.options), dim
-    entry = jax.typeof(x).sharding.spec.partitions[dim]
+    entry = entries_of(jax.typeof(x).sharding.spec)[dim]
     ends = [
         shardings.named(mesh, _with_entry(spec, dim, entry)) for spec in (move.source, move.target)
     ]
@@ -173,8 +174,8 @@ def _batch(args: Any, dims: Any, *, move: Move) -> Any:
 
 
 def _with_entry(spec: Any, dim: int, entry: Any) -> Any:
-    entries: Sequence[Any] = [*spec.partitions, *[None] * (dim - len(spec.partitions))]
-    entries = [*entries[:dim], entry, *entries[dim:]]
+    entries = _entries(spec, dim)
+    entries.insert(dim, entry)
     return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
 
 

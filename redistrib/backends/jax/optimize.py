@@ -1,9 +1,10 @@
 """A user's function with our plans at the points where it changes layouts.
 
 `optimize` traces the function and rewrites its jaxpr, those of inner jits, loops, branches, remat
-and custom derivatives included: `redistribute_free` goes before every sharding constraint, so that
-the partitioner asks us for the conversion; an explicit `reshard`, whose source is known, becomes
-a planned `redistribute`. What XLA inserts on its own elsewhere stays XLA's.
+and custom derivatives included: `redistribute_free` goes before and after every sharding
+constraint, so that the partitioner asks us for the conversions to it and from it; an explicit
+`reshard`, whose source is known, becomes a planned `redistribute`. What XLA inserts elsewhere stays
+XLA's.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import jax
 from jax.extend import core
 from jax.sharding import NamedSharding
 
-from redistrib.backends.jax.moves import find_move, is_explicit, move_p
+from redistrib.backends.jax.moves import find_move, move_p
 from redistrib.backends.jax.partitioned import free_p, free_params
 from redistrib.backends.jax.planning import Options
+from redistrib.backends.jax.shardings import is_explicit
 from redistrib.errors import InfeasibleError, LayoutError
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 
-from redistrib.backends.jax import meshes, shardings
-from redistrib.backends.jax.moves import find_move, is_explicit
+from redistrib.backends.jax import meshes
+from redistrib.backends.jax.moves import find_move
 from redistrib.backends.jax.partitioned import constrain
 from redistrib.backends.jax.planning import Options, find_plan
+from redistrib.backends.jax.shardings import abstract, is_explicit, named
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.types.named_sharding import type_of
 
@@ -31,6 +32,9 @@ Program = Callable[[Any], Any]
 
 FALLBACKS = ("error", "xla")
 MAX_PROGRAMS = 1024
+# XLA's CPU client deadlocks when more than 32 programs of several devices are in flight.
+MAX_IN_FLIGHT = 16
+_calls = count()
 
 
 def reshard(
@@ -119,7 +123,7 @@ def _resolved(x: Any, target: Any) -> NamedSharding:
                 f"a PartitionSpec needs a mesh, of jax.set_mesh or of the array; got {target}",
                 dst=target,
             )
-    return shardings.named(mesh, target)
+    return named(mesh, target)
 
 
 def check_ends(source: Any, target: NamedSharding) -> None:
@@ -165,7 +169,7 @@ def _array_program(
             # Without steps the result has the same buffers.
             return _finished(between, target, delete=donate and bool(found.plan.steps))
         move = find_move(shape, dtype, source, target, options)
-    except (LayoutError, InfeasibleError):
+    except (LayoutError, InfeasibleError, BackendError):
         if options.fallback == "xla":
             return put
         raise
@@ -201,11 +205,6 @@ def _finished(run: Program, target: NamedSharding, *, delete: bool) -> Program:
     return finished
 
 
-# XLA's CPU client deadlocks when more than 32 programs of several devices are in flight.
-MAX_IN_FLIGHT = 16
-_calls = count()
-
-
 def _tracer_program(x: Any, target: NamedSharding, options: Options, donate: bool) -> Program:
     """What a traced value runs through; `donate` is for concrete arrays."""
     if donate:
@@ -216,14 +215,12 @@ def _tracer_program(x: Any, target: NamedSharding, options: Options, donate: boo
     try:
         if is_explicit(mesh):
             source = jax.typeof(x).sharding
-            end = NamedSharding(shardings.abstract(target.mesh), target.spec)
+            end = NamedSharding(abstract(target.mesh), target.spec)
             return find_move(x.shape, x.dtype, source, end, options)
         source = getattr(x.to_concrete_value(), "sharding", None)
         if isinstance(source, NamedSharding) and source.mesh == target.mesh:
             return find_move(x.shape, x.dtype, source, target, options)
-        type_of(
-            x.shape, x.dtype, target
-        )  # where the source is unknown, at least the target is legal
+        type_of(x.shape, x.dtype, target)  # the target at least is legal, whatever the source
     except (LayoutError, InfeasibleError):
         if options.fallback == "xla":
             put = jax.sharding.reshard if is_explicit(mesh) else jax.lax.with_sharding_constraint

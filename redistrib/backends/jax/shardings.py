@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 
 from redistrib.errors import LayoutError
 from redistrib.synth.plan import Plan
@@ -121,6 +121,11 @@ def named(jax_mesh: Any, spec: Any) -> NamedSharding:
 def abstract(jax_mesh: Any) -> Any:
     """The AbstractMesh of a jax mesh, which types carry inside jit."""
     return getattr(jax_mesh, "abstract_mesh", jax_mesh)
+
+
+def is_explicit(mesh: Any) -> bool:
+    """Whether all axes of a mesh are Explicit, so that types inside jit carry shardings."""
+    return not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
 
 
 def check_mesh(mesh: Mesh, jax_mesh: Any) -> None:
