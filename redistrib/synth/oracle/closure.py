@@ -20,7 +20,7 @@ BLOCK = 48  # rows at a time
 def close(prices: Floats, tiles: Ints, limit: int | None) -> Ints:
     """Per pair the type to pass through, -1 where the direct way is the cheapest.
 
-    `prices` is square and becomes the closure, up to rounding; `tiles` are bytes per device.
+    `prices` is square and becomes the closure, up to rounding; `tiles` are their ranks by size.
     Floyd-Warshall with the types in order of their tiles, by blocks that stay in the cache.
     """
     order = np.argsort(tiles, kind="stable")

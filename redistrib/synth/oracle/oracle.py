@@ -8,6 +8,7 @@ matrix is closed over its types (`closure.py`), so that no detour through them i
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -191,8 +192,10 @@ class Oracle:
         src, dst = np.repeat(each, count), np.tile(each, count)
         flat, steps, answer = self._price(types, src, dst, strategy)
         seconds = flat.reshape(count, count)
-        tiles = np.array([t.tile_bytes for t in types], dtype=np.int64)
-        via = close(seconds, tiles, self.memory_limit)
+        sizes = sorted({t.tile_bytes for t in types})
+        tiles = np.array([bisect_left(sizes, t.tile_bytes) for t in types], dtype=np.int64)
+        limit = None if self.memory_limit is None else bisect_right(sizes, self.memory_limit) - 1
+        via = close(seconds, tiles, limit)
         hopping = np.nonzero(via >= 0)
         # The seconds of a plan are added step by step, so those of a detour are added anew.
         total = np.zeros(len(hopping[0]))

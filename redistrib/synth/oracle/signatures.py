@@ -160,7 +160,8 @@ class _Codes:
         self.tied = np.zeros((len(types), len(users)), dtype=bool)
         for n, using in enumerate(users.values()):
             self.tied[using, n] = True
-        self.tile = _dense(np.array([t.tile_size for t in types]))
+        tiles: dict[int, int] = {}
+        self.tile = np.array([tiles.setdefault(t.tile_size, len(tiles)) for t in types])
         sums: dict[object, int] = {}
         self.sum = np.array([sums.setdefault((t.partial, t.reduction), len(sums)) for t in types])
 
