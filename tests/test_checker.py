@@ -17,6 +17,7 @@ import pytest
 import redistrib as rd
 from redistrib import checker
 from redistrib.backends import simulator
+from redistrib.certificate import certify
 from redistrib.synth import collectives as c
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
@@ -25,6 +26,7 @@ from tests.corruptions import (
     PLANS,
     XY,
     by_hand,
+    by_table,
     change_somewhere,
     changed,
     planned,
@@ -145,6 +147,17 @@ def test_an_unbalanced_choice_of_replicas_is_refused() -> None:
     data = PLANS["aligned exchange between replicas"]
     wrong = changed(data, "steps", 0, "replicas", to=[])
     assert "all replicas serve the same amount" in str(messages(wrong))
+
+
+def test_a_table_that_takes_two_tiles_from_one_replica_is_refused() -> None:
+    data = by_table(rd.Mesh(x=6), "f32[6{x:(3)2}]", "f32[6{x:(1)2}]")
+    assert data["steps"][0]["table"]["sources"] == [0, 4, 2, 3, 1, 5]
+    other = changed(data, "steps", 0, "table", "sources", to=[2, 4, 0, 3, 1, 5])
+    assert messages(other) is None
+    wrong = changed(data, "steps", 0, "table", "sources", to=[0, 4, 0, 3, 1, 5])
+    assert "the sources of a table are a permutation" in str(messages(wrong))
+    with pytest.raises(rd.CheckError, match="the sources of a table are a permutation"):
+        certify(wrong)
 
 
 def test_index_digits_that_are_not_nested_are_refused() -> None:
