@@ -149,6 +149,30 @@ def test_an_unbalanced_choice_of_replicas_is_refused() -> None:
     assert "all replicas serve the same amount" in str(messages(wrong))
 
 
+def test_a_table_that_asks_a_replica_for_what_the_receiver_holds_is_refused() -> None:
+    data = PLANS["misaligned exchange between replicas"]
+    rows = data["steps"][0]["tables"][0]["rows"]
+    at, entry, value = next(
+        (a, e, value)
+        for a, row in enumerate(rows)
+        for e, (value, sender) in enumerate(row)
+        if sender == a
+    )
+    replica = next(s for row in rows for v, s in row if v == value and s != at)
+    wrong = changed(data, "steps", 0, "tables", 0, "rows", at, entry, 1, to=replica)
+    assert "a device keeps what it already holds" in str(messages(wrong))
+
+
+def test_a_table_that_asks_who_lacks_the_element_is_refused() -> None:
+    data = PLANS["misaligned exchange"]
+    (table,) = data["steps"][0]["tables"]
+    assert len(table["owners"]) == 2
+    (_, right), path = table["rows"][0][1], ("steps", 0, "tables", 0, "rows", 0, 1, 1)
+    for sender in {*range(len(table["rows"]))} - {right}:
+        text = str(messages(changed(data, *path, to=sender)))
+        assert "who sends an element holds it" in text
+
+
 def test_a_table_that_takes_two_tiles_from_one_replica_is_refused() -> None:
     data = by_table(rd.Mesh(x=6), "f32[6{x:(3)2}]", "f32[6{x:(1)2}]")
     assert data["steps"][0]["table"]["sources"] == [0, 4, 2, 3, 1, 5]
