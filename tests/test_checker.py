@@ -173,6 +173,28 @@ def test_a_table_that_asks_who_lacks_the_element_is_refused() -> None:
         assert "who sends an element holds it" in text
 
 
+def test_only_what_is_free_in_the_source_chooses_among_replicas() -> None:
+    data = PLANS["aligned exchange"]
+    wrong = changed(data, "steps", 0, "replicas", to=[["x:(1)2", "y:(1)2"]])
+    assert "x:(1)2 is free in f32[8{x}, 8{y}]" in str(messages(wrong))
+
+
+def test_addends_of_a_sum_do_not_become_those_of_a_maximum() -> None:
+    step = c.ReplicatedToPartial((device("x:(1)2"),), "sum")
+    data = by_hand(XY, "f32[8] sum{y}", step)
+    assert messages(data) is None
+    wrong = changed(data, "steps", 0, "reduction", to="max")
+    wrong["dst"] = wrong["steps"][0]["type"] = "f32[8] max{x,y}"
+    assert "f32[8] sum{y} is partial under max" in str(messages(wrong))
+
+
+def test_a_step_names_a_digit_once() -> None:
+    data = by_hand(XY, "f32[8]", c.ReplicatedToPartial((device("x:(1)2"),), "sum"))
+    wrong = changed(data, "steps", 0, "digits", to=["x:(1)2", "x:(1)2"])
+    wrong["steps"][0]["axes"] = ["x", "x"]
+    assert "a step names disjoint parts of axes" in str(messages(wrong))
+
+
 def test_a_table_that_takes_two_tiles_from_one_replica_is_refused() -> None:
     data = by_table(rd.Mesh(x=6), "f32[6{x:(3)2}]", "f32[6{x:(1)2}]")
     assert data["steps"][0]["table"]["sources"] == [0, 4, 2, 3, 1, 5]
