@@ -17,7 +17,7 @@ import redistrib as rd
 from redistrib.backends import simulator
 from redistrib.certificate import certify
 from redistrib.cli import commands
-from redistrib.synth.collectives import CollectivePermute
+from redistrib.synth.collectives import CollectivePermute, ReplicatedToPartial
 from redistrib.synth.paper.calculus import PaperType, interpret, prime_system
 from redistrib.synth.paper.derivation import lower
 from redistrib.synth.paper.normal_form import normal_form
@@ -199,6 +199,15 @@ def test_addends_that_are_not_brought_together_are_refused() -> None:
     certify(data)
     data["steps"][0]["routes"] = [["y:(1)2", "y:(1)2"], ["z:(1)2", "z:(1)2"]]
     assert "or an addend twice" in str(reason(data))
+
+
+def test_addends_of_a_sum_do_not_become_those_of_a_maximum() -> None:
+    step = ReplicatedToPartial((device("x:(1)2"),), "sum")
+    data = by_hand(rd.Mesh(x=2, y=2), "f32[8] sum{y}", step)
+    certify(data)
+    data["steps"][0]["reduction"] = "max"
+    data["dst"] = data["steps"][0]["type"] = "f32[8] max{x,y}"
+    assert "a step has one reduction; got ['max', 'sum']" in str(reason(data))
 
 
 def test_the_end_must_be_the_target() -> None:
