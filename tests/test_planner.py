@@ -308,6 +308,8 @@ def test_collectives_say_what_they_need_where_no_digits_match() -> None:
     with pytest.raises(rd.InfeasibleError) as error:
         rd.plan(src, dst, strategy="collectives")
     least = error.value.least_bytes
+    with pytest.raises(rd.InfeasibleError):
+        rd.plan(src, dst, strategy="collectives", memory_limit=least - 1)
     plan = rd.plan(src, dst, strategy="collectives", memory_limit=least)
     assert plan.peak_tile_bytes <= least
     verify_runs(plan)
