@@ -110,11 +110,13 @@ class Profile:
     def on(self, mesh: Mesh) -> Profile:
         """This profile with its levels resolved into the links of the axes of a mesh.
 
+        Where all axes have the same link, that is the one link of the result.
+
         >>> node = Profile("two per node", Link(1e-5, 1e10), levels=(Level(2, Link(1e-6, 1e11)),))
         >>> [axis for axis, link in node.on(Mesh(x=4, y=2)).axes]
         ['y']
         """
-        return _resolved(self, mesh) if self.levels else self
+        return _resolved(self, mesh) if self.levels or self.axes else self
 
     @property
     def uniform(self) -> bool:
@@ -221,14 +223,16 @@ def _parse_level(data: Any) -> Level:
 
 @lru_cache(maxsize=256)
 def _resolved(profile: Profile, mesh: Mesh) -> Profile:
-    named = dict(profile.axes)
-    links = []
+    links = dict(profile.axes)
     for axis, _ in mesh.axes:
         level = next((v.link for v in profile.levels if _within(mesh, axis, v.devices)), None)
-        link = named.get(axis) or level
-        if link is not None:
-            links.append((axis, link))
-    return replace(profile, axes=tuple(links), levels=())
+        if level is not None:
+            links.setdefault(axis, level)
+    used = {links.get(axis, profile.link) for axis, size in mesh.axes if size > 1}
+    if len(used) == 1:
+        return replace(profile, link=used.pop(), axes=(), levels=())
+    kept = tuple((axis, links[axis]) for axis, _ in mesh.axes if axis in links)
+    return replace(profile, axes=kept, levels=())
 
 
 def _within(mesh: Mesh, axis: str, group: int) -> bool:
