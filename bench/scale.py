@@ -124,7 +124,10 @@ def tpu_v5p(mesh: rd.Mesh) -> Profile:
 
 
 def dgx_h100(mesh: rd.Mesh) -> Profile:
-    """DGX H100: NVLink among 8 GPUs, one 400 Gb/s adapter per GPU between nodes; NCCL's latencies."""
+    """DGX H100: NVLink among 8 GPUs, a 400 Gb/s adapter per GPU between nodes.
+
+    Latencies: the model of NCCL, src/graph/tuning.cc, ring with the Simple protocol.
+    """
     return _levels("DGX H100", mesh, 8, NVLINK, INFINIBAND)
 
 
@@ -161,9 +164,7 @@ def simulate(families: Sequence[Family], checked: bool, limits: Limits = LIMITS)
                 note = f"as compiled at n = {family.check}"
         except LookupError as error:
             fit, note = None, str(error)
-        for n in family.targets:
-            for profile_on in PROFILES:
-                rows.append(_row(family, n, profile_on, fit, note))
+        rows += [_row(family, n, on, fit, note) for n in family.targets for on in PROFILES]
     return rows
 
 

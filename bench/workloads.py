@@ -35,7 +35,6 @@ class Workload:
         """How many devices."""
         return self.src.mesh.num_devices
 
-
     @property
     def request(self) -> dict[str, Any]:
         """What a worker is sent; `problem` is for those that do not know our types."""

@@ -19,16 +19,29 @@ from functools import cache
 from math import prod
 from typing import Any
 
-from bench.workers.protocol import Figures, Run, UnsupportedError, WrongError, attempt, limit_memory, requests
-from bench.workers.protocol import seconds, speaker
+from bench.workers.protocol import (
+    Figures,
+    Run,
+    UnsupportedError,
+    WrongError,
+    attempt,
+    limit_memory,
+    requests,
+    seconds,
+    speaker,
+)
 
 warnings.simplefilter("ignore")
 
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from torch.distributed.device_mesh import DeviceMesh  # noqa: E402
-from torch.distributed.tensor import Replicate, Shard, _redistribute  # noqa: E402
-from torch.distributed.tensor import placement_types  # noqa: E402
+from torch.distributed.tensor import (  # noqa: E402
+    Replicate,
+    Shard,
+    _redistribute,
+    placement_types,
+)
 from torch.distributed.tensor._dtensor_spec import (  # noqa: E402
     DTensorSpec,
     ShardOrderEntry,

@@ -12,9 +12,17 @@ import numpy as np
 from mpi4py import MPI
 
 import redistrib as rd
+from bench.workers.protocol import (
+    Figures,
+    Run,
+    WrongError,
+    attempt,
+    limit_memory,
+    requests,
+    seconds,
+    speaker,
+)
 from bench.workloads import parse_types
-from bench.workers.protocol import Figures, Run, WrongError, attempt, limit_memory, requests
-from bench.workers.protocol import seconds, speaker
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.workloads import array_of, source_tile

@@ -1,4 +1,6 @@
-"""XLA's resharding, compiled only:  python -m bench.workers.partition, XLA_FLAGS giving the devices.
+"""XLA's resharding, compiled only:  python -m bench.workers.partition
+
+XLA_FLAGS gives the number of devices.
 
 The answer lists the collectives of the compiled program in order: kind, the mesh axes that data
 crosses, the size of a group, and the bytes that the worst device receives.
@@ -60,9 +62,7 @@ def _group(kind: str, line: str, sizes: tuple[int, ...]) -> tuple[int, list[int]
     if kind == "collective-permute":
         pairs = PAIRS.search(line)
         assert pairs is not None
-        groups = [
-            (int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1]) if a != b
-        ]
+        groups = [(int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1]) if a != b]
         size = 2
     else:
         groups = [tuple(group) for group in replica_groups(line, devices)]

@@ -85,7 +85,7 @@ def planned(program: str, src: ArrayType, dst: ArrayType) -> tuple[Plan, float]:
     start = time.perf_counter()
     try:
         plan = rd.plan(src, dst, strategy=program)
-    except rd.InfeasibleError as error:
+    except (rd.InfeasibleError, rd.LayoutError) as error:
         raise UnsupportedError(str(error)) from error
     return plan, time.perf_counter() - start
 

@@ -56,4 +56,3 @@ def shardy_plan(src: ArrayType, dst: ArrayType) -> tuple[Plan, float]:
     if types[-1] != dst:
         raise WrongError(f"Shardy's pass ends in {types[-1]}, not in {dst}")
     return make_plan(src, dst, "shardy", steps), elapsed
-
