@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 DOCUMENTED := redistrib $(addprefix redistrib.,types synth checker backends interop report)
 READY := $(VENV)/.ready
 READY_DOCS := $(VENV)/.ready-docs
+READY_BENCH := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test exhaustive prove mutants bench bench-quick lint docs
@@ -19,7 +20,7 @@ help:
 	@echo "make exhaustive   the exhaustive and million-example checks"
 	@echo "make prove        the proofs"
 	@echo "make mutants      the seeded-bug table"
-	@echo "make bench        the benchmarks; make bench-quick: a short form"
+	@echo "make bench        the benchmarks, resumable (hours); make bench-quick: a sample in minutes"
 	@echo "make lint         formatter, linter, type checker"
 	@echo "make docs         API reference in build/docs"
 
@@ -37,6 +38,10 @@ $(READY_DOCS): $(READY)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[docs]'
 	touch $@
 
+$(READY_BENCH): $(READY)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[bench]'
+	touch $@
+
 demo: setup
 	$(BIN)/redistrib demo
 
@@ -49,14 +54,11 @@ exhaustive: setup
 prove: setup
 	$(BIN)/python -m proofs
 
-bench: setup
-	$(BIN)/python -m bench.planning
-	$(BIN)/python -m bench.paper_comparison
-	$(BIN)/python -m bench.oracle
+bench: $(READY_BENCH)
+	$(BIN)/python -m bench
 
-bench-quick: setup
-	$(BIN)/python -m bench.planning --quick
-	$(BIN)/python -m bench.oracle --quick
+bench-quick: $(READY_BENCH)
+	$(BIN)/python -m bench --quick
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

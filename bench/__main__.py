@@ -27,10 +27,11 @@ from bench.campaign import FULL, QUICK, Effort, progress
 from bench.harness import ROOT, runners
 from bench.planning import find_torch
 from bench.planning_page import NOT_INSTALLED
+from bench.sections import sections
 from bench.timing import machine
 
 Figures = dict[str, Any]
-PARTS = ("pairs", "planning", "scale")
+PARTS = ("pairs", "planning", "scale", "sections")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,6 +108,8 @@ def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures
         progress("simulation at scale")
         families = scale.FAMILIES[::2] if options.quick else scale.FAMILIES
         results["scale"] = campaign.rounded(scale.simulate(families, checked=not options.quick))
+    if "sections" in parts:
+        results["sections"] = list(sections(options.quick))
     # Everything is in the results now: the next run measures anew.
     partial.unlink(missing_ok=True)
     return results

@@ -41,7 +41,9 @@ def markdown(results: Figures, images: Sequence[str]) -> str:
         lines += planning_lines(results["planning"])
     if results.get("scale"):
         lines += scale_lines(results["scale"])
-    return "\n".join(lines) + "\n"
+    for title, text in results.get("sections", ()):
+        lines += [f"## {title}", "", text, ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def opening(results: Figures) -> list[str]:
@@ -254,9 +256,8 @@ def scale_lines(rows: Sequence[Figures]) -> list[str]:
         "same rule, latency + bytes / bandwidth of the slowest axis that a collective crosses; "
         "local copies are free. XLA's plan is read from the HLO of two smaller meshes on which "
         "one axis size differs, carried over where its collectives agree and their bytes are c "
-        "n^p, and compared with what XLA compiles at a third size. Links: TPU v5p, 200 GB/s and "
-        "1 us inside a slice of 6,144 chips, 6.25 GB/s and 10 us between; DGX H100, 450 GB/s "
-        "and 11.8 us among 8 GPUs, 50 GB/s and 22.4 us between nodes (sources: bench/scale.py).",
+        "n^p, and compared with what XLA compiles at a third size. Links and their sources: "
+        "redistrib/profiles.",
         "",
         *table(header, body),
         "",

@@ -21,7 +21,7 @@ from typing import Any
 import redistrib as rd
 from bench.harness import Limits, LostError, Worker
 from bench.workloads import Workload
-from redistrib.synth.cost import Link, Profile
+from redistrib.synth.cost import Profile, find_profile
 from redistrib.types.digits import DeviceDigit
 
 Figures = dict[str, Any]
@@ -108,41 +108,7 @@ FAMILIES = (
     ),
 )
 
-TPU = Link(latency=1e-6, bandwidth=200e9)
-TPU_BETWEEN = Link(latency=10e-6, bandwidth=6.25e9)
-NVLINK = Link(latency=11.8e-6, bandwidth=450e9)
-INFINIBAND = Link(latency=22.4e-6, bandwidth=50e9)
-
-
-def tpu_v5p(mesh: rd.Mesh) -> Profile:
-    """TPU v5p: a slice of 6,144 chips at most, 200 GB/s along an axis; data centre network between.
-
-    docs.cloud.google.com/tpu/docs/v5p. An axis with devices of more than one slice is on the
-    network between slices.
-    """
-    return _levels("TPU v5p", mesh, 6144, TPU, TPU_BETWEEN)
-
-
-def dgx_h100(mesh: rd.Mesh) -> Profile:
-    """DGX H100: NVLink among 8 GPUs, a 400 Gb/s adapter per GPU between nodes.
-
-    Latencies: the model of NCCL, src/graph/tuning.cc, ring with the Simple protocol.
-    """
-    return _levels("DGX H100", mesh, 8, NVLINK, INFINIBAND)
-
-
-def _levels(name: str, mesh: rd.Mesh, group: int, near: Link, far: Link) -> Profile:
-    """Axes whose lines lie within `group` consecutive devices have the near link."""
-    links, inner = [], 1
-    for axis, size in reversed(mesh.axes):
-        inner *= size
-        within = inner <= group and group % inner == 0
-        links.append((axis, near if within else far))
-    return Profile(name, far, tuple(links))
-
-
-PROFILES: tuple[Callable[[rd.Mesh], Profile], ...] = (tpu_v5p, dgx_h100)
-
+PROFILES = ("tpu-v5p", "dgx-h100")
 
 LIMITS = Limits(memory_bytes=128 << 30)
 """Programs are only compiled; the stacks of the threads of a thousand devices count as data."""
@@ -164,19 +130,19 @@ def simulate(families: Sequence[Family], checked: bool, limits: Limits = LIMITS)
                 note = f"as compiled at n = {family.check}"
         except LookupError as error:
             fit, note = None, str(error)
-        rows += [_row(family, n, on, fit, note) for n in family.targets for on in PROFILES]
+        rows += [_row(family, n, p, fit, note) for n in family.targets for p in PROFILES]
     return rows
 
 
 def _row(
     family: Family,
     n: int,
-    profile_on: Callable[[rd.Mesh], Profile],
+    profile_name: str,
     fit: Collectives | None,
     note: str,
 ) -> Figures:
     src, dst = family.at(n)
-    profile = profile_on(src.mesh)
+    profile = find_profile(profile_name).on(src.mesh)
     start = time.perf_counter()
     plan = rd.plan(src, dst, profile=profile)
     elapsed = time.perf_counter() - start
@@ -186,7 +152,7 @@ def _row(
         "devices": src.mesh.num_devices,
         "src": family.src,
         "dst": family.dst,
-        "profile": profile.name,
+        "profile": profile_name,
         "bound_bytes": plan.lower_bound_bytes,
         "ours_seconds": plan.seconds,
         "ours_received_bytes": plan.received_bytes,
@@ -283,4 +249,5 @@ def priced(one: Figures, profile: Profile) -> float:
     """Seconds of one collective of XLA's, as a step of ours over the same axes would be priced."""
     digits = [DeviceDigit(axis, 1, 2) for axis in one["axes"]]
     latencies = 2 if one["kind"] == "all-reduce" else 1
-    return profile.seconds(digits, one["received_bytes"], latencies)
+    collective = one["kind"].replace("-", "_")
+    return profile.seconds(digits, one["received_bytes"], latencies, collective)
