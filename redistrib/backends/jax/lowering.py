@@ -40,7 +40,10 @@ def tile_program(
 
     def program(tile: Tile) -> Tile:
         dtype = tile.dtype
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            if number and choose.barriers:
+                # Else XLA may compute a part of the last stage twice, and keep its input for that.
+                tile = lax.optimization_barrier(tile)
             tile = stage.run(_prepared(tile, stage, dtype, choose))
         return from_bits(tile, dtype)
 
