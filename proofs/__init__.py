@@ -18,4 +18,5 @@ FAMILIES = (
     "chains",
     "rewriting",
     "transposition",
+    "triangle",
 )

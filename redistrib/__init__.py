@@ -9,9 +9,10 @@ from redistrib.errors import (
     RedistribError,
     TypeSyntaxError,
 )
-from redistrib.synth.cost import Link, Profile
+from redistrib.synth.cost import Cost, Link, Profile
+from redistrib.synth.oracle import CostMatrix, Oracle, complete, cost_matrix
 from redistrib.synth.plan import Plan
-from redistrib.synth.planner import Cost, Explanation, cost, cost_matrix, explain, plan
+from redistrib.synth.planner import Explanation, cost, explain, plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
@@ -21,16 +22,19 @@ __all__ = [
     "BackendError",
     "CheckError",
     "Cost",
+    "CostMatrix",
     "Explanation",
     "InfeasibleError",
     "LayoutError",
     "Link",
     "Mesh",
+    "Oracle",
     "Plan",
     "Profile",
     "RedistribError",
     "TypeSyntaxError",
     "check",
+    "complete",
     "cost",
     "cost_matrix",
     "explain",

@@ -17,7 +17,7 @@ import numpy as np
 
 from redistrib.errors import LayoutError
 from redistrib.synth.collectives import Exchange
-from redistrib.synth.cost import DEFAULT_PROFILE, LOCAL, Profile
+from redistrib.synth.cost import DEFAULT_PROFILE, Profile, step_seconds
 from redistrib.synth.paper.derivation import derivation_lines, paper_steps
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
@@ -156,11 +156,10 @@ def _ratio(plan: Plan) -> str:
 
 
 def _step_seconds(plan: Plan, profile: Profile) -> list[float]:
+    profile = profile.on(plan.src.mesh)
     seconds = [
-        0.0
-        if isinstance(step, LOCAL)
-        else profile.seconds(step.axes, traffic.received_bytes, traffic.latencies)
-        for step, traffic in zip(plan.steps, plan.traffic, strict=True)
+        step_seconds(step, before, traffic, profile)
+        for step, before, traffic in zip(plan.steps, plan.types, plan.traffic, strict=False)
     ]
     return seconds if isclose(sum(seconds), plan.seconds, rel_tol=1e-9) else []
 

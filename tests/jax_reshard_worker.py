@@ -453,7 +453,7 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
         ),
         (
             rd.LayoutError,
-            "strategy 'collectives' has no exchange",
+            "only an exchange leads",
             lambda: rjax.reshard(
                 x, NamedSharding(Mesh(DEVICES[8:], ("z",)), P("z")), strategy="collectives"
             ),

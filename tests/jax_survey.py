@@ -14,11 +14,13 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+
+import redistrib as rd
 
 ROOT = Path(__file__).parents[1]
 DTYPES = ("f32", "bf16", "i8", "bool", "c64")
@@ -160,48 +162,61 @@ def check(work: Sequence[Pair], ratios: dict[str, list[float]] | None = None) ->
     return counts
 
 
-def figures(pair: Pair, program: str, devices: Sequence[Any], run: bool = True) -> Figures:
-    """One program for a pair, compiled for some devices and, if it can, run and verified.
-
-    Sizes in bytes per device: `received` and `bound`, `buffer` (the largest array in the program
-    other than its ends), `temp`, and the two ends `source` and `target`.
-    """
+def program_of(pair: Pair, program: str, devices: Sequence[Any]) -> tuple[rd.Plan, Any] | None:
+    """The plan of a pair and one of its programs, a jax.jit function; None if it has no chunks."""
     import jax
     import numpy as np
     from jax.sharding import NamedSharding
 
-    import redistrib as rd
     from redistrib.backends import jax as rjax
     from redistrib.backends.jax import shardings
-    from redistrib.interop.hlo_traffic import hlo_traffic
 
     own = rd.Mesh(pair.axes)
     src, dst = (rd.ArrayType(own, pair.dtype, pair.shape, spec) for spec in (pair.src, pair.dst))
     plan = rd.plan(src, dst)
-    mesh = jax.sharding.Mesh(
-        np.array(devices[: own.num_devices]).reshape(pair.mesh), tuple(pair.axes)
-    )
+    grid = np.array(devices[: own.num_devices]).reshape(pair.mesh)
+    mesh = jax.sharding.Mesh(grid, tuple(pair.axes))
     ends = [NamedSharding(mesh, shardings.partition_spec(t)) for t in (src, dst)]
     platform = devices[0].platform
     moved: Any
-    if program == "xla":
+    match program:
+        case "xla":
 
-        def moved(x: Any) -> Any:
-            return x
+            def moved(x: Any) -> Any:
+                return x
 
-    else:
-        if program == "chunked":
-            if rjax.chunk_dim(plan, CHUNKS) is None:
-                return {}
-            tile = rjax.chunked_program(plan, chunks=CHUNKS, platform=platform)
-        else:
-            tile = rjax.tile_program(plan, platform=platform)
-        moved = jax.shard_map(
-            tile, mesh=mesh, in_specs=ends[0].spec, out_specs=ends[1].spec, check_vma=False
-        )
-    jitted = jax.jit(moved, in_shardings=ends[0], out_shardings=ends[1])
-    given = jax.ShapeDtypeStruct(pair.shape, src.numpy_dtype)
-    compiled = jitted.lower(given).compile()
+        case "chunked" if rjax.chunk_dim(plan, CHUNKS) is None:
+            return None
+        case _:
+            tile = (
+                rjax.chunked_program(plan, chunks=CHUNKS, platform=platform)
+                if program == "chunked"
+                else rjax.tile_program(plan, platform=platform)
+            )
+            moved = jax.shard_map(
+                tile, mesh=mesh, in_specs=ends[0].spec, out_specs=ends[1].spec, check_vma=False
+            )
+    return plan, jax.jit(moved, in_shardings=ends[0], out_shardings=ends[1])
+
+
+def figures(pair: Pair, program: str, devices: Sequence[Any], run: bool = True) -> Figures:
+    """One program for a pair, compiled for some devices and, if it can, run and verified.
+
+    Sizes in bytes per device: `received` and `bound`, `buffer` (the largest array in the program),
+    `temp`, and the two ends `source` and `target`. Empty if the program does not exist.
+    """
+    import jax
+    import numpy as np
+
+    from redistrib.interop.hlo_traffic import hlo_traffic
+
+    found = program_of(pair, program, devices)
+    if found is None:
+        return {}
+    plan, jitted = found
+    src, dst = plan.src, plan.dst
+    abstract: Any = jax.ShapeDtypeStruct  # untyped in jax
+    compiled = jitted.lower(abstract(pair.shape, src.numpy_dtype)).compile()
     memory = compiled.memory_analysis()
     traffic = hlo_traffic(compiled.as_text())
     result: Figures = {
@@ -214,35 +229,39 @@ def figures(pair: Pair, program: str, devices: Sequence[Any], run: bool = True) 
         "target": dst.tile_bytes,
     }
     if run:
+        used = devices[: src.mesh.num_devices]
         raw = np.random.default_rng(0).integers(0, 256, src.size * src.itemsize, np.uint8)
         if pair.dtype == "bool":
             raw &= 1
         array = raw.view(src.numpy_dtype).reshape(pair.shape)
-        shards = [array[np.ix_(*src.tile(n))] for n in range(own.num_devices)]
         x = jax.make_array_from_single_device_arrays(
             pair.shape,
-            ends[0],
-            [jax.device_put(a, d) for a, d in zip(shards, devices, strict=False)],
+            compiled.input_shardings[0][0],
+            [jax.device_put(array[np.ix_(*src.tile(n))], device) for n, device in enumerate(used)],
         )
         tiles = {shard.device: np.asarray(shard.data) for shard in compiled(x).addressable_shards}
         result["exact"] = all(
-            tiles[devices[n]].tobytes() == array[np.ix_(*dst.tile(n))].tobytes()
-            for n in range(own.num_devices)
+            tiles[device].tobytes() == array[np.ix_(*dst.tile(n))].tobytes()
+            for n, device in enumerate(used)
         )
     return result
 
 
+def pair_of(entry: Mapping[str, Any]) -> Pair:
+    """The inverse of `dataclasses.asdict`, from JSON."""
+    src, dst = (tuple(map(tuple, entry[key])) for key in ("src", "dst"))
+    return Pair(tuple(entry["mesh"]), tuple(entry["shape"]), src, dst, entry["dtype"])
+
+
 def main() -> None:
     """Answer the pairs on stdin, on virtual CPU devices."""
-    work = [json.loads(line) for line in sys.stdin]
-    count = max(prod(entry["mesh"]) for entry, _ in work)
+    work = [(pair_of(entry), program) for entry, program in map(json.loads, sys.stdin)]
+    count = max(prod(pair.mesh) for pair, _ in work)
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
-    for entry, program in work:
-        ends = {key: tuple(map(tuple, entry[key])) for key in ("src", "dst")}
-        pair = Pair(tuple(entry["mesh"]), tuple(entry["shape"]), **ends, dtype=entry["dtype"])
+    for pair, program in work:
         sys.stdout.write(json.dumps(figures(pair, program, jax.devices())) + "\n")
         sys.stdout.flush()
 

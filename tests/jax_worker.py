@@ -64,6 +64,32 @@ def random_plans_equal_the_simulator() -> None:
 
 
 @case
+def programs_in_chunks_equal_the_simulator() -> None:
+    seen: Counter[str] = Counter()
+    for devices, count in ((8, 24), (6, 16)):
+        for number, plan in enumerate(random_plans(devices, devices, count)):
+            if rjax.chunk_dim(plan, 2) is None:
+                continue
+            mesh = jax_mesh(plan.src.mesh)
+            program = rjax.chunked_program(plan, chunks=2)
+            mapped = jax.shard_map(
+                lambda stacked, program=program: program(stacked[0])[None],
+                mesh=mesh,
+                in_specs=P(mesh.axis_names),
+                out_specs=P(mesh.axis_names),
+                check_vma=False,
+            )
+            with rjax.dtypes_of(plan.src):
+                found = np.asarray(jax.jit(mapped)(np.stack(random_tiles(plan, number))))
+            for ours, theirs in zip(found, expected_tiles(plan, number), strict=True):
+                assert same_bits(ours, theirs), (str(plan.src), str(plan.dst))
+            seen.update(step.collective for step in plan.steps)
+            seen["narrow floats"] += plan.src.dtype in ("bf16", "f8e4m3fn")
+    assert seen["narrow floats"] > 0, seen
+    assert {"reduce_scatter", "all_to_all", "all_gather"} <= set(seen), seen
+
+
+@case
 def every_dtype_moves_bit_for_bit() -> None:
     names = "bool i8 i16 i32 i64 u8 u16 u32 u64 f16 f32 f64 c64 c128 bf16 f8e4m3fn f8e5m2"
     for dtype in names.split():

@@ -17,11 +17,13 @@ import redistrib as rd
 from redistrib.backends import simulator
 from redistrib.certificate import certify
 from redistrib.cli import commands
+from redistrib.synth.collectives import CollectivePermute, ReplicatedToPartial
 from redistrib.synth.paper.calculus import PaperType, interpret, prime_system
 from redistrib.synth.paper.derivation import lower
 from redistrib.synth.paper.normal_form import normal_form
 from redistrib.synth.plan import make_plan
-from tests.corruptions import CORRUPTIONS, PLANS, planned
+from redistrib.types.digits import parse_device_digit as device
+from tests.corruptions import CORRUPTIONS, PLANS, by_hand, planned
 from tests.generators import random_pair
 from tests.paper_programs import random_program
 from tests.problems import (
@@ -187,6 +189,25 @@ def test_a_wrong_element_is_shown_with_its_device() -> None:
     assert text is not None
     assert text.startswith("step 0: the device at x:(1)2=")
     assert "must receive element" in text
+
+
+def test_addends_that_are_not_brought_together_are_refused() -> None:
+    y, z = device("y:(1)2"), device("z:(1)2")
+    swap = CollectivePermute(((y, z), (z, y)))
+    data = by_hand(rd.Mesh(x=2, y=2, z=2), "i8[8{x}] sum{y}", swap)
+    assert data["dst"] == "i8[8{x}] sum{z}"
+    certify(data)
+    data["steps"][0]["routes"] = [["y:(1)2", "y:(1)2"], ["z:(1)2", "z:(1)2"]]
+    assert "or an addend twice" in str(reason(data))
+
+
+def test_addends_of_a_sum_do_not_become_those_of_a_maximum() -> None:
+    step = ReplicatedToPartial((device("x:(1)2"),), "sum")
+    data = by_hand(rd.Mesh(x=2, y=2), "f32[8] sum{y}", step)
+    certify(data)
+    data["steps"][0]["reduction"] = "max"
+    data["dst"] = data["steps"][0]["type"] = "f32[8] max{x,y}"
+    assert "a step has one reduction; got ['max', 'sum']" in str(reason(data))
 
 
 def test_the_end_must_be_the_target() -> None:

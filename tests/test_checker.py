@@ -17,6 +17,7 @@ import pytest
 import redistrib as rd
 from redistrib import checker
 from redistrib.backends import simulator
+from redistrib.certificate import certify
 from redistrib.synth import collectives as c
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
@@ -25,6 +26,7 @@ from tests.corruptions import (
     PLANS,
     XY,
     by_hand,
+    by_table,
     change_somewhere,
     changed,
     planned,
@@ -145,6 +147,63 @@ def test_an_unbalanced_choice_of_replicas_is_refused() -> None:
     data = PLANS["aligned exchange between replicas"]
     wrong = changed(data, "steps", 0, "replicas", to=[])
     assert "all replicas serve the same amount" in str(messages(wrong))
+
+
+def test_a_table_that_asks_a_replica_for_what_the_receiver_holds_is_refused() -> None:
+    data = PLANS["misaligned exchange between replicas"]
+    rows = data["steps"][0]["tables"][0]["rows"]
+    at, entry, value = next(
+        (a, e, value)
+        for a, row in enumerate(rows)
+        for e, (value, sender) in enumerate(row)
+        if sender == a
+    )
+    replica = next(s for row in rows for v, s in row if v == value and s != at)
+    wrong = changed(data, "steps", 0, "tables", 0, "rows", at, entry, 1, to=replica)
+    assert "a device keeps what it already holds" in str(messages(wrong))
+
+
+def test_a_table_that_asks_who_lacks_the_element_is_refused() -> None:
+    data = PLANS["misaligned exchange"]
+    (table,) = data["steps"][0]["tables"]
+    assert len(table["owners"]) == 2
+    (_, right), path = table["rows"][0][1], ("steps", 0, "tables", 0, "rows", 0, 1, 1)
+    for sender in {*range(len(table["rows"]))} - {right}:
+        text = str(messages(changed(data, *path, to=sender)))
+        assert "who sends an element holds it" in text
+
+
+def test_only_what_is_free_in_the_source_chooses_among_replicas() -> None:
+    data = PLANS["aligned exchange"]
+    wrong = changed(data, "steps", 0, "replicas", to=[["x:(1)2", "y:(1)2"]])
+    assert "x:(1)2 is free in f32[8{x}, 8{y}]" in str(messages(wrong))
+
+
+def test_addends_of_a_sum_do_not_become_those_of_a_maximum() -> None:
+    step = c.ReplicatedToPartial((device("x:(1)2"),), "sum")
+    data = by_hand(XY, "f32[8] sum{y}", step)
+    assert messages(data) is None
+    wrong = changed(data, "steps", 0, "reduction", to="max")
+    wrong["dst"] = wrong["steps"][0]["type"] = "f32[8] max{x,y}"
+    assert "f32[8] sum{y} is partial under max" in str(messages(wrong))
+
+
+def test_a_step_names_a_digit_once() -> None:
+    data = by_hand(XY, "f32[8]", c.ReplicatedToPartial((device("x:(1)2"),), "sum"))
+    wrong = changed(data, "steps", 0, "digits", to=["x:(1)2", "x:(1)2"])
+    wrong["steps"][0]["axes"] = ["x", "x"]
+    assert "a step names disjoint parts of axes" in str(messages(wrong))
+
+
+def test_a_table_that_takes_two_tiles_from_one_replica_is_refused() -> None:
+    data = by_table(rd.Mesh(x=6), "f32[6{x:(3)2}]", "f32[6{x:(1)2}]")
+    assert data["steps"][0]["table"]["sources"] == [0, 4, 2, 3, 1, 5]
+    other = changed(data, "steps", 0, "table", "sources", to=[2, 4, 0, 3, 1, 5])
+    assert messages(other) is None
+    wrong = changed(data, "steps", 0, "table", "sources", to=[0, 4, 0, 3, 1, 5])
+    assert "the sources of a table are a permutation" in str(messages(wrong))
+    with pytest.raises(rd.CheckError, match="the sources of a table are a permutation"):
+        certify(wrong)
 
 
 def test_index_digits_that_are_not_nested_are_refused() -> None:

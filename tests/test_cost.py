@@ -39,7 +39,7 @@ def test_the_planner_prices_a_step_as_the_plan_does() -> None:
             seen.add(step.collective)
             traffic = step_traffic(step, before, after)
             wanted = profile.seconds(step.axes, traffic.received_bytes, traffic.latencies)
-            tile, seconds = price_step(step, before.tile_size, before.itemsize, profile)
+            _, tile, seconds = price_step(step, before.tile_size, before.itemsize, profile)
             assert seconds == (0 if isinstance(step, LOCAL) else wanted)
             if before.size:
                 assert tile == after.tile_size

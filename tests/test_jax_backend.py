@@ -11,6 +11,7 @@ from tests.worker import ROOT, outcome_of
 
 CASES = (
     "random_plans_equal_the_simulator",
+    "programs_in_chunks_equal_the_simulator",
     "every_dtype_moves_bit_for_bit",
     "layouts_without_a_partition_spec_run",
     "zero_sizes_and_single_devices_run",

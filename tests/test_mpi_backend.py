@@ -1,97 +1,52 @@
-"""The mpi backend under a real mpiexec: all cases of mpi_worker.py, once per number of ranks."""
+"""The mpi backend on real ranks: every case of tests/mpi/cases.py under MPICH and Open MPI.
+
+`python -m tests.exhaustive mpi` runs all draws and pairs; here are a few of them.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from functools import cache
+import ast
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.mpi.pool import MPICH, OPENMPI, Pool
+
 ROOT = Path(__file__).parents[1]
-MPIEXEC = Path(sys.executable).parent / "mpiexec"
-CASES = (
-    "random_plans_equal_the_simulator",
-    "strategies_end_in_the_same_tiles",
-    "every_dtype_moves_bit_for_bit",
-    "results_go_where_they_are_told",
-    "nothing_to_do_and_zero_sizes",
-    "arrays_are_gathered_on_rank_0",
-    "reductions_are_taken_in_rank_order",
-    "one_bad_rank_is_an_error_on_all",
-    "disagreement_is_an_error_on_all",
-    "wrong_data_is_an_error_on_all",
-    "gather_is_the_inverse_of_scatter",
-)
+POOLS = [
+    pytest.param((mpi, ranks), id=f"{mpi.name}-{ranks}")
+    for mpi, ranks in product((MPICH, OPENMPI), (2, 3, 4, 6, 8))
+]
+DRAWS = 30
 
 
-def mpiexec(ranks: int, *arguments: str, timeout: float = 120) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of python under mpiexec; a job that hangs is killed whole."""
-    line = [str(MPIEXEC), "-n", str(ranks), sys.executable, "-m", "mpi4py", *arguments]
-    with subprocess.Popen(
-        line,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            pytest.fail(f"{ranks} ranks hung\n{out}\n{err}")
-    return process.returncode, out, err
+def cases() -> list[str]:
+    """The names of the cases without arguments, read without importing MPI into this process."""
+    source = (ROOT / "tests" / "mpi" / "cases.py").read_text(encoding="utf-8")
+    functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+    return [f.name for f in functions if f.decorator_list and len(f.args.args) == 1]
 
 
-@cache
-def outcome(ranks: int) -> dict[str, Any]:
-    """What failed, by case and rank; a job that ends early failed in every case."""
-    status, out, err = mpiexec(ranks, "-m", "tests.mpi_worker")
-    if status:
-        return dict.fromkeys(CASES, err[-4000:])
-    found: dict[str, Any] = json.loads(out)
-    assert set(found) == set(CASES)
-    return found
+@pytest.fixture(scope="module", params=POOLS)
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    installation, ranks = request.param
+    with Pool(installation, ranks) as running:
+        yield running
 
 
-@pytest.mark.parametrize("ranks", [2, 4, 6, 8])
-@pytest.mark.parametrize("case", CASES)
-def test_mpi(case: str, ranks: int) -> None:
-    assert outcome(ranks)[case] == {}
+@pytest.mark.parametrize("case", cases())
+def test_mpi(pool: Pool, case: str) -> None:
+    assert pool.run(case) == {}
 
 
-def test_a_mesh_of_another_size_is_refused_by_the_command() -> None:
-    code = (
-        "import redistrib as rd, numpy as np\n"
-        "from redistrib.backends import mpi\n"
-        "mesh = rd.Mesh(x=4)\n"
-        "ends = [rd.ArrayType.parse(t, mesh) for t in ('f32[8{x}]', 'f32[8]')]\n"
-        "mpi.run_array(rd.plan(*ends), np.zeros(8, np.float32))\n"
-    )
-    status, _, err = mpiexec(2, "-c", code)
-    assert status != 0
-    assert "has 4 positions, one for each rank; the communicator has 2 ranks" in err
+def test_random_draws(pool: Pool) -> None:
+    assert pool.run("random_draws_are_right", 1000 * pool.ranks, DRAWS) == {}
 
 
-def test_without_mpi4py_the_error_says_what_to_install() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['mpi4py'] = None\n"  # what an import of a missing package finds
-        "from redistrib.errors import BackendError\n"
-        "try:\n"
-        "    import redistrib.backends.mpi\n"
-        "except BackendError as error:\n"
-        "    print(error)\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "pip install 'redistrib[mpi,mpich]'" in run.stdout
+def test_some_core_pairs_and_real_world_cases(pool: Pool) -> None:
+    if pool.ranks < 8:
+        return
+    assert pool.run("core_pairs_are_right", "x=2,y=4", [8, 8, 8], 0, 7) == {}
+    assert pool.run("real_world_cases_are_right", 1 << 20) == {}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.mutants import __main__ as command
 from tests.mutants.mutant import Mutant, faults, load
-from tests.mutants.runner import ROOT, BaselineError, Verdict, kill_suite, run_mutants
+from tests.mutants.runner import ROOT, BaselineError, Verdict, kill_suite, run_mutants, run_suite
 
 DIGITS = "redistrib/types/digits.py"
 RIGHT = "all(b % a == 0 for a, b in pairwise(cuts))"
@@ -59,27 +59,38 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_caught_survives_or_hangs_is_told(
+def test_what_is_caught_and_what_survives_is_told_and_recorded(
     tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(command, "RESULTS", tree / "RESULTS.md")
     verdicts: list[Verdict] = []
 
     def run(mutants: list[Mutant], workers: int, report: object) -> list[Verdict]:
-        verdicts[:] = run_mutants(mutants, workers, report, tree, lambda file: [file], grace=1)
+        verdicts[:] = run_mutants(mutants, workers, report, tree, lambda file: [file])
         return verdicts
 
     monkeypatch.setattr(command, "run_mutants", run)
-    monkeypatch.setattr(command, "load", lambda: (CAUGHT, SURVIVES, HANGS))
-    assert command.main(["--workers", "1"]) == 1
-    assert [v.by for v in verdicts] == ["test", None, "timeout"]
+    monkeypatch.setattr(command, "load", lambda: (CAUGHT, SURVIVES))
+    assert command.main(["--workers", "1", "--record"]) == 1
+    assert [v.by for v in verdicts] == ["test", None]
     assert "digits.py::redistrib.types.digits.is_chain: " in verdicts[0].witness
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("SURVIVED") and "survives" in line for line in lines)
-    assert lines[-2:] == ["caught: 1 by test, 1 by timeout", "3 mutants, 2 killed, 1 survived"]
+    assert lines[-2:] == ["caught: 1 by test", "2 mutants, 1 killed, 1 survived"]
     assert (tree / DIGITS).read_text(encoding="utf-8") == (ROOT / DIGITS).read_text(
         encoding="utf-8"
     )
     assert command.main(["--workers", "1", "--only", "caught"]) == 0
+
+    page = (tree / "RESULTS.md").read_text(encoding="utf-8")
+    assert page.startswith(command.HEADER)
+    assert page.endswith("2 mutants, 1 killed, 1 survived\n")
+    assert command.page([*command.recorded().values()]) == page
+
+
+def test_a_mutant_that_hangs_is_stopped(tree: Path) -> None:
+    (tree / DIGITS).write_text(HANGS.source(tree), encoding="utf-8")
+    assert run_suite(tree, [DIGITS], timeout=3) == ("timeout", "still running after 3 s")
 
 
 def test_a_tree_that_fails_as_it_is_catches_nothing(tree: Path) -> None:

@@ -101,12 +101,17 @@ def test_what_the_paper_cannot_express(src: str, dst: str, fragments: tuple[str,
     [
         (lambda a: Gather(0, a["y"]), "y is the minor-most axis of dimension 0"),
         (lambda a: Slice(0, a["x"]), "x is replicated"),
+        (lambda a: Slice(0, a["z"]), "z is replicated"),
         (lambda a: Slice(2, a["v"]), "v divides the tile of dimension 2"),
         (lambda a: Move(0, 2, a["x"]), "x divides the tile of dimension 2"),
         (lambda a: SwapTops(0, 1, a["x"], a["z"]), "x and z have one size"),
         (lambda a: ReplaceTop(1, a["z"], a["v"]), "z and v have one size"),
         (lambda a: SwapWithin(0, a["x"], a["z"]), "x and z are axes of dimension 0"),
         (lambda a: Permute(((a["x"],), (a["z"], a["w"]), ())), "keeps the shape of the tile"),
+        (
+            lambda a: Permute(((a["z"], a["w"]), (a["x"], a["y"]), ())),
+            "keeps the shape of the tile",
+        ),
         (lambda a: Permute(((a["x"], a["x"]), (), ())), "each once"),
     ],
 )

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import redistrib as rd
 from redistrib.synth.cost import Link, Profile
 from redistrib.synth.exact import ExactSearch
+from redistrib.synth.plan import make_plan
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
 from tests.generators import random_pair, whole_axis_layouts
@@ -74,6 +75,20 @@ def test_the_exact_strategy_is_right_and_no_dearer() -> None:
         assert plan.seconds <= rd.plan(src, dst, strategy="collectives").seconds * (1 + 1e-9)
 
 
+def test_a_bound_above_the_cheapest_sequence_does_not_hide_it_from_the_exact_search() -> None:
+    rng = random.Random(0)
+    for at in (0, 2):
+        found = layouts(at)
+        for _ in range(15):
+            src, dst = rng.sample(found, 2)
+            plan = rd.plan(src, dst, strategy="exact", profile=PROFILES[0])
+            bound = plan.seconds * (1 + 1e-6) or 1e-12
+            limit = (min if refine(src, dst).aligned else max)(src.tile_size, dst.tile_size)
+            again = ExactSearch(src, dst, limit, PROFILES[0], bound).run()
+            assert again is not None
+            assert make_plan(src, dst, "exact", again, PROFILES[0]).seconds <= bound
+
+
 def survey(pairs: int) -> list[tuple[rd.ArrayType, rd.ArrayType]]:
     """Random pairs on 16 devices, 2-D to 4-D; half use every axis, half each axis with p=0.75."""
     rng = random.Random(2112_01075)
@@ -115,6 +130,18 @@ def test_an_idle_axis_is_worth_slicing() -> None:
     plan = rd.plan(src, dst, strategy="collectives")
     assert plan.steps[0].collective == "dynamic_slice"
     assert plan.received_bytes == plan.lower_bound_bytes
+
+
+def test_an_idle_axis_that_closes_no_chain_still_makes_the_tile_smaller() -> None:
+    # A permute and an all_to_all receive T + t - t/2 for a target tile of T; w makes t a third.
+    src, dst = pair(
+        rd.Mesh(x=2, y=2, z=2, w=3),
+        "f32[12{x}, 12{y}, 12{z}, 12]",
+        "f32[12, 12{x}, 12{y}, 12{z}]",
+    )
+    plan = rd.plan(src, dst, strategy="collectives", profile=PROFILES[0])
+    assert plan.received_bytes * 6 == plan.lower_bound_bytes * 7
+    verify_plan(plan, aligned=True)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +308,8 @@ def test_collectives_say_what_they_need_where_no_digits_match() -> None:
     with pytest.raises(rd.InfeasibleError) as error:
         rd.plan(src, dst, strategy="collectives")
     least = error.value.least_bytes
+    with pytest.raises(rd.InfeasibleError):
+        rd.plan(src, dst, strategy="collectives", memory_limit=least - 1)
     plan = rd.plan(src, dst, strategy="collectives", memory_limit=least)
     assert plan.peak_tile_bytes <= least
     verify_runs(plan)
@@ -313,3 +342,26 @@ def test_the_memory_that_an_infeasible_answer_names_is_enough() -> None:
     # Found by the random driver: the first answer named a limit that the second refused.
     mesh = rd.Mesh(x=8, y=5)
     verify(*pair(mesh, "i32[24, 480{x}, 4] max{y}", "i32[24{x}, 480{_3,y}, 4]"))
+
+
+def test_what_is_gathered_early_is_gathered_after_the_slices() -> None:
+    # The tile is 864 before the slices and 54 after them; the gather doubles it.
+    mesh = rd.Mesh(x=2, y=4, z=3, v=4)
+    texts = "f32[3, 18{x,z}, 4, 24]", "f32[3{z}, 18{y:(1)2}, 4, 24{v}] min{y:(2)2}"
+    src, dst = pair(mesh, *texts)
+    verify(src, dst)
+    plan = rd.plan(src, dst, strategy="collectives")
+    assert [step.collective for step in plan.steps][:2] == ["dynamic_slice", "all_gather"]
+
+
+def test_a_misaligned_pair_keeps_a_partial_part_of_an_axis_that_moves() -> None:
+    mesh = rd.Mesh(x=4, y=3)
+    src, dst = pair(mesh, "f32[6{x:(1)2,y}] sum{x:(2)2}", "f32[6{y,x:(1)2}] sum{x:(2)2}")
+    verify(src, dst)
+    (step,) = rd.plan(src, dst, strategy="collectives").steps
+    assert [str(axis) for axis in step.axes] == ["x:(1)2", "y:(1)3"]
+
+
+def test_a_misaligned_pair_takes_no_factor_from_a_partial_axis() -> None:
+    mesh = rd.Mesh(x=3, y=4, z=2)
+    verify(*pair(mesh, "i8[24{x}, 12{y}] sum{z}", "i8[24, 12{x}] sum{z}"))

@@ -1,4 +1,4 @@
-"""The examples of the README run, and it names commands that exist."""
+"""The examples of the README and of docs run, and the README names commands that exist."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_examples_run() -> None:
     failed, tried = doctest.testfile(str(README), module_relative=False)
     assert tried > 8
+    assert failed == 0
+
+
+def test_the_examples_of_the_notations_run() -> None:
+    failed, tried = doctest.testfile(str(README.parent / "docs/interop.md"), module_relative=False)
+    assert tried > 5
     assert failed == 0
 
 

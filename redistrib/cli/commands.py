@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -17,7 +18,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import date
+from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar, get_args
 
 import click
@@ -26,12 +30,19 @@ import numpy as np
 import redistrib as rd
 from redistrib import report
 from redistrib.cli import values
+from redistrib.cli.lint import lint as find_problems
+from redistrib.cli.progress import progress
+from redistrib.interop.jax_program import plan_to_jax
+from redistrib.interop.sdy_program import plan_to_sdy
+from redistrib.interop.stablehlo_program import plan_to_stablehlo
 from redistrib.synth.cost import find_profile
 from redistrib.synth.planner import STRATEGIES
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
 BACKENDS = ("simulator", "jax", "mpi")
+PROGRAMS = {"sdy": plan_to_sdy, "stablehlo": plan_to_stablehlo, "jax": plan_to_jax}
+PLAN_FORMATS = ("text", "json", "html", *PROGRAMS)
 OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
 QUESTION = ("id", "mesh", "src", "dst", "strategy", "memory_limit", "profile")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -130,11 +141,17 @@ def _plan(**stated: Any) -> rd.Plan:
 
 @program.command()
 @problem
-@click.option("--format", "form", type=click.Choice(["text", "json", "html"]), default="text")
+@click.option("--format", "form", type=click.Choice(PLAN_FORMATS), default="text")
 @click.option("--detail", type=click.Choice(get_args(report.Detail)), default="normal")
 @click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
 def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -> int:
-    """Plan the redistribution from type SRC to type DST."""
+    """Plan the redistribution from type SRC to type DST.
+
+    The formats sdy, stablehlo and jax are programs of collectives; their strategy is collectives,
+    unless another is given.
+    """
+    if form in PROGRAMS:
+        stated["strategy"] = stated["strategy"] or "collectives"
     found = _plan(**stated)
     profile = find_profile(stated["profile"])
     if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
@@ -145,6 +162,8 @@ def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -
             text = found.to_json()
         case "html":
             text = report.to_page(found, profile)
+        case "sdy" | "stablehlo" | "jax":
+            text = PROGRAMS[form](found)
         case _:
             text = report.to_text(found, detail, profile)
     if output is None:
@@ -175,12 +194,17 @@ def run(
         array = values.example_array(found.src, summed=summed)
     else:
         array = values.load_array(source, found.src)
-    execute = _executor(backend, found)
-    seconds = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        result = execute(array)
-        seconds.append(time.perf_counter() - start)
+    figures: dict[str, Any] = {}
+    seconds: list[float] = []
+    with progress(f"{backend}: running {found.src} -> {found.dst}"):
+        if backend == "mpi":
+            result, seconds, figures = _measure_mpi(found, array, repeat)
+        else:
+            execute = _executor(backend, found)
+            for _ in range(repeat):
+                start = time.perf_counter()
+                result = execute(array)
+                seconds.append(time.perf_counter() - start)
     if result is None:  # a rank other than 0
         return 0
     verified = values.equal(result, array, summed=summed)
@@ -197,35 +221,73 @@ def run(
             "peak_tile_bytes": found.peak_tile_bytes,
             "num_collectives": found.num_collectives,
             "seconds": seconds,
+            **figures,
         }
         click.echo(json.dumps(answer))
     else:
         click.echo(report.to_text(found, "concise"))
         times = ", ".join(report.format_seconds(s) for s in seconds)
         outcome = "every element is right" if verified else "WRONG: the result differs"
-        click.echo(f"{backend}: {outcome}; {times} with splitting and putting together")
+        if backend == "mpi":
+            click.echo(f"mpi: {outcome}; {times} a call on the slowest rank")
+            click.echo(_mpi_figures(figures))
+        else:
+            click.echo(f"{backend}: {outcome}; {times} with splitting and putting together")
     return 0 if verified else 1
+
+
+def _measure_mpi(
+    found: rd.Plan, array: values.Array, repeat: int
+) -> tuple[values.Array | None, list[float], dict[str, Any]]:
+    """The array on rank 0, seconds of each call, and the figures of the worst rank."""
+    mpi = _backend("mpi")
+    measured = mpi.measure_array(found, array, repeat=repeat)
+    figures = {
+        "rank_received_bytes": measured.received_bytes,
+        "gigabytes_per_second": measured.received_bytes / median(measured.seconds) / 1e9,
+        "rank_peak_bytes": measured.peak_bytes,
+        "rank_extra_bytes": measured.extra_bytes,
+    }
+    return measured.array, list(measured.seconds), figures
+
+
+def _mpi_figures(figures: dict[str, Any]) -> str:
+    text = (
+        f"mpi: a rank receives {report.format_bytes(figures['rank_received_bytes'])}, "
+        f"{figures['gigabytes_per_second']:.3g} GB/s"
+    )
+    if figures["rank_peak_bytes"] is not None:
+        text += (
+            f"; its memory peaks at {report.format_bytes(figures['rank_peak_bytes'])}, "
+            f"{report.format_bytes(figures['rank_extra_bytes'])} beside the array and its tiles"
+        )
+    return text
 
 
 def _executor(backend: str, found: rd.Plan) -> Callable[[values.Array], values.Array | None]:
     """What runs the plan on a whole array; under mpi the ranks other than 0 get None."""
+    if backend == "simulator":
+        from redistrib.backends import simulator
+
+        def simulate(array: values.Array) -> values.Array:
+            tiles = simulator.run(found, simulator.scatter(array, found.src))
+            return simulator.gather(tiles, found.dst)
+
+        return simulate
+    module = _backend(backend)
+    return lambda array: module.run_array(found, array)
+
+
+def _backend(backend: str) -> Any:
+    """The module of a backend. Raises BackendError where it is not installed."""
     try:
-        if backend == "simulator":
-            from redistrib.backends import simulator
-
-            def simulate(array: values.Array) -> values.Array:
-                tiles = simulator.run(found, simulator.scatter(array, found.src))
-                return simulator.gather(tiles, found.dst)
-
-            return simulate
-        module = importlib.import_module(f"redistrib.backends.{backend}")
+        return importlib.import_module(f"redistrib.backends.{backend}")
     except ImportError as error:
         raise rd.BackendError(
             f"the backend {backend} needs the extra {backend}: pip install 'redistrib[{backend}]' "
             f"({error})",
             backend=backend,
         ) from error
-    return lambda array: module.run_array(found, array)
 
 
 @program.command()
@@ -263,14 +325,15 @@ def cost() -> int:
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil their line only
+    oracles = lru_cache(maxsize=16)(rd.Oracle)  # they remember what was asked before
     for line in sys.stdin:
         if line.strip():
             # Flushed line by line, so that a program can ask, read and ask again.
-            click.echo(json.dumps(_answer(line)))
+            click.echo(json.dumps(_answer(line, oracles)))
     return 0
 
 
-def _answer(line: str) -> dict[str, Any]:
+def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
     identity = None
     try:
         question = json.loads(line)
@@ -289,8 +352,9 @@ def _answer(line: str) -> dict[str, Any]:
         for name in ("src", "dst", "strategy", "profile"):
             if not isinstance(question.get(name, ""), str):
                 raise rd.RedistribError(f"{name} is a text; got {question[name]!r}")
-        ends, options = _problem(**{name: question[name] for name in question if name != "id"})
-        return {"id": identity, **asdict(rd.cost(*ends, **options))}
+        (src, dst), options = _problem(**{k: question[k] for k in question if k != "id"})
+        oracle = oracles(src.mesh, options["profile"], options["memory_limit"])
+        return {"id": identity, **asdict(oracle.cost(src, dst, strategy=options["strategy"]))}
     except json.JSONDecodeError as error:
         return {
             "id": None,
@@ -298,6 +362,25 @@ def _answer(line: str) -> dict[str, Any]:
         }
     except (rd.RedistribError, RecursionError) as error:
         return {"id": identity, "error": " ".join(_one_line(error).split())}
+
+
+@program.command()
+@click.argument("path", type=FILE, metavar="FILE")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def lint(path: Path, form: str) -> int:
+    """Check and price the layouts that the arrays of a program pass through: exit 0 if all is well.
+
+    FILE is a TOML or JSON list of arrays with their layouts (docs/oracle.md). Reports shape, axis
+    and divisibility errors and every expensive move, with their lines; then the exit status is 1.
+    """
+    findings = find_problems(path)
+    if form == "json":
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            where = f"{path}:{finding.line}"
+            click.echo(f"{where}: {finding.kind}: {finding.array}: {finding.message}")
+    return 1 if findings else 0
 
 
 @program.command()
@@ -381,9 +464,37 @@ def _ask_python(code: str) -> str | None:
 
 
 @program.command()
-def calibrate() -> int:
-    """Measure a hardware profile of this machine (not built yet)."""
-    raise click.UsageError("not built yet; profiles are TOML files with latency and bandwidth")
+@click.option("--backend", type=click.Choice(["mpi"]), required=True)
+@click.option("--mesh", metavar="MESH", help="Measure each axis, e.g. x=2,y=4; default: one axis.")
+@click.option("--name", default="calibrated", show_default=True, help="The name of the profile.")
+@click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
+def calibrate(backend: str, mesh: str | None, name: str, output: Path | None) -> int:
+    """Measure a hardware profile of this machine: a TOML file for --profile.
+
+    With --backend mpi, start one process per device: mpiexec -n 8 redistrib calibrate ...
+    """
+    _backend(backend)
+    from mpi4py import MPI
+
+    from redistrib.backends.mpi import calibration
+
+    comm = MPI.COMM_WORLD
+    measured = rd.Mesh(x=comm.size) if mesh is None else rd.Mesh.parse(mesh)
+    with progress(f"calibrating {measured} over {comm.size} ranks"):
+        profile = calibration.calibrate(measured, comm, name)
+    if comm.rank:
+        return 0
+    library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
+    text = calibration.to_toml(
+        profile,
+        f"redistrib calibrate --backend {backend}, {date.today():%Y-%m-%d}\n"
+        f"{library}, {comm.size} ranks as {measured}, {os.cpu_count()} cores",
+    )
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+    return 0
 
 
 def _from_checkout(package: str, arguments: tuple[str, ...]) -> int:

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import gcd, prod
+from typing import TypeVar
 
 from redistrib.synth.collectives import (
     AllGather,
@@ -46,6 +47,7 @@ from redistrib.types.refinement import Refinement
 MAX_COMBINATIONS = 1024
 
 _Priced = tuple[float, list[Collective]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ def plan_aligned(
     """The cheapest steps between an aligned pair through tiles of at most `limit` elements."""
     roles = partial_roles(src, dst, refinement.axes)
     chains, idle = _chains(refinement, roles.kept)
-    runs = [run for dim in refinement.dims for run in dim]
-    spares = [r for r in runs if not {r} & {*refinement.src.values(), *refinement.dst.values()}]
+    named = {*refinement.src.values(), *refinement.dst.values()}
+    spares = [run for dim in refinement.dims for run in dim if run not in named]
     closers = [Chain((d,), (None, None)) for d in idle]
     closers += [c for c in chains if c.indices[0] is None and c.indices[-1] is None]
     options = [list(_chain_choices(n, chain, closers)) for n, chain in enumerate(chains)]
@@ -212,7 +214,7 @@ def _price(
 ) -> _Priced | None:
     """Seconds and steps of one combination; None if it does not fit the limit or the spares."""
     taken = [choice.takes for choice in choices if choice.takes]
-    if len(set(taken)) < len(taken):
+    if taken and len(set(taken)) < len(taken):
         return None
     if any(choice.leaves and choice.leaves not in taken for choice in choices):
         return None
@@ -224,15 +226,23 @@ def _price(
         return tuple((device, placed.get(index, index)) for device, index in entries)
 
     placings = collect(p for choice in choices for p in choice.slices)
-    slices = tuple(p for p in placings if not roles.reduced(p[0]))
-    scatters = tuple(p for p in placings if roles.reduced(p[0]))
-    reduces = roles.rest(roles.reduce, (d for d, _ in scatters))
+    slices = placings
+    scatters: tuple[Placement, ...] = ()
+    reduces: tuple[DeviceDigit, ...] = ()
+    if roles.reduce:
+        slices = tuple(p for p in placings if not roles.reduced(p[0]))
+        scatters = tuple(p for p in placings if roles.reduced(p[0]))
+        reduces = roles.rest(roles.reduce, (d for d, _ in scatters))
     early = collect(p for choice in choices for p in choice.early)
     late = collect(p for choice in choices for p in choice.late)
     releases = collect(p for choice in choices for p in choice.gathers)
-    gathers = tuple(p for p in releases if not roles.produced(p[0]))
-    spreads = tuple(p for p in releases if roles.produced(p[0]))
-    replicates = roles.rest(roles.produce, (d for d, _ in spreads))
+    gathers = releases
+    spreads: tuple[Placement, ...] = ()
+    replicates: tuple[DeviceDigit, ...] = ()
+    if roles.produce:
+        gathers = tuple(p for p in releases if not roles.produced(p[0]))
+        spreads = tuple(p for p in releases if roles.produced(p[0]))
+        replicates = roles.rest(roles.produce, (d for d, _ in spreads))
 
     sliced = src.tile_size // _group(slices)
     scattered = sliced // _group(scatters)
@@ -267,20 +277,70 @@ def _price(
         closing.append(ReplicatedToPartial(replicates, roles.reduction))
 
     best: _Priced | None = None
-    for rounds in _lowerings(moving, list(placed.values()), spares):
+    itemsize = src.itemsize
+    for rounds in _lowerings(moving, list(placed.values()), spares, profile):
         steps = [*opening, *rounds, *closing]
         seconds = 0.0
         held = src.tile_size
+        if profile.axes:
+            steps = _by_link(steps, held, itemsize, profile)
         for step in steps:
-            held, cost = price_step(step, held, src.itemsize, profile)
+            _, held, cost = price_step(step, held, itemsize, profile)
             seconds += cost
         if best is None or seconds < best[0]:
             best = (seconds, steps)
     return best
 
 
+def _by_link(
+    steps: list[Collective], tile: int, itemsize: int, profile: Profile
+) -> list[Collective]:
+    """The steps from a tile of so many elements, each cut into one per link where that is cheaper.
+
+    What is slow comes where tiles are small: first in a gather, last in a reduce_scatter.
+    """
+    found: list[Collective] = []
+    for step in steps:
+        parts: list[Collective]
+        match step:
+            case AllGather(placements):
+                parts = [AllGather(g) for g in _links(placements, profile, _axis)]
+            case ReduceScatter(placements):
+                parts = [ReduceScatter(g) for g in _links(placements, profile, _axis)[::-1]]
+            case AllToAll(moves):
+                parts = [AllToAll(g) for g in _links(moves, profile, lambda m: m.device.axis)]
+            case _:
+                parts = [step]
+        _, after, whole = price_step(step, tile, itemsize, profile)
+        if len(parts) > 1:
+            held, seconds = tile, 0.0
+            for part in parts:
+                _, held, cost = price_step(part, held, itemsize, profile)
+                seconds += cost
+            if seconds >= whole:
+                parts = [step]
+        found += parts
+        tile = after
+    return found
+
+
+def _axis(placement: Placement) -> str:
+    return placement[0].axis
+
+
+def _links(
+    moved: Sequence[_T], profile: Profile, axis: Callable[[_T], str]
+) -> list[tuple[_T, ...]]:
+    """What moves over each link, the slowest first."""
+    groups: dict[tuple[float, float], list[_T]] = {}
+    for one in moved:
+        link = profile.link_of(axis(one))
+        groups.setdefault((link.bandwidth, -link.latency), []).append(one)
+    return [tuple(groups[speed]) for speed in sorted(groups)]
+
+
 def _group(placements: tuple[Placement, ...]) -> int:
-    return prod(device.size for device, _ in placements)
+    return prod([device.size for device, _ in placements]) if placements else 1
 
 
 def _place_spares(
@@ -308,7 +368,7 @@ _Moving = tuple[tuple[DeviceDigit, ...], tuple[IndexDigit, ...]]
 
 
 def _lowerings(
-    moving: list[_Moving], taken: list[IndexDigit], spares: list[IndexDigit]
+    moving: list[_Moving], taken: list[IndexDigit], spares: list[IndexDigit], profile: Profile
 ) -> Iterator[_Rounds]:
     """Ways to run the exchange phase; `taken` are the spare index digits already in use."""
     paths = [(u, b) for u, b in moving if b and b[0] != b[-1]]
@@ -323,9 +383,11 @@ def _lowerings(
             routes += [*zip(u[1:], u, strict=False), (u[0], u[-1])]
     last = [Move(u[-1], b[0], b[-1]) for u, b in paths]
     yield [CollectivePermute(tuple(routes)), *([AllToAll(tuple(last))] if last else [])]
-    # Two all_to_alls: the first vacates all that the second needs, if need be to spare places.
     if not all(b for _, b in rings):
         return
+    if not profile.uniform:
+        yield from _in_turn(paths, rings, taken, spares, profile)
+    # Two all_to_alls: the first vacates all that the second needs, if need be to spare places.
     vacate: list[Move] = []
     settle: list[Move] = []
     for u, b in paths:
@@ -343,6 +405,45 @@ def _lowerings(
     yield [AllToAll(tuple(vacate)), AllToAll(tuple(settle))]
 
 
+def _in_turn(
+    paths: list[_Moving],
+    rings: list[_Moving],
+    taken: list[IndexDigit],
+    spares: list[IndexDigit],
+    profile: Profile,
+) -> Iterator[_Rounds]:
+    """All_to_alls that let every digit move once, over its own link, the last of a path first.
+
+    In a ring the digit with the fastest link steps aside to a spare place and moves twice.
+    """
+    wanted = [_spare(n, u[0].size) for n, (u, _) in enumerate(rings)]
+    places = _place_spares(wanted, spares, taken)
+    if places is None:
+        return
+    stages: list[list[Move]] = []
+
+    def at(stage: int, move: Move) -> None:
+        while len(stages) <= stage:
+            stages.append([])
+        stages[stage].append(move)
+
+    for u, b in paths:
+        for n, d in enumerate(reversed(range(len(u)))):
+            at(n, Move(u[d], b[d], b[d + 1]))
+    for (u, b), spare in zip(rings, wanted, strict=True):
+        m, place = len(u), places[spare]
+        links = [(profile.link_of(d.axis).bandwidth, -profile.link_of(d.axis).latency) for d in u]
+        # Of several such digits the one after which the others come in the greatest order, so that
+        # the price does not depend on where the ring was entered.
+        aside = max(range(m), key=lambda k: [links[k - n] for n in range(m)])
+        at(0, Move(u[aside], b[aside], place))
+        for n in range(1, m):
+            k = (aside - n) % m
+            at(n, Move(u[k], b[k], b[k + 1]))
+        at(m, Move(u[aside], place, b[aside + 1]))
+    yield [AllToAll(tuple(moves)) for moves in stages]
+
+
 def _cheapest(
     options: list[list[Choice]], price: Callable[[Sequence[Choice]], _Priced | None]
 ) -> list[Collective]:
@@ -351,7 +452,7 @@ def _cheapest(
     best = price(current)
     assert best is not None  # slicing first and gathering last fits any limit and needs no spare
     if prod(len(choices) for choices in options) <= MAX_COMBINATIONS:
-        for combination in product(*options):
+        for combination in islice(product(*options), 1, None):  # the first one is priced
             priced = price(combination)
             if priced is not None and priced[0] < best[0]:
                 best = priced

@@ -195,8 +195,8 @@ class ExactSearch:
     def _tile(self, state: State) -> int:
         return self._size // prod(device.size for device, _ in state)
 
-    def _price(self, devices: list[DeviceDigit], received: int) -> float:
-        return self.profile.seconds(devices, received * self._itemsize)
+    def _price(self, devices: list[DeviceDigit], received: int, collective: str) -> float:
+        return self.profile.seconds(devices, received * self._itemsize, 1, collective)
 
     def _edges(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
         """Every type one collective away, on some system, with the seconds of that collective."""
@@ -231,7 +231,7 @@ class ExactSearch:
                 devices = [system[k] for k in group]
                 received = tile * (prod(d.size for d in devices) - 1)
                 after = tuple(FREE if k in group else at for k, at in enumerate(places))
-                yield number, after, "gather", self._price(devices, received)
+                yield number, after, "gather", self._price(devices, received, AllGather.collective)
 
     def _all_to_alls(
         self, number: int, places: Places, beside: int, tile: int
@@ -258,7 +258,8 @@ class ExactSearch:
                 if moved not in prices:
                     devices = list(compress(system, moved))
                     group = prod(device.size for device in devices)
-                    prices[moved] = self._price(devices, tile // group * (group - 1))
+                    received = tile // group * (group - 1)
+                    prices[moved] = self._price(devices, received, AllToAll.collective)
                 yield number, after, "all_to_all", prices[moved]
 
     def _permutes(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
@@ -274,7 +275,8 @@ class ExactSearch:
             after = self._state(number, places)
             if after != state:
                 moved = sorted({d for d, _ in after ^ state})
-                yield number, places, "permute", self._price(moved, tile)
+                cost = self._price(moved, tile, CollectivePermute.collective)
+                yield number, places, "permute", cost
 
     def _fill(
         self, runs: list[tuple[int, int, int]], free: frozenset[DeviceDigit]

@@ -275,12 +275,14 @@ def _price(join: Join, src: ArrayType, profile: Profile) -> float:
     """Seconds of a join, with no table made."""
     total, held = 0.0, src.tile_size
     for step in _forwards(join.first):
-        held, seconds = price_step(step, held, src.itemsize, profile)
+        _, held, seconds = price_step(step, held, src.itemsize, profile)
         total += seconds
     if join.permuted:
-        total += profile.seconds(join.permuted, held * src.itemsize)
+        total += profile.seconds(
+            join.permuted, held * src.itemsize, collective=CollectivePermute.collective
+        )
     for step in _backwards(join.last):
-        held, seconds = price_step(step, held, src.itemsize, profile)
+        _, held, seconds = price_step(step, held, src.itemsize, profile)
         total += seconds
     return total
 

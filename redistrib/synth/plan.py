@@ -9,7 +9,14 @@ from math import ceil, prod
 
 from redistrib.errors import LayoutError
 from redistrib.synth.collectives import Collective
-from redistrib.synth.cost import DEFAULT_PROFILE, LOCAL, Profile, StepTraffic, step_traffic
+from redistrib.synth.cost import (
+    DEFAULT_PROFILE,
+    LOCAL,
+    Profile,
+    StepTraffic,
+    step_seconds,
+    step_traffic,
+)
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
@@ -132,14 +139,9 @@ def make_plan(
         step_traffic(step, before, after, refinement if len(steps) == 1 else None)
         for step, before, after in zip(steps, types, types[1:], strict=False)
     )
-    seconds = sum(
-        (
-            profile.seconds(step.axes, t.received_bytes, t.latencies)
-            for step, t in zip(steps, traffic, strict=True)
-            if not isinstance(step, LOCAL)
-        ),
-        0.0,
-    )
+    seconds = 0.0
+    for step, before, t in zip(steps, types, traffic, strict=False):
+        seconds += step_seconds(step, before, t, profile)
     bound = lower_bound_elements(src, target, refinement) * src.itemsize
     return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound, memory_limit)
 

@@ -14,36 +14,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
-import numpy as np
-from numpy.typing import NDArray
-
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.across import plan_across
 from redistrib.synth.aligned import plan_aligned
-from redistrib.synth.collectives import Collective, Exchange
-from redistrib.synth.cost import Profile, find_profile, price_step, step_traffic
+from redistrib.synth.collectives import Collective
+from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, price_steps, total_cost
 from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
 from redistrib.synth.misaligned import plan_misaligned
 from redistrib.synth.paper.derivation import paper_steps
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
-from redistrib.synth.routing import exchange_traffic, lower_bound
+from redistrib.synth.routing import Traffic, exchange_traffic
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.named_sharding import TypeLike, as_type
 from redistrib.types.refinement import Refinement, check_array, refine
 
 MAX_EXACT_STATES = 2000  # so many types take well under a second
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a move costs: estimated seconds, bytes per device, and communicating steps."""
-
-    seconds: float
-    received_bytes: int
-    peak_tile_bytes: int
-    num_collectives: int
 
 
 def plan(
@@ -77,42 +64,11 @@ def plan(
     Raises LayoutError if the types do not fit each other, InfeasibleError if the limit allows no
     plan, RedistribError for an unknown strategy.
     """
-    if strategy not in STRATEGIES:
-        raise RedistribError(
-            f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}", strategy=strategy
-        )
-    src, dst = as_type(src), as_type(dst)
-    check_array(src, dst)
-    least = max(src.tile_bytes, dst.tile_bytes)
-    if memory_limit is not None and memory_limit < least:
-        raise InfeasibleError(
-            f"a plan holds the tiles of both ends, so it needs at least {least} bytes per device; "
-            f"the memory limit is {memory_limit}",
-            memory_limit=memory_limit,
-            least_bytes=least,
-        )
-    found_profile = find_profile(profile)
-    target = on_mesh(dst, src.mesh)
-    if target is None:
-        return _plan_across(src, dst, strategy, memory_limit, found_profile)
-    problem = Problem(src, target, memory_limit, found_profile, refine(src, target))
-    steps = STRATEGIES[strategy](problem)
-    return make_plan(src, dst, strategy, steps, found_profile, memory_limit, problem.refinement)
-
-
-def _plan_across(
-    src: ArrayType, dst: ArrayType, strategy: str, memory_limit: int | None, profile: Profile
-) -> Plan:
-    if strategy not in {"auto", "direct"}:
-        raise LayoutError(
-            f"strategy {strategy!r} has no exchange, and nothing else leads from mesh "
-            f"{src.mesh!r} to {dst.mesh!r}; strategies that do: auto, direct",
-            src=src,
-            dst=dst,
-        )
-    # No profile has a link between two meshes: what crosses is least with `spread`.
-    steps = plan_across(src, dst, spread=strategy == "auto")
-    return make_plan(src, dst, strategy, steps, profile, memory_limit)
+    problem = make_problem(src, dst, memory_limit, profile)
+    steps = find_strategy(strategy)(problem)
+    return make_plan(
+        problem.src, problem.asked, strategy, steps, problem.profile, memory_limit, problem.common
+    )
 
 
 def cost(
@@ -124,30 +80,8 @@ def cost(
     profile: Profile | str | None = None,
 ) -> Cost:
     """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
-    found = plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
-    return Cost(found.seconds, found.received_bytes, found.peak_tile_bytes, found.num_collectives)
-
-
-def cost_matrix(
-    srcs: Sequence[TypeLike],
-    dsts: Sequence[TypeLike],
-    *,
-    strategy: str = "auto",
-    memory_limit: int | None = None,
-    profile: Profile | str | None = None,
-) -> NDArray[np.float64]:
-    """Seconds from every source (rows) to every target (columns); infinite where infeasible."""
-    result = np.full((len(srcs), len(dsts)), np.inf)
-    for row, src in enumerate(srcs):
-        for column, dst in enumerate(dsts):
-            try:
-                found = cost(
-                    src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile
-                )
-            except InfeasibleError:
-                continue
-            result[row, column] = found.seconds
-    return result
+    problem = make_problem(src, dst, memory_limit, profile)
+    return total_cost(problem.src, solve(problem, strategy)[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +113,7 @@ def explain(
             found: Plan | str = plan(
                 src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile
             )
-        except InfeasibleError as error:
+        except (InfeasibleError, LayoutError) as error:
             found = str(error)
         alternatives.append((strategy, found))
     return Explanation(
@@ -197,13 +131,35 @@ def _summary(found: Plan) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a strategy is asked; `memory_limit` is in bytes per device."""
+    """What a strategy is asked; `memory_limit` is in bytes per device.
+
+    `dst` is the target `asked` for, on the mesh of the source where it has a type there. `common`
+    is the refinement of the two, None between two meshes.
+    """
 
     src: ArrayType
     dst: ArrayType
+    asked: ArrayType
     memory_limit: int | None
     profile: Profile
-    refinement: Refinement
+    common: Refinement | None
+
+    @property
+    def across(self) -> bool:
+        """Whether nothing but an exchange leads from one mesh to the other."""
+        return self.common is None
+
+    @property
+    def refinement(self) -> Refinement:
+        """The common refinement. Raises LayoutError between two meshes."""
+        if self.common is None:
+            raise LayoutError(
+                f"only an exchange leads from mesh {self.src.mesh!r} to {self.dst.mesh!r}; "
+                f"strategies that have it: auto, direct",
+                src=self.src,
+                dst=self.dst,
+            )
+        return self.common
 
     def refined(self, start: ArrayType, end: ArrayType) -> Refinement:
         """The refinement of two types on the way, which mostly are the ends."""
@@ -211,12 +167,56 @@ class Problem:
             return self.refinement
         return refine(start, end)
 
+    def step_costs(
+        self, steps: Sequence[Collective], traffic: Traffic | None = None
+    ) -> tuple[StepCost, ...]:
+        """What each step of a plan costs; `traffic` is that of its exchange, where known."""
+        known = traffic or self.common
+        return price_steps(self.src, self.dst, steps, self.profile, known)
+
     def limit(self, aligned: bool) -> int:
-        """Elements that an intermediate tile may have."""
+        """Elements that an intermediate tile may have.
+
+        Without a memory limit none exceeds the larger end; where digits match and no axis is slower
+        than another, it pays to stay below the smaller one.
+        """
         if self.memory_limit is not None:
             return self.memory_limit // self.src.itemsize
         sizes = self.src.tile_size, self.dst.tile_size
-        return min(sizes) if aligned and not (self.src.partial or self.dst.partial) else max(sizes)
+        small = aligned and self.profile.uniform and not (self.src.partial or self.dst.partial)
+        return min(sizes) if small else max(sizes)
+
+
+Strategy = Callable[[Problem], list[Collective]]
+
+
+def make_problem(
+    src: TypeLike, dst: TypeLike, memory_limit: int | None, profile: Profile | str | None
+) -> Problem:
+    """What a strategy is asked. Raises LayoutError, InfeasibleError where an end is too large."""
+    src, dst = as_type(src), as_type(dst)
+    check_array(src, dst)
+    least = max(src.tile_bytes, dst.tile_bytes)
+    if memory_limit is not None and memory_limit < least:
+        raise InfeasibleError(
+            f"a plan holds the tiles of both ends, so it needs at least {least} bytes per device; "
+            f"the memory limit is {memory_limit}",
+            memory_limit=memory_limit,
+            least_bytes=least,
+        )
+    links = find_profile(profile).on(src.mesh)
+    target = on_mesh(dst, src.mesh)
+    common = None if target is None else refine(src, target)
+    return Problem(src, target or dst, dst, memory_limit, links, common)
+
+
+def find_strategy(name: str) -> Strategy:
+    """A strategy by name. Raises RedistribError for an unknown one."""
+    if name not in STRATEGIES:
+        raise RedistribError(
+            f"unknown strategy {name!r}; known: {', '.join(STRATEGIES)}", strategy=name
+        )
+    return STRATEGIES[name]
 
 
 def _collectives(problem: Problem) -> list[Collective]:
@@ -254,7 +254,7 @@ def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collect
         found.append(paper_steps(start, end))
 
     def seconds(steps: list[Collective]) -> float:
-        return _seconds(start, steps, profile, refinement)
+        return total_cost(start, price_steps(start, end, steps, profile)).seconds
 
     best = min(found, key=seconds, default=None)
     bound = inf if best is None else seconds(best) * (1 - 1e-9)
@@ -268,16 +268,24 @@ def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collect
 
 
 def _direct(problem: Problem) -> list[Collective]:
+    return _direct_steps(problem)[0]
+
+
+def _direct_steps(problem: Problem) -> tuple[list[Collective], Traffic | None]:
+    """The steps of `direct`, and the traffic of the exchange if there is one."""
+    if problem.across:
+        return plan_across(problem.src, problem.dst, spread=False), None
     roles = partial_roles(problem.src, problem.dst)
     opening, start = reduce_partial(problem.src, problem.dst, roles)
     end, closing = make_partial(start, problem.dst, roles)
     if start == end:
-        return [*opening, *closing]
+        return [*opening, *closing], None
     refinement = problem.refined(start, end)
-    if lower_bound(start, end, refinement) == 0:
-        local = Problem(start, end, None, problem.profile, refinement)
-        return [*opening, *_collectives(local), *closing]
-    return [*opening, exchange_traffic(start, end, refinement).exchange, *closing]
+    traffic = exchange_traffic(start, end, refinement)
+    if traffic.received == 0:
+        local = Problem(start, end, end, None, problem.profile, refinement)
+        return [*opening, *_collectives(local), *closing], None
+    return [*opening, traffic.exchange, *closing], traffic
 
 
 def _exact(problem: Problem) -> list[Collective]:
@@ -296,41 +304,33 @@ def _paper(problem: Problem) -> list[Collective]:
 
 
 def _auto(problem: Problem) -> list[Collective]:
-    direct = _direct(problem)
-    if not any(isinstance(step, Exchange) for step in direct):
-        return direct
+    return solve(problem, "auto")[0]
+
+
+def solve(problem: Problem, strategy: str) -> tuple[list[Collective], tuple[StepCost, ...]]:
+    """The steps of a strategy with what each costs in a plan; no plan is made."""
+    if strategy == "auto" and problem.across:
+        # No profile has a link between two meshes: what crosses is least with `spread`.
+        steps = plan_across(problem.src, problem.dst, spread=True)
+        return steps, problem.step_costs(steps)
+    if strategy != "auto":
+        steps = find_strategy(strategy)(problem)
+        return steps, problem.step_costs(steps)
+    direct, traffic = _direct_steps(problem)
+    direct_costs = problem.step_costs(direct, traffic)
+    if traffic is None and not (problem.src.partial or problem.dst.partial):
+        return direct, direct_costs  # it is what `collectives` gives
     try:
         collectives = _collectives(problem)
     except InfeasibleError:
-        return direct
-
-    def seconds(steps: list[Collective]) -> float:
-        return _seconds(problem.src, steps, problem.profile, problem.refinement)
-
-    return min(collectives, direct, key=seconds)
-
-
-def _seconds(
-    src: ArrayType, steps: list[Collective], profile: Profile, refinement: Refinement
-) -> float:
-    """The time of some steps from `src`; `refinement` is that of both ends."""
-    held, total = src.tile_size, 0.0
-    before = src
-    for at, step in enumerate(steps):
-        if isinstance(step, Exchange):
-            for earlier in steps[:at]:
-                before = earlier.apply(before)
-            after = step.apply(before)
-            traffic = step_traffic(step, before, after, None if len(steps) > 1 else refinement)
-            total += profile.seconds(step.axes, traffic.received_bytes, traffic.latencies)
-            held = after.tile_size
-        else:
-            held, cost = price_step(step, held, src.itemsize, profile)
-            total += cost
-    return total
+        return direct, direct_costs
+    costs = problem.step_costs(collectives)
+    if total_cost(problem.src, costs).seconds <= total_cost(problem.src, direct_costs).seconds:
+        return collectives, costs
+    return direct, direct_costs
 
 
-STRATEGIES: dict[str, Callable[[Problem], list[Collective]]] = {
+STRATEGIES: dict[str, Strategy] = {
     "auto": _auto,
     "collectives": _collectives,
     "direct": _direct,

@@ -58,6 +58,7 @@ class ArrayType:
     partial: tuple[DeviceDigit, ...]
     reduction: str | None
     _tile_shape: tuple[int, ...] = field(repr=False, compare=False)
+    _hash: int = field(repr=False, compare=False)
 
     def __init__(
         self,
@@ -98,6 +99,8 @@ class ArrayType:
         set_(self, "partial", canonical_partial)
         set_(self, "reduction", reduction if canonical_partial else None)
         set_(self, "_tile_shape", tuple(map(_local_size, sizes, canonical)))
+        meaning = (mesh, self.dtype, sizes, canonical, canonical_partial, self.reduction)
+        set_(self, "_hash", hash(meaning))  # types are keys of memos that answer in microseconds
         _check(self)
 
     @classmethod
@@ -178,13 +181,7 @@ class ArrayType:
     @property
     def tile_size(self) -> int:
         """Elements that one device holds."""
-        # In one pass: planning asks for this often.
-        owned = 1
-        for factors in self.dims:
-            for factor in factors:
-                if isinstance(factor, DeviceDigit):
-                    owned *= factor.size
-        return prod(self.shape) // owned
+        return prod(self._tile_shape)
 
     @property
     def tile_bytes(self) -> int:
@@ -264,6 +261,14 @@ class ArrayType:
     ) -> ArrayType:
         """The same layout with another partial set."""
         return ArrayType(self.mesh, self.dtype, self.shape, self.dims, partial, reduction)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Built anew: the hash of another process means nothing here.
+        fields = (self.mesh, self.dtype, self.shape, self.dims, self.partial, self.reduction)
+        return (ArrayType, fields)
 
     def __str__(self) -> str:
         from redistrib.types.syntax import format_type

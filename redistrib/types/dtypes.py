@@ -57,6 +57,15 @@ def dtype_name(dtype: object) -> str:
     raise LayoutError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}", dtype=dtype)
 
 
+def long_name(name: str) -> str:
+    """The numpy name of a dtype given by its short name.
+
+    >>> long_name("bf16")
+    'bfloat16'
+    """
+    return _DTYPES[name][1]
+
+
 def itemsize(name: str) -> int:
     """Bytes per element of a dtype given by its short name."""
     return _DTYPES[name][0]

@@ -10,7 +10,7 @@ in both types. Otherwise the largest chain of cuts that all of them respect spli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -113,13 +113,42 @@ def refine(src: ArrayType, dst: ArrayType) -> Refinement:
     (True, ['0:(1)2', '0:(2)2', '0:(4)2'], ['x:(1)2', 'x:(2)2', 'y:(1)2'])
     """
     check_pair(src, dst)
+    sizes = _sizes(src)
+    orig, uses = _own_cuts((src, dst))
+    least = _closed(orig, uses)
+    cuts = {obj: sorted(found) for obj, found in least.items()}
+    aligned = all(is_chain(chain) for chain in cuts.values())
+    if not aligned:
+        cuts = _common_chains(orig, least, sizes, uses, src, dst)
+    dims = tuple(
+        tuple(IndexDigit(dim, a, b // a) for a, b in pairwise(cuts[dim]))
+        for dim in range(len(src.shape))
+    )
+    axes = tuple(
+        DeviceDigit(name, a, b // a) for name, _ in src.mesh.axes for a, b in pairwise(cuts[name])
+    )
+    return Refinement(aligned, dims, axes, _split(src, cuts), _split(dst, cuts))
+
+
+def common_cuts(types: Sequence[ArrayType]) -> dict[int | str, list[int]]:
+    """Per dimension and axis the cuts of all types, closed under all their uses, ascending.
+
+    The least fixpoint U of `refine`, for any number of types of one shape and mesh.
+    """
+    return {obj: sorted(cuts) for obj, cuts in _closed(*_own_cuts(types)).items()}
+
+
+def _sizes(t: ArrayType) -> dict[_Object, int]:
+    return {**dict(enumerate(t.shape)), **dict(t.mesh.axes)}
+
+
+def _own_cuts(
+    types: Sequence[ArrayType],
+) -> tuple[dict[_Object, set[int]], dict[_Object, list[_Use]]]:
+    """The cuts that types of one shape and mesh make themselves, and the uses of each object."""
     uses: dict[_Object, list[_Use]] = {}
-    sizes: dict[_Object, int] = {
-        **dict(enumerate(src.shape)),
-        **dict(src.mesh.axes),
-    }
-    orig: dict[_Object, set[int]] = {obj: {1, max(n, 1)} for obj, n in sizes.items()}
-    for t in (src, dst):
+    orig: dict[_Object, set[int]] = {obj: {1, max(n, 1)} for obj, n in _sizes(types[0]).items()}
+    for t in types:
         for dim, factors in enumerate(t.dims):
             lo = 1
             for factor in factors:
@@ -133,21 +162,15 @@ def refine(src: ArrayType, dst: ArrayType) -> Refinement:
                 lo = hi
         for factor in t.partial:
             orig[factor.axis] |= {factor.pre, factor.end}
+    return orig, uses
 
+
+def _closed(
+    orig: dict[_Object, set[int]], uses: dict[_Object, list[_Use]]
+) -> dict[_Object, set[int]]:
     least = {obj: set(cuts) for obj, cuts in orig.items()}
     _propagate(least, [(obj, c) for obj, cuts in orig.items() for c in cuts], uses)
-    cuts = {obj: sorted(found) for obj, found in least.items()}
-    aligned = all(is_chain(chain) for chain in cuts.values())
-    if not aligned:
-        cuts = _common_chains(orig, least, sizes, uses, src, dst)
-    dims = tuple(
-        tuple(IndexDigit(dim, a, b // a) for a, b in pairwise(cuts[dim]))
-        for dim in range(len(src.shape))
-    )
-    axes = tuple(
-        DeviceDigit(name, a, b // a) for name, _ in src.mesh.axes for a, b in pairwise(cuts[name])
-    )
-    return Refinement(aligned, dims, axes, _split(src, cuts), _split(dst, cuts))
+    return least
 
 
 def check_pair(src: ArrayType, dst: ArrayType) -> None:

@@ -52,11 +52,20 @@ def test_plan_as_json_prints_nothing_else() -> None:
     assert json.loads(text)["format"] == "redistrib-plan/1"
 
 
-@pytest.mark.parametrize("form", ["text", "json", "html"])
+@pytest.mark.parametrize("form", ["text", "json", "html", "sdy", "stablehlo", "jax"])
 def test_plan_writes_a_file(form: str, tmp_path: Path) -> None:
     path = tmp_path / "plan"
     assert done("plan", *PROBLEM, "--format", form, "-o", str(path)) == ""
     assert path.read_text() == done("plan", *PROBLEM, "--format", form)
+
+
+def test_a_program_is_one_of_collectives() -> None:
+    assert "sdy.all_to_all" in done("plan", *PROBLEM, "--format", "sdy")
+    assert '"stablehlo.all_to_all"' in done("plan", *PROBLEM, "--format", "stablehlo")
+    assert "lax.all_to_all" in done("plan", *PROBLEM, "--format", "jax")
+    result = invoke("plan", *PROBLEM, "--format", "sdy", "--strategy", "direct")
+    assert result.exit_code == 2
+    assert "Shardy has no word for an exchange" in result.stderr
 
 
 def test_plan_takes_a_strategy_a_limit_and_a_profile(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import redistrib as rd
 from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.exact import ExactSearch
 from redistrib.types.refinement import refine
+from tests.exhaustive import mpi_units
 from tests.generators import random_pair, whole_axis_layouts
 from tests.jax_survey import COUNTS, DTYPES, check, crashing, pairs
 from tests.paper_programs import verify_paper
@@ -27,6 +28,7 @@ MESHES = (
     ((8, 3, 2), (48, 48)),
 )
 EXACT_MESHES = MESHES[:4]
+SDY_MESHES = (0, 2)
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 BLOCK = 500  # random examples in a unit
 JAX_BLOCK = 10  # pairs in a unit
@@ -105,6 +107,18 @@ def run_random(unit: int) -> Counter[str]:
     return counts
 
 
+def run_sdy(unit: int) -> Counter[str]:
+    """All targets of one source layout, as Shardy's collectives."""
+    from tests.interop.sdy_programs import verify_sdy_pair  # imports jax
+
+    at, row = [row for row in _rows(len(MESHES)) if row[0] in SDY_MESHES][unit]
+    all_layouts = layouts(at)
+    counts: Counter[str] = Counter()
+    for dst in all_layouts:
+        counts += verify_sdy_pair(all_layouts[row], dst)
+    return counts
+
+
 def run_jax(unit: int) -> Counter[str]:
     """A block of the survey of reshardings on jax, crashing ones last; a tenth in all dtypes."""
     every = [*(pair for devices in COUNTS for pair in pairs(devices)), *crashing()]
@@ -138,6 +152,18 @@ def stages(examples: int) -> Iterator[Stage]:
         "every ordered pair of whole-axis layouts on eight meshes, strategy paper and normal form",
         lambda _: range(pairs),
         run_paper,
+    )
+    yield Stage(
+        "sdy",
+        "every ordered pair of whole-axis layouts on 2x2x2 and 2x3x2, as Shardy's collectives",
+        lambda _: range(sum(len(layouts(at)) for at in SDY_MESHES)),
+        run_sdy,
+    )
+    yield Stage(
+        "mpi",
+        "2,000 random draws, every core pair and real cases on ranks of MPICH and of Open MPI",
+        lambda _: range(len(mpi_units.units())),
+        mpi_units.run,
     )
     yield Stage(
         "jax",

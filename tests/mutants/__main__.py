@@ -1,7 +1,8 @@
-"""Run the mutants:  python -m tests.mutants [--only TEXT] [--workers N] [--record]
+"""Run the mutants:  python -m tests.mutants [--only TEXT ...] [--workers N] [--record]
 
 Prints what caught each, and fails if one survives, if a snippet of the table no longer matches
-once, or if the tree fails without any mutant. `--record` writes RESULTS.md.
+once, or if the tree fails without any mutant. `--record` puts each verdict in RESULTS.md as it
+comes, in place of the last one of its mutant.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from threading import Lock
 
 from tests.mutants.mutant import faults, load
 from tests.mutants.runner import ROOT, BaselineError, Verdict, run_mutants
@@ -23,7 +25,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("--only", default="", help="mutants with this in their name or file")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="in the name or the file")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name}")
     options = parser.parse_args(arguments)
@@ -31,11 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong := faults(table, ROOT):
         print(*wrong, f"{len(wrong)} faults in the table", sep="\n")
         return 1
-    chosen = [m for m in table if options.only in f"{m.name} {m.file}"]
-    start = time.perf_counter()
+    wanted = options.only or [""]
+    chosen = [m for m in table if any(text in f"{m.name} {m.file}" for text in wanted)]
+    rows = recorded() if options.record else {}
+    lock, start = Lock(), time.perf_counter()
 
     def report(verdict: Verdict) -> None:
-        print(line(verdict), flush=True)
+        with lock:
+            print(line(verdict), flush=True)
+            rows[verdict.mutant.name] = row(verdict)
+            if options.record:
+                kept = [rows[mutant.name] for mutant in table if mutant.name in rows]
+                RESULTS.write_text(page(kept), encoding="utf-8")
 
     try:
         verdicts = run_mutants(chosen, options.workers, report)
@@ -43,54 +52,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error)
         return 1
     minutes = (time.perf_counter() - start) / 60
-    if options.record:
-        RESULTS.write_text(page(verdicts, minutes), encoding="utf-8")
-    print(f"\n{minutes:.1f} minutes", summary(verdicts), sep="\n")
+    print(f"\n{minutes:.1f} minutes", summary(verdict.by for verdict in verdicts), sep="\n")
     return any(verdict.by is None for verdict in verdicts)
 
 
 def line(verdict: Verdict) -> str:
-    """A verdict as one line of text."""
+    """A verdict as text."""
     caught = verdict.by or "SURVIVED"
     head = f"{caught:8} {verdict.seconds:6.1f} s  {verdict.mutant.name} ({verdict.mutant.file})"
     return f"{head}\n{'':19}{verdict.witness[:160]}" if verdict.witness else head
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(by: Iterable[str | None]) -> str:
     """What caught how many, and the last line."""
-    by = Counter(verdict.by for verdict in verdicts)
-    survived = by.pop(None, 0)
-    kinds = ", ".join(f"{count} by {kind}" for kind, count in sorted(by.items()))
-    total = len(verdicts)
+    counts = Counter(kind or "" for kind in by)
+    survived, total = counts[""], counts.total()
+    kinds = ", ".join(f"{count} by {kind}" for kind, count in sorted(counts.items()) if kind)
     return f"caught: {kinds}\n{total} mutants, {total - survived} killed, {survived} survived"
 
 
-def page(verdicts: Sequence[Verdict], minutes: float) -> str:
-    """The table as a page."""
-    lines = [
-        "# What catches each seeded bug",
-        "",
-        f"`python -m tests.mutants --record`, {date.today()}, Python {platform.python_version()}, "
-        f"{minutes:.0f} minutes. Caught by:",
-        "",
-        "- proof: z3 refutes an obligation of `proofs/`, or refuses the certificate of a plan;",
-        "- checker: `redistrib check` refuses a plan;",
-        "- test: a test of the project fails otherwise. The proofs run first, the checker second.",
-        "",
-        "| mutant | file | by | first to fail | s |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for v in verdicts:
-        witness = v.witness.partition(": ")[0].removeprefix("tests/").replace("|", "/")
-        cells = (
-            v.mutant.name,
-            f"`{v.mutant.file}`",
-            v.by or "**survived**",
-            witness,
-            f"{v.seconds:.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *summary(verdicts).splitlines(), ""])
+# --- RESULTS.md
+
+HEADER = """# What catches each seeded bug
+
+Written by `python -m tests.mutants --record`; each row is of the last run of its mutant. Caught by:
+
+- proof: z3 refutes an obligation of `proofs/`, or refuses the certificate of a plan;
+- checker: `redistrib check` refuses a plan;
+- types: a type or a typing rule refuses what the planner makes, before any check of it;
+- test: a test of the project fails otherwise; timeout: a test does not end.
+
+The proofs run first, then the checker, the tests of the file, and all other quick tests.
+
+| mutant | file | by | first to fail | s | date, Python |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def row(verdict: Verdict) -> str:
+    """A verdict as a row of the page."""
+    witness = verdict.witness.partition(": ")[0].removeprefix("tests/").replace("|", "/")
+    cells = (
+        verdict.mutant.name,
+        f"`{verdict.mutant.file}`",
+        verdict.by or "",
+        f"`{witness}`",
+        f"{verdict.seconds:.0f}",
+        f"{date.today()}, {platform.python_version()}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def recorded() -> dict[str, str]:
+    """The rows of the page by mutant."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    lines = text.removeprefix(HEADER).splitlines()
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line[:2] == "| "}
+
+
+def page(rows: Sequence[str]) -> str:
+    """The page with these rows."""
+    last = summary(row.split(" | ")[2] for row in rows)
+    return HEADER + "\n".join([*rows, "", *last.splitlines(), ""])
 
 
 if __name__ == "__main__":

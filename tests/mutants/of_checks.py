@@ -133,10 +133,10 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "the certificate takes any routes for a permutation",
+        "the certificate has a gather take all parts from the receiver",
         STEPS,
-        '        require(news == {old for old, _ in view.changes}, "the routes of a permute permute")\n',
-        "",
+        '            case "all_gather":\n                sender[device] = leave(rest[0])',
+        '            case "all_gather":\n                leave(rest[0])',
     ),
     Mutant(
         "the certificate has every device slice out part 0",

@@ -147,10 +147,10 @@ MUTANTS = (
         "        at = max(at, 0)\n",
     ),
     Mutant(
-        "an all_to_all of the search needs room, not divisibility",
+        "a slice of the search needs room, not divisibility",
         SEARCH,
-        "                if room % group:\n                    break\n                sizes",
-        "                if room < group:\n                    break\n                sizes",
+        "if pushed[size] < count and self.lengths[dim] and tile[dim] % size == 0:",
+        "if pushed[size] < count and self.lengths[dim] and tile[dim] >= size:",
     ),
     Mutant(
         "the search takes an all_to_all for a permute",
@@ -177,10 +177,10 @@ MUTANTS = (
         "                yield Move(source, target, axis)\n",
     ),
     Mutant(
-        "what lies under a wrong axis need not leave",
+        "the search counts what may stay as what has to leave",
         SEARCH,
         "        above = stack[kept:]\n",
-        "        above = stack[kept + 1 :]\n",
+        "        above = stack\n",
     ),
     Mutant(
         "the permute between the halves is dropped",

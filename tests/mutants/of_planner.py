@@ -20,8 +20,8 @@ MUTANTS = (
     Mutant(
         "tiles between aligned types may be as large as the larger end",
         PLANNER,
-        "return min(sizes) if aligned and not",
-        "return max(sizes) if aligned and not",
+        "return min(sizes) if small else max(sizes)",
+        "return max(sizes)",
     ),
     Mutant(
         "a memory limit in bytes is taken for one in elements",
@@ -32,8 +32,8 @@ MUTANTS = (
     Mutant(
         "auto never exchanges",
         PLANNER,
-        "    return min(collectives, direct, key=seconds)\n",
-        "    return min(collectives, collectives, key=seconds)\n",
+        "    if total_cost(problem.src, costs).seconds <= total_cost(problem.src, direct_costs).seconds:\n",
+        "    if total_cost(problem.src, costs).seconds >= 0:\n",
     ),
     Mutant(
         "what becomes partial at the end does not",
@@ -110,8 +110,8 @@ MUTANTS = (
     Mutant(
         "an idle axis may be used by two chains",
         ALIGNED,
-        "    if len(set(taken)) < len(taken):\n",
-        "    if len(taken) > len(choices):\n",
+        "    if taken and len(set(taken)) < len(taken):\n",
+        "    if taken and len(taken) > len(choices):\n",
     ),
     Mutant(
         "a chain that is left to another one may be left by all",
@@ -170,8 +170,8 @@ MUTANTS = (
     Mutant(
         "joining two halfway types costs no permute",
         MISALIGNED,
-        "        total += profile.seconds(join.permuted, held * src.itemsize)\n",
-        "        total += 0 * held\n",
+        "    if join.permuted:\n        total +=",
+        "    if not join.permuted:\n        total +=",
     ),
     Mutant(
         "partial axes count as free halfway",

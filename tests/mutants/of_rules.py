@@ -170,14 +170,14 @@ MUTANTS = (
     Mutant(
         "an all_gather receives the own tile too",
         COST,
-        "            return tile * (k - 1)\n",
-        "            return tile * k\n",
+        "            return tile * (k - 1), tile * k\n",
+        "            return tile * k, tile * k\n",
     ),
     Mutant(
         "an all_to_all receives a whole tile",
         COST,
-        "            return tile // k * (k - 1)\n",
-        "            return tile\n",
+        "            return tile // k * (k - 1), tile\n",
+        "            return tile, tile\n",
     ),
     Mutant(
         "an all_reduce forgets that chunks are rounded up",
@@ -188,8 +188,8 @@ MUTANTS = (
     Mutant(
         "a collective over several axes takes the fastest of them",
         COST,
-        "received_bytes / min(link.bandwidth for link in used)",
-        "received_bytes / max(link.bandwidth for link in used)",
+        "bandwidth = min(link.bandwidth for link in used)",
+        "bandwidth = max(link.bandwidth for link in used)",
     ),
     Mutant(
         "the plan pays one latency for an all_reduce, the planner two",
@@ -200,8 +200,8 @@ MUTANTS = (
     Mutant(
         "the planner does not see that a gather makes the tile larger",
         COST,
-        "            return tile * k, seconds\n",
-        "            return tile, seconds\n",
+        "            return tile * (k - 1), tile * k\n",
+        "            return tile * (k - 1), tile\n",
     ),
     Mutant(
         "the bound of a reduction counts one addend too many",

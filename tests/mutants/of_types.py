@@ -168,12 +168,6 @@ MUTANTS = (
         "found.append(DeviceDigit(",
     ),
     Mutant(
-        "meshes with the same devices in another order are one",
-        EQUIVALENCE,
-        "    if a.mesh.ids == b.mesh.ids:\n",
-        "    if set(a.mesh.ids) == set(b.mesh.ids):\n",
-    ),
-    Mutant(
         "what a type does not use at the minor end of an axis is not free",
         ARRAY_TYPE,
         "            free.append(DeviceDigit(name, end, size // end))\n        return",

@@ -14,7 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from redistrib.errors import CheckError
+from redistrib.errors import CheckError, LayoutError
 
 MAX_MEMORY = 4 << 30  # bytes: a bug that allocates without end fails instead of the machine
 
@@ -44,11 +44,14 @@ def pytest_exception_interact(
 
 
 def _noticed_by(test: str, error: pytest.ExceptionInfo[BaseException]) -> str:
-    """`proof` where z3 refuses a claim or a plan, `checker` where the checker does, else `test`."""
+    """`proof` where z3 refuses a claim or a plan, `checker` where the checker does, `types` where a
+    type or a typing rule does; else `test`."""
     if isinstance(error.value, CheckError):
         raised_in = {*Path(error.traceback[-1].path).with_suffix("").parts}
         for module, by in (("certificate", "proof"), ("checker", "checker")):
             if module in raised_in:
                 return by
+    if isinstance(error.value, LayoutError):
+        return "types"
     of_proofs = test.startswith("tests/test_proofs.py::")
     return "proof" if of_proofs and isinstance(error.value, AssertionError) else "test"

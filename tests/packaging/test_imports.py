@@ -22,7 +22,7 @@ FORBIDDEN = {
     "checker": ("", "synth", *ABOVE_SYNTH),
     "certificate": ("", "synth", "checker", *ABOVE_SYNTH),
     "backends": ("", "checker", "interop", "report", "demo", "cli"),
-    "interop": ("", "checker", "backends", "report", "demo", "cli"),
+    "interop": ("", "checker", "report", "demo", "cli"),
     "report": ("", "checker", "backends", "interop", "demo", "cli"),
     "demo": ("", "cli"),
 }

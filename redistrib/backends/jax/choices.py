@@ -25,6 +25,10 @@ class Use(Enum):
     NEVER = auto()
 
 
+MAX_GROUP = 16
+"""Devices in a group beyond which a collective is never rounds: programs grow with their number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """When a step is XLA's own collective; else it is rounds of permutes.
@@ -49,10 +53,11 @@ CHOICES = {
     # barriers before it orders a program, and then takes all boxes before it sends the first.
     "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False, widens=True),
     # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
-    # its copies stay within one tile.
+    # a transposed copy after a gather that is not the first step takes up to 1.5 tiles; rounds
+    # keep every program within 1.
     "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
     # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
-    # tiles, as a tile with few minor elements is padded to 128; rounds at most 1.
+    # tiles, as a tile with few minor elements is padded to 128 of them; with rounds at most 1.5.
     "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
 }
 

@@ -92,7 +92,7 @@ def chunked_program(
         given = _prepared(tile, stages[0], dtype, choose)
 
         def chunk(at: Tile, target: Tile) -> Tile:
-            window = Window(dim, at * size)
+            window = Window(dim, (at * size).astype(np.int32))
             moved = given
             for number, stage in enumerate(stages):
                 moved = stage.run(
@@ -104,7 +104,7 @@ def chunked_program(
 
         kind = _prepared(tile, stages[-1], dtype, choose).dtype
         target = stages[-1].empty(plan.dst.tile_shape, kind, dim)
-        whole = lax.fori_loop(np.int32(0), np.int32(chunks), chunk, target)
+        whole = lax.fori_loop(0, chunks, chunk, target)
         return from_bits(whole.reshape(plan.dst.tile_shape), dtype)
 
     return program

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from redistrib.backends.boxes import boxes, padded_shape, rounds
 from redistrib.backends.delivery import identity
 from redistrib.backends.jax import shardings
-from redistrib.backends.jax.choices import Choices, Use, as_bits, from_bits
+from redistrib.backends.jax.choices import MAX_GROUP, Choices, Use, as_bits, from_bits
 from redistrib.backends.jax.rounds import Window
 from redistrib.backends.local import groups, numbers, permute_sources, split
 from redistrib.synth.collectives import (
@@ -93,6 +93,8 @@ class Step:
                 ]
             case _:
                 return None
+        if prod(axis.size for axis in self.step.axes) > MAX_GROUP:
+            return None
         in_order = all(found.order == tuple(sorted(found.order)) for found in splits)
         native = use is Use.ALWAYS or (use is Use.WITHOUT_TRANSPOSE and in_order)
         # Every element comes from its owner in the group, as in an exchange that names no replicas.

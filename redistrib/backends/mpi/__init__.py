@@ -10,6 +10,18 @@ except ImportError as missing:
         backend="mpi",
     ) from missing
 
-from redistrib.backends.mpi.redistribution import Redistribution, gather, run_array
+from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_array
+from redistrib.backends.mpi.calibration import calibrate
+from redistrib.backends.mpi.layouts import UnevenType
+from redistrib.backends.mpi.redistribution import Redistribution, Running
 
-__all__ = ["Redistribution", "gather", "run_array"]
+__all__ = [
+    "Measured",
+    "Redistribution",
+    "Running",
+    "UnevenType",
+    "calibrate",
+    "gather",
+    "measure_array",
+    "run_array",
+]

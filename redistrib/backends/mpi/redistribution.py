@@ -1,206 +1,409 @@
-"""Plans under MPI: one rank per mesh position, buffers only, and all ranks raise together.
-
-Steps that only move data are fused into one exchange: each rank sends the intersections of its tile
-with the others' target tiles in one Alltoallw, straight from the source tile into the target tile,
-and copies what it keeps itself. Data travels as opaque bytes. Reductions exchange pieces and reduce
-them locally in rank order, so the result does not depend on the MPI, and every dtype works.
-"""
+"""A redistribution between ranks: made once, called often; all ranks succeed or raise together."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 
-from redistrib.backends import simulator
-from redistrib.backends.local import same_bits, tile_of
-from redistrib.backends.mpi.phases import Phase, Tile, as_bytes, phases_of
-from redistrib.errors import BackendError, RedistribError
+from redistrib.backends.mpi.agreement import Watch, private
+from redistrib.backends.mpi.exchange import End, Phase
+from redistrib.backends.mpi.layouts import AnyType, UnevenType
+from redistrib.backends.mpi.phases import between, phases_of
+from redistrib.backends.mpi.transport import Datatypes, Link, Tile, Transfer
+from redistrib.errors import BackendError, LayoutError
+from redistrib.synth.cost import Profile
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 
+SCRATCH = 1 << 20
+
 
 class Redistribution:
-    """The redistribution of tiles from one type to another; made once, called often.
+    """Moves tiles from one type to another between the ranks of a communicator.
 
-    Collective over `comm`, whose size is that of the mesh and whose ranks are mesh positions.
-    Raises on every rank if it fails on one, or if the ranks were given different problems.
+    Made collectively, and called collectively. Rank r has the mesh position r. Where the types are
+    on two meshes, the device ids of a mesh are ranks; `src_ranks` and `dst_ranks` name, per
+    position, the rank that has it, and may be different ranks. A rank without a tile passes None.
+
+    dtype: numpy dtype of the tiles where the types' own does not name it (structured, datetime64,
+        any size); data is moved as opaque bytes. Not with reductions.
+    scratch: bytes per rank for packing and reducing, beside source and target; at least 4 KiB are
+        used per message in flight. `scratch_bytes` says what is in use.
+    timeout: seconds without progress after which the call raises on the ranks that wait, with the
+        step and the ranks that do not answer. The communicator is of no use then; whether to
+        call comm.Abort is up to the program. By default a call waits for ever, as MPI does.
+
+    Raises on every rank, the same error, if it fails on one or the ranks were given different
+    problems: LayoutError, InfeasibleError, or BackendError with the attribute `rank`.
     """
+
+    plan: Plan | None
+    """The plan, which the steps are fused from; None between two meshes and for uneven tiles."""
 
     def __init__(
         self,
-        src: ArrayType,
-        dst: ArrayType,
+        src: AnyType,
+        dst: AnyType,
         comm: MPI.Intracomm,
         strategy: str = "auto",
         *,
         memory_limit: int | None = None,
+        profile: Profile | str | None = None,
+        src_ranks: Sequence[int] | None = None,
+        dst_ranks: Sequence[int] | None = None,
+        dtype: DTypeLike | None = None,
+        scratch: int = SCRATCH,
+        timeout: float | None = None,
     ) -> None:
-        from redistrib.synth.planner import plan
+        def make() -> Plan | None:
+            from redistrib.synth.planner import plan
 
-        self._start(comm, lambda: plan(src, dst, strategy=strategy, memory_limit=memory_limit))
+            uneven = isinstance(src, UnevenType) or isinstance(dst, UnevenType)
+            if uneven or src.mesh != dst.mesh or self._ranks[0] != self._ranks[1]:
+                _check_ends(src, dst)
+                return None
+            assert isinstance(src, ArrayType)
+            assert isinstance(dst, ArrayType)
+            return plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
+
+        self._start(comm, src, dst, make, (src_ranks, dst_ranks), dtype, scratch, timeout)
 
     @classmethod
-    def from_plan(cls, plan: Plan, comm: MPI.Intracomm) -> Redistribution:
+    def from_plan(
+        cls,
+        plan: Plan,
+        comm: MPI.Intracomm,
+        *,
+        dtype: DTypeLike | None = None,
+        scratch: int = SCRATCH,
+        timeout: float | None = None,
+    ) -> Self:
         """The redistribution that runs a plan. Collective."""
         self = cls.__new__(cls)
-        self._start(comm, lambda: plan)
+        self._start(comm, plan.src, plan.dst, lambda: plan, (None, None), dtype, scratch, timeout)
         return self
 
-    def _start(self, comm: MPI.Intracomm, make: Callable[[], Plan]) -> None:
-        self.comm = comm
+    def _start(
+        self,
+        comm: MPI.Intracomm,
+        src: AnyType,
+        dst: AnyType,
+        make: Callable[[], Plan | None],
+        ranks: tuple[Sequence[int] | None, Sequence[int] | None],
+        dtype: DTypeLike | None,
+        scratch: int,
+        timeout: float | None,
+    ) -> None:
+        owned = private(comm)
+        self.comm = owned.comm
+        self._link = Link(owned.comm, owned.next_tag(), Datatypes())
+        self.watch = Watch(owned.comm, timeout)
         self._phases: list[Phase] = []
+        self._running: Running | None = None
         error: Exception | None = None
-        text = ""
+        text = given = ""
         try:
+            self.src, self.dst = src, dst
+            self._ranks = _ranks_of(src, dst, ranks, comm.size)
             self.plan = make()
-            text = self.plan.to_json()
-            positions = self.plan.src.mesh.num_devices
-            if comm.size != positions:
-                raise BackendError(
-                    f"the mesh {self.plan.src.mesh} has {positions} positions, one for each rank; "
-                    f"the communicator has {comm.size} ranks",
-                    size=comm.size,
-                )
+            self.dtype = _dtype_of(src, dst, dtype)
+            if scratch < 1:
+                raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
+            given = f"{src} -> {dst} of {self.dtype}"
+            if self._ranks[0] != self._ranks[1]:
+                given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
+            planned = "" if self.plan is None else self.plan.to_json()
+            text = f"{given} {self.src.mesh} {self.dst.mesh} {scratch} {planned}"
         except Exception as raised:  # noqa: BLE001 - the other ranks must hear of it
             error = raised
-        _agree(comm, error, text)
+        step = "the agreement on the problem"
+        self.watch.agree(error, text, step, given)
         try:
-            self._phases = phases_of(self.plan, comm)
+            self._phases = list(self._make_phases(scratch))
         except Exception as raised:  # noqa: BLE001
             error = raised
-        _agree(comm, error)
+        self.watch.agree(error, "", step)
+        sent = np.array([phase.sent_bytes > 0 for phase in self._phases], np.int8)
+        anywhere = np.empty_like(sent)
+        owned.comm.Allreduce(sent, anywhere, MPI.MAX)
+        for phase, communicates in zip(self._phases, anywhere, strict=True):
+            phase.communicates = bool(communicates)
+
+    def _make_phases(self, scratch: int) -> Iterator[Phase]:
+        before, after = (
+            End.on(t, ranks, self.comm.size)
+            for t, ranks in zip((self.src, self.dst), self._ranks, strict=True)
+        )
+        self._shapes = before.shape(self.comm.rank), after.shape(self.comm.rank)
+        if self.plan is None:
+            yield between(before, after, self._link, self.dtype, scratch)
+        else:
+            yield from phases_of(self.plan, before.positions, self._link, self.dtype, scratch)
 
     @property
     def received_bytes(self) -> int:
-        """What this rank receives from others in a call, in bytes, counted from its messages."""
+        """What this rank receives from others for one array, counted from its messages."""
         return sum(phase.received_bytes for phase in self._phases)
+
+    @property
+    def sent_bytes(self) -> int:
+        """What this rank sends to others for one array, counted from its messages."""
+        return sum(phase.sent_bytes for phase in self._phases)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """What this rank keeps for packing and reducing, in bytes."""
+        return sum(phase.scratch_bytes for phase in self._phases)
 
     @property
     def num_collectives(self) -> int:
         """Communicating phases of a call."""
-        return sum(phase.calls for phase in self._phases)
+        return sum(phase.communicates for phase in self._phases)
 
-    def __call__(self, tile: Tile, out: Tile | None = None) -> Tile:
+    def __call__(self, tile: Tile | None, out: Tile | None = None) -> Any:
         """This rank's tile of the target from its tile of the source. Collective.
 
-        `out` receives the result and is returned. Both are C-contiguous, of the types' tile shapes
-        and dtype, and share no memory. Raises BackendError on every rank if one was given something
-        else; nothing has been sent then.
+        Tiles have the types' tile shapes and dtype, and any strides (one that runs backwards is
+        copied first); a new one is C-ordered. `out`
+        receives the result, shares no memory with the tile, and is returned. A rank that is not in
+        the target returns None. Raises on every rank if one was given something else; nothing has
+        been sent then.
         """
-        src, dst = self.plan.src, self.plan.dst
+        return self._run([tile], [out], blocking=True).wait()[0]
+
+    def start(self, tile: Tile | None, out: Tile | None = None) -> Running:
+        """Begin a call; `wait()` ends it and returns a list of one tile. Collective.
+
+        The ranks agree first, which takes a few microseconds once all have come. Neither tile may
+        be touched before the end. MPI makes progress while `test` or `wait` runs.
+        """
+        return self._run([tile], [out], blocking=False)
+
+    def batch(
+        self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None] | None = None
+    ) -> list[Any]:
+        """Several arrays of the same types at once: one agreement, and messages shared."""
+        return self._run(tiles, outs or [None] * len(tiles), blocking=True).wait()
+
+    def _run(
+        self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None], *, blocking: bool
+    ) -> Running:
         error: Exception | None = None
-        buffers: list[Tile] = []
+        levels: list[list[Tile | None]] = []
+        results: list[Tile | None] = []
         try:
-            _check(tile, src, "tile")
-            if out is not None:
-                _check(out, dst, "out")
-                if not out.flags.writeable or np.may_share_memory(out, tile):
-                    raise BackendError("out is writeable and shares no memory with the tile")
+            if not self._link.datatypes.open:
+                raise BackendError("the redistribution was freed")
+            if self._running is not None and not self._running.done:
+                raise BackendError("one call runs at a time; wait for the one that was started")
             # All memory is taken before anything is sent.
-            buffers = [np.empty(p.after.tile_shape, dst.numpy_dtype) for p in self._phases[:-1]]
-            result = np.empty(dst.tile_shape, dst.numpy_dtype) if out is None else out
+            results = self._results(tiles, outs)
+            levels = self._levels(tiles, results)
         except Exception as raised:  # noqa: BLE001
             error = raised
-        _agree(self.comm, error)
-        if not self._phases:
-            result[...] = tile
-            return result
-        for phase, target in zip(self._phases, [*buffers, result], strict=True):
-            phase.run(tile, target)
-            tile = target
-        return result
+        call = f"redistribution {self._link.tag} of {len(tiles)} arrays"
+        self.watch.agree(error, call, "the agreement before the exchange", call)
+        wait = blocking and self.watch.timeout is None
+        self._running = Running(self, self._transfer(levels, results, blocking=wait), results)
+        return self._running
+
+    def _results(
+        self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
+    ) -> list[Tile | None]:
+        """What the call returns, made where no `out` is given."""
+        if len(outs) != len(tiles):
+            raise BackendError(f"each tile has its out; got {len(tiles)} and {len(outs)}")
+        for tile, out in zip(tiles, outs, strict=True):
+            _check(tile, self.src, self._shapes[0], self.dtype, "tile")
+            if out is None:
+                continue
+            _check(out, self.dst, self._shapes[1], self.dtype, "out")
+            if not out.flags.writeable:
+                raise BackendError("out is writeable; got a read-only array")
+            if any(t is not None and np.may_share_memory(out, t) for t in tiles):
+                raise BackendError("out shares no memory with a tile")
+        shape = self._shapes[1]
+        return [
+            np.empty(shape, self.dtype) if out is None and shape is not None else out
+            for out in outs
+        ]
+
+    def _levels(
+        self, tiles: Sequence[Tile | None], results: Sequence[Tile | None]
+    ) -> list[list[Tile | None]]:
+        """The arrays before, between and after the phases."""
+        levels = [[_forwards(tile) for tile in tiles]]
+        for phase in self._phases[:-1]:
+            shape = phase.after.shapes()[self.comm.rank]
+            levels.append([np.empty(shape, self.dtype) for _ in tiles])
+        return [*levels, [_forwards(result) for result in results]]
+
+    def _transfer(
+        self,
+        levels: Sequence[list[Tile | None]],
+        results: Sequence[Tile | None],
+        *,
+        blocking: bool,
+    ) -> Transfer:
+        """All phases of a call."""
+        for number, phase in enumerate(self._phases):
+            self.step = f"{phase.name} ({number + 1} of {len(self._phases)})"
+            yield from phase.run(levels[number], levels[number + 1], blocking=blocking)
+        made = levels[-1] if self._phases else levels[0]
+        for result, array in zip(results, made, strict=True):
+            if result is not None and result is not array:
+                result[...] = array
 
     def free(self) -> None:
-        """Release the datatypes and communicators. Collective."""
-        for phase in self._phases:
-            phase.free()
-        self._phases = []
+        """Release the datatypes. Local; a call after it raises."""
+        self._link.datatypes.free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
 
 
-def _check(tile: Any, t: ArrayType, name: str) -> None:
-    """Raise BackendError unless a buffer is a C-contiguous tile of a type."""
+class Running:
+    """A call that was started."""
+
+    def __init__(
+        self,
+        owner: Redistribution,
+        transfer: Transfer,
+        results: list[Tile | None],
+    ) -> None:
+        self._owner, self._transfer, self._results = owner, transfer, results
+        self._waiting = next(transfer, None)
+
+    @property
+    def done(self) -> bool:
+        """Whether the call is known to be at its end."""
+        return self._waiting is None
+
+    def test(self) -> bool:
+        """Whether the call is at its end, after what can be done without waiting."""
+        while self._waiting is not None:
+            done = MPI.Request.Testsome(self._waiting.requests)
+            if not done:
+                return False
+            self._advance(done)
+        return True
+
+    def wait(self) -> list[Any]:
+        """The results, once they are complete."""
+        while self._waiting is not None:
+            self._advance(self._owner.watch.some(self._waiting, self._owner.step))
+        return self._results
+
+    def _advance(self, done: list[int]) -> None:
+        try:
+            self._waiting = self._transfer.send(done)
+        except StopIteration:
+            self._waiting = None
+
+
+def _forwards(tile: Tile | None) -> Tile | None:
+    """The tile, or a copy in memory order if it runs backwards.
+
+    Open MPI 5.0 sends reversed bytes in their order in memory, whatever the datatype says.
+    """
+    if tile is not None and any(stride < 0 for stride in tile.strides):
+        return np.ascontiguousarray(tile)
+    return tile
+
+
+def _dtype_of(src: AnyType, dst: AnyType, dtype: DTypeLike | None) -> np.dtype[Any]:
+    """The dtype of the tiles."""
+    if dtype is None:
+        return src.numpy_dtype
+    found = np.dtype(dtype)
+    if found.hasobject:
+        raise BackendError(f"elements are bytes without references; got dtype {found}", dtype=found)
+    partial = any(isinstance(t, ArrayType) and t.partial for t in (src, dst))
+    if partial and found != src.numpy_dtype:
+        raise BackendError(
+            f"a reduction is over the types' dtype, {src.numpy_dtype}; got {found}", dtype=found
+        )
+    return found
+
+
+def _check_ends(src: AnyType, dst: AnyType) -> None:
+    """Raise LayoutError unless an exchange can lead from one end to the other."""
+    if (src.shape, src.dtype) != (dst.shape, dst.dtype):
+        raise LayoutError(
+            f"source and target have one shape and dtype; got {src} and {dst}", src=src, dst=dst
+        )
+    if isinstance(dst, ArrayType) and dst.partial:
+        raise LayoutError(
+            f"between two sets of ranks, and of uneven tiles, the target is not partial; got {dst}",
+            dst=dst,
+        )
+    if isinstance(src, ArrayType) and src.partial and isinstance(dst, UnevenType):
+        raise LayoutError(f"uneven tiles are not reduced; got the source {src}", src=src)
+
+
+def _ranks_of(
+    src: AnyType,
+    dst: AnyType,
+    given: tuple[Sequence[int] | None, Sequence[int] | None],
+    size: int,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Per position of either mesh the rank that has it."""
+    one, other = given
+    if src.mesh == dst.mesh:
+        # Without other word, each rank has the position of its number.
+        default = one or other or range(src.mesh.num_devices)
+        if one is None and other is None and size != src.mesh.num_devices:
+            raise BackendError(
+                f"the mesh {src.mesh} has {src.mesh.num_devices} positions, one for each rank; "
+                f"the communicator has {size} ranks",
+                size=size,
+            )
+        return _checked(one or default, src, size), _checked(other or default, dst, size)
+    return (
+        _checked(one or src.mesh.devices or range(src.mesh.num_devices), src, size),
+        _checked(other or dst.mesh.devices or range(dst.mesh.num_devices), dst, size),
+    )
+
+
+def _checked(given: Sequence[int], t: AnyType, size: int) -> tuple[int, ...]:
+    """The ranks of a mesh, one for each position."""
+    ranks = tuple(int(rank) for rank in given)
+    if len(ranks) != t.mesh.num_devices or len(set(ranks)) != len(ranks):
+        raise BackendError(
+            f"each of the {t.mesh.num_devices} positions of {t.mesh} has a rank of its own; "
+            f"got {list(ranks)}",
+            ranks=ranks,
+        )
+    if min(ranks) < 0 or max(ranks) >= size:
+        raise BackendError(
+            f"the ranks of {t.mesh} are 0 to {size - 1}, those of the communicator; "
+            f"got {list(ranks)}",
+            ranks=ranks,
+        )
+    return ranks
+
+
+def _check(
+    tile: Any, t: AnyType, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str
+) -> None:
+    """Raise BackendError unless a buffer is this rank's tile of a type."""
+    if shape is None:
+        if tile is not None:
+            raise BackendError(f"{name} is None on a rank that has no tile of {t}")
+        return
     if not isinstance(tile, np.ndarray):
         raise BackendError(f"{name} is a numpy array; got {type(tile).__name__}")
-    if tile.shape != t.tile_shape or tile.dtype != t.numpy_dtype:
+    if tile.shape != shape or tile.dtype != dtype:
         raise BackendError(
-            f"{name} is a tile of {t}, of shape {list(t.tile_shape)} and dtype {t.numpy_dtype}; "
+            f"{name} is a tile of {t}, of shape {list(shape)} and dtype {dtype}; "
             f"got shape {list(tile.shape)} and dtype {tile.dtype}",
             shape=tile.shape,
             dtype=tile.dtype,
         )
-    if not tile.flags.c_contiguous:
-        raise BackendError(
-            f"{name} is C-contiguous; got strides {tile.strides} for shape {list(tile.shape)}: "
-            f"pass numpy.ascontiguousarray({name})",
-            strides=tile.strides,
-        )
-
-
-def _agree(comm: MPI.Intracomm, error: Exception | None, token: str = "") -> None:
-    """Raise on every rank if one has an error, or if the tokens differ. Collective."""
-    digest = hashlib.sha256(token.encode()).digest()
-    number = int.from_bytes(digest[:8], "big") >> 2
-    # The least of x and of -x tell whether all are equal; the last is the first rank that failed.
-    told = np.array([number, -number, comm.size if error is None else comm.rank], np.int64)
-    heard = np.empty_like(told)
-    comm.Allreduce(told, heard, MPI.MIN)
-    least, most, failed = int(heard[0]), -int(heard[1]), int(heard[2])
-    if failed < comm.size:
-        reason = comm.bcast(f"{type(error).__name__}: {error}", root=failed)
-        if isinstance(error, RedistribError):
-            raise error
-        raise BackendError(f"rank {failed}: {reason}", rank=failed) from error
-    if least != most:
-        raise BackendError(
-            "the ranks were given different problems: their plans, shapes or dtypes differ"
-        )
-
-
-def run_array(
-    plan: Plan, array: NDArray[Any], comm: MPI.Intracomm | None = None
-) -> NDArray[Any] | None:
-    """Run a plan on an array that every rank holds whole; verify every tile; gather on rank 0.
-
-    Collective over `comm`, by default all ranks. Returns the array on rank 0 and None elsewhere.
-    Raises BackendError on every rank if a tile is not bit for bit what the target type says.
-    """
-    comm = comm or MPI.COMM_WORLD
-    redistribution = Redistribution.from_plan(plan, comm)
-    error: Exception | None = None
-    tile = result = np.empty(0)
-    try:
-        tile = tile_of(np.asarray(array), plan.src, comm.rank)
-    except Exception as raised:  # noqa: BLE001
-        error = raised
-    _agree(comm, error)
-    try:
-        result = redistribution(tile)
-    finally:
-        redistribution.free()
-    if not plan.dst.partial and not same_bits(result, tile_of(array, plan.dst, comm.rank)):
-        error = BackendError(
-            f"rank {comm.rank} holds other data than its tile of {plan.dst}", rank=comm.rank
-        )
-    _agree(comm, error)
-    return gather(result, plan.dst, comm)
-
-
-def gather(tile: Tile, t: ArrayType, comm: MPI.Intracomm) -> NDArray[Any] | None:
-    """The global array of these tiles on rank 0, None elsewhere. Collective."""
-    everything = np.empty((comm.size, *t.tile_shape), t.numpy_dtype) if comm.rank == 0 else None
-    received = None if everything is None else [as_bytes(everything), MPI.BYTE]
-    comm.Gather([as_bytes(tile), MPI.BYTE], received, root=0)
-    error: Exception | None = None
-    array = None
-    if everything is not None:
-        try:
-            array = simulator.gather(list(everything), t)
-        except BackendError as raised:
-            error = raised
-    _agree(comm, error)
-    return array

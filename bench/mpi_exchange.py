@@ -1,0 +1,149 @@
+"""The exchange on MPICH and Open MPI beside what programs write by hand and beside other libraries.
+
+python -m bench.mpi_exchange [--quick] [--rounds N] [--output STEM]
+
+Every job is one mpiexec in which all methods take turns. Printed are medians of the slowest rank,
+as ratios to one Alltoallw with subarray types, and the memory of a call beside source and target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.mpi_worker import HAND_WRITTEN, LIBRARIES
+from bench.timing import machine
+from tests.mpi.pool import MPICH, OPENMPI, Installation, kill, start
+
+MIB = 1 << 20
+TIMEOUT = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One redistribution on one MPI; `mib` of the global array."""
+
+    mpi: Installation
+    name: str
+    mesh: dict[str, int]
+    dtype: str
+    mib: int
+
+    def types(self) -> tuple[str, str]:
+        """(x,-) -> (-,x), or (x,y) -> (y,x), of twice as many rows as columns."""
+        items = self.mib * MIB // (4 if self.dtype == "f32" else 8)
+        columns = 1
+        while columns * columns * 2 < items:
+            columns *= 2
+        rows = items // columns
+        if len(self.mesh) == 1:
+            return f"{self.dtype}[{rows}{{x}}, {columns}]", f"{self.dtype}[{rows}, {columns}{{x}}]"
+        return (
+            f"{self.dtype}[{rows}{{x}}, {columns}{{y}}]",
+            f"{self.dtype}[{rows}{{y}}, {columns}{{x}}]",
+        )
+
+
+def jobs(quick: bool) -> Iterator[Job]:
+    for mpi in (MPICH, OPENMPI):
+        for mib in (32,) if quick else (128, 512):
+            for dtype in ("f32",) if quick else ("f32", "f64"):
+                yield Job(mpi, "2 ranks", {"x": 2}, dtype, mib)
+                for ranks in (4, 8):
+                    yield Job(mpi, "(x,-)->(-,x)", {"x": ranks}, dtype, mib)
+                    yield Job(mpi, "(x,y)->(y,x)", {"x": ranks // 2, "y": 2}, dtype, mib)
+
+
+def measure(job: Job, rounds: int) -> dict[str, Any]:
+    src, dst = job.types()
+    description = {"mesh": job.mesh, "src": src, "dst": dst, "rounds": rounds}
+    ranks = 1
+    for size in job.mesh.values():
+        ranks *= size
+    process = start(job.mpi, ranks, "-m", "bench.mpi_worker", json.dumps(description))
+    try:
+        out, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
+    if process.returncode:
+        raise RuntimeError(errors[-2000:])
+    answer: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return {
+        "mpi": job.mpi.name,
+        "job": f"{job.name}, {job.mesh}, {job.dtype}, {job.mib} MiB",
+        "ranks": ranks,
+        **answer,
+    }
+
+
+def verdicts(row: dict[str, Any]) -> dict[str, bool]:
+    """What must hold of a job."""
+    seconds = row["seconds"]
+    ours = seconds["redistrib"]
+    best = min(seconds[name] for name in HAND_WRITTEN)
+    found = {
+        "1.1x of the best by hand": ours <= 1.1 * best,
+        "memory <= 0.1 tile + 2 MiB": row["extra_bytes"]["redistrib"]
+        <= 0.1 * row["tile_bytes"] + 2 * MIB,
+    }
+    if row["mpi"] == "openmpi":
+        found["1.05x of Alltoallw"] = ours <= 1.05 * seconds["Alltoallw"]
+    elif row["runs"] > 1024:
+        found["half of Alltoallw"] = ours <= 0.5 * seconds["Alltoallw"]
+    if row["ranks"] == 2:
+        found["70% of memcpy"] = 0.7 * ours <= seconds["memcpy"]
+    for name in LIBRARIES:
+        if name in seconds:
+            found[f"faster than {name}"] = ours < seconds[name]
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: ratios to Alltoallw, and whether each bound holds."""
+    names = ["redistrib", *HAND_WRITTEN, *LIBRARIES, "memcpy"]
+    names = [n for n in names if any(n in row["seconds"] for row in rows)]
+    head = ["MPI", "job", *names, "Alltoallw, ms", "extra, MiB", "holds"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        unit = row["seconds"]["Alltoallw"]
+        cells = [f"{row['seconds'][n] / unit:.2f}" if n in row["seconds"] else "-" for n in names]
+        missed = [name for name, holds in row["verdicts"].items() if not holds]
+        lines.append(
+            f"| {row['mpi']} | {row['job']} | {' | '.join(cells)} | {unit * 1e3:.1f} | "
+            f"{row['extra_bytes']['redistrib'] / MIB:.2f} | {'not: ' * bool(missed)}"
+            f"{', '.join(missed) or 'all'} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="32 MiB, one dtype")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, help="write STEM.json and STEM.md")
+    options = parser.parse_args()
+    rows = []
+    for job in jobs(options.quick):
+        row = measure(job, options.rounds)
+        row["verdicts"] = verdicts(row)
+        rows.append(row)
+        print(f"{job.mpi.name}: {row['job']}", file=sys.stderr, flush=True)
+    print(table(rows))
+    if options.output is not None:
+        figures = {"machine": machine(), "rows": rows}
+        options.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(table(rows) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

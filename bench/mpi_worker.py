@@ -1,0 +1,191 @@
+"""One job of bench.mpi_exchange on all ranks: python -m mpi4py -m bench.mpi_worker JOB.json
+
+Every method moves the same tiles; they take turns, and the time of a round is that of the slowest
+rank. Rank 0 prints one JSON object: median seconds by method, and extra memory by method.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+import redistrib as rd
+from bench import mpi_peers
+from redistrib.backends import mpi as rmpi
+from redistrib.backends.local import same_bits
+from redistrib.backends.mpi.memory import peak_extra
+
+SLAB_RUNS = 1024
+
+
+@dataclass(slots=True)
+class Job:
+    """Two types, and this rank's tiles."""
+
+    comm: MPI.Intracomm
+    src: rd.ArrayType
+    dst: rd.ArrayType
+    tile: np.ndarray
+    out: np.ndarray
+
+    def boxes(self, sending: bool) -> list[tuple[slice, ...]]:
+        """Per peer what this rank has for it, or gets from it; one box each in these jobs."""
+        mine, theirs = (self.src, self.dst) if sending else (self.dst, self.src)
+        own = mine.tile(self.comm.rank)
+        found = []
+        for peer in range(self.comm.size):
+            box = []
+            for held, wanted in zip(own, theirs.tile(peer), strict=True):
+                at = np.flatnonzero(np.isin(held, wanted, assume_unique=True))
+                assert len(at) == 0 or at[-1] - at[0] + 1 == len(at)
+                box.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0))
+            found.append(tuple(box))
+        return found
+
+
+def subarray(array: np.ndarray, box: tuple[slice, ...]) -> MPI.Datatype:
+    sizes = list(array.shape)
+    sub, start = [s.stop - s.start for s in box], [s.start for s in box]
+    for values in (sizes, sub, start):
+        values[-1] *= array.itemsize
+    return MPI.BYTE.Create_subarray(sizes, sub, start).Commit()
+
+
+def _nonempty(box: tuple[slice, ...]) -> bool:
+    return all(s.stop > s.start for s in box)
+
+
+def alltoallw(job: Job) -> Callable[[], None]:
+    """One Alltoallw with subarray types: what a good program does today."""
+    ends = []
+    for array, sending in ((job.tile, True), (job.out, False)):
+        boxes = job.boxes(sending)
+        types = [subarray(array, b) if _nonempty(b) else MPI.BYTE for b in boxes]
+        counts = [int(_nonempty(b)) for b in boxes]
+        ends.append([array.view(np.uint8), counts, [0] * len(boxes), types])
+    return lambda: job.comm.Alltoallw(*ends)
+
+
+def pack_alltoallv(job: Job) -> Callable[[], None]:
+    """Copy into one buffer, Alltoallv, copy out; buffers reused."""
+    sends, receives = job.boxes(True), job.boxes(False)
+    counts = [[job.tile[b].nbytes for b in sends], [job.out[b].nbytes for b in receives]]
+    offsets = [[sum(c[:k]) for k in range(len(c))] for c in counts]
+    packed, arrived = (np.empty(sum(c), np.uint8) for c in counts)
+    dtype = job.tile.dtype
+
+    def run() -> None:
+        for box, count, at in zip(sends, counts[0], offsets[0], strict=True):
+            packed[at : at + count].view(dtype).reshape(job.tile[box].shape)[...] = job.tile[box]
+        job.comm.Alltoallv(
+            [packed, counts[0], offsets[0], MPI.BYTE], [arrived, counts[1], offsets[1], MPI.BYTE]
+        )
+        for box, count, at in zip(receives, counts[1], offsets[1], strict=True):
+            job.out[box] = arrived[at : at + count].view(dtype).reshape(job.out[box].shape)
+
+    return run
+
+
+def point_to_point(job: Job, runs: int | None) -> Callable[[], None]:
+    """Irecv and Isend of subarray types, the own piece too; `runs`: at most so many per message.
+
+    Both sides cut at the same rows.
+    """
+    messages: list[tuple[bool, int, list[Any]]] = []
+    for sending, array in ((False, job.out), (True, job.tile)):
+        for peer, box in enumerate(job.boxes(sending)):
+            if not _nonempty(box):
+                continue
+            inner = int(np.prod([s.stop - s.start for s in box[1:-1]]))
+            step = box[0].stop - box[0].start if runs is None else max(1, runs // inner)
+            for low in range(box[0].start, box[0].stop, step):
+                part = (slice(low, min(low + step, box[0].stop)), *box[1:])
+                message = [array.view(np.uint8), 1, subarray(array, part)]
+                messages.append((sending, peer, message))
+
+    def run() -> None:
+        start = {True: job.comm.Isend, False: job.comm.Irecv}
+        MPI.Request.Waitall([start[sending](message, peer) for sending, peer, message in messages])
+
+    return run
+
+
+def memcpy(job: Job) -> Callable[[], None]:
+    copy = np.empty_like(job.tile)
+    return lambda: np.copyto(copy, job.tile)
+
+
+def ours(job: Job) -> Callable[[], None]:
+    redistribution = rmpi.Redistribution(job.src, job.dst, job.comm)
+    return lambda: redistribution(job.tile, out=job.out)
+
+
+Method = Callable[[Job], Callable[[], None]]
+HAND_WRITTEN: dict[str, Method] = {
+    "Alltoallw": alltoallw,
+    "pack+Alltoallv": pack_alltoallv,
+    "Isend/Irecv": lambda job: point_to_point(job, None),
+    "slabs": lambda job: point_to_point(job, SLAB_RUNS),
+}
+LIBRARIES: dict[str, Method] = mpi_peers.METHODS
+METHODS: dict[str, Method] = {"redistrib": ours, **HAND_WRITTEN, **LIBRARIES, "memcpy": memcpy}
+
+
+def run(description: dict[str, Any]) -> dict[str, Any]:
+    comm = MPI.COMM_WORLD
+    mesh = rd.Mesh(description["mesh"])
+    src, dst = (rd.ArrayType.parse(description[end], mesh) for end in ("src", "dst"))
+    rng = np.random.default_rng(comm.rank)
+    tile = rng.random(src.tile_shape).astype(src.numpy_dtype)
+    job = Job(comm, src, dst, tile, np.empty(dst.tile_shape, dst.numpy_dtype))
+    calls = {}
+    for name, method in METHODS.items():
+        try:
+            made = method(job)
+        except mpi_peers.CannotError as reason:
+            if comm.rank == 0:
+                print(f"{name}: {reason}", file=sys.stderr)
+            continue
+        calls[name] = made
+    ours(job)()
+    expected = job.out.copy()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(description["rounds"] + 1):
+        names = list(calls)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            if number == 0:
+                job.out[...] = 0
+            comm.Barrier()
+            start = time.perf_counter()
+            calls[name]()
+            spent = comm.allreduce(time.perf_counter() - start, MPI.MAX)
+            if number:
+                seconds[name].append(spent)
+            elif name != "memcpy" and not getattr(calls[name], "own_result", False):
+                same = comm.allreduce(same_bits(job.out, expected), MPI.LAND)
+                assert same, f"{name} ends in other data"
+    extra = {}
+    for name in ("redistrib", "Alltoallw"):
+        comm.Barrier()
+        extra[name] = comm.allreduce(peak_extra(calls[name]), MPI.MAX)
+    return {
+        "library": MPI.Get_library_version().split("\n")[0].strip("\0"),
+        "seconds": {name: median(times) for name, times in seconds.items()},
+        "extra_bytes": extra,
+        "tile_bytes": max(src.tile_bytes, dst.tile_bytes),
+        "runs": max(b[0].stop - b[0].start for b in job.boxes(True)),
+    }
+
+
+if __name__ == "__main__":
+    answer = run(json.loads(sys.argv[1]))
+    if MPI.COMM_WORLD.rank == 0:
+        print(json.dumps(answer))

@@ -1,0 +1,267 @@
+"""How long prices take:  python -m bench.oracle [--quick] [--json FILE]
+
+1. `cost_matrix` of a fresh oracle over all pairs of whole-axis layouts of arrays of rank 3, per
+   pair, beside Shardy's reshard pass on a sample of the same pairs (the pass alone, parsed before).
+2. One `cost`: cold (fresh types, fresh oracle) beside Shardy's whole Python call, and remembered.
+3. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
+   answers, and what the oracle answers.
+
+CPU time of the process; the calls that are compared take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import redistrib as rd
+from bench.planners import PASS, Shardy, forget, types
+from bench.problems import Problem, axis_names, layouts, random_pair
+from bench.timing import machine, settle
+
+FAMILIES = (
+    ((2, 2, 2), (4096,) * 3),
+    ((2, 4, 2), (4096,) * 3),
+    ((2, 2, 2, 2), (4096,) * 3),
+    ((2, 4, 2, 4), (4096,) * 3),
+)
+REQUIRED = (0, 2)  # the families that the target is for: layouts of 3 and of 4 axes
+PER_PAIR_TARGET = 1 / 5  # of Shardy's pass
+COLD_TARGET = 2.0  # of Shardy's call
+WARM_TARGET_US = 2.5  # half of DTensor's fastest warm redistribute_cost, 5 us (torch 2.13)
+
+Figures = dict[str, Any]
+
+
+def family(axes: Sequence[int], shape: Sequence[int]) -> list[rd.ArrayType]:
+    """All whole-axis layouts as types."""
+    names = axis_names(len(axes))
+    mesh = rd.Mesh(dict(zip(names, axes, strict=True)))
+    return [
+        rd.ArrayType(mesh, "f32", shape, [[names[axis] for axis in owners] for owners in layout])
+        for layout in layouts(tuple(axes), tuple(shape))
+    ]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """CPU seconds of one call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def matrix_rows(shardy: Shardy, rounds: int, sample: int, families: Sequence[int]) -> list[Figures]:
+    """One row per family: microseconds per pair."""
+    rows = []
+    rng = random.Random(0)
+    for at in families:
+        axes, shape = FAMILIES[at]
+        found = family(axes, shape)
+        texts = [shardy.text(random_pair(rng, axes, shape)) for _ in range(sample)]
+        ours, theirs, last = [], [], None
+        for _ in range(rounds):
+            last = rd.Oracle(found[0].mesh)
+            ours.append(seconds(partial(last.cost_matrix, found, found)))
+            theirs.append(median(pass_times(shardy, texts)))
+        assert last is not None
+        per_pair = median(ours) / len(found) ** 2 * 1e6
+        shardy_us = median(theirs) * 1e6
+        rows.append(
+            {
+                "mesh": "x".join(map(str, axes)),
+                "layouts": len(found),
+                "pairs": len(found) ** 2,
+                "priced": last.stats.batched_prices,
+                "seconds": median(ours),
+                "us_per_pair": per_pair,
+                "shardy_us": shardy_us,
+                "ratio": per_pair / shardy_us,
+                "target": PER_PAIR_TARGET if at in REQUIRED else None,
+            }
+        )
+    return rows
+
+
+def pass_times(shardy: Shardy, texts: Sequence[str]) -> list[float]:
+    """Seconds of Shardy's pass on modules that are parsed already."""
+    ir, context = shardy._ir, shardy._context  # noqa: SLF001
+    found = []
+    with context:
+        manager = shardy._pass_manager.parse(PASS)  # noqa: SLF001
+        for text in texts:
+            module = ir.Module.parse(text)
+            found.append(seconds(partial(manager.run, module.operation)))
+    return found
+
+
+def single_row(shardy: Shardy, rounds: int, count: int) -> Figures:
+    """One `cost`: cold beside Shardy's call on the same pairs, and remembered."""
+    rng = random.Random(1)
+    problems = [
+        random_pair(rng, axes, (prod(axes) * 8,) * 3)
+        for axes in ((2, 2, 2), (2, 4, 2))
+        for _ in range(count)
+    ]
+    cold, theirs, warm = [], [], []
+    for problem in problems:
+        mine, peer = [], []
+        call = shardy.call(problem)
+        for _ in range(rounds):
+            mine.append(seconds(cold_call(problem)))
+            peer.append(seconds(call()))
+        cold.append(median(mine))
+        theirs.append(median(peer))
+        src, dst = types(problem)
+        oracle = rd.Oracle(src.mesh)
+        oracle.cost(src, dst)
+        start = time.process_time()
+        for _ in range(1000):
+            oracle.cost(src, dst)
+        warm.append((time.process_time() - start) / 1000)
+    ratios = [a / b for a, b in zip(cold, theirs, strict=True)]
+    return {
+        "pairs": len(problems),
+        "cold_us": median(cold) * 1e6,
+        "shardy_call_us": median(theirs) * 1e6,
+        "ratio": median(cold) / median(theirs),
+        "ratio_per_pair": median(ratios),
+        "cold_target": COLD_TARGET,
+        "warm_us": median(warm) * 1e6,
+        "warm_target_us": WARM_TARGET_US,
+    }
+
+
+def cold_call(problem: Problem) -> Callable[[], object]:
+    """`cost` on types and an oracle that are new."""
+    src, dst = types(problem)
+    forget()
+    oracle = rd.Oracle(src.mesh)
+    return lambda: oracle.cost(src, dst)
+
+
+# --- Alpa's formula ----------------------------------------------------------------------------
+
+MLP = ((128, 1024), (1024, 1024))
+ATTENTION = ((8, 128, 1024), (1024, 1024), (8, 128, 16, 64), (128, 64, 128), (128, 128, 128))
+MESH = (2, 4)
+
+
+def alpa(shape: Sequence[int], src: Layout, dst: Layout) -> float | None:
+    """Seconds by the formula of Alpa's published prototype; None where it has no answer.
+
+    A gather for each dimension that loses its axis, of the whole array, at 1 us and 100 GB/s. The
+    prototype maps a dimension to one axis: of a dimension over two it says nothing.
+    """
+    if any(len(owners) > 1 for owners in (*src, *dst)):
+        return None
+    size = prod(shape) * 4
+    return sum(
+        1e-6 + (MESH[a[0]] - 1) / MESH[a[0]] * size / 1e11
+        for a, b in zip(src, dst, strict=True)
+        if a and a != b
+    )
+
+
+Layout = Sequence[Sequence[int]]
+
+
+def alpa_rows() -> list[Figures]:
+    """The two question sets: every pair of layouts of every tensor."""
+    rows = []
+    for name, shapes in (("MLP", MLP), ("attention", ATTENTION)):
+        answers: list[tuple[float | None, float]] = []
+        violations = triples = 0
+        for shape in shapes:
+            found = list(layouts(MESH, shape))
+            typed = family(MESH, shape)
+            ours = rd.Oracle(typed[0].mesh).cost_matrix(typed, typed)
+            theirs = [[alpa(shape, a, b) for b in found] for a in found]
+            answers += [
+                (theirs[i][j], float(ours[i, j]))
+                for i, j in product(range(len(found)), repeat=2)
+                if i != j
+            ]
+            known = np.array([[np.nan if x is None else x for x in row] for row in theirs])
+            for k in range(len(found)):
+                detour = known[:, k, None] + known[k]
+                triples += int(np.isfinite(detour + known).sum())
+                violations += int((known > detour * (1 + 1e-9)).sum())
+        both = [(a, b) for a, b in answers if a is not None]
+        rows.append(
+            {
+                "set": name,
+                "pairs": len(answers),
+                "alpa_no_answer": len(answers) - len(both),
+                "ours_finite": sum(np.isfinite(b) for _, b in answers),
+                "alpa_too_low": sum(a < b * (1 - 1e-9) for a, b in both),
+                "alpa_over_ours": median(a / b for a, b in both if b > 0),
+                "alpa_detours": f"{violations} of {triples}",
+            }
+        )
+    return rows
+
+
+# --- report ------------------------------------------------------------------------------------
+
+
+def run(quick: bool) -> Figures:
+    """All figures."""
+    shardy = Shardy()
+    warm_up = family((2, 2), (8, 8))
+    rd.Oracle(warm_up[0].mesh).cost_matrix(warm_up, warm_up)
+    settle()
+    return {
+        "command": "python -m bench.oracle" + " --quick" * quick,
+        "machine": machine(),
+        "matrix": matrix_rows(
+            shardy, 2 if quick else 5, 50 if quick else 200, REQUIRED if quick else range(4)
+        ),
+        "single": single_row(shardy, 3 if quick else 7, 10 if quick else 60),
+        "alpa": alpa_rows(),
+    }
+
+
+def table(rows: Sequence[Figures]) -> str:
+    """Rows of figures as a Markdown table."""
+
+    def text(value: object) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else "" if value is None else f"{value}"
+
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([text(row[key]) for key in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.oracle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="the required families, few rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    options = parser.parse_args(arguments)
+    figures = run(options.quick)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    for name in ("matrix", "single", "alpa"):
+        rows = figures[name]
+        print(f"\n{name}\n\n{table(rows if isinstance(rows, list) else [rows])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""One fused exchange between two ends: each rank sends what the others want of its tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mpi4py import MPI
+
+from redistrib.backends.local import numbers, permute_sources
+from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
+from redistrib.backends.mpi.pieces import Piece, Router, view
+from redistrib.backends.mpi.transport import (
+    Flow,
+    Incoming,
+    Link,
+    Outgoing,
+    Tile,
+    Transfer,
+    Waiting,
+    opaque,
+    streams_of,
+    transfer,
+)
+from redistrib.synth.collectives import CollectivePermute
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit
+
+SMALL = 1 << 20
+"""Bytes of source and target tile below which one Alltoallw beats messages per peer."""
+
+Shape = tuple[int, ...]
+Tiles = Sequence[Tile | None]
+"""Arrays of one type; None on ranks that have no tile of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a redistribution: per rank of the communicator its position, if it has one."""
+
+    type: AnyType
+    positions: tuple[int | None, ...]
+
+    @classmethod
+    def on(cls, t: AnyType, ranks: Sequence[int], size: int) -> End:
+        """The end whose positions are on these ranks, of `size` in all."""
+        position_of = {rank: position for position, rank in enumerate(ranks)}
+        return cls(t, tuple(position_of.get(rank) for rank in range(size)))
+
+    def shape(self, rank: int) -> Shape | None:
+        """The shape of a rank's tile, if it has one."""
+        position = self.positions[rank]
+        return None if position is None else tile_shape_of(self.type, position)
+
+    def boxes(self) -> list[Box | None]:
+        """What each rank holds."""
+        found = boxes_of(self.type)
+        return [None if p is None else found[p] for p in self.positions]
+
+    def shapes(self) -> list[Shape]:
+        """The shape of each rank's tile; that of no elements for ranks without."""
+        return [self.shape(rank) or () for rank in range(len(self.positions))]
+
+    def groups(self, digits: Sequence[DeviceDigit]) -> list[int]:
+        """The value of some digits on each rank."""
+        values = numbers(self.type.mesh, digits)
+        return [-1 if p is None else int(values[p]) for p in self.positions]
+
+
+class Phase:
+    """What one rank does between two ends; its bytes are those of one array, on this rank."""
+
+    name: ClassVar[str]
+    sent_bytes = 0
+    received_bytes = 0
+    scratch_bytes = 0
+    communicates = False
+    """Whether any rank sends anything. Only the ranks together know."""
+
+    def __init__(self, before: End, after: End) -> None:
+        self.before, self.after = before, after
+
+    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
+        """Fill target tiles from source tiles. `blocking`: the caller waits for the end."""
+        raise NotImplementedError
+
+
+class Exchange(Phase):
+    """Each rank sends the intersections of its tile with the others' target tiles."""
+
+    name = "the exchange"
+
+    def __init__(
+        self,
+        before: End,
+        after: End,
+        pieces: Sequence[Piece],
+        link: Link,
+        itemsize: int,
+        scratch: int,
+    ) -> None:
+        super().__init__(before, after)
+        self.link = link
+        self.own = [piece for piece in pieces if piece.sender == piece.receiver]
+        remote = [piece for piece in pieces if piece.sender != piece.receiver]
+        self.sends, self.receives = streams_of(remote, link.comm, itemsize, scratch, packed=False)
+        self.sent_bytes = sum(stream.bytes for stream in self.sends)
+        self.received_bytes = sum(stream.bytes for stream in self.receives)
+        self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
+        total = largest_tile(before.type) + largest_tile(after.type)
+        # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
+        self.small = total * itemsize < SMALL and before is not after
+
+    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
+        """Send, receive, and copy the own pieces meanwhile."""
+        sources, targets = opaque(sources), opaque(targets)
+
+        def keep() -> None:
+            for source, target in zip(sources, targets, strict=True):
+                if source is None or target is None:
+                    continue
+                for piece in self.own:
+                    taken = view(source, piece.take, piece.shape)
+                    view(target, piece.put, piece.shape)[...] = taken
+
+        if not self.communicates:
+            keep()
+        elif self.small and len(sources) == 1:
+            keep()
+            yield from self._at_once(sources, targets, blocking=blocking)
+        else:
+            flows: list[Flow] = [Incoming(stream, targets, self.link) for stream in self.receives]
+            flows += [Outgoing(stream, sources, self.link) for stream in self.sends]
+            yield from transfer(flows, keep)
+
+    def _at_once(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
+        """One Alltoallw: the quickest for small arrays."""
+        comm = self.link.comm
+        messages = []
+        for streams, tiles in ((self.sends, sources), (self.receives, targets)):
+            counts, types = [0] * comm.size, [MPI.BYTE] * comm.size
+            base = 0 if tiles[0] is None else tiles[0].__array_interface__["data"][0]
+            for stream in streams:
+                counts[stream.peer] = 1
+                types[stream.peer] = self.link.datatypes.together(base, stream.views(tiles))
+            buffer = MPI.buffer.fromaddress(base, 0)
+            messages.append([buffer, counts, [0] * comm.size, types])
+        if blocking:
+            comm.Alltoallw(*messages)
+        else:
+            request = comm.Ialltoallw(*messages)
+            while request != MPI.REQUEST_NULL:
+                yield Waiting([request], [-1])
+
+
+def exchange(before: End, after: End, link: Link, itemsize: int, scratch: int) -> Exchange:
+    """The exchange between two ends with the same partial axes: addends stay with their like."""
+    router = Router(link.comm.rank)
+    partial = after.type.partial if isinstance(after.type, ArrayType) else ()
+    found = [
+        piece
+        for sources, targets in _by_group(
+            before, before.groups(partial), after, after.groups(partial)
+        )
+        for piece in router.pieces(sources, targets, before.shapes(), after.shapes())
+    ]
+    return Exchange(before, after, found, link, itemsize, scratch)
+
+
+def _by_group(
+    before: End, of_source: Sequence[int], after: End, of_target: Sequence[int]
+) -> Iterator[tuple[list[Box | None], list[Box | None]]]:
+    """What ranks hold and want, for one value of a digit after the other."""
+    sources, targets = before.boxes(), after.boxes()
+    for value in sorted({value for value in of_source if value >= 0}):
+        yield (
+            [box if at == value else None for box, at in zip(sources, of_source, strict=True)],
+            [box if at == value else None for box, at in zip(targets, of_target, strict=True)],
+        )
+
+
+def permute(
+    step: CollectivePermute, before: End, after: End, link: Link, itemsize: int, scratch: int
+) -> Exchange:
+    """A permute that hands whole tiles on, for one that moves the addends of a partial array."""
+    router = Router(link.comm.rank)
+    boxes, shapes = before.boxes(), before.shapes()
+    rank_of = {position: rank for rank, position in enumerate(before.positions)}
+    found: list[Piece] = []
+    for position, source in enumerate(permute_sources(before.type.mesh, step).tolist()):
+        sender, receiver = rank_of[source], rank_of[position]
+        box = boxes[sender]
+        held = [box if rank == sender else None for rank in range(len(boxes))]
+        wanted = [box if rank == receiver else None for rank in range(len(boxes))]
+        found += router.pieces(held, wanted, shapes, shapes)
+    return Exchange(before, after, found, link, itemsize, scratch)

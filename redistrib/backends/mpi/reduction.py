@@ -1,0 +1,190 @@
+"""Partial axes are reduced: shares in rank order, then an exchange of the shares.
+
+The ranks that want a tile share its elements out among themselves. Each receives the addends of its
+share, chunk by chunk, and reduces them in the order of their senders straight into its result; then
+they exchange the shares. No device receives more than it must, no intermediate tile is made, and
+the result depends on neither the MPI nor the order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from redistrib.backends.mpi.exchange import End, Exchange, Phase, Shape, Tiles
+from redistrib.backends.mpi.layouts import Box
+from redistrib.backends.mpi.pieces import Piece, Place, Router
+from redistrib.backends.mpi.transport import (
+    DEPTH,
+    Flow,
+    Link,
+    Outgoing,
+    Stream,
+    Tile,
+    Transfer,
+    opaque,
+    streams_of,
+    transfer,
+    unpacked,
+)
+from redistrib.synth.reductions import PartialRoles
+from redistrib.types.array_type import ArrayType
+
+UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+class Reduction(Phase):
+    """From an end with partial axes to one where some or all of them are reduced."""
+
+    name = "the reduction"
+
+    def __init__(
+        self, before: End, after: End, link: Link, dtype: np.dtype[Any], scratch: int
+    ) -> None:
+        super().__init__(before, after)
+        assert isinstance(before.type, ArrayType)
+        assert isinstance(after.type, ArrayType)
+        self.link, self.dtype = link, dtype
+        self.ufunc = UFUNCS[before.type.reduction or "sum"]
+        kept = after.type.partial
+        addends = before.groups(PartialRoles.rest(before.type.partial, kept))
+        of_source, of_target = before.groups(kept), after.groups(kept)
+        rank, half = link.comm.rank, scratch // 2
+        shares, spread = _shares(after, of_target, rank)
+        self.spread = Exchange(after, after, spread, link, dtype.itemsize, half)
+        router, held = Router(rank), before.boxes()
+        rows: dict[tuple[Place, Shape], list[Piece]] = {}
+        remote: list[Piece] = []
+        roles = list(zip(of_source, addends, strict=True))
+        for group, addend in sorted(set(roles) - {(-1, -1)}):
+            sources = [
+                b if role == (group, addend) else None for b, role in zip(held, roles, strict=True)
+            ]
+            targets = [s if at == group else None for s, at in zip(shares, of_target, strict=True)]
+            for piece in router.pieces(sources, targets, before.shapes(), after.shapes()):
+                if piece.receiver == rank:
+                    rows.setdefault((piece.put, piece.shape), []).append(piece)
+                if piece.sender != piece.receiver:
+                    remote.append(piece)
+        self.sends, receives = streams_of(remote, link.comm, dtype.itemsize, half, packed=True)
+        by_peer = {stream.peer: stream for stream in receives}
+        lanes: dict[tuple[int, ...], list[list[Piece]]] = {}
+        for pieces in rows.values():
+            lanes.setdefault(tuple(piece.sender for piece in pieces), []).append(pieces)
+        # Per lane what each sender contributes, in the order of the addends.
+        self.lanes = [
+            [
+                by_peer.get(sender) or Stream(sender, of_sender, "take", dtype.itemsize, 0, True)
+                for sender, of_sender in zip(senders, zip(*found, strict=True), strict=True)
+            ]
+            for senders, found in lanes.items()
+        ]
+        self.sent_bytes = sum(s.bytes for s in self.sends) + self.spread.sent_bytes
+        self.received_bytes = sum(s.bytes for s in receives) + self.spread.received_bytes
+        own = sum(stream.scratch_bytes for stream in (*self.sends, *receives))
+        self.scratch_bytes = own + self.spread.scratch_bytes
+
+    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
+        """Reduce the own share, then exchange the shares within the targets."""
+        opaque_sources, opaque_targets = opaque(sources), opaque(targets)
+        flows: list[Flow] = [
+            _Lane(self, streams, opaque_sources, opaque_targets) for streams in self.lanes
+        ]
+        flows += [Outgoing(stream, opaque_sources, self.link) for stream in self.sends]
+        yield from transfer(flows, lambda: None)
+        self.spread.communicates = self.communicates
+        yield from self.spread.run(targets, targets, blocking=blocking)
+
+
+class _Lane:
+    """The addends of one part of the share: a chunk from each sender, reduced together."""
+
+    slots = DEPTH
+
+    def __init__(
+        self,
+        phase: Reduction,
+        streams: Sequence[Stream],
+        sources: Tiles,
+        targets: Tiles,
+    ) -> None:
+        link = phase.link
+        self.link, self.ufunc, self.dtype = link, phase.ufunc, phase.dtype
+        self.streams = streams
+        put = next(stream for stream in streams if stream.peer != link.comm.rank)
+        self.chunks = put.chunks(put.views(targets))
+        self.own: Iterator[list[Tile]] = iter(())
+        for stream in streams:
+            if stream.peer == link.comm.rank:
+                stream.chunk = put.chunk
+                self.own = stream.chunks(stream.views(sources))
+        self.waiting: dict[int, tuple[list[Tile], list[Tile]]] = {}
+
+    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:
+        """Receive the next chunk of every other sender."""
+        parts = next(self.chunks, None)
+        if parts is None:
+            return []
+        self.waiting[slot] = parts, next(self.own, [])
+        size = sum(part.nbytes for part in parts)
+        comm, tag = self.link.comm, self.link.tag
+        return [
+            (comm.Irecv([stream.buffers[slot], size, MPI.BYTE], stream.peer, tag), stream.peer)
+            for stream in self.streams
+            if stream.peer != comm.rank
+        ]
+
+    def finish(self, slot: int) -> None:
+        """Reduce, in the order of the senders."""
+        parts, own = self.waiting.pop(slot)
+        for at, stream in enumerate(self.streams):
+            here = stream.peer == self.link.comm.rank
+            addends = own if here else unpacked(stream.buffers[slot], parts)
+            for part, addend in zip(parts, addends, strict=True):
+                out, value = part.view(self.dtype), addend.view(self.dtype)
+                if at:
+                    # As on an accelerator, an overflow is a value and no error.
+                    with np.errstate(all="ignore"):
+                        self.ufunc(out, value, out=out)
+                else:
+                    part[...] = addend
+
+
+def _shares(
+    after: End, of_target: Sequence[int], rank: int
+) -> tuple[list[Box | None], list[Piece]]:
+    """The part of its tile that each rank reduces, and how the parts then reach the others."""
+    boxes, shapes = after.boxes(), after.shapes()
+    wanting: dict[tuple[Box, int], list[int]] = {}
+    for number, (box, group) in enumerate(zip(boxes, of_target, strict=True)):
+        if box is not None:
+            wanting.setdefault((box, group), []).append(number)
+    shares: list[Box | None] = [None] * len(boxes)
+    for (box, _), ranks in wanting.items():
+        for number, share in zip(ranks, _parts(box, len(ranks)), strict=True):
+            shares[number] = share
+    spread: list[Piece] = []
+    for (box, _), ranks in wanting.items():
+        if rank in ranks:
+            held = [share if number in ranks else None for number, share in enumerate(shares)]
+            wanted = [box if number in ranks else None for number in range(len(boxes))]
+            found = Router(rank).pieces(held, wanted, shapes, shapes)
+            # The own share is where it belongs.
+            spread = [piece for piece in found if piece.sender != piece.receiver]
+    return shares, spread
+
+
+def _parts(box: Box, count: int) -> Iterator[Box | None]:
+    """A box in parts of nearly one size, along the dimension that is cut most evenly."""
+    if not box:
+        # A scalar: the first rank reduces it.
+        yield from [box, *[None] * (count - 1)]
+        return
+    sizes = [runs.size for runs in box]
+    dim = min(range(len(box)), key=lambda d: (-(-sizes[d] // count) * count / max(sizes[d], 1), d))
+    for part in range(count):
+        low, high = (sizes[dim] * at // count for at in (part, part + 1))
+        yield (*box[:dim], box[dim].narrow(low, high), *box[dim + 1 :])

@@ -1,0 +1,150 @@
+"""Index sets of one dimension as runs, and what two of them share as strided segments.
+
+A tile holds, per dimension, ascending runs of global indices. Where two such sets overlap, both
+sides find the common indices at places that are nearly always evenly spaced, on several levels; so
+what two tiles share is a few strided views of each, of equal shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Ascending disjoint ranges `[start, stop)` of indices; `places`: where each is in the tile.
+
+    Compared by identity: a layout hands out one object per set.
+    """
+
+    starts: Integers
+    stops: Integers
+    places: Integers
+
+    @classmethod
+    def packed(cls, starts: Sequence[int] | Integers, lengths: Sequence[int] | Integers) -> Runs:
+        """Runs that lie one after the other in the tile.
+
+        >>> Runs.packed([0, 10], [2, 3]).places.tolist()
+        [0, 2]
+        """
+        begin, size = (np.asarray(x, np.int64) for x in (starts, lengths))
+        kept = size > 0
+        begin, size = begin[kept], size[kept]
+        return cls(begin, begin + size, np.cumsum(size) - size)
+
+    @property
+    def size(self) -> int:
+        """Number of indices."""
+        return int((self.stops - self.starts).sum())
+
+    def narrow(self, low: int, high: int) -> Runs:
+        """The part at the places `[low, high)`, which stays where it is.
+
+        >>> Runs.packed([0, 10], [4, 4]).narrow(3, 6).starts.tolist()
+        [3, 10]
+        """
+        cut = np.maximum(low - self.places, 0)
+        over = np.maximum(self.places + self.stops - self.starts - high, 0)
+        starts, stops = self.starts + cut, self.stops - over
+        kept = starts < stops
+        return Runs(starts[kept], stops[kept], (self.places + cut)[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Indices that two tiles share: a mixed-radix number, `counts` major to minor.
+
+    A value lies at `take + sum(i * step)` in the one tile and likewise at `put` in the other.
+    """
+
+    counts: tuple[int, ...]
+    take: int
+    take_steps: tuple[int, ...]
+    put: int
+    put_steps: tuple[int, ...]
+
+
+def common(a: Runs, b: Runs) -> tuple[Integers, Integers, Integers]:
+    """The lengths of the runs that two sets share, and their places in either tile, ascending.
+
+    >>> lengths, in_a, in_b = common(Runs.packed([0, 8], [4, 4]), Runs.packed([2], [8]))
+    >>> lengths.tolist(), in_a.tolist(), in_b.tolist()
+    ([2, 2], [2, 4], [0, 6])
+    """
+    first = np.searchsorted(b.stops, a.starts, "right")
+    counts = np.maximum(np.searchsorted(b.starts, a.stops, "left") - first, 0)
+    at_a = np.repeat(np.arange(len(counts)), counts)
+    at_b = np.arange(len(at_a)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    starts = np.maximum(a.starts[at_a], b.starts[at_b])
+    lengths = np.minimum(a.stops[at_a], b.stops[at_b]) - starts
+    places = [x.places[at] + starts - x.starts[at] for x, at in ((a, at_a), (b, at_b))]
+    return lengths, places[0], places[1]
+
+
+def segments(lengths: Integers, take: Integers, put: Integers) -> Iterator[Segment]:
+    """Runs at places of two tiles as strided segments: one where they are regular.
+
+    >>> at = np.array([0, 4, 20, 24])
+    >>> [s.counts for s in segments(np.full(4, 2), at, at // 2)]
+    [(2, 2, 2)]
+    >>> [s.counts for s in segments(np.full(4, 2), at // 2, at // 2)]
+    [(2, 4)]
+    """
+    joined = (np.diff(take) == lengths[:-1]) & (np.diff(put) == lengths[:-1])
+    head = np.flatnonzero(np.concatenate([[True], ~joined]))
+    lengths = np.add.reduceat(lengths, head)
+    take, put = take[head], put[head]
+    breaks = np.flatnonzero(np.diff(lengths)) + 1
+    for low, high in pairwise([0, *breaks.tolist(), len(lengths)]):
+        for first, other_first, levels in _regular(take[low:high], put[low:high]):
+            levels.append((int(lengths[low]), 1, 1))
+            merged = [levels[0]]
+            for count, step, other in levels[1:]:
+                outer, by, by_other = merged[-1]
+                if by == count * step and by_other == count * other:
+                    merged[-1] = outer * count, step, other
+                else:
+                    merged.append((count, step, other))
+            kept = [level for level in merged if level[0] > 1]
+            counts, steps, others = zip(*kept, strict=True) if kept else ((), (), ())
+            yield Segment(counts, first, steps, other_first, others)
+
+
+Level = tuple[int, int, int]
+"""A count and the steps from one to the next in the two tiles."""
+
+
+def _regular(take: Integers, put: Integers) -> Iterator[tuple[int, int, list[Level]]]:
+    """The places as nested progressions: first places and levels, major to minor."""
+    while len(take):
+        levels: list[Level] = []
+        a, b = take, put
+        while len(a) > 1:
+            width = _progression(a, b)
+            rows, left = divmod(len(a), width)
+            if left or not all(
+                (x.reshape(rows, width) - x[::width, None] == x[:width] - x[0]).all()
+                for x in (a, b)
+            ):
+                # Not nested: the first progression by itself, then what is behind it.
+                a, b = a[:width], b[:width]
+            levels.append((width, int(a[1] - a[0]), int(b[1] - b[0])))
+            a, b = a[::width], b[::width]
+        yield int(take[0]), int(put[0]), levels[::-1]
+        done = prod(count for count, _, _ in levels)
+        take, put = take[done:], put[done:]
+
+
+def _progression(a: Integers, b: Integers) -> int:
+    """How many of the first places are evenly spaced in both tiles, at least two."""
+    uneven = (np.diff(a) != a[1] - a[0]) | (np.diff(b) != b[1] - b[0])
+    return int(np.argmax(uneven)) + 1 if uneven.any() else len(a)

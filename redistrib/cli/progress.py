@@ -1,0 +1,41 @@
+"""A line on stderr for what takes long."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE = 2.0
+"""Seconds before the first line, and between lines."""
+
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
+
+
+@contextmanager
+def progress(what: str, every: float = PATIENCE) -> Iterator[None]:
+    """Say on stderr, every few seconds, that something still runs; of many ranks the first says it.
+
+    The thread needs no help from what runs, which may be one long call.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        yield
+        return
+    done = threading.Event()
+    start = time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(every):
+            sys.stderr.write(f"{what}: {time.monotonic() - start:.0f} s\n")
+            sys.stderr.flush()
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()

@@ -1,0 +1,239 @@
+"""DTensor placements, one per mesh dimension, as Python or as DTensor prints them.
+
+    [Shard(dim=0), _StridedShard(dim=1, sf=2), Replicate(), Partial(sum)]
+    S(0)[1]S(0)[0]_S(1, 2)RP(sum)             [1]: second to shard its tensor dimension
+
+Placements apply from left to right to what is left on the device. Shard(d) takes the most
+significant local digit of dimension d; _StridedShard(d, split_factor) the one that has split_factor
+positions before it, in what is local at that moment. So a strided shard is a type like any other,
+and a local factor before an axis (block-cyclic, fused QKV) is one with nothing to its right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+from redistrib.errors import LayoutError
+from redistrib.interop.scanner import Scanner
+from redistrib.interop.words import no_word, whole_partial
+from redistrib.synth.prime_digits import merge_state
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain
+from redistrib.types.mesh import Mesh
+
+_REDUCTIONS = {"sum": "sum", "product": "prod", "max": "max", "min": "min"}
+_NAMES = {reduction: name for name, reduction in _REDUCTIONS.items()}
+_WORD = re.compile(r"[a-z_]+")
+# The compact form runs them together: `RP(sum)S(0)`.
+_NAME = re.compile(r"_StridedShard|_S|Shard|S|Replicate|R|Partial|P")
+_PLACEMENT = "Shard, Replicate, Partial or _StridedShard, or S, R, P or _S"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard of a dimension, with `before` local positions before it; `order` if one is stated."""
+
+    dim: int
+    before: int
+    order: int | None
+    column: int
+
+
+def parse_dtensor(text: str, mesh: Mesh, shape: Sequence[int], dtype: object) -> ArrayType:
+    """The type of a DTensor of a global shape; mesh dimensions are the axes of `mesh`, in order.
+
+    >>> mesh = Mesh(dp=2, tp=4)
+    >>> str(parse_dtensor("[_StridedShard(dim=0, sf=4), Shard(dim=0)]", mesh, (16,), "f32"))
+    'f32[16{tp,dp}]'
+    >>> str(parse_dtensor("S(0)[1]S(0)[0]", mesh, (16,), "f32"))
+    'f32[16{tp,dp}]'
+
+    Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type,
+    which includes every uneven one.
+    """
+    scanner = Scanner(text)
+    bracket = scanner.accept("[", "(")
+    close = {"[": "]", "(": ")", None: None}[bracket]
+    shards: list[tuple[DeviceDigit, _Shard]] = []
+    partial: list[str] = []
+    reduction = "sum"
+    for at, (axis, size) in enumerate(mesh.axes):
+        if at and not scanner.accept(",") and bracket:
+            scanner.fail(f"',' and a placement for each of the {len(mesh.axes)} mesh dimensions")
+        column = scanner.column
+        match scanner.take(_NAME, _PLACEMENT):
+            case "_StridedShard" | "_S":
+                shards.append(
+                    (DeviceDigit(axis, 1, size), _shard(scanner, len(shape), column, strided=True))
+                )
+            case "Shard" | "S":
+                shards.append((DeviceDigit(axis, 1, size), _shard(scanner, len(shape), column)))
+            case "Partial" | "P":
+                found = _reduction(scanner)
+                if partial and found != reduction:
+                    scanner.fail(f"one reduction for all, {_NAMES[reduction]}", column)
+                partial.append(axis)
+                reduction = found
+            case _:
+                if scanner.accept("("):
+                    scanner.expect(")")
+    if close:
+        scanner.accept(",")
+        scanner.expect(close)
+    scanner.end()
+    tile = _Tile(shape)
+    placements: list[Placement] = []
+    for device, shard in _in_order(shards, scanner):
+        placements += tile.take(device, shard.dim, shard.before)
+    summed = ArrayType(mesh, dtype, shape, partial=partial, reduction=reduction)
+    return ArrayType.from_placements(
+        mesh, summed.dtype, shape, placements, summed.partial, summed.reduction
+    )
+
+
+def format_dtensor(t: ArrayType) -> str:
+    """The placements of a type, strided where an axis is not the most significant one left.
+
+    >>> format_dtensor(ArrayType(Mesh(dp=2, tp=4), "f32", (16,), [("tp", "dp")]))
+    '[_StridedShard(dim=0, sf=4), Shard(dim=0)]'
+
+    Raises LayoutError for what placements have no word for.
+    """
+    partial = set(whole_partial(t, "a DTensor placement"))
+    tile = _Tile(t.shape)
+    words = []
+    for axis, size in t.mesh.axes:
+        owned = [placement for placement in t.placements if placement[0].axis == axis]
+        if axis in partial:
+            words.append(f"Partial({_NAMES[t.reduction or 'sum']})")
+        elif owned:
+            owned.sort()
+            first = owned[0][1]
+            before = tile.before(first)
+            try:
+                taken = tile.take(DeviceDigit(axis, 1, size), first.dim, before)
+            except LayoutError:
+                taken = []
+            if merge_state(dict(taken)) != merge_state(dict(owned)):
+                raise no_word("a DTensor placement", f"what {axis} owns", t)
+            strided = f"_StridedShard(dim={first.dim}, sf={before})"
+            words.append(f"Shard(dim={first.dim})" if before == 1 else strided)
+        else:
+            words.append("Replicate()")
+    return f"[{', '.join(words)}]"
+
+
+class _Tile:
+    """The index digits of an array that are local still, per dimension, major to minor."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.local = [[IndexDigit(dim, 1, n)] for dim, n in enumerate(shape)]
+
+    def take(self, device: DeviceDigit, dim: int, before: int) -> list[Placement]:
+        """Give a device digit the local digit of its size that has `before` positions before it.
+
+        That digit may consist of several digits of the array. Raises LayoutError where it is not
+        nested with them or does not divide what is left.
+        """
+        if device.size == 1 or not self.local[dim][:1] or not self.local[dim][0].size:
+            return []  # nothing to own
+        rest: list[IndexDigit] = []
+        taken: list[Placement] = []
+        low, high = before, before * device.size
+        start = 1
+        for digit in self.local[dim]:
+            end = start * digit.size
+            cuts = [start, *(cut for cut in (low, high) if start < cut < end), end]
+            if not is_chain(cuts):
+                break
+            for a, b in pairwise(cuts):
+                piece = IndexDigit(dim, digit.pre * (a // start), b // a)
+                if low <= a and b <= high:
+                    taken.append((DeviceDigit(device.axis, device.pre * (a // low), b // a), piece))
+                elif b > a:
+                    rest.append(piece)
+            start = end
+        else:
+            if prod(owner.size for owner, _ in taken) == device.size:
+                self.local[dim] = rest
+                return taken
+        sizes = [digit.size for digit in self.local[dim]]
+        raise LayoutError(
+            f"a shard over {device.size} devices with split factor {before} divides and nests "
+            f"in the local digits of dimension {dim}; got digits of sizes {sizes}",
+            dim=dim,
+        )
+
+    def before(self, index: IndexDigit) -> int:
+        """Local positions before an index digit of the array."""
+        count = 1
+        for digit in self.local[index.dim]:
+            if digit.pre <= index.pre < digit.end:
+                return count * (index.pre // digit.pre)
+            count *= digit.size
+        return count
+
+
+def _shard(scanner: Scanner, rank: int, start: int, *, strided: bool = False) -> _Shard:
+    """What follows the name of a shard, which is at column `start`."""
+    scanner.expect("(")
+    if scanner.accept("dim"):
+        scanner.expect("=")
+    column = scanner.column
+    negative = scanner.accept("-")
+    dim = scanner.integer("a tensor dimension")
+    dim = rank - dim if negative else dim
+    if not 0 <= dim < rank:
+        scanner.fail(f"a tensor dimension below {rank}", column)
+    before = 1
+    if strided:
+        scanner.expect(",")
+        if scanner.accept("split_factor", "sf"):
+            scanner.expect("=")
+        before = scanner.integer("a split factor", 1)
+    scanner.expect(")")
+    order = None
+    if scanner.accept("["):
+        order = scanner.integer("the order of this shard")
+        scanner.expect("]")
+    return _Shard(dim, before, order, start)
+
+
+def _reduction(scanner: Scanner) -> str:
+    """What follows the name of a partial placement; nothing stands for a sum."""
+    if not scanner.accept("(") or scanner.accept(")"):
+        return "sum"
+    if scanner.accept("reduce_op"):
+        scanner.expect("=")
+    column = scanner.column
+    quote = scanner.accept("'", '"')
+    name = scanner.take(_WORD, "a reduction")
+    if name not in _REDUCTIONS:
+        scanner.fail(f"one of {', '.join(_REDUCTIONS)}", column)
+    if quote:
+        scanner.expect(quote)
+    scanner.expect(")")
+    return _REDUCTIONS[name]
+
+
+def _in_order(
+    shards: Sequence[tuple[DeviceDigit, _Shard]], scanner: Scanner
+) -> list[tuple[DeviceDigit, _Shard]]:
+    """Shards as they apply: left to right, or per tensor dimension in the order that is stated."""
+    result = list(shards)
+    for dim in {shard.dim for _, shard in shards}:
+        places = [at for at, (_, shard) in enumerate(shards) if shard.dim == dim]
+        orders = [shards[at][1].order for at in places]
+        if all(order is None for order in orders):
+            continue
+        column = shards[places[0]][1].column
+        if sorted(order for order in orders if order is not None) != list(range(len(places))):
+            scanner.fail(f"an order [0] to [{len(places) - 1}] on each shard of {dim}", column)
+        for at, place in zip(places, orders, strict=True):
+            if place is not None:
+                result[places[place]] = shards[at]
+    return result

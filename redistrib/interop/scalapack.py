@@ -1,0 +1,91 @@
+"""ScaLAPACK's descriptor of a block-cyclic matrix.
+
+    [1, ctxt, M, N, MB, NB, RSRC, CSRC, LLD]
+
+M x N elements in blocks of MB x NB, dealt out in turn to a P x Q process grid, which is the mesh:
+its first axis is the P process rows. Along a dimension that is M / (MB P) cycles, then the axis,
+then the block: `M{_c,p}`. Only whole cycles have a type, and those that start at process 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redistrib.interop.scanner import Scanner
+from redistrib.interop.words import check_complete, no_word
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, Factor, Local
+from redistrib.types.mesh import Mesh
+
+_FIELDS = ("dtype 1", "a context", "M", "N", "MB", "NB", "RSRC", "CSRC", "LLD")
+
+
+def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: object) -> ArrayType:
+    """The type of a matrix with a descriptor, on a mesh of two axes.
+
+    >>> str(parse_scalapack("[1, 0, 16, 8, 2, 4, 0, 0, 8]", Mesh(p=2, q=2), None, "float64"))
+    'f64[16{_4,p}, 8{q}]'
+
+    Raises TypeSyntaxError with the column for malformed text, for fields that contradict the mesh
+    or a given shape, and for what has no type: RSRC or CSRC other than 0, cut-off cycles.
+    """
+    scanner = Scanner(text)
+    if len(mesh.axes) != 2:
+        scanner.fail(f"a mesh of two axes, process rows and columns; given {mesh}", 1)
+    scanner.expect("[")
+    columns: list[int] = []
+
+    def field() -> int:
+        if len(columns) == len(_FIELDS):
+            scanner.fail("']' after nine fields")
+        columns.append(scanner.column)
+        name = _FIELDS[len(columns) - 1]
+        return scanner.integer(name, int(name in ("MB", "NB", "LLD")))
+
+    fields = scanner.listed(field, "]")
+    scanner.end()
+    if len(fields) != len(_FIELDS):
+        scanner.fail(f"nine fields, {', '.join(_FIELDS)}", len(text.rstrip()))
+    if fields[0] != 1:
+        scanner.fail("1, the kind of a dense matrix", columns[0])
+    sizes = fields[2:4]
+    dims: list[list[Factor]] = []
+    for dim, (name, count) in enumerate(mesh.axes):
+        n, block, first = (fields[at + dim] for at in (2, 4, 6))
+        if shape is not None and (len(shape) != 2 or n != shape[dim]):
+            scanner.fail(f"the given shape, {list(shape)}", columns[2 + dim])
+        if first:
+            scanner.fail("0; a matrix that starts at another process has no type", columns[6 + dim])
+        if n % (block * count):
+            scanner.fail(
+                f"a block whose cycle over {count} processes divides {n}; cut-off cycles have no "
+                "type",
+                columns[4 + dim],
+            )
+        cycles = n // (block * count)
+        dims.append([Local(max(cycles, 1)), DeviceDigit(name, 1, count)])
+    if fields[8] < sizes[0] // mesh.axes[0][1]:
+        scanner.fail(f"at least {sizes[0] // mesh.axes[0][1]}, the local rows", columns[8])
+    return ArrayType(mesh, dtype, sizes, dims)
+
+
+def format_scalapack(t: ArrayType) -> str:
+    """The descriptor of a type, for context 0. Raises LayoutError where it is not block-cyclic."""
+    notation = "a ScaLAPACK descriptor"
+    check_complete(t, notation)
+    if len(t.mesh.axes) != 2 or len(t.shape) != 2:
+        raise no_word(notation, "other than a matrix on a mesh of two axes", t)
+    blocks = []
+    for n, factors, (name, count) in zip(t.shape, t.dims, t.mesh.axes, strict=True):
+        match factors:
+            case (DeviceDigit(axis, _, size),) if axis == name and size == count:
+                cycles = 1
+            case (Local(cycles), DeviceDigit(axis, _, size)) if axis == name and size == count:
+                pass
+            case () if count == 1 or not n:
+                cycles = 1
+            case _:
+                raise no_word(notation, f"a dimension {n} that is not cyclic over {name}", t)
+        blocks.append(max(n // (cycles * count), 1))
+    rows = max(t.shape[0] // t.mesh.axes[0][1], 1)
+    return f"[1, 0, {t.shape[0]}, {t.shape[1]}, {blocks[0]}, {blocks[1]}, 0, 0, {rows}]"

@@ -1,0 +1,188 @@
+"""Shardy's text: meshes, and shardings of whole axes and of parts of them.
+
+    <["x"=2, "y"=4], device_ids=[...]>
+    #sdy.sharding<@mesh, [{"x"}, {"y":(2)2}], replicated={"y":(1)2}, unreduced={"z"}>
+
+A part of an axis is written `"y":(pre)size`. A list of dimensions is major to minor. An *open*
+dimension, `{"x", ?}`, is a pattern rather than a layout: it is an error unless `closed` says to
+take it as it stands. Priorities `{"x"}p1` steer propagation and say nothing of the layout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from redistrib.interop.scanner import Scanner
+from redistrib.interop.words import check_sum, owners, with_copies
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit
+from redistrib.types.mesh import Mesh
+
+_SYMBOL = re.compile(r"@[A-Za-z_][A-Za-z0-9_.$]*")
+_PRIORITY = re.compile(r"p[0-9]+")
+
+
+def parse_sdy_mesh(text: str) -> Mesh:
+    """The mesh in `<["x"=2, "y"=4]>`, with or without `sdy.mesh @name =` or `mesh` before it.
+
+    >>> parse_sdy_mesh('sdy.mesh @mesh = <["x"=2], device_ids=[1, 0]>')
+    Mesh({'x': 2}, devices=[1, 0])
+
+    Raises TypeSyntaxError with the column for malformed text.
+    """
+    scanner = Scanner(text)
+    if scanner.accept("sdy.mesh"):
+        scanner.take(_SYMBOL, "the symbol of a mesh")
+        scanner.expect("=")
+    scanner.accept("mesh", "#sdy.mesh")
+    mesh = _mesh(scanner)
+    scanner.end()
+    return mesh
+
+
+def format_sdy_mesh(mesh: Mesh) -> str:
+    """A mesh as Shardy writes it.
+
+    >>> format_sdy_mesh(Mesh(x=2, y=4))
+    '<["x"=2, "y"=4]>'
+    """
+    axes = ", ".join(f'"{name}"={size}' for name, size in mesh.axes)
+    devices = "" if mesh.devices is None else f", device_ids={list(mesh.devices)}"
+    return f"<[{axes}]{devices}>"
+
+
+def parse_sdy(
+    text: str, mesh: Mesh | None, shape: Sequence[int], dtype: object, *, closed: bool = False
+) -> ArrayType:
+    """The type of a tensor with a sharding; `mesh` may be None where the text has it inline.
+
+    >>> text = '#sdy.sharding<@mesh, [{"y":(1)2}, {"x"}]>'
+    >>> str(parse_sdy(text, Mesh(x=2, y=4), (8, 8), "float32"))
+    'f32[8{y:(1)2}, 8{x}]'
+
+    `closed` takes open dimensions as they stand. Raises TypeSyntaxError with the column for
+    malformed text, also where an inline mesh is not `mesh`; LayoutError for an illegal type.
+    """
+    scanner = Scanner(text)
+    scanner.accept("#sdy.sharding")
+    scanner.expect("<")
+    column = scanner.column
+    if scanner.accept("mesh"):
+        inline = _mesh(scanner)
+        if mesh is not None and mesh != inline:
+            scanner.fail(f"the given mesh, {mesh!r}", column)
+        mesh = inline
+    elif scanner.maybe(_SYMBOL) is None:
+        scanner.fail("@NAME or mesh<...>")
+    if mesh is None:
+        scanner.fail("an inline mesh, as no mesh is given", column)
+    scanner.expect(",")
+    dims = read_dims(scanner, mesh, len(shape), closed=closed)
+    partial, copies = read_sets(scanner, mesh)
+    scanner.expect(">")
+    scanner.end()
+    return with_copies(mesh, dtype, shape, dims, partial, copies)
+
+
+def format_sdy(t: ArrayType) -> str:
+    """The sharding of a type on the mesh called @mesh, its dimensions closed.
+
+    Raises LayoutError for what Shardy has no word for.
+    """
+    dims = ", ".join(format_refs(digits, t.mesh) for digits in owners(t, "Shardy"))
+    check_sum(t, "Shardy")
+    partial = f", unreduced={format_refs(t.partial, t.mesh)}" if t.partial else ""
+    return f"#sdy.sharding<@mesh, [{dims}]{partial}>"
+
+
+def format_refs(digits: Iterable[DeviceDigit], mesh: Mesh, quote: str = '"') -> str:
+    """A list of axes and parts of them.
+
+    >>> format_refs([DeviceDigit("x", 1, 2), DeviceDigit("y", 2, 2)], Mesh(x=2, y=4))
+    '{"x", "y":(2)2}'
+    """
+    refs = (
+        f"{quote}{d.axis}{quote}"
+        + (f":({d.pre}){d.size}" if d.size != mesh.axis_size(d.axis) else "")
+        for d in digits
+    )
+    return f"{{{', '.join(refs)}}}"
+
+
+def read_dims(
+    scanner: Scanner, mesh: Mesh, rank: int, *, closed: bool = False
+) -> list[list[DeviceDigit]]:
+    """The bracketed list of one list of axes per dimension."""
+    column = scanner.column
+    scanner.expect("[")
+
+    def dimension() -> list[DeviceDigit]:
+        axes = _refs(scanner, mesh, closed=closed)
+        scanner.maybe(_PRIORITY)
+        return axes
+
+    dims = scanner.listed(dimension, "]")
+    if len(dims) != rank:
+        scanner.fail(f"{rank} lists of axes, one per dimension", column)
+    return dims
+
+
+def read_sets(scanner: Scanner, mesh: Mesh) -> tuple[list[DeviceDigit], list[DeviceDigit]]:
+    """The `unreduced` and the `replicated` axes, as far as they follow."""
+    sets: dict[str, list[DeviceDigit]] = {"unreduced": [], "replicated": []}
+    while scanner.accept(","):
+        kind = scanner.expect("replicated", "unreduced")
+        scanner.expect("=")
+        sets[kind] += _refs(scanner, mesh)
+    return sets["unreduced"], sets["replicated"]
+
+
+def read_axis_size(scanner: Scanner) -> tuple[str, int]:
+    """`"x"=2`."""
+    name = scanner.quoted("an axis in quotes")
+    scanner.expect("=")
+    return name, scanner.integer("the size of an axis", 1)
+
+
+def _mesh(scanner: Scanner) -> Mesh:
+    scanner.expect("<")
+    column = scanner.column
+    scanner.expect("[")
+    axes = scanner.listed(lambda: read_axis_size(scanner), "]")
+    devices = None
+    if scanner.accept(","):
+        scanner.expect("device_ids")
+        scanner.expect("=")
+        scanner.expect("[")
+        devices = scanner.listed(lambda: scanner.integer("a device id"), "]")
+    scanner.expect(">")
+    return scanner.legal(lambda: Mesh(axes, devices=devices), column)
+
+
+def _refs(scanner: Scanner, mesh: Mesh, *, closed: bool = False) -> list[DeviceDigit]:
+    """Axes and parts of them up to and including '}', and `?` where dimensions may be open."""
+    scanner.expect("{")
+    found: list[DeviceDigit] = []
+
+    def ref() -> None:
+        column = scanner.column
+        if scanner.accept("?"):
+            if not closed:
+                scanner.fail("a closed dimension; an open one is a pattern, not a layout", column)
+            return
+        name = scanner.known_axis(scanner.quoted("an axis in quotes or '}'"), mesh, column)
+        size = mesh.axis_size(name)
+        if not scanner.accept(":"):
+            found.append(DeviceDigit(name, 1, size))
+            return
+        scanner.expect("(")
+        pre = scanner.integer("the size before a part of an axis", 1)
+        scanner.expect(")")
+        part = DeviceDigit(name, pre, scanner.integer("the size of a part of an axis", 1))
+        if size % part.end:
+            scanner.fail(f"a part of {name!r}, whose bounds divide its size {size}", column)
+        found.append(part)
+
+    scanner.listed(ref, "}")
+    return found

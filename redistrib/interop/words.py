@@ -1,0 +1,80 @@
+"""What the notations of other projects have words for, and the one error where they have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redistrib.errors import LayoutError
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, Factor
+from redistrib.types.mesh import Mesh
+
+
+def no_word(notation: str, what: str, t: ArrayType) -> LayoutError:
+    """The error for a layout that a notation cannot say."""
+    return LayoutError(f"{notation} has no word for {what}; got {t}", notation=notation, type=t)
+
+
+def owners(t: ArrayType, notation: str) -> list[list[DeviceDigit]]:
+    """The device digits of each dimension, major to minor.
+
+    Raises LayoutError where a local factor stands before one.
+    """
+    found: list[list[DeviceDigit]] = []
+    for factors in t.dims:
+        digits = [factor for factor in factors if isinstance(factor, DeviceDigit)]
+        if len(digits) < len(factors):
+            raise no_word(notation, "a local factor before an axis", t)
+        found.append(digits)
+    return found
+
+
+def whole_owners(t: ArrayType, notation: str) -> list[list[str]]:
+    """The axes of each dimension, major to minor. Raises LayoutError for parts of axes too."""
+    return [[_whole(digit, t, notation) for digit in digits] for digits in owners(t, notation)]
+
+
+def whole_partial(t: ArrayType, notation: str) -> list[str]:
+    """The axes of the partial set. Raises LayoutError for parts of axes."""
+    return [_whole(digit, t, notation) for digit in t.partial]
+
+
+def with_copies(
+    mesh: Mesh,
+    dtype: object,
+    shape: Sequence[int],
+    dims: Sequence[Sequence[str | Factor]],
+    partial: Sequence[str | DeviceDigit],
+    copies: Sequence[str | DeviceDigit],
+) -> ArrayType:
+    """The type where a text also names axes that hold copies.
+
+    Raises LayoutError for an illegal type, also where an axis of `copies` has another role.
+    """
+    if copies:
+        ArrayType(mesh, dtype, shape, dims, (*partial, *copies))
+    return ArrayType(mesh, dtype, shape, dims, partial)
+
+
+def check_sum(t: ArrayType, notation: str) -> None:
+    """Raise LayoutError for partial reductions other than a sum."""
+    if t.reduction not in (None, "sum"):
+        raise no_word(notation, f"a partial {t.reduction}", t)
+
+
+def check_complete(t: ArrayType, notation: str) -> None:
+    """Raise LayoutError for a partial array."""
+    if t.partial:
+        raise no_word(notation, "a partial array", t)
+
+
+def check_device_order(t: ArrayType, notation: str) -> None:
+    """Raise LayoutError for a mesh with an order of devices of its own."""
+    if t.mesh.devices is not None:
+        raise no_word(notation, "the order of the devices of a mesh", t)
+
+
+def _whole(digit: DeviceDigit, t: ArrayType, notation: str) -> str:
+    if digit.size != t.mesh.axis_size(digit.axis):
+        raise no_word(notation, f"a part of an axis, {digit}", t)
+    return digit.axis

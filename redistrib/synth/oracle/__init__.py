@@ -1,0 +1,6 @@
+"""What moves cost, for those who choose layouts: one by one, in batches, and with holes."""
+
+from redistrib.synth.oracle.completion import complete
+from redistrib.synth.oracle.oracle import CostMatrix, Oracle, Stats, cost_matrix
+
+__all__ = ["CostMatrix", "Oracle", "Stats", "complete", "cost_matrix"]

@@ -1,0 +1,284 @@
+"""The oracle: what moves cost, one by one or a matrix at a time, for those who choose layouts.
+
+A price is always that of a plan that can be had. Single questions are answered by the planner and
+remembered. A batch is reduced to its signatures (`signatures.py`), each is priced once, and a
+matrix is closed over its types (`closure.py`), so that no detour through them is cheaper.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.errors import InfeasibleError, LayoutError
+from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, total_cost
+from redistrib.synth.oracle.closure import close, paths
+from redistrib.synth.oracle.signatures import find_signatures
+from redistrib.synth.plan import Plan, make_plan
+from redistrib.synth.planner import (
+    Explanation,
+    explain,
+    find_strategy,
+    make_problem,
+    plan,
+    solve,
+)
+from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
+from redistrib.types.named_sharding import TypeLike, as_type
+from redistrib.types.refinement import check_pair
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+BY_SIGNATURE = ("auto", "collectives", "direct")
+"""Strategies whose price of an aligned pair is a function of its signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an oracle did so far: single questions, and pairs in batches with what was priced."""
+
+    hits: int
+    misses: int
+    remembered: int
+    capacity: int
+    batched_pairs: int
+    batched_prices: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    steps: tuple[StepCost, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CostMatrix:
+    """Seconds from every source (rows) to every target (columns), and the plans behind them.
+
+    `seconds` is infinite where nothing fits the memory limit. Where a way through other types of
+    the matrix is cheaper than the planner's own plan, the plan is the one through them.
+    """
+
+    seconds: Floats
+    _oracle: Oracle
+    _strategy: str
+    _types: tuple[ArrayType, ...]
+    _rows: Ints
+    _columns: Ints
+    _via: Ints
+
+    def hops(self, row: int, column: int) -> tuple[ArrayType, ...]:
+        """The types between source and target that the plan stops at."""
+        start, end = self._rows[[row]], self._columns[[column]]
+        found = paths(self._via, start, end)[0].tolist()
+        return tuple(self._types[b] for a, b in pairwise(found) if a != b)[:-1]
+
+    def plan(self, row: int, column: int) -> Plan:
+        """The plan that was priced: its `seconds` is that entry, to the last bit.
+
+        Raises InfeasibleError where the entry is infinite.
+        """
+        src, dst = self._types[self._rows[row]], self._types[self._columns[column]]
+        hops = self.hops(row, column)
+        if not hops:
+            return self._oracle.plan(src, dst, strategy=self._strategy)
+        parts = [
+            self._oracle.plan(a, b, strategy=self._strategy) for a, b in pairwise((src, *hops, dst))
+        ]
+        steps = [step for part in parts for step in part.steps]
+        profile, limit = self._oracle.profile, self._oracle.memory_limit
+        return make_plan(src, dst, self._strategy, steps, profile, limit)
+
+
+class Oracle:
+    """Costs and plans on one mesh, under one profile and memory limit (bytes per device).
+
+    Without a limit no tile of a plan exceeds both ends. Answers are deterministic and remembered by
+    meaning, `capacity` of them at most; an oracle may be asked from several threads.
+
+    >>> mesh = Mesh(x=2, y=4)
+    >>> oracle = Oracle(mesh)
+    >>> rows, columns = (ArrayType.parse(t, mesh) for t in ("f32[8{x}, 8]", "f32[8, 8{x}]"))
+    >>> oracle.cost(rows, columns).received_bytes
+    64
+    >>> oracle.cost_matrix([rows, columns], [rows, columns]).diagonal().tolist()
+    [0.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        profile: Profile | str | None = None,
+        memory_limit: int | None = None,
+        *,
+        capacity: int = 1 << 16,
+    ) -> None:
+        self.mesh = mesh
+        self.profile = find_profile(profile).on(mesh)
+        self.memory_limit = memory_limit
+        self._answer = lru_cache(maxsize=capacity)(self._ask)
+        self._lock = threading.Lock()
+        self._pairs = self._prices = 0
+
+    def cost(self, src: ArrayType, dst: ArrayType, *, strategy: str = "auto") -> Cost:
+        """The cost of `plan(src, dst)`. Raises what it raises."""
+        answer = self._answer(src, dst, strategy)
+        if isinstance(answer, InfeasibleError):
+            raise InfeasibleError(str(answer), **vars(answer))
+        return answer.cost
+
+    def plan(self, src: ArrayType, dst: ArrayType, *, strategy: str = "auto") -> Plan:
+        """The plan that `cost` prices: that of `redistrib.plan`."""
+        self._check_mesh(src)
+        return plan(
+            src, dst, strategy=strategy, memory_limit=self.memory_limit, profile=self.profile
+        )
+
+    def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
+        """Why this plan: the alternatives with their costs."""
+        self._check_mesh(src)
+        return explain(src, dst, memory_limit=self.memory_limit, profile=self.profile)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of what was asked and what had to be priced."""
+        info = self._answer.cache_info()
+        with self._lock:
+            pairs, prices = self._pairs, self._prices
+        return Stats(info.hits, info.misses, info.currsize, info.maxsize or 0, pairs, prices)
+
+    def cost_vector(
+        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
+    ) -> Floats:
+        """Seconds of each pair `srcs[n]`, `dsts[n]`: those of `cost`; infinite where infeasible.
+
+        The types of one call have one shape and dtype. Raises LayoutError where they have not.
+        """
+        if len(srcs) != len(dsts):
+            raise LayoutError(
+                f"a vector has as many sources as targets; got {len(srcs)} and {len(dsts)}"
+            )
+        types, (src, dst) = self._number(srcs, dsts)
+        return self._price(types, src, dst, strategy)[0]
+
+    def cost_matrix(
+        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
+    ) -> Floats:
+        """The seconds of `matrix`."""
+        return self.matrix(srcs, dsts, strategy=strategy).seconds
+
+    def matrix(
+        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
+    ) -> CostMatrix:
+        """What it costs from every source to every target, closed over all types given.
+
+        No way through a type given is cheaper, if its tile fits the memory limit, or without a
+        limit, if it is no larger than the larger end. The types of one call have one shape and
+        dtype. Raises LayoutError where they have not.
+        """
+        types, (rows, columns) = self._number(srcs, dsts)
+        count = len(types)
+        each = np.arange(count)
+        src, dst = np.repeat(each, count), np.tile(each, count)
+        flat, steps, answer = self._price(types, src, dst, strategy)
+        seconds = flat.reshape(count, count)
+        sizes = sorted({t.tile_bytes for t in types})
+        tiles = np.array([bisect_left(sizes, t.tile_bytes) for t in types], dtype=np.int64)
+        limit = None if self.memory_limit is None else bisect_right(sizes, self.memory_limit) - 1
+        via = close(seconds, tiles, limit)
+        hopping = np.nonzero(via >= 0)
+        # The seconds of a plan are added step by step, so those of a detour are added anew.
+        total = np.zeros(len(hopping[0]))
+        nodes = paths(via, *hopping)
+        for a, b in pairwise(nodes.T):
+            for step in steps[answer[a * count + b]].T:
+                total += step
+        seconds[hopping] = total
+        return CostMatrix(
+            seconds[np.ix_(rows, columns)], self, strategy, tuple(types), rows, columns, via
+        )
+
+    def _number(self, *lists: Sequence[ArrayType]) -> tuple[list[ArrayType], tuple[Ints, ...]]:
+        """The distinct types of some lists, and each list as numbers of them."""
+        number: dict[ArrayType, int] = {}
+        found = tuple(
+            np.array([number.setdefault(t, len(number)) for t in types], dtype=np.int64)
+            for types in lists
+        )
+        types = list(number)
+        for t in types:
+            self._check_mesh(t)
+            check_pair(types[0], t)
+        return types, found
+
+    def _check_mesh(self, t: ArrayType) -> None:
+        if t.mesh != self.mesh:
+            raise LayoutError(
+                f"an oracle answers for types on its mesh, {self.mesh}; got {t} on {t.mesh}", type=t
+            )
+
+    def _price(
+        self, types: Sequence[ArrayType], src: Ints, dst: Ints, strategy: str
+    ) -> tuple[Floats, Floats, Ints]:
+        """Per pair its seconds; per distinct price the seconds of its steps; which a pair has."""
+        find_strategy(strategy)
+        if not len(src):
+            return np.zeros(0), np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
+        which, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
+        if strategy in BY_SIGNATURE:
+            with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
+                signatures = find_signatures(types, src, dst, self.profile)
+                which, first = signatures.of_pair, signatures.first
+        alone = np.flatnonzero(which < 0)
+        which[alone] = np.arange(len(first), len(first) + len(alone))
+        answers = [self._answer(types[src[p]], types[dst[p]], strategy) for p in (*first, *alone)]
+        with self._lock:
+            self._pairs += len(src)
+            self._prices += len(answers)
+        seconds = [np.inf if isinstance(a, InfeasibleError) else a.cost.seconds for a in answers]
+        each = [() if isinstance(a, InfeasibleError) else a.steps for a in answers]
+        steps = np.zeros((len(answers), max(map(len, each))))
+        for n, costs in enumerate(each):
+            steps[n, : len(costs)] = [step.seconds for step in costs]
+        return np.array(seconds)[which], steps, which
+
+    def _ask(self, src: ArrayType, dst: ArrayType, strategy: str) -> _Answer | InfeasibleError:
+        self._check_mesh(src)
+        find_strategy(strategy)
+        try:
+            problem = make_problem(src, dst, self.memory_limit, self.profile)
+            _, steps = solve(problem, strategy)
+        except InfeasibleError as error:
+            return error.with_traceback(None)
+        return _Answer(steps, total_cost(src, steps))
+
+
+def cost_matrix(
+    srcs: Sequence[TypeLike],
+    dsts: Sequence[TypeLike],
+    *,
+    strategy: str = "auto",
+    memory_limit: int | None = None,
+    profile: Profile | str | None = None,
+) -> Floats:
+    """Seconds from every source (rows) to every target (columns); infinite where infeasible.
+
+    Closed over all types given, as `Oracle.matrix` says. Raises LayoutError unless they have one
+    mesh, shape and dtype.
+    """
+    find_strategy(strategy)
+    rows, columns = [*map(as_type, srcs)], [*map(as_type, dsts)]
+    if not (rows or columns):
+        return np.zeros((0, 0))
+    oracle = Oracle((*rows, *columns)[0].mesh, profile, memory_limit)
+    return oracle.cost_matrix(rows, columns, strategy=strategy)

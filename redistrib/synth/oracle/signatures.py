@@ -1,0 +1,332 @@
+"""Which pairs of types have the same price, for many pairs at once, on digits (DESIGN: section 4).
+
+Law: the price of an aligned pair is a function of its *signature*: its chains, each as the sizes,
+links and roles of its device digits along the way; its idle digits; the sizes of the local runs
+that nobody names, in order; and the source tile. Dimensions, positions inside them, and names of
+axes with one link do not matter. So some hundred signatures price half a million pairs, and nothing
+but numpy touches the pairs.
+
+The cuts that some type of a batch makes, closed under all their uses, are numbered; a digit is
+known by the cut that it starts at. The cuts of a pair are a mask of bits, closed under the uses of
+its two types; the pair is aligned iff no two cuts of the mask are incomparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.synth.aligned import MAX_COMBINATIONS
+from redistrib.synth.cost import Link, Profile
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, primes
+from redistrib.types.refinement import common_cuts
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Cut = tuple[int | str, int]  # a dimension or an axis, and the positions before the cut
+
+MAX_BITS = 62  # cuts in a mask, and bits in a code
+CHUNK = 1 << 14  # pairs at a time: what stays in the cache
+MAX_TABLE = 1 << 16  # codes in a smaller range are numbered by a table, without sorting
+FREE, PARTIAL, OWNER = range(3)  # what a device digit is on one side
+
+
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """Per pair the number of its signature, -1 if it has none; per signature its first pair.
+
+    Misaligned pairs have none, nor have those that reduce or make partial sums.
+    """
+
+    of_pair: Ints
+    first: Ints
+
+
+def find_signatures(
+    types: Sequence[ArrayType], src: Ints, dst: Ints, profile: Profile
+) -> Signatures:
+    """The signatures of the pairs `types[src[p]]`, `types[dst[p]]`, of one mesh, shape and dtype.
+
+    Raises OverflowError where the types make more cuts than a mask holds.
+    """
+    codes = _Codes(types, profile)
+    chunks = range(0, len(src), CHUNK)
+    parts = [codes.signatures(src[n : n + CHUNK], dst[n : n + CHUNK]) for n in chunks]
+    if len(parts) == 1:
+        return parts[0]
+    # One pair per signature and chunk stands for all: these are few, and compared with each other.
+    first = np.concatenate([n + part.first for n, part in zip(chunks, parts, strict=True)])
+    merged = codes.signatures(src[first], dst[first])
+    starts = np.cumsum([0, *(len(part.first) for part in parts)])
+    of_pair = [
+        np.where(part.of_pair < 0, -1, merged.of_pair[start + part.of_pair] if len(first) else -1)
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    return Signatures(np.concatenate(of_pair), first[merged.first])
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    """The device digits of some pairs: [pair, digit].
+
+    What they own `before` and `after`, their `size` (1: not a digit of this pair), a number for
+    size, link and roles, and which are `active`: all but those that stay where they are.
+    """
+
+    before: Ints
+    after: Ints
+    size: Ints
+    kind: Ints
+    active: Bools
+
+    @property
+    def need(self) -> Ints:
+        """Per pair a multiple of what all spare digits of a plan take together.
+
+        Each active digit takes one at most, each chain that is free on both sides one more.
+        """
+        takes = np.where(self.active, self.size, 1)
+        opens = (self.before < 0) & (self.after >= 0)
+        return np.asarray((takes * np.where(opens, takes, 1)).prod(axis=1))
+
+    @property
+    def alike(self) -> Bools:
+        """Whether the active digits of a pair are of one prime size, and so their spares."""
+        takes = np.where(self.active, self.size, 1)
+        most = takes.max(axis=1, initial=1)
+        prime = np.array([len(primes(n)) <= 1 for n in np.unique(most).tolist()])[_dense(most)]
+        return np.asarray(prime & ((takes == 1) | (takes == most[:, None])).all(axis=1))
+
+    @property
+    def ways(self) -> NDArray[np.float64]:
+        """Per pair at least as many as the combinations of choices that the planner has.
+
+        Where it does not try them all, the order of the digits decides which it tries.
+        """
+        sizes = np.unique(self.size).tolist()
+        divisors = np.array([sum(n % d == 0 for d in range(1, n + 1)) for n in sizes])
+        idle = self.active & (self.before < 0) & (self.after < 0)
+        closers = (self.active & (self.before < 0)).sum(axis=1)[:, None] + 1
+        of_mover = np.where((self.before >= 0) & (self.after >= 0), closers, 3)
+        ways = np.where(idle, divisors[_dense(self.size)], np.where(self.active, of_mover, 1))
+        return np.asarray(ways.prod(axis=1, dtype=np.float64))
+
+
+class _Codes:
+    """Some types in numbers: device digits are known as a, index digits as b, by their first cuts.
+
+    Per type t: `owned[t, a]` is the index digit that a owns and `owner[t, b]` the reverse, -1 for
+    none; `partial[t, a]`; `mask[t]` are the cuts that the type makes, as bits; `tied[t, n]` says
+    whether a use of t makes one cut of the two bits `ties[n]`.
+    """
+
+    def __init__(self, types: Sequence[ArrayType], profile: Profile) -> None:
+        self.profile, mesh = profile, types[0].mesh
+        cuts = common_cuts(types)
+        self.axis_cuts = {axis: cuts[axis] for axis, _ in mesh.axes}
+        self.dim_cuts = {dim: cuts[dim] for dim in range(len(types[0].shape))}
+        self.device = _number((axis, c) for axis, at in self.axis_cuts.items() for c in at[:-1])
+        self.index = _number((dim, c) for dim, at in self.dim_cuts.items() for c in at[:-1])
+        self.bit = _number((obj, c) for obj, at in cuts.items() for c in at[1:-1])
+        if len(self.bit) > MAX_BITS:
+            raise OverflowError(f"a batch makes at most {MAX_BITS} cuts; got {len(self.bit)}")
+        self.owned = np.full((len(types), len(self.device)), -1)
+        self.owner = np.full((len(types), len(self.index) + 1), -1)  # of no digit: nobody
+        self.partial = np.zeros((len(types), len(self.device)), dtype=bool)
+        self.mask = np.zeros(len(types), dtype=np.int64)
+        users: dict[tuple[int, int], list[int]] = {}
+        for t, array_type in enumerate(types):
+            made: set[Cut] = set()
+            for digit in array_type.partial:
+                made |= {(digit.axis, digit.pre), (digit.axis, digit.end)}
+                for c in _inside(digit, self.axis_cuts[digit.axis]):
+                    self.partial[t, self.device[digit.axis, c]] = True
+            for digit, index in array_type.placements:
+                made |= {(digit.axis, digit.pre), (digit.axis, digit.end)}
+                made |= {(index.dim, index.pre), (index.dim, index.end)}
+                for c in _inside(digit, self.axis_cuts[digit.axis]):
+                    of_axis, of_dim = (digit.axis, c), (index.dim, index.pre * (c // digit.pre))
+                    a, b = self.device[of_axis], self.index[of_dim]
+                    self.owned[t, a], self.owner[t, b] = b, a
+                    if c > digit.pre:
+                        users.setdefault((self.bit[of_axis], self.bit[of_dim]), []).append(t)
+            self.mask[t] = sum(1 << self.bit[cut] for cut in made if cut in self.bit)
+        self.ties = list(users)
+        self.tied = np.zeros((len(types), len(users)), dtype=bool)
+        for n, using in enumerate(users.values()):
+            self.tied[using, n] = True
+        tiles: dict[int, int] = {}
+        self.tile = np.array([tiles.setdefault(t.tile_size, len(tiles)) for t in types])
+        sums: dict[object, int] = {}
+        self.sum = np.array([sums.setdefault((t.partial, t.reduction), len(sums)) for t in types])
+
+    def signatures(self, src: Ints, dst: Ints) -> Signatures:
+        """The signatures of some pairs, numbered among themselves."""
+        mask, aligned = self.cuts_of(src, dst)
+        chosen = np.flatnonzero(aligned & (self.sum[src] == self.sum[dst]))
+        of_pair = np.full(len(src), -1, dtype=np.int64)
+        if not len(chosen):
+            return Signatures(of_pair, chosen)
+        src, dst, mask = src[chosen], dst[chosen], mask[chosen]
+        digits = self.digits(src, dst, mask)
+        chains = self.chains(src, digits)
+        spares, roomy = self.spares(src, dst, mask, digits.need)
+        # The price does not depend on the order of digits where spares fit in any order and all
+        # choices are tried.
+        any_order = (roomy | digits.alike) & (digits.ways <= MAX_COMBINATIONS)
+        chains = np.where(any_order[:, None], np.sort(chains, axis=1), chains)
+        key = self.tile[src]
+        for column in (*chains.T, spares):
+            key = _join(key, column)
+        _, first, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
+        of_pair[chosen] = numbers
+        return Signatures(of_pair, chosen[first])
+
+    def cuts_of(self, src: Ints, dst: Ints) -> tuple[Ints, Bools]:
+        """Per pair its cuts, closed under the uses of both types, and whether it is aligned."""
+        mask = self.mask[src] | self.mask[dst]
+        uses = [self.tied[src, n] | self.tied[dst, n] for n in range(len(self.ties))]
+        growing = bool(uses)
+        while growing:
+            before = mask.copy()
+            for (a, b), used in zip(self.ties, uses, strict=True):
+                cut = (mask >> a | mask >> b) & used
+                mask |= cut << a | cut << b
+            growing = bool((mask != before).any())
+        aligned = np.ones(len(src), dtype=bool)
+        for (one, c), (other, d) in combinations(self.bit, 2):
+            if one == other and d % c and c % d:
+                aligned &= (mask >> self.bit[one, c] & mask >> self.bit[other, d] & 1) == 0
+        return mask, aligned
+
+    def _cuts(
+        self, mask: Ints, obj: int | str, cuts: Sequence[int]
+    ) -> list[tuple[int, Bools, Ints]]:
+        """Per cut but the last: the cut, which pairs make it, which of `cuts` is their next."""
+        found = []
+        end = np.full(len(mask), len(cuts) - 1)
+        for n, c in reversed(list(enumerate(cuts[:-1]))):
+            bit = self.bit.get((obj, c))
+            made = np.ones(len(mask), bool) if bit is None else (mask >> bit & 1).astype(bool)
+            found.append((c, made, end))
+            end = np.where(made, n, end)
+        return found[::-1]
+
+    def digits(self, src: Ints, dst: Ints, mask: Ints) -> _Digits:
+        """What the device digits of each pair are."""
+        before, after = self.owned[src], self.owned[dst]
+        size = np.ones_like(before)
+        kind = self._role(src, before) * 3 + self._role(dst, after)
+        links: dict[Link, int] = {}
+        for axis, cuts in self.axis_cuts.items():
+            link = links.setdefault(self.profile.link_of(axis), len(links))
+            for c, made, end in self._cuts(mask, axis, cuts):
+                a = self.device[axis, c]
+                size[:, a] = np.where(made, (np.array(cuts) // c)[end], 1)
+                kind[:, a] += 9 * link
+        kind = _dense(kind + 9 * len(links) * size)
+        return _Digits(before, after, size, kind, (size > 1) & ((before != after) | (before < 0)))
+
+    def chains(self, src: Ints, digits: _Digits) -> Ints:
+        """The chains and idle digits of each pair as codes; `aligned._chains` for many pairs.
+
+        Each digit that moves has the code of the chain from itself on, so that a chain shows with
+        all its ends, and a cycle with all its rotations.
+        """
+        kind = digits.kind + 1
+        pairs, count = kind.shape
+        base = int(kind.max(initial=0)) + 1
+
+        # Who has what a digit wants; one more column stands for the end of a path.
+        stop = np.full((pairs, 1), count)
+        leads = np.take_along_axis(self.owner[src], digits.after, axis=1)
+        lead = np.hstack([np.where(leads < 0, count, leads), stop]).ravel()
+        kinds = np.hstack([kind, np.zeros_like(stop)]).ravel()
+        row = np.arange(pairs)[:, None] * (count + 1)
+        start = np.arange(count)
+        at, code, closed = start, np.zeros_like(kind), np.zeros(kind.shape, dtype=bool)
+        for _ in range(count):
+            place = row + at
+            code = _times(code, base) + kinds[place]
+            at = lead[place]
+            back = at == start
+            closed |= back
+            at = np.where(back, count, at)
+        code = _times(code, 2) + closed
+        return np.where(digits.active, _dense(code) + 1, 0)
+
+    def _role(self, of: Ints, owned: Ints) -> Ints:
+        return np.where(owned >= 0, OWNER, np.where(self.partial[of], PARTIAL, FREE))
+
+    def spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> tuple[Ints, Bools]:
+        """The runs that nobody names, in order, as a code; and whether the first has all it takes.
+
+        Spare digits are cut off the first run that has room. All together take a divisor of `need`,
+        so of a run only the common divisor with it matters, and nothing after a run with all of it.
+        """
+        named = self.owner >= 0
+        which, needs = _dense(need), np.unique(need)
+        sizes = [e // c for cuts in self.dim_cuts.values() for c, e in combinations(cuts, 2)]
+        rooms = np.unique(np.gcd.outer(needs, np.array([0, 1, *sizes])))  # gcd(n, 0) is n
+        base = len(rooms)
+        in_order = base ** len(self.index) < 1 << MAX_BITS
+        code, full = np.zeros(len(src), np.int64), need == 1
+        roomy, first = full.copy(), np.ones(len(src), dtype=bool)
+        for dim, cuts in self.dim_cuts.items():
+            for c, made, end in self._cuts(mask, dim, cuts):
+                b = self.index[dim, c]
+                room = np.searchsorted(rooms, np.gcd.outer(needs, np.array(cuts) // c))
+                all_of_it = rooms[room] == needs[:, None]
+                spare = made & ~(named[src, b] | named[dst, b] | full)
+                found = np.where(spare, room[which, end], 0)  # 0: a common divisor of 1 is no room
+                if in_order:
+                    code = np.where(found > 0, code * base + found, code)
+                else:  # by place: finer than it needs to be, but no code outgrows its integer
+                    code = _times(code, base) + found
+                enough = spare & all_of_it[which, end]
+                roomy |= enough & first
+                first &= found == 0
+                full |= enough
+        return code, roomy
+
+
+def _number(cuts: Iterable[Cut]) -> dict[Cut, int]:
+    return {cut: n for n, cut in enumerate(dict.fromkeys(cuts))}
+
+
+def _inside(digit: DeviceDigit, cuts: Sequence[int]) -> list[int]:
+    """The cuts of an axis at which a part of the digit starts."""
+    return [c for c in cuts if digit.pre <= c < digit.end and not (c % digit.pre or digit.end % c)]
+
+
+def _dense(values: Ints) -> Ints:
+    """Numbers from 0 for the distinct values of an array, in their order."""
+    if not values.size:
+        return values
+    low, high = int(values.min()), int(values.max())
+    if high - low < MAX_TABLE:
+        seen = np.zeros(high - low + 1, dtype=np.int64)
+        seen[values - low] = 1
+        return (np.cumsum(seen) - 1)[values - low]
+    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
+
+
+def _times(codes: Ints, base: int) -> Ints:
+    """Codes times a base, numbered anew where they would not fit."""
+    if int(codes.max(initial=0)) >= (1 << MAX_BITS) // base:
+        codes = _dense(codes)
+    return codes * base
+
+
+def _join(key: Ints, column: Ints) -> Ints:
+    """One number for both: equal where both are."""
+    base = int(column.max(initial=0)) + 1
+    if base > 1 << (MAX_BITS // 2):
+        column = _dense(column)
+        base = int(column.max(initial=0)) + 1
+    return _times(key, base) + column

@@ -1,0 +1,54 @@
+"""Long runs of the mpi backend, in units: each is a pool of real ranks that runs one case."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+from tests.mpi.pool import MPICH, OPENMPI, Installation, Pool
+
+RANKS = (2, 3, 4, 6, 8)
+DRAWS = 400
+SLICES = 16
+LARGEST = 256 << 20
+OVER_2_31 = 2**31 + 2**20
+MEMORY = 16 << 30
+"""Bytes that the tiles above 2^31 bytes need, two ranks together."""
+
+Unit = tuple[Installation, int, str, tuple[object, ...]]
+
+
+def units() -> list[Unit]:
+    """2,000 draws per MPI, every core pair with 8 ranks, real cases at full size, large tiles."""
+    found: list[Unit] = []
+    for mpi in (MPICH, OPENMPI):
+        found += [
+            (mpi, ranks, "random_draws_are_right", (10_000 * ranks, DRAWS)) for ranks in RANKS
+        ]
+        for (mesh, shape), at in product(
+            (("x=2,y=4", [8, 8, 8]), ("x=2,y=2,z=2", [8, 8, 8])), range(SLICES)
+        ):
+            found.append((mpi, 8, "core_pairs_are_right", (mesh, shape, at, SLICES)))
+        found.append((mpi, 8, "real_world_cases_are_right", (LARGEST,)))
+        found.append((mpi, 2, "tiles_may_exceed_two_gibibytes", (OVER_2_31,)))
+    return found
+
+
+def run(unit: int) -> Counter[str]:
+    """Run one unit; counts cases, draws among them."""
+    mpi, ranks, case, arguments = units()[unit]
+    if case == "tiles_may_exceed_two_gibibytes" and available() < MEMORY:
+        return Counter({f"{case}: left out, too little memory": 1})
+    with Pool(mpi, ranks) as pool:
+        failed = pool.run(case, *arguments, timeout=3600)
+    assert failed == {}, f"{mpi.name}, {ranks} ranks: {case}{arguments}: {failed}"
+    return Counter({case: DRAWS if case.startswith("random") else 1})
+
+
+def available() -> int:
+    """Bytes of memory that the machine could give."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,637 @@
+"""What must hold on all ranks of a communicator; run by the pools of test_mpi_backend.py."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable
+from itertools import product
+from math import lcm
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+import redistrib as rd
+from redistrib.backends import mpi as rmpi
+from redistrib.backends import simulator
+from redistrib.backends.local import same_bits, tile_of
+from redistrib.synth.plan import make_plan
+from redistrib.synth.routing import exchange_traffic
+from tests.generators import whole_axis_layouts
+from tests.mpi.draws import draw
+from tests.random_plans import expected_tiles, random_plans, random_tiles
+
+Case = Callable[..., None]
+CASES: dict[str, Case] = {}
+
+
+def case(function: Case) -> Case:
+    CASES[function.__name__] = function
+    return function
+
+
+def mesh_for(comm: MPI.Intracomm) -> rd.Mesh:
+    return rd.Mesh(x=comm.size, y=1) if comm.size % 2 else rd.Mesh(x=2, y=comm.size // 2)
+
+
+def direct(mesh: rd.Mesh, src: str, dst: str) -> rd.Plan:
+    a, b = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
+    return make_plan(a, b, "direct", [exchange_traffic(a, b).exchange])
+
+
+def example(t: rd.ArrayType) -> np.ndarray:
+    return np.arange(t.size).astype(t.numpy_dtype).reshape(t.shape)
+
+
+@case
+def random_plans_equal_the_simulator(comm: MPI.Intracomm) -> None:
+    for number, plan in enumerate(random_plans(comm.size, comm.size, 40)):
+        expected = expected_tiles(plan, number)[comm.rank]
+        tile = random_tiles(plan, number)[comm.rank]
+        kept = tile.copy()
+        redistribution = rmpi.Redistribution.from_plan(plan, comm)
+        result = redistribution(tile)
+        redistribution.free()
+        assert same_bits(result, expected), (str(plan.src), str(plan.dst))
+        assert same_bits(tile, kept), "the source is intact"
+
+
+@case
+def strategies_end_in_the_same_tiles(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    src = rd.ArrayType.parse("f32[48{x}, 48{y}]", mesh)
+    dst = rd.ArrayType.parse("f32[48{y}, 48{x}]", mesh)
+    array = example(src)
+    for strategy in ("auto", "collectives", "direct"):
+        redistribution = rmpi.Redistribution(src, dst, comm, strategy)
+        result = redistribution(tile_of(array, src, comm.rank))
+        assert same_bits(result, tile_of(array, dst, comm.rank))
+        # However many collectives the plan has, one exchange runs, at the lower bound.
+        assert redistribution.num_collectives == 1
+        worst = comm.allreduce(redistribution.received_bytes, MPI.MAX)
+        assert worst == redistribution.plan.lower_bound_bytes
+        redistribution.free()
+
+
+@case
+def every_dtype_moves_bit_for_bit(comm: MPI.Intracomm) -> None:
+    names = "bool i8 i64 u16 f16 f32 f64 c64 c128 bf16 f8e4m3fn f8e5m2"
+    for dtype in names.split():
+        plan = direct(mesh_for(comm), f"{dtype}[24{{x}}, 24{{y}}]", f"{dtype}[24{{y}}, 24{{_2,x}}]")
+        # All bit patterns, NaNs with payloads and negative zeros included.
+        size = plan.src.size * plan.src.itemsize
+        raw = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 256, size, np.uint8)
+        array = raw.view(plan.src.numpy_dtype).reshape(plan.src.shape)
+        redistribution = rmpi.Redistribution.from_plan(plan, comm)
+        result = redistribution(tile_of(array, plan.src, comm.rank))
+        redistribution.free()
+        assert same_bits(result, tile_of(array, plan.dst, comm.rank)), dtype
+
+
+@case
+def results_go_where_they_are_told(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    plan = direct(mesh, "f64[24{x}, 24{y}]", "f64[24, 24{y}]")
+    redistribution = rmpi.Redistribution.from_plan(plan, comm)
+    out = np.full(plan.dst.tile_shape, np.nan)
+    for factor in (1, 2):
+        array = factor * example(plan.src)
+        tile = tile_of(array, plan.src, comm.rank)
+        assert redistribution(tile, out=out) is out
+        assert same_bits(out, tile_of(array, plan.dst, comm.rank))
+    redistribution.free()
+
+
+@case
+def nothing_to_do_and_zero_sizes(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    for src, dst in (
+        ("f32[24{x}]", "f32[24{x}]"),
+        ("f32[0, 24{x}]", "f32[0, 24]"),
+        ("f32[]", "f32[]"),
+        ("i8[24]", "i8[24{y}]"),
+    ):
+        plan = direct(mesh, src, dst)
+        redistribution = rmpi.Redistribution.from_plan(plan, comm)
+        array = example(plan.src)
+        tile = tile_of(array, plan.src, comm.rank)
+        result = redistribution(tile)
+        assert same_bits(result, tile_of(array, plan.dst, comm.rank)), (src, dst)
+        assert not np.may_share_memory(result, tile)
+        assert redistribution.num_collectives == 0
+        redistribution.free()
+
+
+@case
+def arrays_are_gathered_on_rank_0(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    for src, dst in (
+        ("f32[24{_2,x}, 24{y}]", "f32[24{y}, 24{x}]"),
+        ("i32[24] sum{x}", "i32[24{x}] sum{y}"),
+    ):
+        a, b = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
+        plan = rd.plan(a, b)
+        array = example(plan.src)
+        result = rmpi.run_array(plan, array, comm)
+        if comm.rank:
+            assert result is None
+        else:
+            assert result is not None
+            assert same_bits(result, array)
+
+
+@case
+def reductions_are_taken_in_rank_order(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(r=comm.size)
+    t = rd.ArrayType.parse("f32[48] sum{r}", mesh)
+    rng = np.random.default_rng(1)
+    addends = rng.standard_normal((comm.size, 48)).astype(np.float32)
+    expected = addends[0].copy()
+    for addend in addends[1:]:
+        expected += addend
+    for text in ("f32[48]", "f32[48{r}]"):
+        dst = rd.ArrayType.parse(text, mesh)
+        redistribution = rmpi.Redistribution(t, dst, comm)
+        result = redistribution(addends[comm.rank])
+        assert same_bits(result, tile_of(expected, dst, comm.rank))
+        redistribution.free()
+
+
+@case
+def one_bad_rank_is_an_error_on_all(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    plan = direct(mesh, "f32[24{x}, 48{y}]", "f32[24{y}, 48{x}]")
+    redistribution = rmpi.Redistribution.from_plan(plan, comm)
+    good = np.zeros(plan.src.tile_shape, np.float32)
+    other = np.zeros(plan.dst.tile_shape, np.float32)
+    frozen = other.copy()
+    frozen.flags.writeable = False
+    last = comm.size - 1
+    for bad, message in (
+        ((good.astype(np.float64),), "dtype float64"),
+        ((good.astype(">f4"),), "dtype >f4"),
+        ((good[1:],), "tile of f32"),
+        ((good.tolist(),), "tile is a numpy array; got list"),
+        ((good, other[:, 1:]), "out is a tile of f32"),
+        ((good, frozen), "out is writeable"),
+        ((good, good.reshape(other.shape)), "out shares no memory"),
+    ):
+        with pytest.raises(rd.BackendError, match=message):
+            redistribution(*(bad if comm.rank == last else (good,)))
+    # The next call is in step again.
+    array = example(plan.src)
+    result = redistribution(tile_of(array, plan.src, comm.rank))
+    assert same_bits(result, tile_of(array, plan.dst, comm.rank))
+    redistribution.free()
+
+
+@case
+def disagreement_is_an_error_on_all(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    good = "f32[24{x}]", "f32[24]"
+    for odd in (("f32[24]", "f32[24{x}]"), ("f32[48{x}]", "f32[48]"), ("i32[24{x}]", "i32[24]")):
+        src, dst = odd if comm.rank == 1 else good
+        with pytest.raises(rd.BackendError, match="given different problems"):
+            rmpi.Redistribution.from_plan(direct(mesh, src, dst), comm)
+    wide = rd.Mesh(x=comm.size + 1)
+    with pytest.raises(rd.BackendError, match=f"the communicator has {comm.size} ranks"):
+        rmpi.Redistribution.from_plan(direct(wide, "f32[2520{x}]", "f32[2520]"), comm)
+    ends = [rd.ArrayType.parse(text, mesh) for text in ("f32[24{x}]", "f32[24]")]
+    limit = 1 if comm.rank == 1 else None
+    with pytest.raises(rd.InfeasibleError, match=r"rank 1: .*memory limit is 1"):
+        rmpi.Redistribution(*ends, comm, memory_limit=limit)
+
+
+@case
+def wrong_data_is_an_error_on_all(comm: MPI.Intracomm) -> None:
+    plan = direct(rd.Mesh(x=comm.size), "i32[48{x}]", "i32[48]")
+    array = example(plan.src)
+    if comm.rank == 1:
+        array = array + 1  # so that others receive what they do not expect
+    with pytest.raises(rd.BackendError, match="holds other data than its tile"):
+        rmpi.run_array(plan, array, comm)
+
+
+@case
+def gather_is_the_inverse_of_scatter(comm: MPI.Intracomm) -> None:
+    t = rd.ArrayType.parse("bf16[24{_2,x}, 24{y}]", mesh_for(comm))
+    array = example(t)
+    result = rmpi.gather(simulator.scatter(array, t)[comm.rank], t, comm)
+    assert (result is None) == bool(comm.rank)
+    if result is not None:
+        assert same_bits(result, array)
+
+
+@case
+def tiles_may_have_any_strides(comm: MPI.Intracomm) -> None:
+    plan = direct(mesh_for(comm), "f32[24{x}, 6, 48{y}]", "f32[24{y}, 6, 48{_2,x}]")
+    array = example(plan.src)
+    tile, expected = (tile_of(array, t, comm.rank) for t in (plan.src, plan.dst))
+    with rmpi.Redistribution.from_plan(plan, comm) as redistribution:
+        for source in strided(tile):
+            for out in strided(np.empty_like(expected)):
+                out[...] = 0
+                assert redistribution(source, out=out) is out
+                assert np.array_equal(out, expected)
+                assert np.array_equal(source, tile), "the source is intact"
+
+
+def strided(array: np.ndarray) -> list[np.ndarray]:
+    """The same array C-ordered, F-ordered, with gaps, reversed, and with permuted axes."""
+    gaps = np.empty([2 * n for n in array.shape], array.dtype)[
+        tuple([slice(1, None, 2)] * array.ndim)
+    ]
+    turned = np.empty_like(array)[tuple([slice(None, None, -1)] * array.ndim)]
+    moved = np.moveaxis(np.empty((array.shape[-1], *array.shape[:-1]), array.dtype), 0, -1)
+    found = [array.copy(), np.asfortranarray(array), gaps, turned, moved]
+    for copy in found:
+        copy[...] = array
+    return found
+
+
+@case
+def elements_may_be_any_bytes(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("u8[12{x}, 24{y}]", "u8[12{y}, 24{x}]"))
+    pair = np.dtype([("number", "<i2"), ("name", "S3")])
+    for dtype in (pair, "datetime64[s]", ">f8", "V12", "S7", np.dtype("c16"), "longdouble"):
+        raw = np.random.default_rng(3).integers(
+            0, 256, src.size * np.dtype(dtype).itemsize, np.uint8
+        )
+        array = raw.view(dtype).reshape(src.shape)
+        with rmpi.Redistribution(src, dst, comm, dtype=dtype) as redistribution:
+            result = redistribution(np.ascontiguousarray(array[np.ix_(*src.tile(comm.rank))]))
+        expected = np.ascontiguousarray(array[np.ix_(*dst.tile(comm.rank))])
+        assert result.dtype == expected.dtype
+        assert result.tobytes() == expected.tobytes(), dtype
+    with pytest.raises(rd.BackendError, match="bytes without references; got dtype object"):
+        rmpi.Redistribution(src, dst, comm, dtype=object)
+    summed = rd.ArrayType.parse("u8[12, 24] sum{x}", mesh)
+    with pytest.raises(rd.BackendError, match="a reduction is over the types' dtype"):
+        rmpi.Redistribution(summed, src, comm, dtype="V1")
+
+
+@case
+def calls_may_overlap_with_work(comm: MPI.Intracomm) -> None:
+    plans = [
+        direct(mesh_for(comm), "f32[480{x}, 480{y}]", "f32[480{y}, 480{x}]"),
+        direct(mesh_for(comm), "f64[480{x}, 960{y}]", "f64[480, 960{_4,x}]"),
+    ]
+    made = [rmpi.Redistribution.from_plan(plan, comm) for plan in plans]
+    tiles = [tile_of(example(plan.src), plan.src, comm.rank) for plan in plans]
+    running = [r.start(tile) for r, tile in zip(made, tiles, strict=True)]
+    with pytest.raises(rd.BackendError, match="one call runs at a time"):
+        made[0].start(tiles[0])
+    while not running[1].test():
+        pass
+    for plan, call in zip(plans, running, strict=True):
+        [result] = call.wait()
+        assert call.done
+        assert same_bits(result, tile_of(example(plan.src), plan.dst, comm.rank))
+    for redistribution in made:
+        redistribution.free()
+        with pytest.raises(rd.BackendError, match="was freed"):
+            redistribution(tiles[0])
+
+
+@case
+def arrays_go_in_batches(comm: MPI.Intracomm) -> None:
+    for src, dst in (
+        ("f32[24{x}, 48{y}]", "f32[24{y}, 48{x}]"),
+        ("i32[24, 48{y}] sum{x}", "i32[24{x}, 48{y}]"),
+        ("i32[24, 48] sum{x}", "i32[24, 48]"),
+    ):
+        mesh = mesh_for(comm)
+        a, b = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
+        arrays = [example(a) + n for n in range(3)]
+        with rmpi.Redistribution(a, b, comm) as redistribution:
+            results = redistribution.batch([simulator.scatter(x, a)[comm.rank] for x in arrays])
+            tile = np.zeros(a.tile_shape, a.numpy_dtype)
+            with pytest.raises(rd.BackendError, match="different problems"):
+                redistribution.batch([tile] * (1 + comm.rank % 2))
+        for array, result in zip(arrays, results, strict=True):
+            assert same_bits(result, tile_of(array, b, comm.rank))
+
+
+@case
+def sources_and_targets_may_be_on_other_ranks(comm: MPI.Intracomm) -> None:
+    size = comm.size
+    sets = [(size, size - 1), (size - 1, size), (1, size), (size, 1), (size // 2, size - size // 2)]
+    for few, many in sets:
+        for first in {0, size - many}:
+            a, b = list(range(few)), list(range(first, first + many))[::-1]
+            check_sets(comm, a, b)
+
+
+def check_sets(comm: MPI.Intracomm, a: list[int], b: list[int]) -> None:
+    """One array from the ranks `a` to the ranks `b`, said in either way, there and back."""
+    n = len(a) * len(b)
+    one, other = rd.Mesh({"x": len(a)}, devices=a), rd.Mesh({"u": len(b)}, devices=b)
+    src = rd.ArrayType.parse(f"f32[{n}{{x}}, {2 * n}]", one)
+    dst = rd.ArrayType.parse(f"f32[{n}, {2 * n}{{_2,u}}]", other)
+    whole = rd.ArrayType.parse(f"f32[{n}, {2 * n}]", other)
+    array = example(src)
+    for s, t, options in (
+        (src, dst, {}),
+        (dst, src, {}),
+        (src, whole, {}),
+        (whole, src, {"src_ranks": b, "dst_ranks": a}),
+    ):
+        holds, wants = (
+            {rank: position for position, rank in enumerate(a if end.mesh == one else b)}
+            for end in (s, t)
+        )
+        if one == other:
+            return  # one mesh: ranks are its positions
+        with rmpi.Redistribution(s, t, comm, **options) as redistribution:
+            tile = tile_of(array, s, holds[comm.rank]) if comm.rank in holds else None
+            result = redistribution(tile)
+            received = comm.allreduce(redistribution.received_bytes)
+        if comm.rank not in wants:
+            assert result is None
+            assert redistribution.received_bytes == 0
+        else:
+            assert same_bits(result, tile_of(array, t, wants[comm.rank]))
+        own = sum(common_size(s, holds[r], t, wants[r]) for r in holds.keys() & wants.keys())
+        assert received == (len(wants) * t.tile_size - own) * 4
+
+
+def common_size(s: rd.ArrayType, at: int, t: rd.ArrayType, to: int) -> int:
+    """Elements that a position of one type shares with one of another."""
+    shared = 1
+    for a, b in zip(s.tile(at), t.tile(to), strict=True):
+        shared *= len(np.intersect1d(a, b))
+    return shared
+
+
+@case
+def ranks_without_a_tile_pass_none(comm: MPI.Intracomm) -> None:
+    one, other = rd.Mesh(x=1), rd.Mesh(u=comm.size)
+    src, dst = rd.ArrayType.parse("f32[24]", one), rd.ArrayType.parse("f32[24{u}]", other)
+    with rmpi.Redistribution(src, dst, comm) as redistribution:
+        with pytest.raises(rd.BackendError, match="rank 1: tile is None on a rank that has no"):
+            redistribution(np.zeros(24, np.float32))
+        with pytest.raises(rd.BackendError, match="rank 0: tile is a numpy array; got NoneType"):
+            redistribution(None)
+    for ranks, message in (
+        ([comm.size], "communicator; got"),
+        ([0, 0], "a rank of its own; got"),
+    ):
+        with pytest.raises(rd.BackendError, match=message):
+            rmpi.Redistribution(src, dst, comm, src_ranks=ranks)
+    for bad in ("f32[25]", "f64[24]"):
+        with pytest.raises(rd.LayoutError, match="have one shape and dtype"):
+            rmpi.Redistribution(rd.ArrayType.parse(bad, one), dst, comm)
+    with pytest.raises(rd.LayoutError, match="the target is not partial"):
+        rmpi.Redistribution(src, rd.ArrayType.parse("f32[24] sum{u}", other), comm)
+
+
+@case
+def sums_may_end_on_other_ranks(comm: MPI.Intracomm) -> None:
+    one, other = rd.Mesh(x=comm.size), rd.Mesh(u=comm.size - 1)
+    src = rd.ArrayType.parse("i32[12, 420] sum{x}", one)
+    for text in ("i32[12, 420]", "i32[12, 420{u}]"):
+        dst = rd.ArrayType.parse(text, other)
+        if not comm.size - 1:
+            continue
+        with rmpi.Redistribution(src, dst, comm) as redistribution:
+            result = redistribution(np.full((12, 420), 1 << comm.rank, np.int32))
+        if comm.rank < comm.size - 1:
+            assert same_bits(result, np.full(dst.tile_shape, (1 << comm.size) - 1, np.int32))
+
+
+@case
+def tiles_may_be_uneven(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(x=comm.size, y=1)
+    even = rd.ArrayType.parse(f"i32[{7 * comm.size}{{x}}, 13]", mesh)
+    for n in (0, 1, comm.size - 1, 3 * comm.size + 1, 7 * comm.size):
+        shape = (n, 13)
+        array = np.arange(13 * n, dtype=np.int32).reshape(shape)
+        types = [
+            rmpi.UnevenType(mesh, "i32", shape, dims, rule)
+            for dims in ([("x",), ()], [(), ("x",)], [("y", "x"), ()], [(), ()])
+            for rule in ("ceil", "balanced")
+        ]
+        ends = [(a, b) for a in types for b in types]
+        if n == even.shape[0]:
+            ends += [(even, b) for b in types] + [(a, even) for a in types]
+        for src, dst in ends:
+            tile = np.ascontiguousarray(array[np.ix_(*src.tile(comm.rank))])
+            with rmpi.Redistribution(src, dst, comm) as redistribution:
+                result = redistribution(tile)
+            assert same_bits(result, np.ascontiguousarray(array[np.ix_(*dst.tile(comm.rank))]))
+        # The rules are those of numpy and of XLA's padding.
+        split = np.array_split(array, comm.size)[comm.rank]
+        assert np.array_equal(array[np.ix_(*types[1].tile(comm.rank))], split)
+        step = -(-n // comm.size)
+        assert np.array_equal(
+            array[np.ix_(*types[0].tile(comm.rank))], array[step * comm.rank :][:step]
+        )
+
+
+@case
+def every_reduction_of_every_dtype(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(r=comm.size)
+    for dtype in [
+        "bool",
+        "i8",
+        "u16",
+        "i64",
+        "f16",
+        "bf16",
+        "f32",
+        "f64",
+        "c64",
+        "c128",
+        "f8e4m3fn",
+        "f8e5m2",
+    ]:
+        for reduction, ufunc in (
+            ("sum", np.add),
+            ("prod", np.multiply),
+            ("max", np.maximum),
+            ("min", np.minimum),
+        ):
+            src = rd.ArrayType.parse(f"{dtype}[3, 48] {reduction}{{r}}", mesh)
+            rng = np.random.default_rng(5)
+            addends = rng.integers(0, 3, (comm.size, 3, 48)).astype(src.numpy_dtype)
+            expected = addends[0].copy()
+            for addend in addends[1:]:
+                ufunc(expected, addend, out=expected)
+            for text in (f"{dtype}[3, 48]", f"{dtype}[3, 48{{r}}]"):
+                dst = rd.ArrayType.parse(text, mesh)
+                with rmpi.Redistribution(src, dst, comm, scratch=1) as redistribution:
+                    result = redistribution(addends[comm.rank])
+                assert same_bits(result, tile_of(expected, dst, comm.rank)), (dtype, reduction)
+
+
+@case
+def reductions_need_a_bounded_scratch(comm: MPI.Intracomm) -> None:
+    """However large the tiles, and without more traffic than a reduce_scatter and a gather."""
+    mesh = rd.Mesh(r=comm.size)
+    n = 840 * 1000
+    for text in (f"f32[{n}]", f"f32[{n}{{r}}]"):
+        src, dst = (rd.ArrayType.parse(t, mesh) for t in (f"f32[{n}] sum{{r}}", text))
+        with rmpi.Redistribution(src, dst, comm, scratch=1 << 18) as redistribution:
+            assert redistribution.scratch_bytes <= 1 << 18
+            result = redistribution(np.full(n, 2.0**comm.rank, np.float32))
+            share = n // comm.size * 4
+            received = share * (comm.size - 1) + dst.tile_bytes - share
+            assert redistribution.received_bytes == received
+        assert (result == 2**comm.size - 1).all()
+
+
+@case
+def dtype_size_and_plan_disagreement_leave_the_data_intact(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    last = comm.rank == comm.size - 1
+    a, b = (rd.ArrayType.parse(t, mesh) for t in ("f32[24{x}, 24]", "f32[24, 24{x}]"))
+    with rmpi.Redistribution(a, b, comm) as forth, rmpi.Redistribution(b, a, comm) as other:
+        good = tile_of(example(a), a, comm.rank)
+        out = np.full(b.tile_shape, 7, np.float32)
+        for tile, target in (
+            (good.view(np.int32), out),  # equal byte counts, another dtype
+            (good.reshape(-1), out),
+            (good, np.full((1 + b.tile_shape[0], *b.tile_shape[1:]), 7, np.float32)),
+        ):
+            with pytest.raises(
+                rd.BackendError, match=f"rank {comm.size - 1}: (tile|out) is a tile"
+            ):
+                forth(*((tile, target) if last else (good, out)))
+        swapped = tile_of(example(b), b, comm.rank)
+        with pytest.raises(
+            rd.BackendError, match="given different problems: rank 0: redistribution"
+        ):
+            other(swapped) if last else forth(good, out)
+        assert (out == 7).all(), "nothing was written"
+        assert same_bits(good, tile_of(example(a), a, comm.rank))
+        assert same_bits(forth(good, out), tile_of(example(a), b, comm.rank))
+
+
+@case
+def exhausted_memory_on_one_rank_is_an_error_on_all(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    a, b = (rd.ArrayType.parse(t, mesh) for t in ("f32[1536{x}, 8192]", "f32[1536, 8192]"))
+    tile = tile_of(example(a), a, comm.rank)
+    with rmpi.Redistribution(a, b, comm) as redistribution:
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        if comm.rank == 1:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), limits[1]))
+        try:
+            with pytest.raises(
+                rd.BackendError, match=r"rank 1: .*MemoryError: Unable to allocate 48"
+            ):
+                redistribution(tile)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        assert same_bits(redistribution(tile), example(a))
+
+
+@case
+def communicators_come_and_go(comm: MPI.Intracomm) -> None:
+    for _ in range(3):
+        half = comm.Split(comm.rank % 2)
+        mesh = rd.Mesh(x=half.size)
+        a, b = (rd.ArrayType.parse(text, mesh) for text in ("i32[24{x}, 24]", "i32[24, 24]"))
+        with rmpi.Redistribution(a, b, half) as redistribution:
+            result = redistribution(tile_of(example(a), a, half.rank))
+        assert same_bits(result, example(b))
+        half.Free()
+
+
+@case
+def a_late_rank_is_named(comm: MPI.Intracomm) -> None:
+    """On a communicator of its own: one that has timed out is of no use."""
+    own = comm.Dup()
+    mesh = mesh_for(own)
+    a, b = (rd.ArrayType.parse(t, mesh) for t in ("f32[24{x}, 24]", "f32[24, 24]"))
+    redistribution = rmpi.Redistribution(a, b, own, timeout=0.3)
+    tile = tile_of(example(a), a, own.rank)
+    assert same_bits(redistribution(tile), example(a))
+    if own.rank != own.size - 1:
+        with pytest.raises(rd.BackendError) as found:
+            redistribution(tile)
+        assert found.value.ranks == (own.size - 1,)
+        assert "the agreement before the exchange made no progress for 0.3 s" in str(found.value)
+        with pytest.raises(rd.BackendError, match="made no progress"):
+            redistribution(tile)
+    comm.Barrier()
+
+
+@case
+def random_draws_are_right(comm: MPI.Intracomm, first: int, count: int) -> None:
+    for seed in range(first, first + count):
+        draw(comm, seed)
+
+
+def check_pair(comm: MPI.Intracomm, src: rd.ArrayType, dst: rd.ArrayType, seed: int) -> None:
+    """One pair on the first ranks, bit for bit, and without a byte more than the lower bound."""
+    ranks = range(src.mesh.num_devices)
+    with rmpi.Redistribution(
+        src, dst, comm, "direct", src_ranks=ranks, dst_ranks=ranks
+    ) as redistribution:
+        received = comm.allreduce(redistribution.received_bytes, MPI.MAX)
+        plan = redistribution.plan
+        assert plan is not None
+        rng = np.random.default_rng(seed)
+        bits = rng.integers(0, 2 if src.dtype == "bool" else 256, src.size * src.itemsize, np.uint8)
+        array = bits.view(src.numpy_dtype).reshape(src.shape)
+        here = comm.rank in ranks
+        if src.partial or dst.partial:
+            array = (np.arange(src.size) % 3).astype(src.numpy_dtype).reshape(src.shape)
+        tile = tile_of(array, src, comm.rank) if here else None
+        result = redistribution(tile)
+    if dst.partial:
+        return
+    assert not here or same_bits(result, tile_of(array, dst, comm.rank)), f"{src} -> {dst}"
+    if not src.partial:
+        assert received == plan.lower_bound_bytes, f"{src} -> {dst}"
+
+
+@case
+def core_pairs_are_right(
+    comm: MPI.Intracomm, mesh: str, shape: list[int], at: int, step: int
+) -> None:
+    """Every ordered pair of whole-axis layouts, or one in `step` of them."""
+    layouts = list(whole_axis_layouts(rd.Mesh.parse(mesh), shape))
+    for number, (src, dst) in enumerate(product(layouts, repeat=2)):
+        if number % step == at:
+            check_pair(comm, src, dst, number)
+
+
+@case
+def real_world_cases_are_right(comm: MPI.Intracomm, largest: int) -> None:
+    """Public cases that fit: as many ranks as devices, of at most `largest` bytes, else shrunk."""
+    data = Path(__file__).parents[1] / "data" / "real_world.json"
+    for number, found in enumerate(json.loads(data.read_text(encoding="utf-8"))):
+        mesh = rd.Mesh(found["mesh"])
+        if mesh.num_devices > comm.size:
+            continue
+        src, dst = (rd.ArrayType.parse(found[end], mesh) for end in ("src", "dst"))
+        if src.size * src.itemsize > largest:
+            shape = [
+                lcm(*(i.end for t in (src, dst) for _, i in t.placements if i.dim == dim), 1)
+                for dim in range(len(src.shape))
+            ]
+            src, dst = (
+                rd.ArrayType(mesh, t.dtype, shape, t.dims, t.partial, t.reduction)
+                for t in (src, dst)
+            )
+        check_pair(comm, src, dst, number)
+
+
+@case
+def tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, columns: int) -> None:
+    """A tile and a message of more than 2^31 bytes."""
+    mesh = rd.Mesh(x=comm.size)
+    src, dst = (rd.ArrayType.parse(f"u8[{comm.size}{cut}, {columns}]", mesh) for cut in ("{x}", ""))
+    tile = np.full(src.tile_shape, comm.rank + 1, np.uint8)
+    tile[:, -1] = 77
+    with rmpi.Redistribution(src, dst, comm) as redistribution:
+        result = redistribution(tile)
+    for rank, row in enumerate(result):
+        assert row[-1] == 77
+        assert (row[:-1] == rank + 1).all()

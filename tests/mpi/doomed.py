@@ -1,0 +1,43 @@
+"""A job whose last rank dies, stops or raises while the others exchange with it, again and again.
+
+python -m mpi4py -m tests.mpi.doomed HOW TIMEOUT     HOW: kill, stop or raise; TIMEOUT: seconds or 0
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+from mpi4py import MPI
+
+import redistrib as rd
+from redistrib.backends import mpi as rmpi
+
+
+def main(how: str, timeout: str) -> None:
+    comm = MPI.COMM_WORLD
+    mesh = rd.Mesh(x=comm.size)
+    n = 1024
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in (f"f32[{n}{{x}}, {n}]", f"f32[{n}, {n}{{x}}]"))
+    redistribution = rmpi.Redistribution(src, dst, comm, timeout=float(timeout) or None)
+    tile, out = np.zeros(src.tile_shape, np.float32), np.empty(dst.tile_shape, np.float32)
+    if comm.rank == comm.size - 1:
+        end = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(how)
+        if end is not None:
+            # From a thread, so that it strikes wherever the exchange is.
+            threading.Timer(0.5, os.kill, (os.getpid(), end)).start()
+    calls = 0
+    while True:
+        redistribution(tile, out)
+        calls += 1
+        if calls == 3 and how == "raise" and comm.rank == comm.size - 1:
+            raise RuntimeError("one rank raises")
+        if calls == 1 and comm.rank == 0:
+            print("exchanging", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

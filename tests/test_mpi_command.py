@@ -1,0 +1,83 @@
+"""`run --backend mpi` and `calibrate --backend mpi`, on real ranks."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redistrib as rd
+from redistrib.cli.progress import progress
+from redistrib.synth.cost import Profile
+from tests.mpi.pool import MPICH, kill, start
+
+
+def output(ranks: int, *arguments: str, status: int = 0) -> tuple[str, str]:
+    """Stdout and stderr of a command on so many ranks."""
+    job = start(MPICH, ranks, "-m", "redistrib", *arguments)
+    try:
+        out, errors = job.communicate(timeout=120)
+    finally:
+        kill(job)
+    assert job.returncode == status, errors
+    return out, errors
+
+
+def test_run_reports_time_speed_and_memory_of_the_worst_rank(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((1024, 512), np.float32)
+    source, target = tmp_path / "a.npy", tmp_path / "b.npy"
+    np.save(source, array)
+    problem = ("--mesh", "x=4", "f32[1024{x}, 512]", "f32[1024, 512{x}]")
+    options = ("--backend", "mpi", "--repeat", "3", "--input", str(source), "--output", str(target))
+    out, _ = output(4, "run", *problem, *options, "--format", "json")
+    answer = json.loads(out)
+    assert answer["verified"]
+    assert np.array_equal(np.load(target), array)
+    assert len(answer["seconds"]) == 3
+    assert answer["rank_received_bytes"] == answer["received_bytes"] == array.nbytes * 3 // 16
+    speed = answer["rank_received_bytes"] / sorted(answer["seconds"])[1] / 1e9
+    assert answer["gigabytes_per_second"] == pytest.approx(speed)
+    assert answer["rank_extra_bytes"] <= 0.1 * array.nbytes / 4 + (2 << 20)
+    assert answer["rank_peak_bytes"] > answer["rank_extra_bytes"]
+    out, _ = output(4, "run", *problem, "--backend", "mpi")
+    assert "mpi: every element is right" in out
+    assert "GB/s; its memory peaks at" in out
+
+
+def test_a_calibrated_profile_prices_plans(tmp_path: Path) -> None:
+    path = tmp_path / "here.toml"
+    output(4, "calibrate", "--backend", "mpi", "--mesh", "x=2,y=2", "-o", str(path))
+    profile = Profile.load(path)
+    assert profile.exchange == "call"
+    assert [axis for axis, _ in profile.axes] == ["x", "y"]
+    for _, link in profile.axes:
+        assert 1e-7 < link.latency < 1
+        assert 1e6 < link.bandwidth < 1e12
+    mesh = rd.Mesh(x=2, y=2)
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[64{x}, 64]", "f32[64, 64{x}]"))
+    assert rd.cost(src, dst, profile=str(path)).seconds > 1e-7
+
+
+def test_calibrate_needs_one_rank_for_each_position() -> None:
+    _, errors = output(2, "calibrate", "--backend", "mpi", "--mesh", "x=4", status=2)
+    assert "has 4 positions, one for each rank; the communicator has 2 ranks" in errors
+
+
+def test_what_takes_long_says_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("mpi: running", every=0.05):
+        time.sleep(0.3)
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.startswith("mpi: running: 0 s\n")
+
+
+def test_one_rank_says_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PMI_RANK", "1")
+    with progress("mpi: running", every=0.05):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,106 @@
+"""A rank that dies, stops or raises: the job ends within seconds, and leaves no process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.mpi.pool import MPICH, OPENMPI, Installation, family, kill, start
+
+ROOT = Path(__file__).parents[1]
+BOTH = pytest.mark.parametrize("mpi", [MPICH, OPENMPI], ids=lambda mpi: mpi.name)
+RANKS = 4
+
+
+def end_of(mpi: Installation, how: str, timeout: float) -> tuple[int, str]:
+    """Exit status and stderr of a doomed job that ends within 10 s of its fault."""
+    job = start(mpi, RANKS, "-m", "tests.mpi.doomed", how, str(timeout))
+    try:
+        assert job.stdout is not None
+        assert job.stdout.readline().strip() == "exchanging"
+        begun = time.monotonic()
+        members = family(job.pid)
+        assert len(members) > RANKS
+        _, errors = job.communicate(timeout=10.5 + timeout)
+        assert time.monotonic() - begun < 10.5 + timeout
+        gone = time.monotonic() + 5
+        while (left := [pid for pid in members if alive(pid)]) and time.monotonic() < gone:
+            time.sleep(0.05)
+        assert left == [], "the job leaves no process"
+    finally:
+        kill(job)
+    return job.returncode, errors
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there; one that only waits to be collected is not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@BOTH
+def test_a_killed_rank_ends_the_job(mpi: Installation) -> None:
+    status, _ = end_of(mpi, "kill", 0)
+    assert status != 0
+
+
+@BOTH
+def test_a_rank_that_raises_ends_the_job(mpi: Installation) -> None:
+    status, errors = end_of(mpi, "raise", 0)
+    assert status != 0
+    assert "one rank raises" in errors
+
+
+@BOTH
+def test_the_watchdog_names_the_step_and_the_rank_that_stopped(mpi: Installation) -> None:
+    status, errors = end_of(mpi, "stop", 2)
+    assert status != 0
+    said = re.search(
+        r"BackendError: (the \w+ .*) made no progress for 2 s; "
+        r"rank \d got no answer from ranks: (.*)",
+        errors,
+    )
+    assert said is not None, errors
+    assert said[1] in ("the exchange (1 of 1)", "the agreement before the exchange")
+    assert said[2] == str(RANKS - 1)
+
+
+def test_a_mesh_of_another_size_is_refused_by_the_command() -> None:
+    code = (
+        "import redistrib as rd, numpy as np\n"
+        "from redistrib.backends import mpi\n"
+        "mesh = rd.Mesh(x=4)\n"
+        "ends = [rd.ArrayType.parse(t, mesh) for t in ('f32[8{x}]', 'f32[8]')]\n"
+        "mpi.run_array(rd.plan(*ends), np.zeros(8, np.float32))\n"
+    )
+    job = start(MPICH, 2, "-c", code)
+    try:
+        _, errors = job.communicate(timeout=60)
+    finally:
+        kill(job)
+    assert job.returncode != 0
+    assert "has 4 positions, one for each rank; the communicator has 2 ranks" in errors
+
+
+def test_without_mpi4py_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['mpi4py'] = None\n"  # what an import of a missing package finds
+        "from redistrib.errors import BackendError\n"
+        "try:\n"
+        "    import redistrib.backends.mpi\n"
+        "except BackendError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "pip install 'redistrib[mpi,mpich]'" in run.stdout

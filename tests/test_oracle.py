@@ -1,0 +1,376 @@
+"""The laws of the oracle, over every pair of whole-axis layouts and over random types."""
+
+import doctest
+import random
+import threading
+from functools import cache
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redistrib as rd
+from redistrib.synth.cost import Level
+from redistrib.synth.oracle.oracle import BY_SIGNATURE
+from redistrib.synth.oracle.signatures import CHUNK, find_signatures
+from tests.generators import random_layout, random_pair, whole_axis_layouts
+from tests.verify import verify_runs
+
+UNIFORM = rd.Profile("uniform", rd.Link(1e-6, 1e11))
+UNEQUAL = rd.Profile("unequal", rd.Link(1e-6, 1e12), axes=(("a", rd.Link(1e-4, 1e9)),))
+ONE_CALL = rd.Profile("one call", rd.Link(1e-6, 1e11), exchange="call")
+THREE = rd.Profile(
+    "three links",
+    rd.Link(1e-6, 1e12),
+    axes=(("a", rd.Link(1e-5, 1e9)), ("b", rd.Link(3e-6, 1e12)), ("c", rd.Link(3e-6, 3e10))),
+)
+EPS = 1e-9  # sums of the same numbers in another order
+
+
+@cache
+def family(axes: tuple[int, ...], side: int, dtype: str = "f32") -> list[rd.ArrayType]:
+    """All layouts of whole axes of an array of rank 3."""
+    mesh = rd.Mesh(dict(zip("abcd", axes, strict=False)))
+    return list(whole_axis_layouts(mesh, (side,) * 3, dtype))
+
+
+def pairs(types: list[rd.ArrayType]) -> tuple[list[rd.ArrayType], list[rd.ArrayType]]:
+    return [t for t in types for _ in types], types * len(types)
+
+
+def singles(oracle: rd.Oracle, types: list[rd.ArrayType], **options: str) -> np.ndarray:
+    return oracle.cost_vector(*pairs(types), **options).reshape(len(types), -1)
+
+
+def worst_detour(
+    seconds: np.ndarray, types: list[rd.ArrayType], limit: int | None
+) -> tuple[float, int]:
+    """By how much the best detour undercuts an entry, at most, and for how many entries."""
+    tiles = np.array([t.tile_bytes for t in types])
+    worst, count = 1.0, 0
+    for k, tile in enumerate(tiles):
+        fits = np.maximum.outer(tiles, tiles) >= tile if limit is None else tile <= limit
+        detour = seconds[:, k, None] + seconds[k]
+        over = fits & (seconds > detour * (1 + EPS))
+        count += int(over.sum())
+        if over.any():
+            worst = max(worst, float((seconds[over] / detour[over]).max()))
+    return worst, count
+
+
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL], ids=lambda p: p.name)
+@pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 64), ((2, 4, 2), 256)])
+@pytest.mark.parametrize("limit", [None, "whole array", "half"])
+def test_a_matrix_is_finite_zero_at_home_and_without_cheaper_detours(
+    axes: tuple[int, ...], side: int, profile: rd.Profile, limit: str | None
+) -> None:
+    types = family(axes, side)
+    size = types[0].size * types[0].itemsize
+    bytes_ = {None: None, "whole array": size, "half": size // 2}[limit]
+    matrix = rd.Oracle(types[0].mesh, profile, bytes_).matrix(types, types)
+    fits = np.array([bytes_ is None or t.tile_bytes <= bytes_ for t in types])
+    assert (np.isfinite(matrix.seconds) == np.logical_and.outer(fits, fits)).all()
+    assert (matrix.seconds.diagonal()[fits] == 0).all()
+    assert worst_detour(matrix.seconds, types, bytes_) == (1.0, 0)
+
+
+def test_half_a_million_pairs_keep_the_same_laws() -> None:
+    types = family((2, 2, 2, 2), 4096)
+    oracle = rd.Oracle(types[0].mesh)
+    seconds = oracle.cost_matrix(types, types)
+    assert seconds.size == 469_225
+    assert np.isfinite(seconds).all()
+    assert (seconds.diagonal() == 0).all()
+    assert worst_detour(seconds, types, None) == (1.0, 0)
+    assert oracle.stats.batched_prices < 1000
+
+
+@pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 64), ((2, 4, 2), 256)])
+def test_direct_as_one_call_has_no_cheaper_detour_at_all(axes: tuple[int, ...], side: int) -> None:
+    types = family(axes, side)
+    seconds = singles(rd.Oracle(types[0].mesh, ONE_CALL), types, strategy="direct")
+    assert worst_detour(seconds, types, types[0].size * types[0].itemsize) == (1.0, 0)
+
+
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL], ids=lambda p: p.name)
+def test_direct_in_rounds_has_none_in_a_matrix(profile: rd.Profile) -> None:
+    types = family((2, 4, 2), 64)
+    seconds = rd.Oracle(types[0].mesh, profile).cost_matrix(types, types, strategy="direct")
+    assert worst_detour(seconds, types, None) == (1.0, 0)
+
+
+def test_the_test_for_detours_can_fail() -> None:
+    types = family((2, 2, 2), 64)
+    seconds = rd.Oracle(types[0].mesh).cost_matrix(types, types)
+    seconds[-1, :-1] *= 1.01
+    assert worst_detour(seconds, types, None)[1] > 0
+
+
+@pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 256), ((2, 4, 2), 256), ((2, 4, 8), 1024)])
+def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
+    axes: tuple[int, ...], side: int
+) -> None:
+    types = family(axes, side)
+    oracle = rd.Oracle(types[0].mesh)
+    closed = oracle.cost_matrix(types, types)
+    alone = singles(oracle, types)
+    assert (alone >= closed * (1 - EPS)).all()
+    assert (alone <= closed * 1.05).all()
+
+
+@pytest.mark.parametrize("strategy", BY_SIGNATURE)
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    ("axes", "side", "limit"),
+    [
+        ((2, 2, 2), 8, None),
+        ((2, 4, 2), 16, None),
+        ((2, 2, 2, 2), 16, None),
+        ((2, 4, 8), 64, 2**18),
+    ],
+)
+def test_batched_prices_are_those_of_the_planner(
+    axes: tuple[int, ...], side: int, limit: int | None, profile: rd.Profile, strategy: str
+) -> None:
+    types = family(axes, side)
+    rng = random.Random(side)
+    srcs, dsts = (rng.choices(types, k=250) for _ in range(2))
+    found = rd.Oracle(types[0].mesh, profile, limit).cost_vector(srcs, dsts, strategy=strategy)
+    for src, dst, seconds in zip(srcs, dsts, found, strict=True):
+        assert seconds == priced_alone(src, dst, strategy, limit, profile)
+
+
+def test_so_many_pairs_that_they_come_in_chunks() -> None:
+    types = family((2, 4, 2), 32)
+    rng = random.Random(0)
+    srcs, dsts = (rng.choices(types, k=2 * CHUNK + 100) for _ in range(2))
+    found = rd.Oracle(types[0].mesh).cost_vector(srcs, dsts)
+    for at in rng.sample(range(len(srcs)), 200):
+        assert found[at] == priced_alone(srcs[at], dsts[at], "auto", None, UNIFORM)
+
+
+@pytest.mark.parametrize(("axes", "rank"), [(9, 3), (13, 5)])
+def test_many_digits_and_more_cuts_than_a_mask_holds(axes: int, rank: int) -> None:
+    names = "abcdefghijklm"[:axes]
+    mesh = rd.Mesh(dict.fromkeys(names, 2))
+    rng = random.Random(axes)
+    types = []
+    for _ in range(3):
+        dims: list[list[str]] = [[] for _ in range(rank)]
+        for name in rng.sample(names, axes - 1):
+            dims[rng.randrange(rank)].append(name)
+        types.append(rd.ArrayType(mesh, "f32", (2 ** (axes + 1),) * rank, dims))
+    if axes == 13:  # types of one dimension each, so that every bound is a cut
+        types += [
+            rd.ArrayType(mesh, "f32", (2**14,) * 5, [names if d == dim else () for d in range(5)])
+            for dim in range(5)
+        ]
+        with pytest.raises(OverflowError, match="at most 62 cuts; got"):
+            find_signatures(types, np.array([0]), np.array([1]), UNIFORM)
+        types = types[-3:]
+    found = singles(rd.Oracle(mesh), types)
+    for (src, dst), seconds in zip(product(types, types), found.ravel(), strict=True):
+        assert seconds == priced_alone(src, dst, "auto", None, UNIFORM)
+
+
+def priced_alone(
+    src: rd.ArrayType, dst: rd.ArrayType, strategy: str, limit: int | None, profile: rd.Profile
+) -> float:
+    try:
+        return rd.cost(src, dst, strategy=strategy, memory_limit=limit, profile=profile).seconds
+    except rd.InfeasibleError:
+        return np.inf
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_batches_of_random_types_are_priced_like_each_pair_alone(seed: int) -> None:
+    """Sub-axes, local factors, partial sums of several kinds, digits that do not match."""
+    rng = random.Random(seed)
+    mesh = rd.Mesh(rng.choice(({"x": 4, "y": 2}, {"x": 2, "y": 2, "z": 2}, {"x": 8, "y": 3})))
+    shape = rng.choice(((48,), (16, 12), (8, 16, 2), (0, 4)))
+    types: list[rd.ArrayType] = []
+    while len(types) < 12:
+        dims, partial, _ = random_layout(rng.choice, mesh, len(shape), True)
+        try:
+            types.append(
+                rd.ArrayType(mesh, "f32", shape, dims, partial, rng.choice(("sum", "max")))
+            )
+        except rd.LayoutError:
+            continue
+    for profile in (UNIFORM, rd.Profile("x", rd.Link(1e-6, 1e11), (("x", rd.Link(1e-6, 1e9)),))):
+        found = singles(rd.Oracle(mesh, profile), types)
+        for (src, dst), seconds in zip(product(types, types), found.ravel(), strict=True):
+            assert seconds == priced_alone(src, dst, "auto", None, profile), (src, dst)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_cost_is_that_of_the_plan(seed: int) -> None:
+    src, dst = random_pair(random.Random(seed).choice)
+    for profile in (None, UNEQUAL, "mpi-cluster", "dgx-h100"):
+        plan = rd.plan(src, dst, profile=profile)
+        assert rd.cost(src, dst, profile=profile) == rd.Cost(
+            plan.seconds, plan.received_bytes, plan.peak_tile_bytes, plan.num_collectives
+        )
+
+
+@pytest.mark.parametrize("profile", [None, UNEQUAL], ids=["uniform", "unequal"])
+@pytest.mark.parametrize("limit", [None, 2**18])
+def test_the_plan_of_an_entry_is_what_was_priced_and_it_runs(
+    profile: rd.Profile | None, limit: int | None
+) -> None:
+    types = family((2, 4, 2), 64)
+    matrix = rd.Oracle(types[0].mesh, profile, limit).matrix(types, types)
+    hopping = np.argwhere(matrix._via >= 0).tolist()
+    assert hopping
+    rng = random.Random(1)
+    both = rng.sample(hopping, 40) + [rng.choices(range(len(types)), k=2) for _ in range(40)]
+    for at, (row, column) in enumerate(both):
+        if not np.isfinite(matrix.seconds[row, column]):
+            continue
+        plan = matrix.plan(row, column)
+        assert (plan.src, plan.dst) == (types[row], types[column])
+        assert plan.seconds == matrix.seconds[row, column]
+        ends = max(plan.src.tile_bytes, plan.dst.tile_bytes)
+        assert plan.peak_tile_bytes <= (limit or ends)
+        rd.check(plan)
+        if at % 8 == 0:
+            verify_runs(plan)
+
+
+def test_prices_grow_with_bytes() -> None:
+    for profile in (UNIFORM, UNEQUAL):
+        found = [
+            rd.Oracle(types[0].mesh, profile).cost_matrix(types, types)
+            for types in (
+                family((2, 4, 2), 64, "bf16"),
+                family((2, 4, 2), 64),
+                family((2, 4, 2), 128),
+                family((2, 4, 2), 256),
+            )
+        ]
+        for small, large in pairwise(found):
+            assert (small <= large).all()
+
+
+def test_names_and_the_order_of_axes_do_not_matter() -> None:
+    types = family((2, 4, 2), 64)
+    expected = rd.Oracle(types[0].mesh, UNEQUAL).cost_matrix(types, types)
+    for names in (("p", "q", "a"), ("a", "b", "c")):
+        new = dict(zip("cba", names, strict=True))  # a, which is slow, is called otherwise
+        sizes = types[0].mesh.sizes
+        mesh = rd.Mesh([(new[old], sizes[old]) for old in "cba"])
+        slow = rd.Profile("slow", UNEQUAL.link, axes=((new["a"], UNEQUAL.axes[0][1]),))
+        renamed = [
+            rd.ArrayType(mesh, "f32", t.shape, [[new[d.axis] for d in dim] for dim in t.dims])
+            for t in types
+        ]
+        assert (rd.Oracle(mesh, slow).cost_matrix(renamed, renamed) == expected).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_names_do_not_matter_to_any_pair(seed: int) -> None:
+    src, dst = random_pair(random.Random(seed).choice)
+    names = [name for name, _ in src.mesh.axes]
+    new = dict(zip(names, reversed(names), strict=True))
+    mesh = rd.Mesh([(new[name], size) for name, size in src.mesh.axes])
+
+    def renamed(t: rd.ArrayType) -> rd.ArrayType:
+        def digit(d: object) -> str:
+            text = str(d)
+            return text if text.startswith("_") else new[text[0]] + text[1:]
+
+        dims = [[digit(f) for f in dim] for dim in t.dims]
+        return rd.ArrayType(mesh, t.dtype, t.shape, dims, map(digit, t.partial), t.reduction)
+
+    assert rd.cost(renamed(src), renamed(dst)) == rd.cost(src, dst)
+
+
+def test_equal_types_are_asked_once() -> None:
+    mesh = rd.Mesh(x=2, y=4)
+    oracle = rd.Oracle(mesh)
+    for _ in range(64):  # the layers of a model
+        src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[8{x}, 8]", "f32[8, 8{x,_1}]"))
+        oracle.cost(src, dst)
+    assert (oracle.stats.misses, oracle.stats.hits) == (1, 63)
+
+
+def test_the_memo_is_bounded() -> None:
+    types = family((2, 2, 2), 64)
+    oracle = rd.Oracle(types[0].mesh, capacity=10)
+    for t in types[:30]:
+        oracle.cost(types[0], t)
+    assert oracle.stats.remembered == 10
+
+
+def test_threads_get_the_same_answers() -> None:
+    types = family((2, 2, 2), 64)[:24]
+    oracle = rd.Oracle(types[0].mesh, capacity=50)  # so that entries come and go
+    expected = [[rd.cost(a, b) for b in types] for a in types]
+    found: list[object] = []
+
+    def ask() -> None:
+        found.append([[oracle.cost(a, b) for b in types] for a in types])
+        found.append(oracle.cost_matrix(types, types).tobytes())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert all(answer == expected for answer in found if isinstance(answer, list))
+    assert len({answer for answer in found if isinstance(answer, bytes)}) == 1
+
+
+def test_bad_questions_say_what_is_wrong() -> None:
+    mesh = rd.Mesh(x=2)
+    oracle = rd.Oracle(mesh, memory_limit=16)
+    here, whole, other = (
+        rd.ArrayType.parse(text, m)
+        for text, m in (("f32[8{x}]", mesh), ("f32[8]", mesh), ("f32[8{x}]", rd.Mesh(x=4)))
+    )
+    for ask in (oracle.cost, oracle.plan, oracle.explain):
+        with pytest.raises(rd.LayoutError, match="types on its mesh, x=2"):
+            ask(other, other)
+        with pytest.raises(rd.InfeasibleError, match="at least 32 bytes") as error:
+            ask(here, whole)
+        assert error.value.least_bytes == 32
+    with pytest.raises(rd.LayoutError, match="one shape"):
+        oracle.cost_matrix([here], [rd.ArrayType.parse("f32[16]", mesh)])
+    with pytest.raises(rd.LayoutError, match="as many sources as targets; got 1 and 2"):
+        oracle.cost_vector([here], [here, here])
+    with pytest.raises(rd.RedistribError, match="known: auto"):
+        oracle.cost_matrix([here], [here], strategy="magic")
+    assert oracle.cost_matrix([here], [whole]).tolist() == [[np.inf]]
+    assert oracle.cost_matrix([], [here]).shape == (0, 1)
+    assert rd.cost_matrix([], []).shape == (0, 0)
+    with pytest.raises(rd.InfeasibleError):
+        oracle.matrix([here], [whole]).plan(0, 0)
+
+
+def test_the_examples_of_the_documentation_run() -> None:
+    page = Path(__file__).parent.parent / "docs" / "oracle.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 8
+    assert failed == 0
+
+
+def test_a_gather_goes_over_the_slow_axis_first_and_an_all_to_all_over_each_alone() -> None:
+    mesh = rd.Mesh(a=2, b=4)
+    node = rd.Profile("node", rd.Link(1e-6, 1e9), levels=(Level(4, rd.Link(1e-6, 1e11)),))
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[4096{a}, 4096{b}]", "f32[4096, 4096]"))
+    plan = rd.plan(src, dst, profile=node)
+    assert [(s.collective, [d.axis for d in s.axes]) for s in plan.steps] == [
+        ("all_gather", ["a"]),
+        ("all_gather", ["b"]),
+    ]
+    assert plan.traffic[0].received_bytes == src.tile_bytes
+    uniform = rd.plan(src, dst)
+    assert len(uniform.steps) == 1
+    assert plan.received_bytes == uniform.received_bytes
+    reduced = rd.plan(
+        *(rd.ArrayType.parse(t, mesh) for t in ("f32[4096] sum{a,b}", "f32[4096{a,b}]")),
+        profile=node,
+    )
+    assert [[d.axis for d in s.axes] for s in reduced.steps] == [["b"], ["a"]]
