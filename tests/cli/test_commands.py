@@ -299,11 +299,15 @@ def test_prove_and_bench_run_the_checkout_and_pass_on_options(
 ) -> None:
     (tmp_path / "setup.cfg").touch()
     (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
     (tmp_path / package / "__main__.py").write_text(
-        "import sys; sys.exit(0 if sys.argv[1:] == ['--quick', 'a'] else 1)"
+        "import os, sys; sys.exit(0 if sys.argv[1:] == ['--quick', os.getcwd()] else 1)"
     )
     monkeypatch.setattr(rd, "__file__", str(tmp_path / "redistrib/__init__.py"))
-    assert invoke(name, "--quick", "a").exit_code == 0
+    # Paths among the options are those of the user's directory.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert invoke(name, "--quick", str(Path.cwd())).exit_code == 0
     assert invoke(name).exit_code == 1
 
 

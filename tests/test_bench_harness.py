@@ -1,0 +1,249 @@
+"""The benchmark harness: real worker processes that are slow, wrong, late, or crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import redistrib as rd
+from bench import campaign, summary
+from bench.harness import BASELINE, ROOT, Limits, Runner, Team, runners
+from bench.workloads import Workload, real, survey
+
+LIMITS = Limits(answer_seconds=2, memory_bytes=512 << 20, rounds=5)
+FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=16"}
+
+
+def runner(name: str, kind: str, *more: str, **options: object) -> Runner:
+    command = (sys.executable, "-m", "tests.bench_worker", kind, *more)
+    return Runner(name, command, **options)  # type: ignore[arg-type]
+
+
+def workload(size: int = 8) -> Workload:
+    mesh = rd.Mesh(x=2, y=2)
+    src, dst = (
+        rd.ArrayType.parse(text.format(n=size), mesh)
+        for text in ("f32[{n}{{x}}, 8{{y}}]", "f32[{n}{{y}}, 8{{x}}]")
+    )
+    return Workload("real", f"swap {size}", "constructed", src, dst)
+
+
+def test_slow_wrong_late_and_crashing_runners_are_reported_as_such() -> None:
+    kinds = ("slow", "wrong", "hangs", "hangs when timed", "divides by zero", "exits", "hungry")
+    team = [runner(BASELINE, "fast"), *(runner(kind, kind) for kind in kinds)]
+    team.append(Runner("absent", ("no such program",), "pip install it"))
+    team.append(runner("not asked", "exits", groups=("survey 8",)))
+    with Team(team, LIMITS) as members:
+        records = members.measure(workload())
+    assert {name: record["status"] for name, record in records.items()} == {
+        BASELINE: "ok",
+        "slow": "ok",
+        "wrong": "wrong",
+        "hangs": "timeout",
+        "hangs when timed": "timeout",
+        "divides by zero": "crashed",
+        "exits": "crashed",
+        "hungry": "crashed",
+        "absent": "not installed",
+    }
+    assert records["divides by zero"]["detail"] == "SIGFPE"
+    assert records["exits"]["detail"] == "exit status 3: SomeError: gone"
+    assert "MemoryError" in records["hungry"]["detail"]
+    assert records["absent"]["detail"] == "pip install it"
+    # The slow one sleeps 40 ms where the baseline sleeps 10 ms.
+    slow = records["slow"]["speed_up"]
+    assert slow["rounds"] == LIMITS.rounds
+    assert 0.1 < slow["median"] < 0.7
+    assert summary.verdict(slow) == "below"
+    # No time is invented for what did not run.
+    timed = {name for name, record in records.items() if "seconds" in record}
+    assert timed == {BASELINE, "slow"} == {n for n, r in records.items() if "speed_up" in r}
+
+
+def test_a_wrong_program_on_jax_is_wrong_and_the_right_one_beside_it_right() -> None:
+    members = [r for r in runners(None, mpi=False) if r.name in {BASELINE, "ours"}]
+    members.append(runner("off by one", "off by one", environment=FLAGS))
+    with Team(members, Limits(rounds=3)) as team:
+        records = team.measure(workload(64))
+    assert {name: record["status"] for name, record in records.items()} == {
+        BASELINE: "ok",
+        "ours": "ok",
+        "off by one": "wrong",
+    }
+    ours = records["ours"]
+    assert ours["received_bytes"] == ours["planned_received_bytes"]
+    assert ours["largest_buffer_bytes"] <= workload(64).src.tile_bytes
+    assert "seconds" not in records["off by one"]
+
+
+def test_shardys_wrong_layouts_are_wrong() -> None:
+    """Its pass ends with two axes in the wrong order where sizes are mixed."""
+    mesh = rd.Mesh(a=2, b=3, c=2)
+    src, dst = (
+        rd.ArrayType.parse(text, mesh)
+        for text in ("f32[12{c}, 12{b}, 12]", "f32[12, 12{c}, 12{b,a}]")
+    )
+    members = [r for r in runners(None, mpi=False) if r.name == "Shardy"]
+    with Team(members, Limits()) as team:
+        wrong = team.measure(Workload("real", "mixed", "", src, dst), clock=False)
+        right = team.measure(Workload("real", "swap", "", src, src), clock=False)
+    assert wrong["Shardy"]["status"] == "wrong"
+    assert "ends in f32[12, 12{c}, 12{a,b}]" in wrong["Shardy"]["detail"]
+    assert right["Shardy"]["status"] == "ok"
+
+
+def campaign_command(path: Path, log: Path) -> list[str]:
+    return [sys.executable, "-m", "tests.test_bench_harness", str(path), str(log)]
+
+
+def run_campaign(path: Path, log: Path, about: str = "same") -> list[campaign.Figures]:
+    items = [workload(size) for size in (8, 16, 32)]
+    team = [runner(BASELINE, "fast", str(log))]
+    return campaign.measured(items, team, LIMITS, path, {"about": about})
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path, log = tmp_path / "rows.partial.jsonl", tmp_path / "log"
+    process = subprocess.Popen(campaign_command(path, log), cwd=ROOT, start_new_session=True)
+    try:
+        until = time.monotonic() + 30
+        while not path.exists() or len(path.read_text().splitlines()) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = [json.loads(line)["name"] for line in path.read_text().splitlines()[1:]]
+    asked = log.read_text().splitlines()
+    rows = run_campaign(path, log)
+    assert [row["name"] for row in rows] == ["swap 8", "swap 16", "swap 32"]
+    again = log.read_text().splitlines()[len(asked) :]
+    assert len(again) == len(rows) - len(done)
+
+    # A row that was cut off in the middle is measured again; other settings start afresh.
+    text = path.read_text()
+    path.write_text(text[:-20])
+    asked = log.read_text().splitlines()
+    assert [row["name"] for row in run_campaign(path, log)] == [row["name"] for row in rows]
+    assert len(log.read_text().splitlines()) == len(asked) + 1
+    run_campaign(path, log, "other")
+    assert len(log.read_text().splitlines()) == len(asked) + 1 + len(rows)
+
+
+def row(name: str, **speeds: float) -> campaign.Figures:
+    def record(speed: float) -> campaign.Figures:
+        spread = {"median": speed, "q1": 0.95 * speed, "q3": 1.05 * speed, "max": 2 * speed}
+        return {
+            "status": "ok",
+            "received_bytes": 75,
+            "largest_buffer_bytes": 100,
+            "num_collectives": 1,
+            "speed_up": spread,
+        }
+
+    return {
+        "group": "real",
+        "name": name,
+        "source": "constructed",
+        "mesh": "x=2",
+        "src": "f32[8{x}]",
+        "dst": "f32[8]",
+        "source_tile_bytes": 50,
+        "target_tile_bytes": 100,
+        "bound_bytes": 50,
+        "runners": {key.replace("_", " "): record(speed) for key, speed in speeds.items()},
+    }
+
+
+def results(rows: list[campaign.Figures]) -> campaign.Figures:
+    return {
+        "program": "bench",
+        "date": "2026-01-01",
+        "command": "redistrib bench",
+        "commit": "0",
+        "machine": {"cpu": "made up", "cores": 2, "load": "0"},
+        "versions": {},
+        "settings": {"size_mib": 1},
+        "workloads": rows,
+        "summary": summary.headline(rows),
+    }
+
+
+def test_the_headline_is_a_geometric_mean_over_the_right_pairs() -> None:
+    rows = [row("one", XLA=1, ours=2), row("two", XLA=1, ours=8), row("three", XLA=1, ours=1)]
+    rows[0]["runners"][BASELINE]["largest_buffer_bytes"] = 101
+    rows[2]["bound_bytes"] = 0
+    by_key = {(e["set"], e["runner"]): e for e in summary.headline(rows)}
+    ours = by_key["b", "ours"]
+    assert ours["speed_up"]["mean"] == pytest.approx(4)
+    assert ours["speed_up"]["largest"] == 8
+    assert ours["verdicts"] == {"above": 2}
+    assert ours["received_over_bound"] == {"mean": pytest.approx(1.5), "worst": 1.5, "sums": 1.5}
+    assert by_key["b", BASELINE]["above_tiles"] == 0.5
+    assert by_key["c", "ours"]["pairs"] == 1
+    assert by_key["c", "ours"]["speed_up"]["mean"] == 2
+    assert ("a", "ours") not in by_key
+
+
+def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
+    old = [row(name, XLA=1, XLA_again=1.02, ours=2, DTensor=1) for name in ("one", "two", "three")]
+    new = [row(name, XLA=1, XLA_again=0.97, ours=2.1, DTensor=0.2) for name in ("one", "two")]
+    assert summary.regressions(old, new) == []
+    new[0]["runners"]["ours"]["speed_up"] = {"median": 1.2, "q1": 1.1, "q3": 1.3, "max": 2}
+    new[1]["runners"]["ours"]["received_bytes"] = 76
+    found = summary.regressions(old, new)
+    assert "one, ours: 1.2 times as fast as XLA, was 2" in found
+    assert "two, ours: received_bytes 76, was 75" in found
+    assert len(found) == 3
+    assert "real workloads, ours: mean speed-up 1.59, was 2" in found
+    new[1]["runners"]["ours"] = {"status": "wrong", "detail": "device 0"}
+    assert "two, ours: was ok, is wrong: device 0" in summary.regressions(old, new)
+
+    files = tmp_path / "old.json", tmp_path / "new.json"
+    for path, rows in zip(files, (old, new), strict=True):
+        path.write_text(json.dumps(results(rows)))
+    command = [sys.executable, "-m", "bench", "--output", str(tmp_path)]
+    for against, status, said in (
+        (files[0], 1, "worse: two, ours: was ok, is wrong"),
+        (files[1], 0, "0 regressions on 2 workloads, against 2026-01-01"),
+        (tmp_path / "absent.json", 2, "No such file"),
+        (Path(__file__), 2, "does not hold results"),
+    ):
+        answer = subprocess.run(
+            [*command, "--results", str(files[1]), "--against", str(against)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert answer.returncode == status, answer.stderr
+        assert said in answer.stderr
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "Ours is faster than XLA on 1 of 1 pairs" in page
+    assert "| two | `f32[8{x}]` to `f32[8]` on x=2 | ours | wrong | device 0 |" in page
+
+
+def test_workloads_are_what_they_say() -> None:
+    named = real(1 << 20)
+    assert len({w.name for w in named}) == len(named) >= 40
+    for w in named:
+        assert w.devices <= 16
+        assert w.source
+        assert w.src.size * w.src.itemsize >= 1 << 20
+        rd.check(rd.plan(w.src, w.dst))
+    small, large = (survey(12, 30, size) for size in (1, 64 << 20))
+    for a, b in zip(small, large, strict=True):
+        assert (a.src.dims, a.dst.dims) == (b.src.dims, b.dst.dims)
+        assert 64 << 20 <= b.src.size * 4 < 128 << 20
+
+
+if __name__ == "__main__":
+    run_campaign(Path(sys.argv[1]), Path(sys.argv[2]))
