@@ -92,10 +92,11 @@ def run_xla(plan: Plan) -> Figures:
     import jax
 
     from redistrib.backends import jax as rjax
+    from redistrib.backends.jax.shardings import named
 
     try:
         mesh = _jax_mesh(plan.src)
-        ends = [jax.sharding.NamedSharding(mesh, _spec(t)) for t in (plan.src, plan.dst)]
+        ends = [named(mesh, _spec(t)) for t in (plan.src, plan.dst)]
     except LayoutError:
         return {"expressible": False}
     dtype = plan.src.numpy_dtype
