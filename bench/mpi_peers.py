@@ -48,7 +48,7 @@ def heat(job: Job) -> Callable[[], None]:
     try:
         import heat as ht
         import torch
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # torch and torchvision that do not match
         raise CannotError(str(error)) from None
     if len(job.src.mesh.axes) > 1:
         raise CannotError("two dimensions that are split")

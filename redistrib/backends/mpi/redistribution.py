@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.agreement import Watch, private
 from redistrib.backends.mpi.exchange import End, Phase
-from redistrib.backends.mpi.layouts import AnyType, UnevenType
+from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.transport import Datatypes, Link, Tile, Transfer
 from redistrib.errors import BackendError, LayoutError
@@ -20,6 +20,7 @@ from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 
 SCRATCH = 1 << 20
+"""Scratch unless another is asked for; the default is a twentieth of a tile more."""
 
 
 class Redistribution:
@@ -31,8 +32,9 @@ class Redistribution:
 
     dtype: numpy dtype of the tiles where the types' own does not name it (structured, datetime64,
         any size); data is moved as opaque bytes. Not with reductions.
-    scratch: bytes per rank for packing and reducing, beside source and target; at least 4 KiB are
-        used per message in flight. `scratch_bytes` says what is in use.
+    scratch: bytes per rank for packing and reducing, beside source and target; by default 1 MiB and
+        a twentieth of the largest tile. At least 4 KiB are used per message in flight;
+        `scratch_bytes` says what is in use.
     timeout: seconds without progress after which the call raises on the ranks that wait, with the
         step and the ranks that do not answer. The communicator is of no use then; whether to
         call comm.Abort is up to the program. By default a call waits for ever, as MPI does.
@@ -56,7 +58,7 @@ class Redistribution:
         src_ranks: Sequence[int] | None = None,
         dst_ranks: Sequence[int] | None = None,
         dtype: DTypeLike | None = None,
-        scratch: int = SCRATCH,
+        scratch: int | None = None,
         timeout: float | None = None,
     ) -> None:
         def make() -> Plan | None:
@@ -79,7 +81,7 @@ class Redistribution:
         comm: MPI.Intracomm,
         *,
         dtype: DTypeLike | None = None,
-        scratch: int = SCRATCH,
+        scratch: int | None = None,
         timeout: float | None = None,
     ) -> Self:
         """The redistribution that runs a plan. Collective."""
@@ -95,7 +97,7 @@ class Redistribution:
         make: Callable[[], Plan | None],
         ranks: tuple[Sequence[int] | None, Sequence[int] | None],
         dtype: DTypeLike | None,
-        scratch: int,
+        scratch: int | None,
         timeout: float | None,
     ) -> None:
         owned = private(comm)
@@ -111,6 +113,9 @@ class Redistribution:
             self._ranks = _ranks_of(src, dst, ranks, comm.size)
             self.plan = make()
             self.dtype = _dtype_of(src, dst, dtype)
+            if scratch is None:
+                largest = max(largest_tile(src), largest_tile(dst)) * self.dtype.itemsize
+                scratch = SCRATCH + largest // 20
             if scratch < 1:
                 raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
             given = f"{src} -> {dst} of {self.dtype}"
@@ -123,7 +128,7 @@ class Redistribution:
         step = "the agreement on the problem"
         self.watch.agree(error, text, step, given)
         try:
-            self._phases = list(self._make_phases(scratch))
+            self._phases = list(self._make_phases(scratch or 0))
         except Exception as raised:  # noqa: BLE001
             error = raised
         self.watch.agree(error, "", step)
