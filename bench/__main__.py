@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ PARTS = ("pairs", "planning", "scale", "sections")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    # An exception, so that the workers are ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = _parser()
     options = parser.parse_args(arguments)
     effort = QUICK if options.quick else FULL

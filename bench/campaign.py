@@ -34,7 +34,7 @@ class Effort:
 
 
 FULL = Effort(survey_pairs=None, real=None, size_mib=64, limits=Limits())
-QUICK = Effort(survey_pairs=5, real=12, size_mib=4, limits=Limits(60.0, rounds=5, turn_seconds=5))
+QUICK = Effort(survey_pairs=5, real=12, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.5))
 
 
 def workloads(effort: Effort) -> list[Workload]:

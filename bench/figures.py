@@ -10,6 +10,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from bench.harness import BASELINE
 from bench.page import PAPER_LARGEST, PAPER_MEAN
@@ -66,7 +67,8 @@ def speed_up(rows: Sequence[Figures]) -> None:
     for value in (PAPER_MEAN, PAPER_LARGEST):
         plt.axhline(value, color="grey", linestyle=":", linewidth=0.8)
         plt.annotate(f"paper: {value}x", (0, value), color="grey", fontsize=8, va="bottom")
-    plt.yscale("log")
+    plain_log_axis()
+    plt.xlim(0, 1)
     plt.xlabel("share of the pairs")
     plt.ylabel("XLA's time / runner's time")
     plt.title("Speed-up over XLA's resharding on CPU")
@@ -109,9 +111,19 @@ def _sorted_ratios(
             share = [(at + 0.5) / len(found) for at in range(len(found))]
             plt.plot(share, found, color=COLOURS[name], label=name)
     plt.axhline(1, color="black", linewidth=0.8)
-    plt.yscale("log")
+    plain_log_axis()
+    plt.xlim(0, 1)
     plt.xlabel("share of the pairs")
     plt.legend()
+
+
+def plain_log_axis() -> None:
+    """A logarithmic axis of ratios, written as 0.5 and 2 instead of powers of ten."""
+    plt.yscale("log")
+    axis = plt.gca().yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def planning(figures: Figures) -> None:

@@ -91,9 +91,10 @@ def headline_lines(results: Figures) -> list[str]:
     factor = noise(results["workloads"])
     lines += [
         f"The paper reports a geometric mean of {PAPER_MEAN}x and at most {PAPER_LARGEST}x over "
-        "XLA on its hardware. In square brackets: the same mean of the lower and of the upper "
-        f"quartiles. A tie: 1 lies between the quartiles, or the median is within {TIE} of 1. Of "
-        f"XLA's speed-ups over itself, 95% are within a factor of {factor:.3g}: what is closer to "
+        "XLA on its hardware; here devices are virtual, on one CPU. In square brackets: the same "
+        "mean of the lower and of the upper quartiles. A tie: 1 lies between the quartiles, or "
+        f"the median is within {TIE} of 1. Of XLA's speed-ups over itself, 95% are within a factor "
+        f"of {factor:.3g}: what is closer to "
         "1 than that says nothing about a single pair.",
         "",
     ]
@@ -110,7 +111,7 @@ def headline_row(entry: Figures) -> list[str]:
         str(entry["timed"]),
         "1" if baseline else _mean(speed),
         "-" if baseline or not speed else f"{speed['largest']:.3g}",
-        "-" if baseline or not speed else f"{speed['smallest']:.2g}",
+        "-" if baseline or not speed else f"{speed['smallest']:.3g}",
         "-"
         if baseline or not speed
         else " / ".join(str(verdicts.get(word, 0)) for word in ("above", "tie", "below")),
