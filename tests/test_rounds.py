@@ -19,7 +19,8 @@ from redistrib.backends.jax.steps import Step
 from redistrib.synth.collectives import AllGather, AllToAll, DynamicSlice, Exchange
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from tests.generators import random_pair
-from tests.random_plans import random_mesh, random_type
+from tests.problems import random_type
+from tests.random_plans import random_mesh
 
 
 def check(found: Rounds, held: rd.ArrayType, after: rd.ArrayType) -> int:
@@ -57,7 +58,7 @@ def test_exchanges_run_at_the_lower_bound() -> None:
         rng = random.Random(seed)
         mesh = random_mesh(rng, rng.choice((6, 8, 12)))
         shape = rng.choice([(24,), (12, 24), (48, 6), (16, 48)])
-        src, dst = (random_type(mesh, shape, "f32", rng) for _ in range(2))
+        src, dst = (random_type(rng, mesh, shape, "f32") for _ in range(2))
         found = find_rounds(exchange_traffic(src, dst).exchange, src, dst, src)
         if found is not None:
             assert check(found, src, dst) == lower_bound(src, dst)

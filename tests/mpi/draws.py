@@ -13,13 +13,13 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi import exchange, transport
+from tests.problems import random_type
 from tests.random_plans import (
     example,
     expected_tiles,
     random_mesh,
     random_plan,
     random_tiles,
-    random_type,
 )
 
 DTYPES = [
@@ -73,7 +73,7 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
             expected = expected_tiles(plan, seed)[comm.rank]
         else:
             mesh, dtype, shape = random_mesh(rng, comm.size), rng.choice(DTYPES), rng.choice(SHAPES)
-            src, dst = (random_type(mesh, shape, dtype, rng) for _ in range(2))
+            src, dst = (random_type(rng, mesh, shape, dtype) for _ in range(2))
             plan = rd.plan(src, dst, strategy=rng.choice(("direct", "auto")))
             array = example(shape, src.numpy_dtype, np.random.default_rng(seed), exact=False)
             tile, expected = (tile_of(array, t, comm.rank) for t in (src, dst))
