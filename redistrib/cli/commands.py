@@ -11,12 +11,10 @@ import importlib.util
 import io
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from functools import lru_cache
@@ -30,6 +28,7 @@ import numpy as np
 import redistrib as rd
 from redistrib import report
 from redistrib.cli import values
+from redistrib.cli.facts import find_facts
 from redistrib.cli.lint import lint as find_problems
 from redistrib.cli.progress import progress
 from redistrib.interop.jax_program import plan_to_jax
@@ -43,7 +42,6 @@ Command = TypeVar("Command", bound=Callable[..., int])
 BACKENDS = ("simulator", "jax", "mpi")
 PROGRAMS = {"sdy": plan_to_sdy, "stablehlo": plan_to_stablehlo, "jax": plan_to_jax}
 PLAN_FORMATS = ("text", "json", "html", *PROGRAMS)
-OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
 QUESTION = ("id", "mesh", "src", "dst", "strategy", "memory_limit", "profile")
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -403,7 +401,7 @@ def demo(backends: tuple[str, ...], form: str) -> int:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 def info(form: str) -> int:
     """Show versions, installed backends and devices."""
-    facts = dict(_facts())
+    facts = dict(find_facts())
     if form == "json":
         click.echo(json.dumps(facts))
         return 0
@@ -412,55 +410,6 @@ def info(form: str) -> int:
         shown = ", ".join(value) if isinstance(value, list) else value or "not installed"
         click.echo(f"{name:{width}}  {shown}")
     return 0
-
-
-def _facts() -> Iterator[tuple[str, Any]]:
-    yield "redistrib", rd.__version__
-    yield "python", platform.python_version()
-    for package in ("numpy", *OPTIONAL):
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            yield package, None
-    yield "mpi library", _mpi_library()
-    yield "mpiexec", shutil.which("mpiexec") or _beside_python("mpiexec")
-    installed = ["simulator"]
-    installed += [
-        name
-        for name, package in (("jax", "jax"), ("mpi", "mpi4py"))
-        if importlib.util.find_spec(package)
-    ]
-    yield "backends", installed
-    yield "jax devices", _jax_devices()
-
-
-def _beside_python(name: str) -> str | None:
-    """A program in the bin directory of this interpreter, which may not be on the PATH."""
-    path = Path(sys.executable).with_name(name)
-    return str(path) if path.exists() else None
-
-
-def _mpi_library() -> str | None:
-    # In a process of its own: loading MPI may start daemons, print, or abort on a broken set-up.
-    code = (
-        "import mpi4py; mpi4py.rc.initialize = False; "
-        "from mpi4py import MPI; print(MPI.Get_library_version().split(chr(10))[0])"
-    )
-    return _ask_python(code)
-
-
-def _jax_devices() -> list[str] | None:
-    found = _ask_python("import jax; print(*jax.devices(), sep=chr(10))")
-    return None if found is None else found.split("\n")
-
-
-def _ask_python(code: str) -> str | None:
-    command = [sys.executable, "-c", code]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return answer.stdout.strip() or None
 
 
 @program.command()

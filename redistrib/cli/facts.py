@@ -1,0 +1,67 @@
+"""What `redistrib info` tells: versions, installed backends, devices."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redistrib as rd
+
+OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
+
+
+def find_facts() -> Iterator[tuple[str, Any]]:
+    """Name and value of each: a text, a list of texts, or None for what is not there."""
+    yield "redistrib", rd.__version__
+    yield "python", platform.python_version()
+    for package in ("numpy", *OPTIONAL):
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield package, None
+    yield "mpi library", _mpi_library()
+    yield "mpiexec", shutil.which("mpiexec") or _beside_python("mpiexec")
+    installed = ["simulator"]
+    installed += [
+        name
+        for name, package in (("jax", "jax"), ("mpi", "mpi4py"))
+        if importlib.util.find_spec(package)
+    ]
+    yield "backends", installed
+    yield "jax devices", _jax_devices()
+
+
+def _beside_python(name: str) -> str | None:
+    """A program in the bin directory of this interpreter, which may not be on the PATH."""
+    path = Path(sys.executable).with_name(name)
+    return str(path) if path.exists() else None
+
+
+def _mpi_library() -> str | None:
+    # In a process of its own: loading MPI may start daemons, print, or abort on a broken set-up.
+    code = (
+        "import mpi4py; mpi4py.rc.initialize = False; "
+        "from mpi4py import MPI; print(MPI.Get_library_version().split(chr(10))[0])"
+    )
+    return _ask_python(code)
+
+
+def _jax_devices() -> list[str] | None:
+    found = _ask_python("import jax; print(*jax.devices(), sep=chr(10))")
+    return None if found is None else found.split("\n")
+
+
+def _ask_python(code: str) -> str | None:
+    command = [sys.executable, "-c", code]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return answer.stdout.strip() or None
