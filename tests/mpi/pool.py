@@ -30,7 +30,7 @@ class Installation:
         """The line that runs python on so many ranks; a rank that raises ends the job."""
         mpiexec, python = (self.directory / name for name in ("mpiexec", "python"))
         if not mpiexec.exists():
-            raise FileNotFoundError(f"{self.name} is not set up: run make setup ({mpiexec})")
+            raise FileNotFoundError(f"{self.name} is not set up: make test does it ({mpiexec})")
         start = [str(mpiexec), *self.flags, "-n", str(ranks), str(python)]
         return [*start, "-m", "mpi4py", *arguments]
 
