@@ -41,14 +41,12 @@ def prepare(program: str, workload: Figures) -> tuple[Figures, Run]:
         np.array(rjax.virtual_devices(src.mesh.num_devices)).reshape(sizes), names
     )
     figures: Figures = {}
-    try:
-        ends = [NamedSharding(mesh, shardings.partition_spec(t)) for t in (src, dst)]
-        stacked = False
-    except rd.LayoutError as error:
+    ends = global_shardings(src, dst, mesh)
+    stacked = ends is None
+    if ends is None:
         if program in {"xla", "shardy"}:
-            raise UnsupportedError("no PartitionSpec says these layouts") from error
+            raise UnsupportedError("no in_shardings and out_shardings say these layouts")
         ends = [NamedSharding(mesh, jax.sharding.PartitionSpec(tuple(names)))] * 2
-        stacked = True
     with rjax.dtypes_of(src):
         if program == "xla":
             jitted = jax.jit(lambda x: x, in_shardings=ends[0], out_shardings=ends[1])
@@ -75,6 +73,18 @@ def prepare(program: str, workload: Figures) -> tuple[Figures, Run]:
         "num_collectives": traffic.num_collectives,
     }
     return figures, run
+
+
+def global_shardings(
+    src: ArrayType, dst: ArrayType, mesh: jax.sharding.Mesh
+) -> list[NamedSharding] | None:
+    """What jit takes as the two ends; it takes no partial sums."""
+    if src.partial or dst.partial:
+        return None
+    try:
+        return [NamedSharding(mesh, shardings.partition_spec(t)) for t in (src, dst)]
+    except rd.LayoutError:
+        return None
 
 
 def planned(program: str, src: ArrayType, dst: ArrayType) -> tuple[Plan, float]:
