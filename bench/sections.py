@@ -64,6 +64,7 @@ def text_of(section: Section, options: tuple[str, ...]) -> str:
         check=False,
     )
     if answer.returncode:
-        said = (answer.stderr.strip().splitlines() or [""])[-1]
+        # A page has no paths of the machine.
+        said = (answer.stderr.strip().splitlines() or [""])[-1].replace(str(ROOT), ".")
         return f"`{command}` ended with status {answer.returncode}: {said}"
     return f"`{command}`:\n\n" + re.sub(r"^#", "###", answer.stdout.strip(), flags=re.MULTILINE)
