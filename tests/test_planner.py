@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import redistrib as rd
-from redistrib.synth.cost import Link, Profile
+from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.exact import ExactSearch
+from redistrib.synth.misaligned import plan_misaligned
 from redistrib.synth.plan import make_plan
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
@@ -365,3 +366,28 @@ def test_a_misaligned_pair_keeps_a_partial_part_of_an_axis_that_moves() -> None:
 def test_a_misaligned_pair_takes_no_factor_from_a_partial_axis() -> None:
     mesh = rd.Mesh(x=3, y=4, z=2)
     verify(*pair(mesh, "i8[24{x}, 12{y}] sum{z}", "i8[24, 12{x}] sum{z}"))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "src", "dst"),
+    [
+        (rd.Mesh(x=6, y=4, z=4), "i8[96{z}, 12]", "i8[96{x,y}, 12{z}]"),
+        (rd.Mesh(y=8, z=6), "f64[96{_4,y}, 8, 6]", "f64[96{z}, 8{y}, 6]"),
+        (rd.Mesh(x=3, y=3, v=2), "f64[2, 1, 12, 12{_4,x}]", "f64[2, 1, 12{_4,y}, 12{x,v}]"),
+    ],
+)
+def test_components_that_match_are_planned_apart_from_the_others(
+    mesh: rd.Mesh, src: str, dst: str
+) -> None:
+    ends = [rd.ArrayType.parse(text, mesh) for text in (src, dst)]
+    limit = max(t.tile_size for t in ends)
+    apart = plan_misaligned(*ends, limit, DEFAULT_PROFILE)
+    verify_plan(make_plan(*ends, "collectives", apart), aligned=False)
+
+
+def test_a_permute_between_halfway_types_has_its_price() -> None:
+    mesh = rd.Mesh(x=12, y=3)
+    texts = ("f64[4, 216{_6,x,y}, 36]", "f64[4, 216{x:(3)4,y}, 36{x:(1)3}]")
+    ends = [rd.ArrayType.parse(text, mesh) for text in texts]
+    plan = rd.plan(*ends, strategy="collectives")
+    assert [step.collective for step in plan.steps] == ["all_to_all", "all_to_all"]
