@@ -54,7 +54,7 @@ def random_plans_equal_the_simulator() -> None:
             found = rjax.run(plan, random_tiles(plan, number))
             for position, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
                 assert same_bits(ours, theirs), (str(plan.src), str(plan.dst), position)
-            axes = shardings.whole_axes(plan.src.mesh)
+            axes = shardings.named_axes(plan.src.mesh)
             for step in plan.steps:
                 seen[step.collective] += 1
                 seen["routing table"] += isinstance(step, Exchange) and bool(step.tables)

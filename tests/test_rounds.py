@@ -127,7 +127,7 @@ def test_gathers_run_as_the_platform_has_it_best(
     mesh = rd.Mesh(x=size)
     before, after = (rd.ArrayType.parse(text, mesh) for text in (src, "f32[64, 64]"))
     gather = AllGather(before.placements)
-    step = Step(gather, before, after, shardings.whole_axes(mesh), choices(platform))
+    step = Step(gather, before, after, shardings.named_axes(mesh), choices(platform))
     assert (step.as_exchange() is not None) == rounds
 
 

@@ -15,12 +15,12 @@ from math import gcd, prod
 
 import numpy as np
 
-from redistrib.backends.local import Positions, digit_stride, digit_values, numbers
 from redistrib.errors import BackendError
 from redistrib.synth.collectives import Exchange
 from redistrib.synth.tables import RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, piece_of
+from redistrib.types.positions import Positions, digit_values, weight, whole_axes
 
 ROUND_BYTES = 100_000
 """What the latency of a round costs, in bytes: 1 us at 100 GB/s, as in the default profile."""
@@ -81,8 +81,7 @@ def boxes(
     """
     held = held or before
     block = tuple(
-        gcd(*(_run(t, dim) for t in (held, before, after))) if n else 0
-        for dim, n in enumerate(before.shape)
+        gcd(*sizes) for sizes in zip(*(t.block_shape for t in (held, before, after)), strict=True)
     )
     if 0 in block:
         return Boxes(block, held.tile_shape, after.tile_shape, ())
@@ -111,16 +110,11 @@ def _places(held: Positions, wanted: Positions) -> Positions:
     return places
 
 
-def _run(t: ArrayType, dim: int) -> int:
-    """Elements of a dimension that stay together: its trailing local factor."""
-    return t.shape[dim] // max((i.end for _, i in t.placements if i.dim == dim), default=1)
-
-
 def _pieces_of(
     step: Exchange, source: ArrayType, target: ArrayType, receiver: int
 ) -> Iterator[tuple[int, Blocks, Blocks]]:
     """Per piece of a receiver: its sender, its indices, and their places in the receiver's tile."""
-    mesh = source.mesh
+    axes = whole_axes(source.mesh)
     per_dim: list[list[tuple[dict[DeviceDigit, int], Positions, Positions]]] = []
     for dim, indices in enumerate(target.tile(receiver)):
         owners = [(d, i) for d, i in source.placements if i.dim == dim]
@@ -134,19 +128,19 @@ def _pieces_of(
             owned = {device: int(v) for (device, _), v in zip(owners, digits, strict=True)}
             parts.append((owned, indices[put], put))
         per_dim.append(parts)
-    here = {digit: int(digit_values(mesh, digit)[receiver]) for _, digit in step.replicas}
-    fixed = {digit: here[other] for digit, other in step.replicas}
+    here = np.array(receiver)
+    fixed = {digit: int(digit_values([other], here, axes)) for digit, other in step.replicas}
     # A table to another mesh is of the receivers' positions, and of all the sender's digits.
     across = step.mesh is not None
     tables = [
-        (table, receiver if across else int(numbers(mesh, table.axes)[receiver]))
+        (table, receiver if across else int(digit_values(table.axes, here, axes)))
         for table in step.tables
     ]
     for chosen in product(*per_dim):
         owned = {device: value for values, _, _ in chosen for device, value in values.items()}
         sender = 0 if across else receiver
         for digit, value in (fixed | owned).items():
-            stride = digit_stride(mesh, digit)
+            stride = weight(digit, axes)
             sender += (value - sender // stride % digit.size) * stride
         for table, at in tables:
             sender = _by_table(table, at, owned, source, sender)
@@ -171,7 +165,7 @@ def _by_table(
     coordinate = dict(table.rows[at])[value]
     for axis in reversed(table.axes):
         coordinate, digit = divmod(coordinate, axis.size)
-        stride = digit_stride(source.mesh, axis)
+        stride = weight(axis, whole_axes(source.mesh))
         sender += (digit - sender // stride % axis.size) * stride
     return sender
 

@@ -36,7 +36,7 @@ from redistrib.synth.tables import PermuteTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import digit_values, with_digits
+from redistrib.types.positions import digit_values, whole_axes, with_digits
 
 Array = NDArray[Any]
 _Strides = dict[DeviceDigit | IndexDigit, int]
@@ -83,7 +83,7 @@ def deliver(
     if isinstance(step, Exchange):
         return _exchange(step, before, after, tiles)
     if isinstance(step, CollectivePermute) and step.table is not None:
-        return Delivery(_take(tiles, before, _table_senders(step.table, before.mesh)), 1)
+        return Delivery(_take(tiles, before, table_senders(step.table, before.mesh)), 1)
     named = _named_indices(step)
     devices = device_digits(before.mesh, step.axes)
     cuts = [index for t in (before, after) for _, index in t.placements] + named
@@ -218,7 +218,7 @@ def first_of(mesh: Mesh, digits: Iterable[DeviceDigit]) -> NDArray[np.bool_]:
     """At which positions of the mesh all of these digits are 0."""
     result = np.ones(mesh.num_devices, bool)
     for digit in digits:
-        result &= digit_values([digit], np.arange(mesh.num_devices), device_digits(mesh)) == 0
+        result &= digit_values([digit], np.arange(mesh.num_devices), whole_axes(mesh)) == 0
     return result
 
 
@@ -276,9 +276,9 @@ def _take(tiles: Array, t: ArrayType, senders: NDArray[np.intp]) -> Array:
     return np.broadcast_to(once[senders], (len(senders), *t.tile_shape))
 
 
-def _table_senders(table: PermuteTable, mesh: Mesh) -> NDArray[np.intp]:
+def table_senders(table: PermuteTable, mesh: Mesh) -> NDArray[np.intp]:
     """Who sends to each position under a table."""
-    here, axes = np.arange(mesh.num_devices), device_digits(mesh)
+    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
     wanted = np.array(table.sources, np.intp)[digit_values(table.axes, here, axes)]
     return with_digits(here, table.axes, wanted, axes)
 
@@ -290,7 +290,7 @@ def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array)
     # What is local and minor on both sides moves in one block: only blocks are looked up.
     block = [gcd(a, b) for a, b in zip(before.block_shape, after.block_shape, strict=True)]
     wanted = [_blocks(after, dim, block[dim]) for dim in range(len(shape))]
-    axes = device_digits(before.mesh)
+    axes = whole_axes(before.mesh)
     here = np.arange(receivers).reshape(-1, *(1 for _ in shape))
     senders = here if step.mesh is None else np.zeros_like(here)
     owners = []
@@ -335,7 +335,7 @@ def _blocks(t: ArrayType, dim: int, block: int) -> NDArray[np.intp]:
     Shape [device, 1, ..., blocks, ..., 1]: it broadcasts against other dimensions.
     """
     n = t.shape[dim]
-    here, axes = np.arange(t.mesh.num_devices), device_digits(t.mesh)
+    here, axes = np.arange(t.mesh.num_devices), whole_axes(t.mesh)
     first = np.zeros_like(here)
     pattern = np.zeros(1, np.intp)
     end = 1

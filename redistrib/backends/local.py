@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.delivery import identity
+from redistrib.backends.delivery import identity, table_senders
 from redistrib.errors import BackendError
 from redistrib.synth.collectives import CollectivePermute
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, is_chain
 from redistrib.types.mesh import Mesh
-
-Positions = NDArray[np.intp]
+from redistrib.types.positions import Positions, digit_values, whole_axes, with_digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +93,13 @@ def split(t: ArrayType, digits: Sequence[IndexDigit]) -> Split:
     return Split(t.tile_shape, tuple(sizes), (*front, *rest), count, tuple(piece_shape))
 
 
-def digit_stride(mesh: Mesh, digit: DeviceDigit) -> int:
-    """Positions from one value of a device digit to the next."""
-    stride = 1
-    for name, size in reversed(mesh.axes):
-        if name == digit.axis:
-            return stride * (size // digit.end)
-        stride *= size
-    raise AssertionError("a typed step names axes of its mesh")
-
-
-def digit_values(mesh: Mesh, digit: DeviceDigit) -> Positions:
-    """The value of a device digit at every position."""
-    return np.arange(mesh.num_devices) // digit_stride(mesh, digit) % digit.size
-
-
 def numbers(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
     """The row-major value of several device digits at every position: the place in its group.
 
     >>> numbers(Mesh(x=2, y=2), [DeviceDigit("y", 1, 2), DeviceDigit("x", 1, 2)]).tolist()
     [0, 2, 1, 3]
     """
-    result = np.zeros(mesh.num_devices, np.intp)
-    for digit in digits:
-        result = result * digit.size + digit_values(mesh, digit)
-    return result
+    return digit_values(digits, np.arange(mesh.num_devices), whole_axes(mesh))
 
 
 def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
@@ -127,9 +108,8 @@ def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
     >>> groups(Mesh(x=2, y=2), [DeviceDigit("x", 1, 2)]).tolist()
     [[0, 2], [1, 3]]
     """
-    first = np.arange(mesh.num_devices)
-    for digit in digits:
-        first -= digit_values(mesh, digit) * digit_stride(mesh, digit)
+    here = np.arange(mesh.num_devices)
+    first = with_digits(here, digits, np.zeros_like(here), whole_axes(mesh))
     size = prod(digit.size for digit in digits)
     order = np.lexsort((numbers(mesh, digits), first))
     return order.reshape(-1, size)
@@ -137,19 +117,12 @@ def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
 
 def permute_sources(mesh: Mesh, step: CollectivePermute) -> Positions:
     """For every position, the position that it receives its tile from."""
-    sources = np.arange(mesh.num_devices)
     if step.table is not None:
-        axes = step.table.axes
-        coordinates = np.array(step.table.sources)[numbers(mesh, axes)]
-        for axis in reversed(axes):
-            coordinates, value = np.divmod(coordinates, axis.size)
-            sources += (value - digit_values(mesh, axis)) * digit_stride(mesh, axis)
-        return sources
-    for old, new in step.routes:
-        # Where `new` has a value now, `old` had it before.
-        change = digit_values(mesh, new) - digit_values(mesh, old)
-        sources += change * digit_stride(mesh, old)
-    return sources
+        return table_senders(step.table, mesh)
+    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
+    # Where `new` has a value now, `old` had it before.
+    values = digit_values([new for _, new in step.routes], here, axes)
+    return with_digits(here, [old for old, _ in step.routes], values, axes)
 
 
 def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:

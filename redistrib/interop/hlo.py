@@ -33,7 +33,7 @@ from redistrib.interop.words import check_sum, owners, with_copies
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import digit_values
+from redistrib.types.positions import digit_values, whole_axes
 
 Devices = NDArray[np.intp]
 
@@ -133,11 +133,12 @@ def format_hlo(t: ArrayType, version: int = 2) -> str:
     kinds = [k for k, digits in (("unreduced", partial), ("replicated", copies)) if digits]
     parts = [*dims, *(digits for digits in (partial, copies) if digits)]
     sizes = [prod(digit.size for digit in digits) for digits in parts]
-    axes = [DeviceDigit(name, 1, size) for name, size in t.mesh.axes]
     # Positions in the order of tiles: the inverse of the tile number at every position.
     everywhere = np.arange(t.mesh.num_devices)
-    order = np.argsort(digit_values([d for digits in parts for d in digits], everywhere, axes))
-    devices = order if t.mesh.devices is None else np.array(t.mesh.devices)[order]
+    order = np.argsort(
+        digit_values([d for digits in parts for d in digits], everywhere, whole_axes(t.mesh))
+    )
+    devices = np.array(t.mesh.ids)[order]
     listed = None if version == 1 else _format_iota(devices)
     if listed is None:
         listed = ",".join(map(str, devices.tolist()))
@@ -171,7 +172,7 @@ def _sharding(
             scanner.expect("=")
             device = scanner.integer("a device id")
             mesh = mesh or Mesh(devices=[device])
-            if _ids(mesh) != [device]:
+            if list(mesh.ids) != [device]:
                 scanner.fail(f"a mesh of device {device} alone; on others nothing is held", column)
             found = ArrayType(mesh, dtype, shape)
         case "devices":
@@ -237,7 +238,7 @@ def _tiled(
         names = dict(named)
         axes = [[f"axis_{at}"] if f"axis_{at}" in names else [] for at in range(len(tiling.sizes))]
         return _with_kinds(tiling, mesh, shape, dtype, axes)
-    position = {device: at for at, device in enumerate(_ids(mesh))}
+    position = {device: at for at, device in enumerate(mesh.ids)}
     if sorted(position) != sorted(tiling.devices.tolist()):
         scanner.fail(f"the {mesh.num_devices} devices of the mesh {mesh!r}", column)
     at = np.array([position[device] for device in tiling.devices.tolist()])
@@ -370,7 +371,3 @@ def _format_mesh(t: ArrayType, dims: Sequence[Sequence[DeviceDigit]]) -> str:
     listed_dims = ", ".join(format_refs(digits, t.mesh, "'") for digits in dims)
     partial = f", unreduced={format_refs(t.partial, t.mesh, chr(39))}" if t.partial else ""
     return f"{{mesh[{axes}],{devices} [{listed_dims}]{partial}}}"
-
-
-def _ids(mesh: Mesh) -> list[int]:
-    return list(range(mesh.num_devices) if mesh.devices is None else mesh.devices)

@@ -238,8 +238,7 @@ def _resolved(profile: Profile, mesh: Mesh) -> Profile:
 def _within(mesh: Mesh, axis: str, group: int) -> bool:
     """Whether all devices of each line along an axis are in one group of consecutive ids."""
     names = [name for name, _ in mesh.axes]
-    ids = np.arange(mesh.num_devices) if mesh.devices is None else np.array(mesh.devices)
-    groups = ids.reshape([size for _, size in mesh.axes]) // group
+    groups = np.array(mesh.ids).reshape([size for _, size in mesh.axes]) // group
     at = names.index(axis)
     return bool((groups == groups.take([0], axis=at)).all())
 

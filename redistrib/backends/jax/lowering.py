@@ -142,7 +142,7 @@ class _Stage(Protocol):
 
 def _stages(plan: Plan, axes: Sequence[DeviceDigit] | None, choose: Choices) -> list[_Stage]:
     """The steps of a plan; slices are taken together with the rounds that follow them."""
-    axes = shardings.whole_axes(plan.src.mesh) if axes is None else tuple(axes)
+    axes = shardings.named_axes(plan.src.mesh) if axes is None else tuple(axes)
     names = shardings.axis_names(plan.src.mesh, axes)
     steps = [
         Step(step, before, after, axes, choose)

@@ -87,7 +87,7 @@ def find_move(
             dst=target,
         )
     src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
-    found, axes = find_plan(src, dst, options), shardings.whole_axes(src.mesh)
+    found, axes = find_plan(src, dst, options), shardings.named_axes(src.mesh)
     return Move(found, options, source.mesh, axes, source.spec, target.spec)
 
 

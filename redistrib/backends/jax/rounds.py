@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from redistrib.backends.boxes import Piece, boxes, edge_colouring
 from redistrib.backends.jax.choices import Choices
-from redistrib.backends.local import Positions
 from redistrib.synth.collectives import Exchange
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import is_chain
+from redistrib.types.positions import Positions
 
 lax: Any = jax.lax  # typed in parts only
 Tile = Any

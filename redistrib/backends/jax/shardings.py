@@ -36,8 +36,8 @@ def common_axes(plan: Plan) -> tuple[DeviceDigit, ...]:
     return refined(plan.src.mesh, used)
 
 
-def whole_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:
-    """The axes of a mesh as digits."""
+def named_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:
+    """The axes of a mesh as digits, those of size 1 too: a jax mesh names them."""
     return tuple(DeviceDigit(name, 1, size) for name, size in mesh.axes)
 
 
@@ -91,7 +91,7 @@ def partition_spec(t: ArrayType, axes: Sequence[DeviceDigit] | None = None) -> A
     """
     if t.partial and t.reduction != "sum":
         raise LayoutError(f"unreduced axes of a PartitionSpec are sums; got {t}", type=t)
-    axes = axes or whole_axes(t.mesh)
+    axes = axes or named_axes(t.mesh)
 
     def named(factor: Factor) -> tuple[str, ...]:
         if isinstance(factor, Local):

@@ -372,8 +372,8 @@ def _ranks_of(
             )
         return _checked(one or default, src, size), _checked(other or default, dst, size)
     return (
-        _checked(one or src.mesh.devices or range(src.mesh.num_devices), src, size),
-        _checked(other or dst.mesh.devices or range(dst.mesh.num_devices), dst, size),
+        _checked(one or src.mesh.ids, src, size),
+        _checked(other or dst.mesh.ids, dst, size),
     )
 
 
