@@ -1,13 +1,14 @@
 """Memory and bytes of resharding programs compiled for TPU and GPU without either.
 
-    python -m bench.jax_ahead_of_time tpu [--every N] [--dtype bf16] [--json FILE]
+    python -m bench.jax_ahead_of_time tpu [--devices 12] [--every N --first M] [--json FILE]
     python -m bench.jax_ahead_of_time gpu --target-config FILE
 
-Compiles the pairs of tests/jax_survey.py on 16 devices, arrays of 4 GiB in f32 (tiles of 256 MiB
-and more), ours and in 8 chunks, for TPU v5e:4x4 or for H100. The TPU compiler is the package libtpu
-(one process at a time); that for GPU is jax[cuda12-local] with the ptxas of nvidia-cuda-nvcc-cu12,
-and a GPU is described by a GpuTargetConfigProto as text (XLA keeps them as *.txtpb). Figures are
-those of the compiler: temporaries over the larger tile, and bytes received by the text of the HLO.
+Compiles the pairs of tests/jax_survey.py on 16 devices, or 12 of them, arrays of 4 GiB in f32
+(tiles of 256 MiB and more), ours and in 8 chunks, for TPU v5e:4x4 or for H100. The TPU compiler is
+the package libtpu (one process at a time); that for GPU is jax[cuda12-local] with the ptxas of
+nvidia-cuda-nvcc-cu12, and a GPU is described by a GpuTargetConfigProto as text (XLA keeps them as
+*.txtpb). Figures are those of the compiler: temporaries over the larger tile, and bytes received
+by the text of the HLO.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from typing import Any
 from bench.jax_resharding import mean
 from tests.jax_survey import DTYPES, figures, pairs
 
-SHAPES = {2: (32768, 32768), 3: (128, 2048, 4096), 4: (32, 32, 512, 2048)}
+SHAPES = {
+    12: {2: (36864, 27648), 3: (96, 3072, 3456), 4: (48, 24, 768, 1152)},
+    16: {2: (32768, 32768), 3: (128, 2048, 4096), 4: (32, 32, 512, 2048)},
+}
 
 
 def devices(platform: str, target_config: Path | None) -> Sequence[Any]:
@@ -50,7 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.jax_ahead_of_time", description=__doc__)
     parser.add_argument("platform", choices=["tpu", "gpu"])
     parser.add_argument("--target-config", type=Path, help="a GPU as GpuTargetConfigProto")
+    parser.add_argument("--devices", type=int, choices=SHAPES, default=16)
     parser.add_argument("--every", type=int, default=1, help="one pair in so many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--programs", default="ours,chunked", help="of ours, chunked, xla")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--json", type=Path)
@@ -59,8 +65,8 @@ def main() -> None:
         parser.error("--target-config goes with gpu")
     found = devices(options.platform, options.target_config)
     chosen = [
-        replace(pair, shape=SHAPES[len(pair.shape)], dtype=options.dtype)
-        for pair in pairs(16)[:: options.every]
+        replace(pair, shape=SHAPES[options.devices][len(pair.shape)], dtype=options.dtype)
+        for pair in pairs(options.devices)[options.first :: options.every]
     ]
     programs = options.programs.split(",")
     rows = []
@@ -74,7 +80,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"{options.platform}, {options.dtype}, {len(chosen)} pairs",
+        f"{options.platform}, {options.devices} devices, {options.dtype}, {len(chosen)} pairs",
         "",
         "| program | count | temp / larger tile: median, worst | received / bound: mean, worst | "
         "buffer above both tiles |",

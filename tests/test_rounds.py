@@ -59,7 +59,9 @@ def test_exchanges_run_at_the_lower_bound() -> None:
         mesh = random_mesh(rng, rng.choice((6, 8, 12)))
         shape = rng.choice([(24,), (12, 24), (48, 6), (16, 48)])
         src, dst = (random_type(rng, mesh, shape, "f32") for _ in range(2))
-        found = find_rounds(exchange_traffic(src, dst).exchange, src, dst, src)
+        found = find_rounds(
+            exchange_traffic(src, dst).exchange, src, dst, src, cuts=rng.choice((1, 4, 64))
+        )
         if found is not None:
             assert check(found, src, dst) == lower_bound(src, dst)
             boxes += 1
@@ -109,6 +111,31 @@ def test_the_kept_piece_takes_no_round_of_its_own_where_some_devices_have_none()
     assert found is not None
     assert len(found.rounds) == 4
     assert all(step.receivers.all() for step in found.rounds)
+
+
+def test_pieces_between_digits_are_cut_or_viewed() -> None:
+    mesh = rd.Mesh(x=2, y=2)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in ("f32[8, 16{x,y}]", "f32[8{x}, 16]"))
+    halfway = rd.ArrayType.parse("f32[8{x}, 16{_2,y}]", mesh)
+    gather = Exchange(dst.placements)
+    for cuts, rounds, view in ((1, 1, ((4,), (2, 8))), (2, 2, ((4,), (16,)))):
+        found = find_rounds(gather, halfway, dst, halfway, cuts)
+        assert found is not None
+        check(found, halfway, dst)
+        assert found.target == view
+        assert sum(not step.local for step in found.rounds) == rounds
+    assert [t for t in rd.plan(src, dst).types if t == halfway]  # as in a plan
+
+
+@pytest.mark.parametrize(("alone", "rounds"), [(True, True), (False, False)])
+def test_pairs_on_cpu_run_in_rounds_where_nothing_else_communicates(
+    alone: bool, rounds: bool
+) -> None:
+    mesh = rd.Mesh(x=2)
+    before, after = (rd.ArrayType.parse(text, mesh) for text in ("f32[8, 8{x}]", "f32[8, 8]"))
+    gather = AllGather(before.placements)
+    step = Step(gather, before, after, shardings.named_axes(mesh), choices("cpu"))
+    assert (step.as_exchange(alone) is not None) == rounds
 
 
 @pytest.mark.parametrize(

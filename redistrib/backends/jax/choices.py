@@ -33,32 +33,45 @@ MAX_GROUP = 16
 class Choices:
     """When a step is XLA's own collective; else it is rounds of permutes.
 
+    `pairs` is for a step between pairs of devices in a plan in which nothing else communicates.
     `barriers`: the compiler keeps an optimization_barrier until it has ordered the program.
     `widens`: it widens floats of one or two bytes where they are only moved, which changes a NaN.
+    `cuts`: a piece of an exchange that is no box is cut into so many rather than that the tiles are
+    viewed with more axes, where such a view may be a copy.
     """
 
     all_gather: Use
     all_to_all: Use
+    pairs: Use | None = None
     barriers: bool = True
     widens: bool = False
+    cuts: int = 1
 
     def in_rounds(self) -> Choices:
         """Rounds everywhere: beside the tiles, nothing but the boxes of one round."""
-        return replace(self, all_gather=Use.NEVER, all_to_all=Use.NEVER)
+        return replace(self, all_gather=Use.NEVER, all_to_all=Use.NEVER, pairs=Use.NEVER)
 
 
 CHOICES = {
     # Measured (python -m bench.jax_resharding): in groups of 4 and more the collective and its
-    # transposed copy take half the time of as many rounds; in pairs it is a tie. The compiler drops
-    # barriers before it orders a program, and then takes all boxes before it sends the first.
-    "cpu": Choices(Use.ALWAYS, Use.ALWAYS, barriers=False, widens=True),
+    # transposed copy take 0.5 to 1 times as long as rounds; in pairs 1.2 times, but between other
+    # collectives two transposes become one. The compiler drops barriers before it orders a program,
+    # and then takes all boxes before it sends the first.
+    "cpu": Choices(
+        all_gather=Use.ALWAYS,
+        all_to_all=Use.ALWAYS,
+        pairs=Use.WITHOUT_TRANSPOSE,
+        barriers=False,
+        widens=True,
+    ),
     # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
     # a transposed copy after a gather that is not the first step takes up to 1.5 tiles; rounds
     # keep every program within 1.
     "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
     # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
     # tiles, as a tile with few minor elements is padded to 128 of them; with rounds at most 1.5.
-    "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE),
+    # Memory is tiled by the two minor axes, so a view with other minor axes is a copy.
+    "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE, cuts=16),
 }
 
 

@@ -41,8 +41,9 @@ def tile_program(
     def program(tile: Tile) -> Tile:
         dtype = tile.dtype
         for number, stage in enumerate(stages):
-            if number and choose.barriers:
+            if number and choose.barriers and isinstance(stage, _InRounds):
                 # Else XLA may compute a part of the last stage twice, and keep its input for that.
+                # Another stage reads all of it once: two transposes become one.
                 tile = lax.optimization_barrier(tile)
             tile = stage.run(_prepared(tile, stage, dtype, choose))
         return from_bits(tile, dtype)
@@ -148,16 +149,17 @@ def _stages(plan: Plan, axes: Sequence[DeviceDigit] | None, choose: Choices) -> 
         Step(step, before, after, axes, choose)
         for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True)
     ]
+    alone = plan.num_collectives == 1
     stages: list[_Stage] = []
     slices: list[Step] = []
     for step, following in zip_longest(steps, steps[1:]):
         slicing = isinstance(step.step, DynamicSlice)
-        if slicing and following and following.as_exchange():
+        if slicing and following and following.as_exchange(alone):
             slices.append(step)
             continue
         held = slices[0].before if slices else step.before
-        exchange = step.as_exchange()
-        rounds = exchange and find_rounds(exchange, step.before, step.after, held)
+        exchange = step.as_exchange(alone)
+        rounds = exchange and find_rounds(exchange, step.before, step.after, held, choose.cuts)
         if rounds:
             stages.append(_InRounds(rounds, names, choose))
         else:

@@ -5,16 +5,16 @@ that it receives into its target tile (dynamic_update_slice). Laws: nothing is p
 are those of the exchange; and a round begins when the last one has been written, so beside source
 and target only the boxes of one round are alive, one sent and one received.
 
-Between PartitionSpecs every piece is a box of both tiles as they are, and nothing is transposed.
-Tiles with local factors are viewed with an axis per digit.
+Nothing is transposed. Where a piece is no box of the tiles as they are, because a local digit lies
+beside it, it is cut into boxes or the tiles are viewed with an axis per digit.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from math import prod
 from typing import Any
 
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.boxes import Piece, boxes, edge_colouring
+from redistrib.backends.boxes import Boxes, Piece, boxes, edge_colouring
 from redistrib.backends.jax.choices import Choices
 from redistrib.synth.collectives import Exchange
 from redistrib.types.array_type import ArrayType
@@ -161,14 +161,15 @@ def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
 
 
 def find_rounds(
-    exchange: Exchange, before: ArrayType, after: ArrayType, held: ArrayType
+    exchange: Exchange, before: ArrayType, after: ArrayType, held: ArrayType, cuts: int = 1
 ) -> Rounds | None:
     """The rounds of an exchange from tiles of `held`, of which `before` is a slice.
 
-    None where a piece is no box: between layouts with local factors whose digits do not match; and
-    without elements.
+    A piece is cut into at most so many boxes; where that is too few, the tiles get views. None
+    where a piece is no box there either: between layouts with local factors whose digits do not
+    match; and without elements.
     """
-    found = boxes(exchange, before, after, held)
+    found = _cut(boxes(exchange, before, after, held), cuts)
     if not found.pieces:
         return None
     types = held, before, after
@@ -201,17 +202,36 @@ def find_rounds(
     return Rounds(tuple(source), tuple(target), tuple(rounds))
 
 
+def _cut(found: Boxes, cuts: int) -> Boxes:
+    """The pieces as boxes of the tiles as they are, if each falls into at most `cuts` of them."""
+    pieces: list[Piece] = []
+    for piece in found.pieces:
+        runs = [list(_runs(*ends)) for ends in zip(piece.take, piece.put, strict=True)]
+        if prod(map(len, runs)) > cuts:
+            return found
+        for parts in product(*runs):
+            take, put = (tuple(part[end] for part in parts) for end in range(2))
+            pieces.append(Piece(piece.sender, piece.receiver, take, put))
+    return replace(found, pieces=tuple(pieces))
+
+
+def _runs(take: Positions, put: Positions) -> Iterator[tuple[Positions, Positions]]:
+    """The parts of two sets of blocks that are without gaps in both."""
+    gaps = np.flatnonzero((np.diff(take) > 1) | (np.diff(put) > 1)) + 1
+    return zip(np.split(take, gaps), np.split(put, gaps), strict=True)
+
+
 def _schedule(pieces: Sequence[Piece], devices: int) -> list[list[Piece]]:
     """Rounds of pieces of one shape; what a device keeps is a round of its own if that is free."""
     kept = [piece for piece in pieces if piece.sender == piece.receiver]
     away = [piece for piece in pieces if piece.sender != piece.receiver]
-    apart = edge_colouring(away)
-    if not kept or len(kept) == devices:
-        return [kept, *apart] if kept else apart
+    own, apart = edge_colouring(kept), edge_colouring(away)
+    if all(len(round_of) == devices for round_of in own):
+        return [*own, *apart]
     # Devices that keep a piece send it to themselves while the others are busy, if that takes no
     # more rounds: then every device receives in every round.
     together = edge_colouring([*kept, *away])
-    return together if len(together) == len(apart) else [kept, *apart]
+    return together if len(together) == len(apart) else [*own, *apart]
 
 
 def _view(

@@ -75,8 +75,11 @@ class Step:
             self.step, ReduceScatter | AllReduce | ReplicatedToPartial | ShardedToPartial
         )
 
-    def as_exchange(self) -> Exchange | None:
-        """The step as an exchange to be run in rounds; None where it is a collective of XLA."""
+    def as_exchange(self, alone: bool = False) -> Exchange | None:
+        """The step as an exchange to be run in rounds; None where it is a collective of XLA.
+
+        `alone`: no other step of the plan communicates.
+        """
         match self.step:
             case Exchange():
                 return self.step
@@ -93,8 +96,11 @@ class Step:
                 ]
             case _:
                 return None
-        if prod(axis.size for axis in self.step.axes) > MAX_GROUP:
+        group = prod(axis.size for axis in self.step.axes)
+        if group > MAX_GROUP:
             return None
+        if alone and group == 2:
+            use = self.choose.pairs or use
         in_order = all(found.order == tuple(sorted(found.order)) for found in splits)
         native = use is Use.ALWAYS or (use is Use.WITHOUT_TRANSPOSE and in_order)
         # Every element comes from its owner in the group, as in an exchange that names no replicas.
