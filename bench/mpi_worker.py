@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
@@ -176,9 +176,11 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
     for name in ("redistrib", "Alltoallw"):
         comm.Barrier()
         extra[name] = comm.allreduce(peak_extra(calls[name]), MPI.MAX)
+    ratios = [a / b for a, b in zip(seconds["redistrib"], seconds["Alltoallw"], strict=True)]
     return {
         "library": MPI.Get_library_version().split("\n")[0].strip("\0"),
         "seconds": {name: median(times) for name, times in seconds.items()},
+        "quartiles": quantiles(ratios, n=4)[::2],
         "extra_bytes": extra,
         "tile_bytes": max(src.tile_bytes, dst.tile_bytes),
         "runs": max(b[0].stop - b[0].start for b in job.boxes(True)),
