@@ -1,9 +1,10 @@
 """The exchange on MPICH and Open MPI beside what programs write by hand and beside other libraries.
 
-python -m bench.mpi_exchange [--quick] [--rounds N] [--output STEM]
+python -m bench.mpi_exchange [--quick] [--only TEXT ...] [--rounds N] [--output STEM]
 
 Every job is one mpiexec in which all methods take turns. Printed are medians of the slowest rank,
 as ratios to one Alltoallw with subarray types, and the memory of a call beside source and target.
+The rounds' own ratios of redistrib to Alltoallw are in brackets: lower and upper quartile.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Job:
     dtype: str
     mib: int
 
+    def __str__(self) -> str:
+        axes = "x".join(map(str, self.mesh.values()))
+        return f"{self.name} on {axes}, {self.dtype}, {self.mib} MiB"
+
     def types(self) -> tuple[str, str]:
         """(x,-) -> (-,x), or (x,y) -> (y,x), of twice as many rows as columns."""
         items = self.mib * MIB // (4 if self.dtype == "f32" else 8)
@@ -54,10 +59,10 @@ def jobs(quick: bool) -> Iterator[Job]:
     for mpi in (MPICH, OPENMPI):
         for mib in (32,) if quick else (128, 512):
             for dtype in ("f32",) if quick else ("f32", "f64"):
-                yield Job(mpi, "2 ranks", {"x": 2}, dtype, mib)
-                for ranks in (4, 8):
+                for ranks in (2, 4, 8):
                     yield Job(mpi, "(x,-)->(-,x)", {"x": ranks}, dtype, mib)
-                    yield Job(mpi, "(x,y)->(y,x)", {"x": ranks // 2, "y": 2}, dtype, mib)
+                    if ranks > 2:
+                        yield Job(mpi, "(x,y)->(y,x)", {"x": ranks // 2, "y": 2}, dtype, mib)
 
 
 def measure(job: Job, rounds: int) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def measure(job: Job, rounds: int) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(out.splitlines()[-1])
     return {
         "mpi": job.mpi.name,
-        "job": f"{job.name}, {job.mesh}, {job.dtype}, {job.mib} MiB",
+        "job": str(job),
         "ranks": ranks,
         **answer,
     }
@@ -114,6 +119,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         unit = row["seconds"]["Alltoallw"]
         cells = [f"{row['seconds'][n] / unit:.2f}" if n in row["seconds"] else "-" for n in names]
+        low, high = row["quartiles"]
+        cells[0] += f" ({low:.2f}-{high:.2f})"
         missed = [name for name, holds in row["verdicts"].items() if not holds]
         lines.append(
             f"| {row['mpi']} | {row['job']} | {' | '.join(cells)} | {unit * 1e3:.1f} | "
@@ -128,11 +135,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="32 MiB, one dtype")
+    parser.add_argument("--only", nargs="+", default=[], help="jobs whose line has all these texts")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, help="write STEM.json and STEM.md")
     options = parser.parse_args()
     rows = []
     for job in jobs(options.quick):
+        if not all(text in f"{job.mpi.name}: {job}" for text in options.only):
+            continue
         row = measure(job, options.rounds)
         row["verdicts"] = verdicts(row)
         rows.append(row)

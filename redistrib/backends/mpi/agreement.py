@@ -8,6 +8,7 @@ that no rank has an error and all are about to do the same.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -26,15 +27,22 @@ TAGS = 32_000
 """Every MPI allows tags up to 32767."""
 GRACE = 1.0
 """Seconds in which the others answer a roll call."""
-PATIENCE = 20
-"""Polls before a waiting rank begins to sleep between them."""
+PATIENCE = {"data": 1000, "agreement": 10}
+"""Polls in vain before a rank on a crowded node sleeps between them: polls also move data."""
+NAP = 0.0001
+"""Seconds that it sleeps."""
 
 
 @dataclass(slots=True)
 class Private:
-    """A communicator of our own, so that no message of the program's meets one of ours."""
+    """A communicator of our own, so that no message of the program's meets one of ours.
+
+    crowded: whether some node has more ranks than processors. A rank that waits inside MPI polls,
+        and so takes a processor from one that works; where it is crowded ours sleep.
+    """
 
     comm: MPI.Intracomm
+    crowded: bool
     made: int = 0
 
     def next_tag(self) -> int:
@@ -54,7 +62,11 @@ def private(comm: MPI.Intracomm) -> Private:
     """The duplicate of a communicator that all its redistributions share. Collective."""
     found = comm.Get_attr(_PRIVATE)
     if not isinstance(found, Private):
-        found = Private(comm.Dup())
+        own = comm.Dup()
+        node = own.Split_type(MPI.COMM_TYPE_SHARED)
+        crowded = own.allreduce(node.size > (os.cpu_count() or 1), MPI.LOR)
+        node.Free()
+        found = Private(own, crowded)
         comm.Set_attr(_PRIVATE, found)
     return found
 
@@ -63,9 +75,14 @@ def private(comm: MPI.Intracomm) -> Private:
 class Watch:
     """Waits for the other ranks, for ever or for `timeout` seconds without any progress."""
 
-    comm: MPI.Intracomm
+    private: Private
     timeout: float | None
     given_up: list[BackendError] = field(default_factory=list)
+
+    @property
+    def comm(self) -> MPI.Intracomm:
+        """Where messages go."""
+        return self.private.comm
 
     def drive(self, transfer: Transfer, step: str) -> None:
         """Run a transfer to its end. Raises BackendError if a rank does not take part in time."""
@@ -83,6 +100,7 @@ class Watch:
             MPI.Request.Waitall(requests)
             return list(range(len(requests)))
         start = time.monotonic()
+        patience = PATIENCE["agreement" if waiting.peers == [-1] else "data"]
         polls = 0
         while True:
             done = MPI.Request.Testsome(requests)
@@ -93,8 +111,10 @@ class Watch:
                 if late or self.comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL):
                     self._give_up(waiting.peers, step)
             polls += 1
-            # Waitsome would keep a core busy that, with more ranks than cores, a peer needs.
-            time.sleep(0.0 if polls < PATIENCE else 0.00005)
+            if polls < patience or not self.private.crowded:
+                os.sched_yield()
+            else:
+                time.sleep(NAP)
 
     def _give_up(self, peers: Collection[int], step: str) -> NoReturn:
         """Find out who answers, and raise. The requests stay open: the communicator is lost."""
@@ -137,7 +157,7 @@ class Watch:
         # The least of x and of -x tell whether all are equal; the last is the first rank in error.
         told = np.array([number, -number, comm.size if error is None else comm.rank], np.int64)
         heard = np.empty_like(told)
-        if self.timeout is None:
+        if self.timeout is None and not self.private.crowded:
             comm.Allreduce(told, heard, MPI.MIN)
         else:
             self.drive(_once(comm.Iallreduce(told, heard, MPI.MIN)), step)
@@ -172,4 +192,4 @@ class Watch:
 def _once(request: MPI.Request) -> Transfer:
     """Wait for one request in which every rank takes part."""
     while request != MPI.REQUEST_NULL:
-        yield Waiting([request], [-1])
+        yield Waiting([request], [-1], last=False)

@@ -55,7 +55,7 @@ def measure_array(
 ) -> Measured:
     """As run_array, `repeat` times, with figures. The first call also makes the result."""
     comm = comm or MPI.COMM_WORLD
-    watch = Watch(private(comm).comm, None)
+    watch = Watch(private(comm), None)
     seconds = []
     with Redistribution.from_plan(plan, comm) as redistribution:
         error: Exception | None = None
@@ -101,7 +101,7 @@ def gather(tile: Tile, t: ArrayType, comm: MPI.Intracomm) -> NDArray[Any] | None
             array = simulator.gather(list(everything), t)
         except BackendError as raised:
             error = raised
-    Watch(private(comm).comm, None).agree(error, "", "the agreement on the array")
+    Watch(private(comm), None).agree(error, "", "the agreement on the array")
     return array
 
 

@@ -103,7 +103,7 @@ class Redistribution:
         owned = private(comm)
         self.comm = owned.comm
         self._link = Link(owned.comm, owned.next_tag(), Datatypes())
-        self.watch = Watch(owned.comm, timeout)
+        self.watch = Watch(owned, timeout)
         self._phases: list[Phase] = []
         self._running: Running | None = None
         error: Exception | None = None
