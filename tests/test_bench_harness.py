@@ -155,6 +155,22 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(log.read_text().splitlines()) == len(asked) + 1 + len(names)
 
 
+def test_a_run_that_is_out_of_time_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--minutes", "0"]
+    answer = subprocess.run(
+        [*command, "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 3, answer.stderr
+    assert "0 min are over; the same command goes on from here" in answer.stderr
+    assert not answer.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.partial.jsonl"]
+
+
 def test_what_cannot_be_run_is_one_line_that_says_so(tmp_path: Path) -> None:
     def section(module: str, *options: str, needs: str = "json") -> str | None:
         return text_of(Section("key", "Title", module, None, options, (needs,), "get it"), False)
