@@ -28,7 +28,7 @@ class Effort:
     limits: Limits
 
 
-FULL = Effort(survey_pairs=24, real=None, size_mib=64, limits=Limits())
+FULL = Effort(survey_pairs=24, real=None, size_mib=32, limits=Limits())
 QUICK = Effort(survey_pairs=5, real=12, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.5))
 
 
@@ -50,7 +50,8 @@ def measured(part: str, units: Units, journal: Journal, after: float = 0.0) -> N
         found = journal.once(part, name, units[name])
         remaining = duration((time.monotonic() - start) / at * (len(left) - at) + after)
         number = len(units) - len(left) + at
-        progress(f"{part} {number}/{len(units)} {name}{bad(found)}; {remaining} left")
+        said = " ".join(filter(None, [part, f"{number}/{len(units)}", name]))
+        progress(f"{said}{bad(found)}; {remaining} left")
 
 
 def bad(found: Any) -> str:

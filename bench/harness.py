@@ -71,7 +71,7 @@ class Limits:
     answer_seconds: float = 120.0
     memory_bytes: int = 12 << 30
     rounds: int = 9
-    turns: float = 2.0
+    turns: float = 1.0
 
 
 def runners(torch_python: str | None, mpi: bool = True) -> list[Runner]:

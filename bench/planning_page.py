@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 OURS = ("collectives", "auto", "direct")
@@ -121,5 +122,6 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[st
 
 
 def times_text(axes: Iterable[int]) -> str:
-    """Axis sizes as 2x4x2."""
-    return "x".join(map(str, axes))
+    """Axis sizes as 2x4x2; runs of four and more as 2^12."""
+    runs = [(size, len(list(group))) for size, group in groupby(axes)]
+    return "x".join(f"{n}^{k}" if k >= 4 else "x".join([str(n)] * k) for n, k in runs)
