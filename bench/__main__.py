@@ -118,16 +118,16 @@ def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures
     expected = earlier_seconds(directory, about["settings"])
     with Team(runners(torch), effort.limits) as team:
         parts = units(effort, options, torch, team, directory)
-        chosen = [name for name in PARTS if name in (options.only or PARTS)]
+        chosen = [name for name in parts if name in (options.only or parts)]
         for at, name in enumerate(chosen):
             after = sum(expected.get(later, 0.0) for later in chosen[at + 1 :])
             campaign.measured(name, parts[name], journal, after)
             team.stop()
     found = {
-        name: [journal[name, unit] for unit in parts[name] if (name, unit) in journal]
-        for name in PARTS
+        name: [journal[name, unit] for unit in part if (name, unit) in journal]
+        for name, part in parts.items()
     }
-    if all(len(found[name]) == len(parts[name]) for name in PARTS):
+    if all(len(found[name]) == len(part) for name, part in parts.items()):
         journal.close()
     return {
         "program": "bench",
@@ -136,7 +136,7 @@ def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures
         "seconds": journal.seconds,
         "planning": next(iter(found[PLANNING]), None),
         "scale": [row for rows in found[SCALE] for row in rows],
-        "sections": [[s.title, *found[s.key]] for s in SECTIONS if found[s.key]],
+        "sections": [[s.title, *found[s.key]] for s in SECTIONS if found.get(s.key)],
         "workloads": found[PAIRS],
     }
 
