@@ -177,16 +177,19 @@ def in_words(key: str, entries: Figures, factor: float) -> list[str]:
 
 def against_lines(found: Figures) -> list[str]:
     """The means of this run beside those of an earlier one."""
-    means = found["means"]
-    same = sum(then == now for then, now in (m["verdicts"] for m in means))
+    means, machine = found["means"], found["machine"]
+    verdicts = [m["verdicts"] for m in means]
+    same = sum(then == now for then, now in verdicts)
+    opposite = sum({"above", "below"} == set(pair) for pair in verdicts)
     within = sum(standing(m["ratio"]) == "tie" for m in means)
     lines = [
         f"## Against {found['date']}",
         "",
-        f"Commit {found['commit']}, load {found['machine']['load']} at the start; the "
-        f"{found['workloads']} workloads of both runs. {same} of {len(means)} verdicts beside XLA "
-        f"are the same; {within} of {len(means)} means differ by no more than the 95% interval of "
-        "their ratio over pairs, widened by what XLA's mean over itself is off 1 in both runs.",
+        f"Commit {found['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
+        f"{machine['load']} at the start; the {found['workloads']} workloads of both runs. {same} "
+        f"of {len(means)} verdicts beside XLA are the same, {opposite} are opposite; {within} of "
+        f"{len(means)} means differ by no more than the 95% interval of their ratio over pairs, "
+        "widened by what XLA's mean over itself is off 1 in both runs.",
         "",
     ]
     header = ["set", "runner", "pairs", "then", "now", "verdicts", "now / then", "within"]

@@ -38,11 +38,15 @@ def above_tiles(row: Figures, record: Figures) -> bool:
     return largest is not None and largest > max(row["source_tile_bytes"], row["target_tile_bytes"])
 
 
-def noise(rows: Sequence[Figures]) -> float:
-    """The factor within which 95% of the speed-ups of XLA over itself are; at least FLOOR."""
+def noise(rows: Sequence[Figures], share: float = 0.95) -> float:
+    """The factor within which that share of XLA's speed-ups over itself are; at least FLOOR."""
+    factors = sorted(exp(abs(x)) for x in _logs_of_again(rows))
+    return max([FLOOR, *factors[: max(1, int(share * len(factors)))]])
+
+
+def _logs_of_again(rows: Sequence[Figures]) -> list[float]:
     again = [row["runners"].get(AGAIN, {}).get("speed_up") for row in rows]
-    factors = sorted(exp(abs(log(s["median"]))) for s in again if s)
-    return max([FLOOR, *factors[: max(1, int(0.95 * len(factors)))]])
+    return [log(s["median"]) for s in again if s]
 
 
 def verdict(speed_up: Figures, factor: float = FLOOR) -> str:
@@ -82,8 +86,7 @@ def interval(values: Sequence[float], bias: float = 0.0) -> Figures:
 
 def bias(rows: Sequence[Figures]) -> float:
     """By how much the mean log speed-up of XLA over itself is off 0."""
-    again = [row["runners"].get(AGAIN, {}).get("speed_up") for row in rows]
-    logs = [log(s["median"]) for s in again if s]
+    logs = _logs_of_again(rows)
     return abs(mean(logs)) if logs else 0.0
 
 
@@ -153,11 +156,11 @@ def regressions(old: Sequence[Figures], new: Sequence[Figures]) -> list[str]:
     """What is worse than in an earlier run, one line each.
 
     Counts must not grow at all. A speed-up is worse if its quartiles are below the earlier ones and
-    its median is so by more than the noise of the two runs together; a geometric mean if the
-    interval of its ratio to the earlier one is below 1.
+    its median is so by more than XLA is off itself at worst in the two runs together, since many
+    are compared; a geometric mean if the interval of its ratio to the earlier one is below 1.
     """
     both = common(old, new)
-    factor = noise([a for a, _ in both]) * noise([b for _, b in both])
+    factor = noise([a for a, _ in both], 1.0) * noise([b for _, b in both], 1.0)
     found = []
     for a, b in both:
         for name in OURS:

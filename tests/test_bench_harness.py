@@ -290,7 +290,7 @@ def test_two_runs_are_compared_on_the_workloads_of_both() -> None:
     assert summary.standing(means["paper"]["ratio"]) == "below"
     assert means["paper"]["verdicts"] == ["above", "below"]
     text = "\n".join(page.against_lines(found))
-    assert "2 of 3 verdicts beside XLA are the same; 1 of 3 means differ by no more" in text
+    assert "2 of 3 verdicts beside XLA are the same, 1 are opposite; 1 of 3 means differ" in text
 
 
 def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
