@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import redistrib as rd
-from bench import campaign, page, scale, summary
+from bench import campaign, page, planning_page, scale, summary
 from bench.campaign import FULL, QUICK, Effort, Units
 from bench.harness import ROOT, Team, runners
 from bench.journal import Journal, OutOfTimeError, progress
 from bench.peers import find_python
-from bench.planning_page import NOT_INSTALLED
 from bench.sections import SECTIONS, text_of
 from bench.timing import machine
 
@@ -67,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(results, directory / "benchmarks.json")
     text = page.markdown(results, draw(results, directory))
     (directory / "benchmarks.md").write_text(text, encoding="utf-8")
+    if results.get("planning"):
+        beside = planning_page.markdown(results["planning"])
+        (directory / "planning.md").write_text(beside, encoding="utf-8")
     sys.stdout.write(text)
     progress(f"written: {directory / 'benchmarks.md'}")
     return report_regressions(old, results) if old else 0
@@ -229,12 +231,12 @@ def versions(torch: str | None) -> dict[str, str]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = NOT_INSTALLED
-    found["torch"] = NOT_INSTALLED
+            found[name] = planning_page.NOT_INSTALLED
+    found["torch"] = planning_page.NOT_INSTALLED
     if torch:
         code = "import torch; print(torch.__version__)"
         answer = subprocess.run([torch, "-c", code], capture_output=True, text=True, check=False)
-        found["torch"] = answer.stdout.strip() or NOT_INSTALLED
+        found["torch"] = answer.stdout.strip() or planning_page.NOT_INSTALLED
     return found
 
 

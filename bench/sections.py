@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ SECTIONS = (
         "MPI and its peers",
         "bench.mpi_exchange",
         ("--quick",),
-        (),
+        ("--only", "f32, 128 MiB"),
         ("mpi4py",),
         "pip install mpi4py mpich",
     ),
@@ -74,7 +75,7 @@ def text_of(section: Section, quick: bool, target: Path | None = None) -> str | 
     options = section.quick if quick else section.full
     if options is None:
         return None
-    command = " ".join(["python -m", section.module, *options])
+    command = f"python -m {section.module} {shlex.join(options)}".strip()
     python = find_python(section.needs)
     if python is None:
         return f"`{command}`: not run, there is no {section.needs[-1]} here ({section.install})."
