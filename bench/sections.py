@@ -33,7 +33,7 @@ class Section:
     install: str = ""
 
 
-_COMPILED = ("--programs", "ours,xla", "--every", "8")
+_COMPILED = ("--programs", "ours,xla", "--every", "4")
 SECTIONS = (
     Section("paper", "The paper's strategy", "bench.paper_comparison", ("--pairs", "10")),
     Section("prices", "Prices", "bench.oracle", ("--quick",)),
