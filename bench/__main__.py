@@ -52,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         effort = replace(effort, size_mib=options.size)
     old = read(options.against, parser) if options.against else None
     directory = options.output or ROOT / ("build/bench" if options.quick else "docs")
+    journal = None
     if options.results:
         results = read(options.results, parser)
     else:
         try:
-            results = run(effort, options, directory)
+            results, journal = run(effort, options, directory)
         except OutOfTimeError:
             progress(f"{options.minutes:g} min are over; the same command goes on from here")
             return 3
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if results.get("planning"):
         beside = planning_page.markdown(results["planning"])
         (directory / "planning.md").write_text(beside, encoding="utf-8")
+    if journal is not None:
+        journal.close()
     sys.stdout.write(text)
     progress(f"written: {directory / 'benchmarks.md'}")
     return report_regressions(old, results) if old else 0
@@ -100,10 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures:
+def run(
+    effort: Effort, options: argparse.Namespace, directory: Path
+) -> tuple[Figures, Journal | None]:
     """Measure what is asked for and not there yet; all that is there then.
 
-    Raises OutOfTimeError if --minutes are over before.
+    With the journal if it is complete. Raises OutOfTimeError if --minutes are over before.
     """
     torch = find_python(["torch"], options.torch_python)
     about = {
@@ -129,9 +134,8 @@ def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures
         name: [journal[name, unit] for unit in part if (name, unit) in journal]
         for name, part in parts.items()
     }
-    if all(len(found[name]) == len(part) for name, part in parts.items()):
-        journal.close()
-    return {
+    complete = all(len(found[name]) == len(part) for name, part in parts.items())
+    results = {
         "program": "bench",
         **started,
         **about,
@@ -141,6 +145,7 @@ def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures
         "sections": [[s.title, *found[s.key]] for s in SECTIONS if found.get(s.key)],
         "workloads": found[PAIRS],
     }
+    return results, journal if complete else None
 
 
 def units(
