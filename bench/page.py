@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from bench.harness import AGAIN, BASELINE
@@ -36,7 +37,8 @@ WHAT = {
 
 def markdown(results: Figures, images: Sequence[str]) -> str:
     """The page; `images` are the names of the figures beside it."""
-    lines = [*opening(results), *headline_lines(results), *figure_lines(images)]
+    lines = [*opening(results), *headline_lines(results), *counts_lines(results["workloads"])]
+    lines += figure_lines(images)
     if results.get("against"):
         lines += against_lines(results["against"])
     lines += [*failures(results["workloads"]), *real_lines(results["workloads"])]
@@ -207,6 +209,50 @@ def against_lines(found: Figures) -> list[str]:
         for m in means
     ]
     return [*lines, *table(header, body), ""]
+
+
+def counts_lines(rows: Sequence[Figures]) -> list[str]:
+    """What is known of each runner's programs besides time and bytes."""
+    body = []
+    for name in ORDER[:-1]:
+        found = [
+            (record, max(row["source_tile_bytes"], row["target_tile_bytes"]))
+            for row in rows
+            if row["bound_bytes"] and (record := row["runners"].get(name, ABSENT))["status"] == "ok"
+        ]
+        temps = [record["temp_bytes"] / tile for record, tile in found if "temp_bytes" in record]
+        calls = [record["num_collectives"] for record, _ in found]
+        if not found:
+            continue
+        body.append(
+            [
+                name,
+                len(found),
+                f"{median(temps):.3g}, {max(temps):.3g}" if temps else "-",
+                f"{sum(calls) / len(calls):.2f}, {max(calls)}",
+                _median([r["planning_seconds"] * 1e6 for r, _ in found if "planning_seconds" in r]),
+                _median([r["compile_seconds"] * 1e3 for r, _ in found if "compile_seconds" in r]),
+            ]
+        )
+    if not body:
+        return []
+    header = [
+        "runner", "pairs", "temporaries / larger tile: median, worst",
+        "collectives in the program: mean, most", "planning, us", "compiling, ms",
+    ]  # fmt: skip
+    return [
+        "### All pairs that communicate: programs",
+        "",
+        "Temporaries are the compiler's figure. An exchange in rounds counts once per round. "
+        "Planning and compiling: medians of the first time, on the wall.",
+        "",
+        *table(header, body),
+        "",
+    ]
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{median(values):.3g}" if values else "-"
 
 
 def figure_lines(images: Sequence[str]) -> list[str]:
