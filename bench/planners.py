@@ -6,15 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
 import redistrib as rd
+from bench.peers import ROOT
 from bench.problems import Layout, Problem, axis_names
 from bench.timing import Call, Prepare, Timed
 
 PASS = "builtin.module(func.func(sdy-reshard-to-collectives))"  # noqa: S105
-ROOT = Path(__file__).parents[1]
 
 
 def types(problem: Problem) -> tuple[rd.ArrayType, rd.ArrayType]:
@@ -36,6 +35,18 @@ def ours(problem: Problem, strategy: str) -> Prepare:
         src, dst = types(problem)
         forget()
         return lambda: rd.plan(src, dst, strategy=strategy)
+
+    return prepare
+
+
+def price(problem: Problem) -> Prepare:
+    """`Oracle.cost` likewise, by a new oracle."""
+
+    def prepare() -> Callable[[], object]:
+        src, dst = types(problem)
+        forget()
+        oracle = rd.Oracle(src.mesh)
+        return lambda: oracle.cost(src, dst)
 
     return prepare
 

@@ -3,23 +3,22 @@
 1. Cold `rd.plan` on three-axis meshes and arrays of rank 3, against Shardy's reshard pass (jaxlib)
    and DTensor's graph-based planner (torch) on the same problems in the same run.
 2. The same digits on small and large meshes: the time must not depend on the number of devices.
-3. Meshes of 1 to 12 axes.
+3. Meshes of 1 to 12 axes, of 65,536 devices at last.
+
+In 2 and 3 also one price, `Oracle.cost` by a new oracle.
 
 *Cold*: the types are built anew before each call, and nothing is remembered from call to call.
 Figures are CPU microseconds, median [quartiles] over problems of the median over rounds. Markdown
 on stdout, JSON on request, progress on stderr.
 
-DTensor runs in a Python that has torch: --torch-python, or the variable REDISTRIB_BENCH_TORCH, or
-this one.
+DTensor runs in a Python that has torch: --torch-python, or this one, or that of `make bench-peers`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
-import os
 import platform
 import random
 import sys
@@ -34,11 +33,14 @@ from statistics import median
 from typing import TypeVar
 
 import redistrib as rd
-from bench.planners import DTensor, Shardy, ours, types
+from bench.peers import find_python
+from bench.planners import DTensor, Shardy, ours, price, types
 from bench.planning_page import (
     DTENSOR,
     NOT_INSTALLED,
     OURS,
+    PRICE,
+    SCALED,
     SHARDY,
     SHARDY_TEXT,
     Figures,
@@ -46,7 +48,7 @@ from bench.planning_page import (
     times_text,
 )
 from bench.problems import Problem, all_pairs, random_pair
-from bench.timing import Times, here, interleave, machine, medians, settle, spread
+from bench.timing import Call, Times, here, interleave, machine, medians, settle, spread
 from redistrib.types.refinement import refine
 
 MESHES = (
@@ -58,6 +60,8 @@ SCALES = (
     ((2, 2, 2), (8, 8, 8), (16, 16, 16), (32, 32, 64)),
     ((2, 2, 2, 2), (4, 4, 4, 4), (8, 8, 8, 8), (16, 16, 16, 16)),
 )
+LARGEST = (4, 4, 4, 4) + (2,) * 8
+"""Twelve axes, 65,536 devices."""
 RANK = 3
 ALONE_CALLS = 10
 SHARDY_TARGET = 5.0
@@ -187,10 +191,12 @@ def size_rows(effort: Effort) -> list[Figures]:
             # Axes of unequal sizes are cut where those of a small mesh are not.
             if len({digit_counts(problem) for problem in scaled}) == 1:
                 pairs.append(scaled)
-        found: list[dict[str, list[float]]] = [{s: [] for s in OURS} for _ in meshes]
+        found: list[dict[str, list[float]]] = [{s: [] for s in SCALED} for _ in meshes]
         for scaled in progress(f"sizes of {len(meshes[0])} axes", pairs):
             calls = {
-                f"{n} {s}": here(ours(problem, s)) for n, problem in enumerate(scaled) for s in OURS
+                f"{n} {s}": call
+                for n, problem in enumerate(scaled)
+                for s, call in scaled_calls(problem).items()
             }
             for name, (cpu, _) in interleave(calls, effort.rounds, rng).items():
                 at, strategy = name.split()
@@ -211,6 +217,11 @@ def size_rows(effort: Effort) -> list[Figures]:
     return rows
 
 
+def scaled_calls(problem: Problem) -> dict[str, Call]:
+    """Our planners, and the price."""
+    return {s: here(ours(problem, s)) for s in OURS} | {PRICE: here(price(problem))}
+
+
 def digit_counts(problem: Problem) -> tuple[object, ...]:
     """What has to agree for two problems to have the same digits, up to their sizes."""
     refinement = refine(*types(problem))
@@ -221,21 +232,22 @@ def digit_counts(problem: Problem) -> tuple[object, ...]:
 
 
 def axis_rows(effort: Effort, shardy: Shardy) -> list[Figures]:
-    """Random pairs on meshes of more and more axes of size 2: one row per number of axes."""
+    """Random pairs on meshes of more and more axes: one row per mesh."""
     rng = random.Random(effort.seed)
+    meshes = [(2,) * count for count in range(1, effort.max_axes + 1)]
     rows = []
-    for count in progress("axes", range(1, effort.max_axes + 1)):
+    for axes in progress("axes", [*meshes, LARGEST]):
         found: dict[str, list[float]] = {}
         for _ in range(effort.axis_pairs):
-            problem = random_pair(rng, (2,) * count, (2**count,) * RANK)
-            calls = {s: here(ours(problem, s)) for s in OURS}
+            problem = random_pair(rng, axes, (prod(axes),) * RANK)
             peers = {SHARDY: here(shardy.call(problem))}
-            for name, (cpu, _) in interleave(calls, effort.rounds, rng, peers).items():
+            times = interleave(scaled_calls(problem), effort.rounds, rng, peers)
+            for name, (cpu, _) in times.items():
                 found.setdefault(name, []).append(cpu)
         rows.append(
             {
-                "axes": count,
-                "devices": 2**count,
+                "mesh": list(axes),
+                "devices": prod(axes),
                 "pairs": effort.axis_pairs,
                 "cpu_us": {name: spread(values) for name, values in found.items()},
             }
@@ -299,7 +311,7 @@ def size_verdicts(rows: list[Figures]) -> list[Figures]:
             next(row for row in rows if row["axes"] == list(axes))
             for axes in (meshes[0], meshes[-1])
         )
-        for s in OURS:
+        for s in SCALED:
             what = f"{s}, {last['devices']:,} devices / {first['devices']}"
             ratio = last["cpu_us"][s]["median"] / first["cpu_us"][s]["median"]
             entry = verdict(what, ratio, SCALE_TARGET, [1.0])
@@ -332,12 +344,6 @@ def progress(what: str, items: Sequence[_T]) -> Iterable[_T]:
     sys.stderr.write(f"\rplanning, {what}: {len(items)} in {time.monotonic() - start:.0f} s   \n")
 
 
-def find_torch(option: str | None) -> str | None:
-    """A Python that has torch, as far as is known."""
-    found = option or os.environ.get("REDISTRIB_BENCH_TORCH")
-    return found or (sys.executable if importlib.util.find_spec("torch") else None)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.planning",
@@ -357,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = "python -m bench.planning" + " --quick" * options.quick
     if options.pairs is not None:
         command += f" --pairs {options.pairs}"
-    figures = run(effort, find_torch(options.torch_python), command)
+    figures = run(effort, find_python(["torch"], options.torch_python), command)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

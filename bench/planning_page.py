@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 OURS = ("collectives", "auto", "direct")
+PRICE = "price"
+SCALED = (*OURS, PRICE)
+"""What is timed on larger and larger meshes."""
 SHARDY, SHARDY_TEXT, DTENSOR = "Shardy", "Shardy, text out", "DTensor graph"
 NOT_INSTALLED = "not installed"
 
@@ -58,27 +62,29 @@ def markdown(figures: Figures) -> str:
         "",
     ]
     lines += table(
-        ["axes", "devices", "pairs", *OURS, *(f"{s}, ratio per pair" for s in OURS)],
+        ["axes", "devices", "pairs", *SCALED, *(f"{s}, ratio per pair" for s in SCALED)],
         [
             [
                 times_text(row["axes"]),
                 f"{row['devices']:,}",
                 row["pairs"],
-                *(cell(row["cpu_us"][s]) for s in OURS),
-                *(cell(row["ratio"][s], 2) for s in OURS),
+                *(cell(row["cpu_us"][s]) for s in SCALED),
+                *(cell(row["ratio"][s], 2) for s in SCALED),
             ]
             for row in figures["sizes"]
         ],
     )
-    lines += ["", "## More axes", "", "Random pairs, every axis of size 2.", ""]
+    lines += ["", f"`{PRICE}`: `Oracle.cost`, by a new oracle.", "", "## More axes", ""]
+    lines += ["Random pairs.", ""]
     lines += table(
-        ["axes", "devices", "pairs", *OURS, SHARDY],
+        ["axes", "mesh", "devices", "pairs", *SCALED, SHARDY],
         [
             [
-                row["axes"],
+                len(row["mesh"]),
+                times_text(row["mesh"]),
                 f"{row['devices']:,}",
                 row["pairs"],
-                *(cell(row["cpu_us"][n]) for n in (*OURS, SHARDY)),
+                *(cell(row["cpu_us"][n]) for n in (*SCALED, SHARDY)),
             ]
             for row in figures["axes"]
         ],
@@ -116,5 +122,6 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[st
 
 
 def times_text(axes: Iterable[int]) -> str:
-    """Axis sizes as 2x4x2."""
-    return "x".join(map(str, axes))
+    """Axis sizes as 2x4x2; runs of four and more as 2^12."""
+    runs = [(size, len(list(group))) for size, group in groupby(axes)]
+    return "x".join(f"{n}^{k}" if k >= 4 else "x".join([str(n)] * k) for n, k in runs)

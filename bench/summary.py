@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from math import exp, log
-from statistics import mean
+from math import exp, inf, log
+from statistics import mean, stdev
 from typing import Any
+
+from scipy.special import stdtrit
 
 from bench.harness import AGAIN, BASELINE
 from bench.workloads import REAL
@@ -26,8 +28,8 @@ SETS: tuple[tuple[str, str, Callable[[Figures], bool]], ...] = (
         lambda row: row["bound_bytes"] > 0 and above_tiles(row, row["runners"].get(BASELINE, {})),
     ),
 )
-TIE = 1.05
-"""A speed-up is a tie if it is within this factor of 1, or if 1 is between its quartiles."""
+FLOOR = 1.05
+"""The least factor that is ever taken for noise."""
 
 
 def above_tiles(row: Figures, record: Figures) -> bool:
@@ -36,11 +38,56 @@ def above_tiles(row: Figures, record: Figures) -> bool:
     return largest is not None and largest > max(row["source_tile_bytes"], row["target_tile_bytes"])
 
 
-def verdict(speed_up: Figures) -> str:
-    """above, tie or below."""
-    if speed_up["q1"] <= 1 <= speed_up["q3"] or 1 / TIE < speed_up["median"] < TIE:
+def noise(rows: Sequence[Figures], share: float = 0.95) -> float:
+    """The factor within which that share of XLA's speed-ups over itself are; at least FLOOR."""
+    factors = sorted(exp(abs(x)) for x in _logs_of_again(rows))
+    return max([FLOOR, *factors[: max(1, int(share * len(factors)))]])
+
+
+def _logs_of_again(rows: Sequence[Figures]) -> list[float]:
+    again = [row["runners"].get(AGAIN, {}).get("speed_up") for row in rows]
+    return [log(s["median"]) for s in again if s]
+
+
+def verdict(speed_up: Figures, factor: float = FLOOR) -> str:
+    """above, tie or below, of one pair; `factor` is the noise of one pair in that run.
+
+    A tie if 1 is between the quartiles or the median is within the noise of 1.
+    """
+    if speed_up["q1"] <= 1 <= speed_up["q3"] or 1 / factor < speed_up["median"] < factor:
         return "tie"
     return "above" if speed_up["median"] > 1 else "below"
+
+
+def standing(speed_up: Figures, value: float = 1.0) -> str:
+    """above, tie or below, of a mean: a tie if the value is in its interval."""
+    if speed_up["low"] <= value <= speed_up["high"]:
+        return "tie"
+    return "above" if speed_up["mean"] > value else "below"
+
+
+def interval(values: Sequence[float], bias: float = 0.0) -> Figures:
+    """Geometric mean of speed-ups, and its 95% interval over pairs, by Student's t of their logs.
+
+    `bias` widens it: by how much the log of the mean of XLA over itself is off 0 on these pairs.
+    """
+    logs = [log(value) for value in values]
+    # One pair says nothing about others.
+    error = stdev(logs) / len(logs) ** 0.5 if len(logs) > 1 else inf
+    half = float(stdtrit(max(1, len(logs) - 1), 0.975)) * error + bias
+    # No factor is larger than this; JSON has no infinity.
+    half = min(half, log(1e6))
+    return {
+        "mean": exp(mean(logs)),
+        "low": exp(mean(logs) - half),
+        "high": exp(mean(logs) + half),
+    }
+
+
+def bias(rows: Sequence[Figures]) -> float:
+    """By how much the mean log speed-up of XLA over itself is off 0."""
+    logs = _logs_of_again(rows)
+    return abs(mean(logs)) if logs else 0.0
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -51,17 +98,19 @@ def geometric_mean(values: Sequence[float]) -> float:
 def headline(rows: Sequence[Figures]) -> list[Figures]:
     """One entry per set of workloads and runner."""
     result = []
+    factor = noise(rows)
     for key, title, belongs in SETS:
         chosen = [row for row in rows if belongs(row)]
         names = dict.fromkeys(name for row in chosen for name in row["runners"])
         result += [
-            {"set": key, "title": title, "runner": name, **entry(chosen, name)} for name in names
+            {"set": key, "title": title, "runner": name, **entry(chosen, name, factor)}
+            for name in names
         ]
     return result
 
 
-def entry(chosen: Sequence[Figures], name: str) -> Figures:
-    """The figures of one runner on some rows."""
+def entry(chosen: Sequence[Figures], name: str, factor: float) -> Figures:
+    """The figures of one runner on some rows; `factor` is the noise of one pair."""
     pairs = [(row, row["runners"][name]) for row in chosen if name in row["runners"]]
     right = [(row, record) for row, record in pairs if record["status"] == "ok"]
     speeds = [record["speed_up"] for _, record in right if "speed_up" in record]
@@ -77,14 +126,14 @@ def entry(chosen: Sequence[Figures], name: str) -> Figures:
         "timed": len(speeds),
     }
     if speeds:
+        medians = [s["median"] for s in speeds]
         found["speed_up"] = {
-            "mean": geometric_mean([s["median"] for s in speeds]),
-            "low": geometric_mean([s["q1"] for s in speeds]),
-            "high": geometric_mean([s["q3"] for s in speeds]),
-            "largest": max(s["median"] for s in speeds),
-            "smallest": min(s["median"] for s in speeds),
+            **interval(medians, bias(chosen)),
+            "largest": max(medians),
+            "smallest": min(medians),
         }
-        found["verdicts"] = dict(Counter(map(verdict, speeds)))
+        found["standing"] = standing(found["speed_up"])
+        found["verdicts"] = dict(Counter(verdict(s, factor) for s in speeds))
     if tiles:
         found["above_tiles"] = sum(tiles) / len(tiles)
     if moved:
@@ -101,37 +150,29 @@ def entry(chosen: Sequence[Figures], name: str) -> Figures:
 
 OURS = ("ours", "collectives", "direct", "paper", "ours on MPI")
 EXACT = ("received_bytes", "largest_buffer_bytes", "num_collectives")
-FLOOR = 1.1
-
-
-def noise(rows: Sequence[Figures]) -> float:
-    """The factor within which 95% of the speed-ups of XLA over itself are; at least FLOOR."""
-    again = [row["runners"].get(AGAIN, {}).get("speed_up") for row in rows]
-    factors = sorted(exp(abs(log(s["median"]))) for s in again if s)
-    return max([FLOOR, *factors[: max(1, int(0.95 * len(factors)))]])
 
 
 def regressions(old: Sequence[Figures], new: Sequence[Figures]) -> list[str]:
     """What is worse than in an earlier run, one line each.
 
     Counts must not grow at all. A speed-up is worse if its quartiles are below the earlier ones and
-    its median is so by more than the noise of the two runs together; the geometric mean over all
-    workloads of a group if its spread is below the earlier one.
+    its median is so by more than XLA is off itself at worst in the two runs together, since many
+    are compared; a geometric mean if the interval of its ratio to the earlier one is below 1.
     """
-    before = {(row["name"], row["src"], row["dst"]): row for row in old}
-    both = [
-        (before[key], row)
-        for row in new
-        if (key := (row["name"], row["src"], row["dst"])) in before
-    ]
-    factor = noise([a for a, _ in both]) * noise([b for _, b in both])
+    both = common(old, new)
+    factor = noise([a for a, _ in both], 1.0) * noise([b for _, b in both], 1.0)
     found = []
     for a, b in both:
         for name in OURS:
             first, second = (row["runners"].get(name) for row in (a, b))
             if first is not None and second is not None:
                 found += [f"{b['name']}, {name}: {text}" for text in worse(first, second, factor)]
-    found += worse_means([a for a, _ in both], [b for _, b in both])
+    found += [
+        f"{e['title']}, {e['runner']}: mean speed-up {e['now']['mean']:.3g}, was "
+        f"{e['then']['mean']:.3g}"
+        for e in means(both)
+        if e["runner"] in OURS and e["ratio"]["high"] < 1
+    ]
     return found
 
 
@@ -149,26 +190,49 @@ def worse(old: Figures, new: Figures, factor: float) -> Iterator[str]:
             yield f"{b['median']:.3g} times as fast as XLA, was {a['median']:.3g}"
 
 
-def worse_means(old: Sequence[Figures], new: Sequence[Figures]) -> Iterator[str]:
-    """Geometric means that are worse; only workloads of both runs count."""
-    before = {(e["set"], e["runner"]): e for e in headline(old)}
-    for now in headline(new):
-        then = before.get((now["set"], now["runner"]))
-        if now["runner"] not in OURS or then is None or now["set"] == "c":
-            continue
-        if "speed_up" not in now or "speed_up" not in then:
-            continue
-        first, second = then["speed_up"], now["speed_up"]
-        if second["high"] < first["low"]:
-            yield (
-                f"{now['title']}, {now['runner']}: mean speed-up {second['mean']:.3g}, was "
-                f"{first['mean']:.3g}"
-            )
+def common(old: Sequence[Figures], new: Sequence[Figures]) -> list[tuple[Figures, Figures]]:
+    """The rows of the same workloads in two runs, same sizes included."""
+    before = {(row["name"], row["src"], row["dst"]): row for row in old}
+    keys = [(row["name"], row["src"], row["dst"]) for row in new]
+    return [(before[key], row) for key, row in zip(keys, new, strict=True) if key in before]
 
 
-def compared(old: Sequence[Figures], new: Sequence[Figures]) -> int:
-    """How many workloads are in both runs."""
-    return len(
-        {(r["name"], r["src"], r["dst"]) for r in old}
-        & {(r["name"], r["src"], r["dst"]) for r in new}
-    )
+def against(old: Figures, new: Figures) -> Figures:
+    """What two runs say about the mean speed-ups on the workloads of both."""
+    both = common(old["workloads"], new["workloads"])
+    about = {key: old[key] for key in ("date", "commit", "machine")}
+    return {**about, "workloads": len(both), "means": means(both)}
+
+
+def means(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
+    """Per set and runner the mean speed-ups in two runs on the same workloads.
+
+    `ratio` is new over old: its interval is that over pairs, widened by the biases of both runs.
+    """
+    first, second = [a for a, _ in both], [b for _, b in both]
+    off = bias(first) + bias(second)
+    now = {(e["set"], e["runner"]): e for e in headline(second)}
+    found = []
+    for then in headline(first):
+        name = then["runner"]
+        later = now.get((then["set"], name), {})
+        if name == BASELINE or "speed_up" not in then or "speed_up" not in later:
+            continue
+        belongs = next(b for key, _, b in SETS if key == then["set"])
+        speeds = [
+            [row["runners"].get(name, {}).get("speed_up") for row in pair]
+            for pair in both
+            if belongs(pair[1])
+        ]
+        ratios = [b["median"] / a["median"] for a, b in speeds if a and b]
+        found.append(
+            {
+                **{key: then[key] for key in ("set", "title", "runner")},
+                "pairs": len(ratios),
+                "then": then["speed_up"],
+                "now": later["speed_up"],
+                "verdicts": [then["standing"], later["standing"]],
+                "ratio": interval(ratios, off),
+            }
+        )
+    return found

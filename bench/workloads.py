@@ -109,11 +109,12 @@ def grown(t: rd.ArrayType, size: int) -> rd.ArrayType:
 
 RESTATED = (
     (
-        "Gemma FSDP to TP",
-        "google-deepmind/gemma; maxtext gemma2-9b: embed over fsdp, mlp over tensor",
-        "fsdp=8,tensor=2",
-        "bf16[1792{fsdp}, 7168{tensor}]",
-        "bf16[1792, 7168{tensor,fsdp}]",
+        "Gemma activations",
+        "Physical-Intelligence/openpi, pi0.5 (PaliGemma) under FSDP: XLA log of involuntary full"
+        " rematerialization, {devices=[8,1,1]} to {devices=[1,1,2,4]}",
+        "a=2,b=4",
+        "bf16[128{a,b}, 242, 1024]",
+        "bf16[128, 242, 1024{a}]",
     ),
     (
         "PaLM feed-forward weight",
@@ -151,11 +152,12 @@ RESTATED = (
         "bf16[16, 256{d}, 2, 256]",
     ),
     (
-        "GLaM experts, 2-D",
-        "GSPMD, arXiv 2105.04663, section 5.5: experts over X, model over Y",
+        "Parti feed-forward weight",
+        "Parti, arXiv 2206.10789: 4096 x 16384, scaled with GSPMD; layouts of arXiv 2105.04663,"
+        " section 5.1",
         "X=4,Y=4",
-        "bf16[64{X}, 512, 64{Y}]",
-        "bf16[64, 512{X}, 64{Y}]",
+        "bf16[1024{X}, 4096{Y}]",
+        "bf16[1024, 4096{Y}]",
     ),
     (
         "GSPMD 2-D activations",
@@ -221,11 +223,11 @@ RESTATED = (
         "bf16[1024, 3584{gpu}]",
     ),
     (
-        "RL weight sync, 2-D",
-        "t5x and verl: (data, model) training layout to tensor-parallel inference over all",
-        "data=4,model=4",
-        "bf16[2048{data}, 1024{model}]",
-        "bf16[2048, 1024{model,data}]",
+        "RL weight sync, experts",
+        "verl-project/verl#7085: experts over (ep, fsdp) to tensor parallel, on one set of devices",
+        "ep=4,fsdp=4",
+        "bf16[128{ep}, 512{fsdp}, 192]",
+        "bf16[128, 512, 192{ep,fsdp}]",
     ),
     (
         "FFT pencils x to y",

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from math import exp, inf
 from pathlib import Path
 
 import pytest
 
 import redistrib as rd
-from bench import campaign, summary
+from bench import campaign, page, summary
 from bench.harness import BASELINE, ROOT, Limits, Runner, Team, runners
+from bench.journal import Journal, OutOfTimeError
+from bench.sections import SECTIONS, TARGET, Section, text_of
 from bench.workloads import Workload, real, survey
 
 LIMITS = Limits(answer_seconds=2, memory_bytes=512 << 20, rounds=5)
@@ -109,10 +113,13 @@ def campaign_command(path: Path, log: Path) -> list[str]:
     return [sys.executable, "-m", "tests.test_bench_harness", str(path), str(log)]
 
 
-def run_campaign(path: Path, log: Path, about: str = "same") -> list[campaign.Figures]:
-    items = [workload(size) for size in (8, 16, 32)]
-    team = [runner(BASELINE, "fast", str(log))]
-    return campaign.measured(items, team, LIMITS, path, {"about": about})
+def run_campaign(path: Path, log: Path, about: str = "same", until: float = inf) -> list[str]:
+    """Measure three workloads; the names of what is in the journal then."""
+    journal = Journal(path, {"about": about}, until)
+    with Team([runner(BASELINE, "fast", str(log))], LIMITS) as team:
+        items = {w.name: partial(campaign.measure, team, w) for w in map(workload, (8, 16, 32))}
+        campaign.measured("pairs", items, journal)
+    return [journal["pairs", name]["name"] for name in items]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -128,19 +135,57 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         process.wait()
     done = [json.loads(line)["name"] for line in path.read_text().splitlines()[1:]]
     asked = log.read_text().splitlines()
-    rows = run_campaign(path, log)
-    assert [row["name"] for row in rows] == ["swap 8", "swap 16", "swap 32"]
+    # Without time it does nothing but say so.
+    with pytest.raises(OutOfTimeError):
+        run_campaign(path, log, until=0.0)
+    assert log.read_text().splitlines() == asked
+    names = run_campaign(path, log)
+    assert names == ["swap 8", "swap 16", "swap 32"]
     again = log.read_text().splitlines()[len(asked) :]
-    assert len(again) == len(rows) - len(done)
+    assert len(again) == len(names) - len(done)
 
     # A row that was cut off in the middle is measured again; other settings start afresh.
     text = path.read_text()
     path.write_text(text[:-20])
     asked = log.read_text().splitlines()
-    assert [row["name"] for row in run_campaign(path, log)] == [row["name"] for row in rows]
+    assert run_campaign(path, log) == names
+    assert path.read_text().count("\n") == text.count("\n")
     assert len(log.read_text().splitlines()) == len(asked) + 1
     run_campaign(path, log, "other")
-    assert len(log.read_text().splitlines()) == len(asked) + 1 + len(rows)
+    assert len(log.read_text().splitlines()) == len(asked) + 1 + len(names)
+
+
+def test_a_run_that_is_out_of_time_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--minutes", "0"]
+    answer = subprocess.run(
+        [*command, "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 3, answer.stderr
+    assert "0 min are over; the same command goes on from here" in answer.stderr
+    assert not answer.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.partial.jsonl"]
+
+
+def test_what_cannot_be_run_is_one_line_that_says_so(tmp_path: Path) -> None:
+    def section(module: str, *options: str, needs: str = "json") -> str | None:
+        return text_of(Section("key", "Title", module, None, options, (needs,), "get it"), False)
+
+    absent = section("bench.paper_comparison", needs="no_such_module")
+    assert absent == (
+        "`python -m bench.paper_comparison`: not run, there is no no_such_module here (get it)."
+    )
+    no_target = section("bench.jax_ahead_of_time", "gpu", "--target-config", TARGET)
+    assert no_target is not None
+    assert no_target.endswith("not run, --gpu-target names no file that describes the GPU.")
+    failed = section("bench.paper_comparison", "--pairs", "none")
+    assert failed is not None
+    assert "ended with status 2" in failed
+    assert text_of(SECTIONS[-1], quick=True) is None
 
 
 def row(name: str, **speeds: float) -> campaign.Figures:
@@ -198,6 +243,56 @@ def test_the_headline_is_a_geometric_mean_over_the_right_pairs() -> None:
     assert ("a", "ours") not in by_key
 
 
+def test_a_verdict_needs_more_than_noise() -> None:
+    def speed(median: float, low: float, high: float) -> campaign.Figures:
+        return {"median": median, "q1": low, "q3": high, "max": high}
+
+    assert summary.verdict(speed(1.5, 1.2, 1.8)) == "above"
+    assert summary.verdict(speed(1.5, 1.2, 1.8), factor=1.6) == "tie"
+    assert summary.verdict(speed(1.5, 0.9, 1.8)) == "tie"
+    assert summary.verdict(speed(0.6, 0.5, 0.7), factor=1.6) == "below"
+
+    # Student's t at 2 degrees of freedom is 4.303: exp(log 2 -+ 4.303 log(2) / sqrt 3).
+    found = summary.interval([1, 2, 4])
+    assert [round(found[key], 3) for key in ("mean", "low", "high")] == [2, 0.357, 11.19]
+    wider = summary.interval([1, 2, 4], bias=1)
+    assert wider["high"] / found["high"] == pytest.approx(exp(1))
+    alone = summary.interval([3])
+    assert alone["low"] < 0.001
+    assert alone["high"] > 1000
+    assert summary.standing(found) == "tie"
+    assert summary.standing({"mean": 2, "low": 1.5, "high": 2.5}, 1.22) == "above"
+    assert summary.standing({"mean": 2, "low": 1.5, "high": 2.5}, 5.7) == "below"
+
+    # XLA in a second process is 1.5 times as fast: that much says nothing of others.
+    rows = [row(str(n), XLA=1, XLA_again=1.5, ours=1.4, paper=3) for n in range(4)]
+    assert summary.noise(rows) == pytest.approx(1.5)
+    entries = {e["runner"]: e for e in summary.headline(rows) if e["set"] == "b"}
+    assert entries["ours"]["standing"] == "tie"
+    assert entries["ours"]["verdicts"] == {"tie": 4}
+    assert entries["paper"]["standing"] == "above"
+
+
+def test_two_runs_are_compared_on_the_workloads_of_both() -> None:
+    speeds = (1.1, 2, 3, 4, 5, 6)
+    old = [row(str(n), XLA=1, XLA_again=1, ours=s, paper=s) for n, s in enumerate(speeds)]
+    new = [
+        row(str(n), XLA=1, XLA_again=1, ours=s * 1.02, paper=s / (n + 3))
+        for n, s in enumerate(speeds[1:], 1)
+    ]
+    found = summary.against(results(old), results(new))
+    assert found["workloads"] == 5
+    means = {m["runner"]: m for m in found["means"]}
+    assert BASELINE not in means
+    assert means["ours"]["verdicts"] == ["above", "above"]
+    assert summary.standing(means["ours"]["ratio"]) == "above"
+    assert means["ours"]["ratio"]["mean"] == pytest.approx(1.02)
+    assert summary.standing(means["paper"]["ratio"]) == "below"
+    assert means["paper"]["verdicts"] == ["above", "below"]
+    text = "\n".join(page.against_lines(found))
+    assert "2 of 3 verdicts beside XLA are the same, 1 are opposite; 1 of 3 means differ" in text
+
+
 def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
     old = [row(name, XLA=1, XLA_again=1.02, ours=2, DTensor=1) for name in ("one", "two", "three")]
     new = [row(name, XLA=1, XLA_again=0.97, ours=2.1, DTensor=0.2) for name in ("one", "two")]
@@ -207,8 +302,11 @@ def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
     found = summary.regressions(old, new)
     assert "one, ours: 1.2 times as fast as XLA, was 2" in found
     assert "two, ours: received_bytes 76, was 75" in found
-    assert len(found) == 3
-    assert "real workloads, ours: mean speed-up 1.59, was 2" in found
+    assert len(found) == 2
+    slower = [row(name, XLA=1, XLA_again=0.97, ours=1.7, DTensor=1) for name in ("one", "two")]
+    slower = [*slower, row("three", XLA=1, XLA_again=0.97, ours=1.75, DTensor=1)]
+    found = summary.regressions(old, slower)
+    assert "real workloads, ours: mean speed-up 1.72, was 2" in found
     new[1]["runners"]["ours"] = {"status": "wrong", "detail": "device 0"}
     assert "two, ours: was ok, is wrong: device 0" in summary.regressions(old, new)
 
@@ -232,9 +330,12 @@ def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
         )
         assert answer.returncode == status, answer.stderr
         assert said in answer.stderr
-    page = (tmp_path / "benchmarks.md").read_text()
-    assert "Ours is faster than XLA on 1 of 1 pairs" in page
-    assert "| two | `f32[8{x}]` to `f32[8]` on x=2 | ours | wrong | device 0 |" in page
+    text = (tmp_path / "benchmarks.md").read_text()
+    # One pair has no interval.
+    assert "(b) real workloads: 2. Ours is a tie with XLA in the mean: 1.2x, a tie with" in text
+    assert "Faster on 1 of 1 pairs, a tie on 0, slower on 0." in text
+    assert "| two | `f32[8{x}]` to `f32[8]` on x=2 | ours | wrong | device 0 |" in text
+    assert "## Against 2026-01-01" in text
 
 
 def test_workloads_are_what_they_say() -> None:
