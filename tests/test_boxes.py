@@ -12,8 +12,9 @@ import redistrib as rd
 from redistrib.backends.boxes import boxes, padded_shape, rounds
 from redistrib.backends.local import groups, numbers, split
 from redistrib.synth.collectives import Exchange
-from redistrib.synth.routing import exchange_traffic, lower_bound
+from redistrib.synth.routing import exchange_size, exchange_traffic, lower_bound
 from redistrib.types.digits import DeviceDigit, IndexDigit
+from redistrib.types.refinement import refine
 from tests.problems import random_type
 from tests.random_plans import random_mesh
 
@@ -25,6 +26,19 @@ def random_pair(seed: int, devices: int) -> tuple[rd.ArrayType, rd.ArrayType]:
     mesh = random_mesh(rng, devices)
     shape = rng.choice([(24,), (12, 24), (48, 6), (16, 48)])
     return random_type(rng, mesh, shape, "f32"), random_type(rng, mesh, shape, "f32")
+
+
+def test_the_size_of_an_exchange_is_known_without_its_routing() -> None:
+    sizes = set()
+    for seed in range(200):
+        src, dst = random_pair(seed, 8)
+        refinement = refine(src, dst)
+        if refinement.aligned and src.partial == dst.partial:
+            traffic = exchange_traffic(src, dst, refinement)
+            size = exchange_size(dst, refinement)
+            assert size == (traffic.received, traffic.peers)
+            sizes.add(size)
+    assert len(sizes) > 10
 
 
 @pytest.mark.parametrize(("seed", "devices"), PAIRS)

@@ -12,8 +12,9 @@ import pytest
 
 import redistrib as rd
 from redistrib.synth.cost import Level
-from redistrib.synth.oracle.oracle import BY_SIGNATURE
-from redistrib.synth.oracle.signatures import CHUNK, find_signatures
+from redistrib.synth.oracle.oracle import BY_SIGNATURE, _all_pairs
+from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
+from redistrib.synth.oracle.symmetry import orbits
 from tests.generators import random_layout, random_pair, whole_axis_layouts
 from tests.verify import verify_runs
 
@@ -139,6 +140,38 @@ def test_batched_prices_are_those_of_the_planner(
     found = rd.Oracle(types[0].mesh, profile, limit).cost_vector(srcs, dsts, strategy=strategy)
     for src, dst, seconds in zip(srcs, dsts, found, strict=True):
         assert seconds == priced_alone(src, dst, strategy, limit, profile)
+
+
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ((2, 2, 2), (8, 8, 8)),
+        ((2, 2, 2), (64, 64, 8)),
+        ((2, 4, 2), (16, 16, 16)),  # little room, so that the order of dimensions may matter
+        ((2, 4, 2), (64, 128)),
+        ((4, 4, 4), (256, 256, 256)),
+    ],
+)
+def test_what_is_copied_from_symmetric_rows_is_what_each_pair_has(
+    axes: tuple[int, ...], shape: tuple[int, ...], profile: rd.Profile
+) -> None:
+    types = list(whole_axis_layouts(rd.Mesh(dict(zip("abc", axes, strict=True))), shape))
+    types = types if len(axes) == 3 and len(shape) == 3 else types[:-3]  # not closed: no symmetry
+    seconds, steps, answer = rd.Oracle(types[0].mesh, profile)._price(types, None, "auto")
+    alone = rd.Oracle(types[0].mesh, profile)
+    each, each_steps, each_answer = alone._price(types, _all_pairs(len(types)), "auto")
+    assert (seconds == each).all()
+    assert (steps[answer] == each_steps[each_answer]).all()
+
+
+def test_symmetry_saves_signatures() -> None:
+    types = family((2, 2, 2), 64)
+    codes = _Codes(types, UNIFORM)
+    assert len(codes.symmetries()) == 4  # two trades of dimensions and two of axes
+    assert len(set(orbits(codes.symmetries(), len(types))[0].tolist())) == 7
+    assert len(_Codes(types, UNEQUAL).symmetries()) == 3
+    assert len(_Codes(types[:-1], UNIFORM).symmetries()) < 4
 
 
 def test_so_many_pairs_that_they_come_in_chunks() -> None:

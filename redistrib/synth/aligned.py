@@ -4,13 +4,10 @@
     exchange phase                     at constant tile: all_to_all, permute, or both
     all_gather, sharded_to_partial     grow to the target tile
 
-Read the exchange as a graph: a device digit that moves from index digit b to b' is an edge b -> b'.
-Edges form chains, each a path or a cycle. Digits free in the source or in the target open a chain;
-slicing such a digit somewhere before, or gathering it somewhere after, closes the chain on a
-smaller tile. Axes idle on both sides can do the same. Which of them pays is a choice per chain;
-choices are enumerated and priced. A digit that is partial in the source is one that is free there,
-but slicing it is a reduce_scatter, and not slicing it an all_reduce; gathering one that is partial
-in the target is a sharded_to_partial, and leaving it free a replicated_to_partial.
+The exchange is made of chains (`chains.py`); choices per chain are enumerated and priced. A digit
+that is partial in the source is one that is free there, but slicing it is a reduce_scatter, and not
+slicing it an all_reduce; gathering one that is partial in the target is a sharded_to_partial, and
+leaving it free a replicated_to_partial.
 
 Laws: paths of length one take ONE merged all_to_all, t (1 - 1/K); cycles take ONE permute, t; a
 permute also shortens every path to length one. No tile of this form exceeds either end; a late
@@ -20,11 +17,18 @@ slice or an early gather may, and are tried within the limit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
-from math import gcd, prod
+from math import prod
 from typing import TypeVar
 
+from redistrib.synth.chains import (
+    Chain,
+    Choice,
+    chain_choices,
+    find_chains,
+    idle_choices,
+    spare_digit,
+)
 from redistrib.synth.collectives import (
     AllGather,
     AllReduce,
@@ -50,158 +54,25 @@ _Priced = tuple[float, list[Collective]]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Device digits u1..um, index digits b0..bm: uk owns b(k-1) in the source, bk in the target.
-
-    b0 or bm is None where u1 or um is free on that side; in a cycle they are the same.
-    """
-
-    devices: tuple[DeviceDigit, ...]
-    indices: tuple[IndexDigit | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What is done with a chain.
-
-    `slices` happen first and `gathers` last; `early` gathers and `late` slices happen just before
-    and after the exchange phase. In that phase `devices` move along `indices`: a path, or a cycle
-    where both ends of `indices` are the same. Without indices the devices swap roles in a ring that
-    a free digit closes. A spare local index digit has dimension -1 until it is placed. `takes` is a
-    chain free at both ends, or an idle digit, that is used up; `leaves` is such a chain that
-    another choice has to take.
-    """
-
-    devices: tuple[DeviceDigit, ...] = ()
-    indices: tuple[IndexDigit, ...] = ()
-    slices: tuple[Placement, ...] = ()
-    gathers: tuple[Placement, ...] = ()
-    early: tuple[Placement, ...] = ()
-    late: tuple[Placement, ...] = ()
-    takes: tuple[DeviceDigit, ...] = ()
-    leaves: tuple[DeviceDigit, ...] = ()
-
-    @property
-    def spares(self) -> set[IndexDigit]:
-        """The spare index digits to be placed."""
-        return {i for _, i in (*self.slices, *self.gathers) if i.dim < 0}
-
-
 def plan_aligned(
     src: ArrayType, dst: ArrayType, refinement: Refinement, limit: int, profile: Profile
 ) -> list[Collective]:
     """The cheapest steps between an aligned pair through tiles of at most `limit` elements."""
     roles = partial_roles(src, dst, refinement.axes)
-    chains, idle = _chains(refinement, roles.kept)
+    chains, idle = find_chains(refinement, roles.kept)
     named = {*refinement.src.values(), *refinement.dst.values()}
     spares = [run for dim in refinement.dims for run in dim if run not in named]
     closers = [Chain((d,), (None, None)) for d in idle]
     closers += [c for c in chains if c.indices[0] is None and c.indices[-1] is None]
-    options = [list(_chain_choices(n, chain, closers)) for n, chain in enumerate(chains)]
-    options += [list(_idle_choices(len(chains) + n, d, spares)) for n, d in enumerate(idle)]
+    options = [list(chain_choices(n, chain, closers)) for n, chain in enumerate(chains)]
+    options += [list(idle_choices(len(chains) + n, d, spares)) for n, d in enumerate(idle)]
 
     def price(choices: Sequence[Choice]) -> _Priced | None:
         return _price(src, roles, choices, spares, limit, profile)
 
-    return _cheapest(options, price)
-
-
-def _chains(
-    refinement: Refinement, kept: frozenset[DeviceDigit]
-) -> tuple[list[Chain], list[DeviceDigit]]:
-    """The chains of the digits that change what they own, and the digits that never own any."""
-    before, after = refinement.src, refinement.dst
-    owner = {index: device for device, index in before.items()}
-    used = {*before, *after, *kept}
-    idle = [d for d in refinement.axes if d not in used]
-    moving = [
-        d for d in refinement.axes if (d in before or d in after) and before.get(d) != after.get(d)
-    ]
-    needed = set(after.values())
-    first = [d for d in moving if before.get(d) not in needed]
-    chains = []
-    seen: set[DeviceDigit] = set()
-    for start in first + moving:  # what the open chains leave over are cycles
-        if start in seen:
-            continue
-        devices, indices = [], [before.get(start)]
-        device: DeviceDigit | None = start
-        while device is not None and device not in seen:
-            seen.add(device)
-            devices.append(device)
-            index = after.get(device)
-            indices.append(index)
-            device = owner.get(index) if index is not None else None
-        chains.append(Chain(tuple(devices), tuple(indices)))
-    return chains, idle
-
-
-def _chain_choices(n: int, chain: Chain, closers: list[Chain]) -> Iterator[Choice]:
-    """What can be done with chain number n; the first choice fits any limit and needs no spare."""
-    u, b = chain.devices, chain.indices
-    first, last, inner = b[0], b[-1], tuple(i for i in b[1:-1] if i is not None)
-    spare, spare2 = (_spare(2 * n + k, u[0].size) for k in (0, 1))
-    match first, last:
-        case IndexDigit(), IndexDigit() if first == last:
-            yield Choice(u, (first, *inner, last))
-        case IndexDigit(), IndexDigit():
-            yield Choice(u, (first, *inner, last))
-            for closer in closers:
-                size = closer.devices[0].size
-                if size == u[0].size or (size % u[0].size == 0 and len(closer.devices) == 1):
-                    yield _closed(chain, closer)
-        case None, IndexDigit() if len(u) == 1:
-            yield Choice(slices=((u[0], last),))
-        case IndexDigit(), None if len(u) == 1:
-            yield Choice(gathers=((u[0], first),))
-        case None, IndexDigit():
-            yield Choice(u, (last, *inner, last), slices=((u[0], last),))
-            yield Choice(u, (spare, *inner, last), slices=((u[0], spare),))
-            yield Choice(u[1:], (*inner, last), late=((u[0], inner[0]),))
-        case IndexDigit(), None:
-            yield Choice(u, (first, *inner, first), gathers=((u[-1], first),))
-            yield Choice(u, (first, *inner, spare), gathers=((u[-1], spare),))
-            yield Choice(u[:-1], (first, *inner), early=((u[-1], inner[-1]),))
-        case _:
-            slices, gathers = ((u[0], spare),), ((u[-1], spare2),)
-            early, late = ((u[-1], inner[-1]),), ((u[0], inner[0]),)
-            yield Choice(u, takes=u)
-            yield Choice(leaves=u)
-            yield Choice(
-                u, (spare, *inner, spare), slices=slices, gathers=((u[-1], spare),), takes=u
-            )
-            yield Choice(u, (spare, *inner, spare2), slices=slices, gathers=gathers, takes=u)
-            yield Choice(u[:-1], (spare, *inner), slices=slices, early=early, takes=u)
-            yield Choice(u[1:], (*inner, spare2), gathers=gathers, late=late, takes=u)
-            between = u[1:-1]
-            yield Choice(between, inner if between else (), early=early, late=late, takes=u)
-
-
-def _closed(chain: Chain, closer: Chain) -> Choice:
-    """A path made a cycle: the closer owns its last index digit at first, its first at last."""
-    size = chain.devices[0].size
-    parts = tuple(DeviceDigit(d.axis, d.pre, size) for d in closer.devices)
-    along = [index for index in (*chain.indices, *closer.indices) if index is not None]
-    first, last = along[0], along[len(chain.devices)]
-    return Choice(
-        (*chain.devices, *parts),
-        (*along, first),
-        slices=((parts[0], last),),
-        gathers=((parts[-1], first),),
-        takes=closer.devices,
-    )
-
-
-def _spare(n: int, size: int) -> IndexDigit:
-    return IndexDigit(-1, n, size)
-
-
-def _idle_choices(n: int, digit: DeviceDigit, spares: list[IndexDigit]) -> Iterator[Choice]:
-    yield Choice()
-    for size in sorted({gcd(digit.size, run.size) for run in spares} - {1}, reverse=True):
-        part = (DeviceDigit(digit.axis, digit.pre, size), _spare(2 * n, size))
-        yield Choice(slices=(part,), gathers=(part,), takes=(digit,))
+    reducing = roles.reduce or roles.produce
+    floor = (lambda _: 0.0) if reducing else _floor(src, options, profile)
+    return _cheapest(options, price, floor)
 
 
 def _price(
@@ -223,6 +94,8 @@ def _price(
         return None
 
     def collect(entries: Iterable[Placement]) -> tuple[Placement, ...]:
+        if not placed:
+            return tuple(entries)
         return tuple((device, placed.get(index, index)) for device, index in entries)
 
     placings = collect(p for choice in choices for p in choice.slices)
@@ -252,7 +125,10 @@ def _price(
     if exceeds or (slices and sliced > limit) or ((early or late) and tile > limit):
         return None
     moving = [
-        (choice.devices, tuple(placed.get(i, i) for i in choice.indices))
+        (
+            choice.devices,
+            tuple(placed.get(i, i) for i in choice.indices) if placed else choice.indices,
+        )
         for choice in choices
         if choice.devices
     ]
@@ -290,6 +166,50 @@ def _price(
         if best is None or seconds < best[0]:
             best = (seconds, steps)
     return best
+
+
+def _floor(
+    src: ArrayType, options: list[list[Choice]], profile: Profile
+) -> Callable[[Sequence[Choice]], float]:
+    """At most the seconds of a combination that reduces nothing, in less time than its price."""
+    links = [profile.link, *(link for _, link in profile.axes)]
+    latency = min(link.latency for link in links)
+    bandwidth = max(link.bandwidth for link in links)
+    groups = {
+        id(choice): (
+            _group(choice.slices),
+            _group(choice.early),
+            _group(choice.late),
+            _group(choice.gathers),
+            choice.devices[0].size if len(choice.devices) == 1 else -len(choice.devices),
+        )
+        for choices in options
+        for choice in choices
+    }
+
+    def floor(choices: Sequence[Choice]) -> float:
+        held, received, steps = src.tile_size, 0, 0
+        early = late = gathers = pieces = 1
+        for choice in choices:
+            sliced, grown, shrunk, gathered, moved = groups[id(choice)]
+            held //= sliced
+            early *= grown
+            late *= shrunk
+            gathers *= gathered
+            if moved:
+                # what a device of a longer chain needs, another one has
+                pieces = moved * pieces if moved > 0 and pieces > 0 else -1
+        if early > 1:
+            received, held, steps = held * (early - 1), held * early, 1
+        if pieces != 1:
+            steps += 1
+            received += held - held // pieces if pieces > 0 else held
+        if gathers > 1:
+            steps += 1
+            received += held // late * (gathers - 1)
+        return (steps * latency + received * src.itemsize / bandwidth) * (1 - 1e-12)
+
+    return floor
 
 
 def _by_link(
@@ -396,7 +316,9 @@ def _lowerings(
             vacate.append(Move(u[-1], b[-2], b[-1]))
     park = [(d, b[k], b[k + 1]) for u, b in paths for k, d in enumerate(u[:-1]) if k]
     park += [(d, b[k], b[k + 1]) for u, b in rings for k, d in enumerate(u)]
-    places = _place_spares([_spare(n, d.size) for n, (d, _, _) in enumerate(park)], spares, taken)
+    places = _place_spares(
+        [spare_digit(n, d.size) for n, (d, _, _) in enumerate(park)], spares, taken
+    )
     if places is None:
         return
     for place, (device, start, end) in zip(places.values(), park, strict=True):
@@ -416,7 +338,7 @@ def _in_turn(
 
     In a ring the digit with the fastest link steps aside to a spare place and moves twice.
     """
-    wanted = [_spare(n, u[0].size) for n, (u, _) in enumerate(rings)]
+    wanted = [spare_digit(n, u[0].size) for n, (u, _) in enumerate(rings)]
     places = _place_spares(wanted, spares, taken)
     if places is None:
         return
@@ -445,15 +367,20 @@ def _in_turn(
 
 
 def _cheapest(
-    options: list[list[Choice]], price: Callable[[Sequence[Choice]], _Priced | None]
+    options: list[list[Choice]],
+    price: Callable[[Sequence[Choice]], _Priced | None],
+    floor: Callable[[Sequence[Choice]], float],
 ) -> list[Collective]:
-    """The steps of the cheapest combination of one choice per list; of equals, the first."""
+    """The steps of the cheapest combination of one choice per list; of equals, the first.
+
+    Only combinations whose floor is below the best price so far are priced.
+    """
     current = [choices[0] for choices in options]
     best = price(current)
     assert best is not None  # slicing first and gathering last fits any limit and needs no spare
     if prod(len(choices) for choices in options) <= MAX_COMBINATIONS:
         for combination in islice(product(*options), 1, None):  # the first one is priced
-            priced = price(combination)
+            priced = price(combination) if floor(combination) < best[0] else None
             if priced is not None and priced[0] < best[0]:
                 best = priced
         return best[1]
@@ -463,7 +390,7 @@ def _cheapest(
         for at, choices in enumerate(options):
             for choice in choices:
                 tried = [*current[:at], choice, *current[at + 1 :]]
-                priced = price(tried)
+                priced = price(tried) if floor(tried) < best[0] else None
                 if priced is not None and priced[0] < best[0]:
                     best, current, improved = priced, tried, True
     return best[1]

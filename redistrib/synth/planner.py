@@ -17,14 +17,23 @@ from math import inf
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.across import plan_across
 from redistrib.synth.aligned import plan_aligned
-from redistrib.synth.collectives import Collective
-from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, price_steps, total_cost
+from redistrib.synth.collectives import Collective, Exchange
+from redistrib.synth.cost import (
+    Cost,
+    Profile,
+    StepCost,
+    StepTraffic,
+    find_profile,
+    price_steps,
+    step_seconds,
+    total_cost,
+)
 from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
 from redistrib.synth.misaligned import plan_misaligned
 from redistrib.synth.paper.derivation import paper_steps
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
-from redistrib.synth.routing import Traffic, exchange_traffic
+from redistrib.synth.routing import Traffic, exchange_size, exchange_traffic
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.named_sharding import TypeLike, as_type
@@ -316,18 +325,36 @@ def solve(problem: Problem, strategy: str) -> tuple[list[Collective], tuple[Step
     if strategy != "auto":
         steps = find_strategy(strategy)(problem)
         return steps, problem.step_costs(steps)
-    direct, traffic = _direct_steps(problem)
-    direct_costs = problem.step_costs(direct, traffic)
-    if traffic is None and not (problem.src.partial or problem.dst.partial):
-        return direct, direct_costs  # it is what `collectives` gives
     try:
         collectives = _collectives(problem)
     except InfeasibleError:
-        return direct, direct_costs
+        return _priced_direct(problem)
     costs = problem.step_costs(collectives)
-    if total_cost(problem.src, costs).seconds <= total_cost(problem.src, direct_costs).seconds:
+    seconds = total_cost(problem.src, costs).seconds
+    if seconds <= _direct_floor(problem):
+        return collectives, costs
+    direct, direct_costs = _priced_direct(problem)
+    if seconds <= total_cost(problem.src, direct_costs).seconds:
         return collectives, costs
     return direct, direct_costs
+
+
+def _priced_direct(problem: Problem) -> tuple[list[Collective], tuple[StepCost, ...]]:
+    direct, traffic = _direct_steps(problem)
+    return direct, problem.step_costs(direct, traffic)
+
+
+def _direct_floor(problem: Problem) -> float:
+    """At most the seconds of `direct`: its price for an aligned pair that reduces nothing."""
+    src, dst, refinement = problem.src, problem.dst, problem.refinement
+    if not refinement.aligned or src.partial or dst.partial:
+        return 0.0
+    received, peers = exchange_size(dst, refinement)
+    if not received:
+        return inf  # nothing is cheaper than slices
+    exchange = Exchange(dst.placements)
+    traffic = StepTraffic(received * src.itemsize, 0, peers)
+    return step_seconds(exchange, src, traffic, problem.profile)
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -92,6 +92,22 @@ def exchange_traffic(
     return Traffic(exchange, dst.tile_size - overlap, sent, peers)
 
 
+def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:
+    """Elements that the worst device receives in the exchange of an aligned pair, and its peers.
+
+    What `exchange_traffic` says of it, without saying who serves whom.
+    """
+    owner = {index: device for device, index in refinement.dst.items()}
+    gathered, swapped = 1, False
+    for device, index in refinement.src.items():
+        now = owner.get(index)
+        if now is None:
+            gathered *= index.size
+        elif now != device:  # some device has nothing of what it needs
+            swapped = True
+    return dst.tile_size - (0 if swapped else dst.tile_size // gathered), gathered
+
+
 def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
     if not src.size:
         table = RoutingTable(whole_axes(src.mesh), (), ((),) * dst.mesh.num_devices)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, total_cost
 from redistrib.synth.oracle.closure import close, paths
-from redistrib.synth.oracle.signatures import find_signatures
+from redistrib.synth.oracle.signatures import find_signatures, matrix_signatures
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.planner import (
     Explanation,
@@ -168,8 +168,8 @@ class Oracle:
             raise LayoutError(
                 f"a vector has as many sources as targets; got {len(srcs)} and {len(dsts)}"
             )
-        types, (src, dst) = self._number(srcs, dsts)
-        return self._price(types, src, dst, strategy)[0]
+        types, pairs = self._number(srcs, dsts)
+        return self._price(types, pairs, strategy)[0]
 
     def cost_matrix(
         self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
@@ -188,9 +188,7 @@ class Oracle:
         """
         types, (rows, columns) = self._number(srcs, dsts)
         count = len(types)
-        each = np.arange(count)
-        src, dst = np.repeat(each, count), np.tile(each, count)
-        flat, steps, answer = self._price(types, src, dst, strategy)
+        flat, steps, answer = self._price(types, None, strategy)
         seconds = flat.reshape(count, count)
         sizes = sorted({t.tile_bytes for t in types})
         tiles = np.array([bisect_left(sizes, t.tile_bytes) for t in types], dtype=np.int64)
@@ -228,16 +226,23 @@ class Oracle:
             )
 
     def _price(
-        self, types: Sequence[ArrayType], src: Ints, dst: Ints, strategy: str
+        self, types: Sequence[ArrayType], pairs: tuple[Ints, ...] | None, strategy: str
     ) -> tuple[Floats, Floats, Ints]:
-        """Per pair its seconds; per distinct price the seconds of its steps; which a pair has."""
+        """Per pair its seconds; per distinct price the seconds of its steps; which a pair has.
+
+        The pairs are numbers of types; None for every type with every type, row by row.
+        """
         find_strategy(strategy)
+        src, dst = pairs or _all_pairs(len(types))
         if not len(src):
             return np.zeros(0), np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
         which, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
         if strategy in BY_SIGNATURE:
             with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
-                signatures = find_signatures(types, src, dst, self.profile)
+                if pairs is None:
+                    signatures = matrix_signatures(types, self.profile)
+                else:
+                    signatures = find_signatures(types, src, dst, self.profile)
                 which, first = signatures.of_pair, signatures.first
         alone = np.flatnonzero(which < 0)
         which[alone] = np.arange(len(first), len(first) + len(alone))
@@ -261,6 +266,12 @@ class Oracle:
         except InfeasibleError as error:
             return error.with_traceback(None)
         return _Answer(steps, total_cost(src, steps))
+
+
+def _all_pairs(count: int) -> tuple[Ints, Ints]:
+    """Every number below `count` with every one, row by row."""
+    each = np.arange(count)
+    return np.repeat(each, count), np.tile(each, count)
 
 
 def cost_matrix(

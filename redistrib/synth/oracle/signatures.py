@@ -3,8 +3,9 @@
 Law: the price of an aligned pair is a function of its *signature*: its chains, each as the sizes,
 links and roles of its device digits along the way; its idle digits; the sizes of the local runs
 that nobody names, in order; and the source tile. Dimensions, positions inside them, and names of
-axes with one link do not matter. So some hundred signatures price half a million pairs, and nothing
-but numpy touches the pairs.
+axes with one link do not matter. Of the digits for which the planner has one choice only (a slice,
+a gather, a move that no free digit can close) only the product over each link matters. So some
+hundred signatures price half a million pairs, and nothing but numpy touches the pairs.
 
 The cuts that some type of a batch makes, closed under all their uses, are numbered; a digit is
 known by the cut that it starts at. The cuts of a pair are a mask of bits, closed under the uses of
@@ -14,14 +15,15 @@ its two types; the pair is aligned iff no two cuts of the mask are incomparable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.synth.aligned import MAX_COMBINATIONS
 from redistrib.synth.cost import Link, Profile
+from redistrib.synth.oracle.symmetry import orbits, places
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, primes
 from redistrib.types.refinement import common_cuts
@@ -40,11 +42,13 @@ FREE, PARTIAL, OWNER = range(3)  # what a device digit is on one side
 class Signatures:
     """Per pair the number of its signature, -1 if it has none; per signature its first pair.
 
-    Misaligned pairs have none, nor have those that reduce or make partial sums.
+    Misaligned pairs have none, nor have those that reduce or make partial sums. A signature is
+    `symmetric` if its pairs keep it when dimensions or axes trade places.
     """
 
     of_pair: Ints
     first: Ints
+    symmetric: Bools
 
 
 def find_signatures(
@@ -54,20 +58,59 @@ def find_signatures(
 
     Raises OverflowError where the types make more cuts than a mask holds.
     """
-    codes = _Codes(types, profile)
-    chunks = range(0, len(src), CHUNK)
-    parts = [codes.signatures(src[n : n + CHUNK], dst[n : n + CHUNK]) for n in chunks]
+    return _in_chunks(_Codes(types, profile), src, dst)
+
+
+def matrix_signatures(types: Sequence[ArrayType], profile: Profile) -> Signatures:
+    """The signatures of all pairs of some types, row by row.
+
+    Where the types are closed under trading dimensions of one size, or axes of one size and link,
+    one row of each orbit is looked at, and the others copy what is symmetric.
+
+    Raises OverflowError where the types make more cuts than a mask holds.
+    """
+    codes, count = _Codes(types, profile), len(types)
+    each = np.arange(count)
+    origin, images = orbits(codes.symmetries(), count)
+    seen, row = np.unique(origin, return_inverse=True)
+    own = _in_chunks(codes, np.repeat(seen, count), np.tile(each, len(seen)))
+    of_pair = np.empty((count, count), dtype=np.int64)
+    np.put_along_axis(of_pair, images, own.of_pair.reshape(-1, count)[row], axis=1)
+    first = seen[own.first // count] * count + own.first % count
+    copied = np.append(own.symmetric, False)[of_pair]
+    copied[seen] = True
+    rest = np.flatnonzero(~copied)
+    if not len(rest):
+        return Signatures(of_pair.ravel(), first, own.symmetric)
+    other = _in_chunks(codes, rest // count, rest % count)
+    first = np.concatenate([first, rest[other.first]])
+    (of_own, of_other), merged = _merge(codes, first // count, first % count, [own, other])
+    numbers = of_own[of_pair].ravel()
+    numbers[rest] = of_other[other.of_pair]
+    return Signatures(numbers, first[merged.first], merged.symmetric)
+
+
+def _in_chunks(codes: _Codes, src: Ints, dst: Ints) -> Signatures:
+    starts = range(0, len(src), CHUNK)
+    parts = [codes.signatures(src[n : n + CHUNK], dst[n : n + CHUNK]) for n in starts]
     if len(parts) == 1:
         return parts[0]
-    # One pair per signature and chunk stands for all: these are few, and compared with each other.
-    first = np.concatenate([n + part.first for n, part in zip(chunks, parts, strict=True)])
-    merged = codes.signatures(src[first], dst[first])
-    starts = np.cumsum([0, *(len(part.first) for part in parts)])
-    of_pair = [
-        np.where(part.of_pair < 0, -1, merged.of_pair[start + part.of_pair] if len(first) else -1)
-        for part, start in zip(parts, starts, strict=False)
-    ]
-    return Signatures(np.concatenate(of_pair), first[merged.first])
+    first = np.concatenate([n + part.first for n, part in zip(starts, parts, strict=True)])
+    numbers, merged = _merge(codes, src[first], dst[first], parts)
+    of_pair = [new[part.of_pair] for new, part in zip(numbers, parts, strict=True)]
+    return Signatures(np.concatenate(of_pair), first[merged.first], merged.symmetric)
+
+
+def _merge(
+    codes: _Codes, src: Ints, dst: Ints, parts: Sequence[Signatures]
+) -> tuple[list[Ints], Signatures]:
+    """One numbering for several parts, and per part its new numbers, the last for no signature.
+
+    The first pairs of all signatures stand for the others: these are few, and compared anew.
+    """
+    merged = codes.signatures(src, dst)
+    ends = np.cumsum([len(part.first) for part in parts])
+    return [np.append(new, -1) for new in np.split(merged.of_pair, ends[:-1])], merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +118,8 @@ class _Digits:
     """The device digits of some pairs: [pair, digit].
 
     What they own `before` and `after`, their `size` (1: not a digit of this pair), a number for
-    size, link and roles, and which are `active`: all but those that stay where they are.
+    size, link and roles, and which are `active`: all but those that stay where they are, and those
+    that `merged` counts, the products of what has one choice.
     """
 
     before: Ints
@@ -83,6 +127,7 @@ class _Digits:
     size: Ints
     kind: Ints
     active: Bools
+    merged: tuple[Ints, ...] = ()
 
     @property
     def need(self) -> Ints:
@@ -128,7 +173,7 @@ class _Codes:
     def __init__(self, types: Sequence[ArrayType], profile: Profile) -> None:
         self.profile, mesh = profile, types[0].mesh
         cuts = common_cuts(types)
-        self.axis_cuts = {axis: cuts[axis] for axis, _ in mesh.axes}
+        self.axis_cuts: dict[str, list[int]] = {axis: cuts[axis] for axis, _ in mesh.axes}
         self.dim_cuts = {dim: cuts[dim] for dim in range(len(types[0].shape))}
         self.device = _number((axis, c) for axis, at in self.axis_cuts.items() for c in at[:-1])
         self.index = _number((dim, c) for dim, at in self.dim_cuts.items() for c in at[:-1])
@@ -162,8 +207,46 @@ class _Codes:
             self.tied[using, n] = True
         tiles: dict[int, int] = {}
         self.tile = np.array([tiles.setdefault(t.tile_size, len(tiles)) for t in types])
+        numbers: dict[Link, int] = {}
+        self.link = np.array(
+            [
+                numbers.setdefault(profile.link_of(axis), len(numbers))
+                for axis, at in self.axis_cuts.items()
+                for _ in at[:-1]
+            ],
+            dtype=np.int64,
+        )
+        self.links = [self.link == n for n in range(len(numbers))]  # per link who has it
+        reductions: dict[object, int] = {}
+        self.reduction = np.array(
+            [reductions.setdefault(t.reduction, len(reductions)) for t in types]
+        )
         sums: dict[object, int] = {}
         self.sum = np.array([sums.setdefault((t.partial, t.reduction), len(sums)) for t in types])
+
+    def symmetries(self) -> list[Ints]:
+        """The numbers of the types when two dimensions or axes trade places, where all have one.
+
+        Dimensions of one size, and axes of one size and link.
+        """
+        alike: dict[object, list[int | str]] = {}
+        for dim, cuts in self.dim_cuts.items():
+            alike.setdefault(tuple(cuts), []).append(dim)
+        for axis, at in self.axis_cuts.items():
+            alike.setdefault((*at, self.profile.link_of(axis)), []).append(axis)
+        rows = np.hstack([self.owned, self.partial, self.reduction[:, None]])
+        found = []
+        for one, other in (two for same in alike.values() for two in pairwise(same)):
+            name = {one: other, other: one}
+            devices = [self.device[name.get(axis, axis), c] for axis, c in self.device]
+            indices = [self.index[name.get(dim, dim), c] for dim, c in self.index]
+            traded = rows.copy()
+            traded[:, devices] = np.array([*indices, -1])[self.owned]
+            traded[:, [len(devices) + a for a in devices]] = self.partial
+            images = places(rows, traded)
+            if images is not None:
+                found.append(images)
+        return found
 
     def signatures(self, src: Ints, dst: Ints) -> Signatures:
         """The signatures of some pairs, numbered among themselves."""
@@ -171,21 +254,22 @@ class _Codes:
         chosen = np.flatnonzero(aligned & (self.sum[src] == self.sum[dst]))
         of_pair = np.full(len(src), -1, dtype=np.int64)
         if not len(chosen):
-            return Signatures(of_pair, chosen)
+            return Signatures(of_pair, chosen, np.zeros(0, dtype=bool))
         src, dst, mask = src[chosen], dst[chosen], mask[chosen]
-        digits = self.digits(src, dst, mask)
+        digits = self.merge(src, dst, self.digits(src, dst, mask))
         chains = self.chains(src, digits)
-        spares, roomy = self.spares(src, dst, mask, digits.need)
+        spares, roomy, alike = self.spares(src, dst, mask, digits.need)
         # The price does not depend on the order of digits where spares fit in any order and all
         # choices are tried.
         any_order = (roomy | digits.alike) & (digits.ways <= MAX_COMBINATIONS)
         chains = np.where(any_order[:, None], np.sort(chains, axis=1), chains)
-        key = self.tile[src]
-        for column in (*chains.T, spares):
+        symmetric = any_order & alike
+        key = self.tile[src] * 2 + symmetric
+        for column in (*digits.merged, *chains.T, spares):
             key = _join(key, column)
         _, first, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
         of_pair[chosen] = numbers
-        return Signatures(of_pair, chosen[first])
+        return Signatures(of_pair, chosen[first], symmetric[first])
 
     def cuts_of(self, src: Ints, dst: Ints) -> tuple[Ints, Bools]:
         """Per pair its cuts, closed under the uses of both types, and whether it is aligned."""
@@ -222,18 +306,39 @@ class _Codes:
         before, after = self.owned[src], self.owned[dst]
         size = np.ones_like(before)
         kind = self._role(src, before) * 3 + self._role(dst, after)
-        links: dict[Link, int] = {}
         for axis, cuts in self.axis_cuts.items():
-            link = links.setdefault(self.profile.link_of(axis), len(links))
             for c, made, end in self._cuts(mask, axis, cuts):
-                a = self.device[axis, c]
-                size[:, a] = np.where(made, (np.array(cuts) // c)[end], 1)
-                kind[:, a] += 9 * link
-        kind = _dense(kind + 9 * len(links) * size)
+                size[:, self.device[axis, c]] = np.where(made, (np.array(cuts) // c)[end], 1)
+        kind = _dense(kind + 9 * (self.link + len(self.links) * size))
         return _Digits(before, after, size, kind, (size > 1) & ((before != after) | (before < 0)))
 
+    def merge(self, src: Ints, dst: Ints, digits: _Digits) -> _Digits:
+        """The digits without those that have one choice: only their products matter.
+
+        A digit that is sliced where nobody was, one that is gathered from where nobody comes, and
+        one that moves between such places, if no digit of the pair can close its path.
+        """
+        before, after, active = digits.before, digits.after, digits.active
+        free = self.partial[src] == 0
+        alone = active & (np.take_along_axis(self.owner[src], after, axis=1) < 0)
+        alone &= np.take_along_axis(self.owner[dst], before, axis=1) < 0
+        owns, will = before >= 0, after >= 0
+        # A chain that is free on both sides closes paths; it has an end of each kind.
+        opens, ends = free & active & ~owns, free & active & ~will
+        closers = (opens & ~alone).any(axis=1) & (ends & ~alone).any(axis=1)
+        closers |= (opens & ends).any(axis=1)
+        kinds = (
+            alone & free & ~owns & will,
+            alone & free & owns & ~will,
+            alone & owns & will & ~closers[:, None],
+        )
+        merged = tuple(
+            np.where(kind & on, digits.size, 1).prod(axis=1) for kind in kinds for on in self.links
+        )
+        return replace(digits, active=active & ~np.logical_or.reduce(kinds), merged=merged)
+
     def chains(self, src: Ints, digits: _Digits) -> Ints:
-        """The chains and idle digits of each pair as codes; `aligned._chains` for many pairs.
+        """The chains and idle digits of each pair as codes; `find_chains` for many pairs.
 
         Each digit that moves has the code of the chain from itself on, so that a chain shows with
         all its ends, and a cycle with all its rotations.
@@ -263,11 +368,12 @@ class _Codes:
     def _role(self, of: Ints, owned: Ints) -> Ints:
         return np.where(owned >= 0, OWNER, np.where(self.partial[of], PARTIAL, FREE))
 
-    def spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> tuple[Ints, Bools]:
-        """The runs that nobody names, in order, as a code; and whether the first has all it takes.
+    def spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> tuple[Ints, Bools, Bools]:
+        """The runs that nobody names, in order, as a code.
 
-        Spare digits are cut off the first run that has room. All together take a divisor of `need`,
-        so of a run only the common divisor with it matters, and nothing after a run with all of it.
+        And whether the first run with room has all it takes, and whether each of them has. Spare
+        digits are cut off the first run that has room. All together take a divisor of `need`, so of
+        a run only the common divisor with it matters, and nothing after a run with all of it.
         """
         named = self.owner >= 0
         which, needs = _dense(need), np.unique(need)
@@ -276,13 +382,15 @@ class _Codes:
         base = len(rooms)
         in_order = base ** len(self.index) < 1 << MAX_BITS
         code, full = np.zeros(len(src), np.int64), need == 1
-        roomy, first = full.copy(), np.ones(len(src), dtype=bool)
+        roomy, first, alike = full.copy(), np.ones(len(src), bool), np.ones(len(src), bool)
         for dim, cuts in self.dim_cuts.items():
             for c, made, end in self._cuts(mask, dim, cuts):
                 b = self.index[dim, c]
                 room = np.searchsorted(rooms, np.gcd.outer(needs, np.array(cuts) // c))
                 all_of_it = rooms[room] == needs[:, None]
-                spare = made & ~(named[src, b] | named[dst, b] | full)
+                nobody = made & ~(named[src, b] | named[dst, b])
+                alike &= ~nobody | (room[which, end] == 0) | all_of_it[which, end]
+                spare = nobody & ~full
                 found = np.where(spare, room[which, end], 0)  # 0: a common divisor of 1 is no room
                 if in_order:
                     code = np.where(found > 0, code * base + found, code)
@@ -292,7 +400,7 @@ class _Codes:
                 roomy |= enough & first
                 first &= found == 0
                 full |= enough
-        return code, roomy
+        return np.where(roomy, 0, code + 1), roomy, alike | (need == 1)
 
 
 def _number(cuts: Iterable[Cut]) -> dict[Cut, int]:
