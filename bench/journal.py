@@ -47,7 +47,9 @@ class Journal:
         whole = [line for line in lines if line.endswith("}")]
         for line in whole:
             self._keep(json.loads(line))
-        self._path.write_text("".join(f"{line}\n" for line in (first, *whole)), encoding="utf-8")
+        if whole != lines:
+            text = "".join(f"{line}\n" for line in (first, *whole))
+            self._path.write_text(text, encoding="utf-8")
         return True
 
     def _keep(self, entry: Figures) -> None:
