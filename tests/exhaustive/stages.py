@@ -127,7 +127,8 @@ def run_jax(unit: int) -> Counter[str]:
     others = [replace(block[0], dtype=dtype) for dtype in DTYPES[1:]]
     ratios: dict[str, list[float]] = {}
     counts = check([*block, *others], ratios)
-    assert geometric_mean(ratios.get("ours", [1.0])) <= 1.15, ratios  # in every block, so over all of them
+    # In every block, so over all of them.
+    assert geometric_mean(ratios.get("ours", [1.0])) <= 1.15, ratios
     return counts
 
 
