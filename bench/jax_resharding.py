@@ -7,7 +7,8 @@ time of the process, which a busy machine disturbs less. Pairs on which XLA's co
 counted. No GPU or TPU was at hand: bench.jax_ahead_of_time compares memory and bytes of the
 programs compiled for them; there are no times.
 
-Markdown on stdout, JSON on request, progress on stderr.
+Markdown on stdout, progress on stderr. With --json FILE the rows are kept there, and those that it
+has are not measured again; --minutes N stops after so many.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import date
@@ -33,8 +35,10 @@ ROOT = Path(__file__).parents[1]
 DEVICES = 16
 SHAPES = {2: (4096, 4096), 3: (128, 256, 512), 4: (32, 64, 64, 128)}  # 64 MiB of f32
 TURNS = 9
+FEW = 3  # turns after which a pair that takes longer than SECONDS is left
+SECONDS = 5
 QUICK = 24  # every so many pairs, one, in quick mode
-BLOCK = 20  # pairs in a process
+BLOCK = 10  # pairs in a process
 
 Row = dict[str, Any]
 
@@ -67,7 +71,10 @@ def measure(pair: Pair, turns: int, rng: random.Random) -> Row | None:
     sharding = programs["ours"].input_shardings[0][0]
     given = jax.jit(lambda: jax.numpy.ones(pair.shape), out_shardings=sharding)()
     times: dict[str, list[Timed]] = {name: [] for name in programs}
+    start = time.monotonic()
     for turn in range(turns + 1):
+        if turn > FEW and time.monotonic() - start > SECONDS:
+            break
         for name in rng.sample(list(programs), len(programs)):
             spent = timed(lambda run=programs[name]: jax.block_until_ready(run(given)))
             if turn:
@@ -92,7 +99,7 @@ def worker(turns: int) -> None:
 
 
 def rows(chosen: Sequence[Pair], turns: int) -> Iterator[Row | None]:
-    """What was measured of each pair; {"crashed": true} where XLA took the process with it."""
+    """What was measured of each pair; "crashed" where XLA took the process with it."""
     left = list(chosen)
     while left:
         block = left[:BLOCK]
@@ -109,7 +116,7 @@ def rows(chosen: Sequence[Pair], turns: int) -> Iterator[Row | None]:
         yield from found
         left = left[len(found) :]
         if len(found) < len(block):
-            yield {"crashed": True}
+            yield asdict(left[0]) | {"crashed": -run.returncode}
             left = left[1:]
 
 
@@ -160,7 +167,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.jax_resharding", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"one pair in {QUICK}")
     parser.add_argument("--every", type=int, default=1, help="one pair in so many")
-    parser.add_argument("--json", type=Path, help="where the rows go as JSON")
+    parser.add_argument("--json", type=Path, help="where the rows go as JSON, and are found")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -170,18 +178,23 @@ def main() -> None:
         replace(pair, shape=SHAPES[len(pair.shape)])
         for pair in pairs(DEVICES)[:: QUICK if options.quick else options.every]
     ]
-    found: list[Row] = []
-    crashed = 0
-    for number, row in enumerate(rows(chosen, TURNS), 1):
-        if row is not None and "crashed" in row:
-            crashed += 1
-        elif row is not None:
-            found.append(row)
-        print(f"\r{number}/{len(chosen)} pairs", end="", file=sys.stderr, flush=True)
+    file = options.json
+    known = json.loads(file.read_text())["rows"] if file and file.exists() else []
+    done = [pair_of(row) for row in known]
+    start = time.monotonic()
+    left = [pair for pair in chosen if pair not in done]
+    for number, row in enumerate(rows(left, TURNS), 1):
+        if row is not None:
+            known.append(row)
+        print(f"\r{number}/{len(left)} pairs", end="", file=sys.stderr, flush=True)
+        if file:
+            file.write_text(json.dumps({"machine": machine(), "rows": known}, indent=1) + "\n")
+        if time.monotonic() - start > 60 * options.minutes:
+            break
     print(file=sys.stderr)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "rows": found}, indent=1) + "\n")
-    sys.stdout.write(markdown(found, crashed))
+    asked = [row for row in known if pair_of(row) in chosen]
+    found = [row for row in asked if "crashed" not in row]
+    sys.stdout.write(markdown(found, len(asked) - len(found)))
 
 
 if __name__ == "__main__":

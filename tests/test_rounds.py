@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import permutations
 from math import prod
 
 import numpy as np
@@ -15,7 +16,7 @@ from redistrib.backends import jax as rjax
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import choices
 from redistrib.backends.jax.rounds import Rounds, find_rounds
-from redistrib.backends.jax.steps import Step
+from redistrib.backends.jax.steps import Step, gathers_in_turn
 from redistrib.synth.collectives import AllGather, AllToAll, DynamicSlice, Exchange
 from redistrib.synth.routing import exchange_traffic, lower_bound
 from tests.generators import random_pair
@@ -125,6 +126,28 @@ def test_pieces_between_digits_are_cut_or_viewed() -> None:
         assert found.target == view
         assert sum(not step.local for step in found.rounds) == rounds
     assert [t for t in rd.plan(src, dst).types if t == halfway]  # as in a plan
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "axes"),
+    [
+        ("f32[16{x,y}, 8]", "f32[16, 8]", ["xy"]),
+        ("f32[16{x}, 8{y}]", "f32[16, 8]", ["y", "x"]),  # y is brought in place before x repeats it
+        ("f32[16, 8{y,x}]", "f32[16, 8]", ["yx"]),
+        ("f32[16{x,y}, 8]", "f32[16{x}, 8]", ["y"]),
+    ],
+)
+def test_gathers_end_with_what_lies_in_front(src: str, dst: str, axes: list[str]) -> None:
+    mesh = rd.Mesh(x=2, y=2)
+    before, after = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
+    lost = [place for place in before.placements if place not in after.placements]
+    for placements in permutations(lost):  # a plan may name them in any order
+        parts = gathers_in_turn(AllGather(placements), after)
+        assert ["".join(d.axis for d, _ in part.placements) for part in parts] == axes
+        reached = before
+        for part in parts:
+            reached = part.apply(reached)
+        assert reached == after
 
 
 @pytest.mark.parametrize(("alone", "rounds"), [(True, True), (False, False)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import Any, Protocol
@@ -13,9 +13,9 @@ import numpy as np
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
 from redistrib.backends.jax.rounds import Rounds, Window, find_rounds
-from redistrib.backends.jax.steps import Step
+from redistrib.backends.jax.steps import Step, gathers_in_turn
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import DynamicSlice
+from redistrib.synth.collectives import AllGather, Collective, DynamicSlice
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
@@ -141,13 +141,27 @@ class _Stage(Protocol):
     ) -> Tile: ...
 
 
+def _parts(
+    step: Collective, before: ArrayType, after: ArrayType
+) -> Iterator[tuple[Collective, ArrayType, ArrayType]]:
+    """The collectives that a step is run as, with the types before and after each."""
+    if not isinstance(step, AllGather):
+        yield step, before, after
+        return
+    for part in gathers_in_turn(step, after):
+        reached = part.apply(before)
+        yield part, before, reached
+        before = reached
+
+
 def _stages(plan: Plan, axes: Sequence[DeviceDigit] | None, choose: Choices) -> list[_Stage]:
     """The steps of a plan; slices are taken together with the rounds that follow them."""
     axes = shardings.named_axes(plan.src.mesh) if axes is None else tuple(axes)
     names = shardings.axis_names(plan.src.mesh, axes)
     steps = [
-        Step(step, before, after, axes, choose)
+        Step(part, start, end, axes, choose)
         for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True)
+        for part, start, end in _parts(step, before, after)
     ]
     alone = plan.num_collectives == 1
     stages: list[_Stage] = []

@@ -256,6 +256,19 @@ class Step:
         return tuple(index)
 
 
+def gathers_in_turn(step: AllGather, after: ArrayType) -> list[AllGather]:
+    """The gather in the order of the tile; as two, if that leaves less to transpose.
+
+    What comes to lie in front of the tile is gathered last, and is in place at once. The bytes are
+    the same.
+    """
+    order = split(after, [index for _, index in step.placements]).order
+    placed = sorted(zip(order, step.placements, strict=False), key=lambda pair: pair[0])
+    front = [place for number, (axis, place) in enumerate(placed) if axis == number]
+    rest = [place for _, place in placed[len(front) :]]
+    return [AllGather(tuple(places)) for places in (rest, front) if places]
+
+
 _FRONT = {"split_axis": 0, "concat_axis": 0}
 
 
