@@ -51,6 +51,12 @@ class Job:
             found.append(tuple(box))
         return found
 
+    def runs(self, sending: bool) -> int:
+        """The most contiguous runs of a piece on one side."""
+        width = (self.tile if sending else self.out).shape[-1]
+        boxes = self.boxes(sending)
+        return max(b[0].stop - b[0].start if b[1].stop - b[1].start < width else 1 for b in boxes)
+
 
 def subarray(array: np.ndarray, box: tuple[slice, ...]) -> MPI.Datatype:
     sizes = list(array.shape)
@@ -185,7 +191,7 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
         "quartiles": quantiles(ratios, n=4)[::2],
         "extra_bytes": extra,
         "tile_bytes": max(src.tile_bytes, dst.tile_bytes),
-        "runs": max(b[0].stop - b[0].start for b in job.boxes(True)),
+        "runs": max(job.runs(sending) for sending in (True, False)),
     }
 
 

@@ -6,14 +6,16 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
+import redistrib as rd
+from tests.generators import whole_axis_layouts
 from tests.mpi.pool import MPICH, OPENMPI, Installation, Pool
 
 RANKS = (2, 3, 4, 6, 8)
 DRAWS = 400
 SLICES = 16
 LARGEST = 256 << 20
-OVER_2_31 = 2**31 + 2**20
-MEMORY = 16 << 30
+OVER_2_31 = 2**11 + 1  # MiB
+MEMORY = 10 << 30
 """Bytes that the tiles above 2^31 bytes need, two ranks together."""
 
 Unit = tuple[Installation, int, str, tuple[object, ...]]
@@ -36,13 +38,17 @@ def units() -> list[Unit]:
 
 
 def run(unit: int) -> Counter[str]:
-    """Run one unit; counts cases, draws among them."""
+    """Run one unit; counts draws, pairs of layouts and other cases."""
     mpi, ranks, case, arguments = units()[unit]
     if case == "tiles_may_exceed_two_gibibytes" and available() < MEMORY:
         return Counter({f"{case}: left out, too little memory": 1})
     with Pool(mpi, ranks) as pool:
         failed = pool.run(case, *arguments, timeout=3600)
     assert failed == {}, f"{mpi.name}, {ranks} ranks: {case}{arguments}: {failed}"
+    if case == "core_pairs_are_right":
+        mesh, shape, at, step = arguments
+        layouts = list(whole_axis_layouts(rd.Mesh.parse(mesh), shape))
+        return Counter({case: len(range(at, len(layouts) ** 2, step))})
     return Counter({case: DRAWS if case.startswith("random") else 1})
 
 

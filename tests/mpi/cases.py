@@ -17,6 +17,7 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
 from redistrib.backends.local import same_bits, tile_of
+from redistrib.backends.mpi import exchange, transport
 from redistrib.synth.plan import make_plan
 from redistrib.synth.routing import exchange_traffic
 from tests.generators import whole_axis_layouts
@@ -229,13 +230,19 @@ def tiles_may_have_any_strides(comm: MPI.Intracomm) -> None:
     plan = direct(mesh_for(comm), "f32[24{x}, 6, 48{y}]", "f32[24{y}, 6, 48{_2,x}]")
     array = example(plan.src)
     tile, expected = (tile_of(array, t, comm.rank) for t in (plan.src, plan.dst))
-    with rmpi.Redistribution.from_plan(plan, comm) as redistribution:
-        for source in strided(tile):
-            for out in strided(np.empty_like(expected)):
-                out[...] = 0
-                assert redistribution(source, out=out) is out
-                assert np.array_equal(out, expected)
-                assert np.array_equal(source, tile), "the source is intact"
+    with pytest.MonkeyPatch.context() as patch:
+        # One Alltoallw; messages from tile to tile, kept for the next call or not.
+        for small, kept in ((exchange.SMALL, transport.KEPT), (0, transport.KEPT), (0, 0)):
+            patch.setattr(exchange, "SMALL", small)
+            patch.setattr(transport, "SHORT_RUN", 0)
+            patch.setattr(transport, "KEPT", kept)
+            with rmpi.Redistribution.from_plan(plan, comm) as redistribution:
+                for source in strided(tile):
+                    for out in strided(np.empty_like(expected)):
+                        out[...] = 0
+                        assert redistribution(source, out=out) is out
+                        assert np.array_equal(out, expected)
+                        assert np.array_equal(source, tile), "the source is intact"
 
 
 def strided(array: np.ndarray) -> list[np.ndarray]:
@@ -627,14 +634,18 @@ def real_world_cases_are_right(comm: MPI.Intracomm, largest: int) -> None:
 
 
 @case
-def tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, columns: int) -> None:
-    """A tile and a message of more than 2^31 bytes."""
-    mesh = rd.Mesh(x=comm.size)
-    src, dst = (rd.ArrayType.parse(f"u8[{comm.size}{cut}, {columns}]", mesh) for cut in ("{x}", ""))
-    tile = np.full(src.tile_shape, comm.rank + 1, np.uint8)
-    tile[:, -1] = 77
-    with rmpi.Redistribution(src, dst, comm) as redistribution:
-        result = redistribution(tile)
-    for rank, row in enumerate(result):
-        assert row[-1] == 77
-        assert (row[:-1] == rank + 1).all()
+def tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, mebibytes: int) -> None:
+    """Two ranks swap tiles of more than 2^31 bytes, in which every MiB is told from the others."""
+    mesh = rd.Mesh(x=2)
+    rows = rd.ArrayType.parse(f"u8[2{{x}}, {mebibytes << 20}]", mesh)
+    mine, other = (
+        ((np.arange(mebibytes) * 7 + rank) % 251).astype(np.uint8)
+        for rank in (comm.rank, 1 - comm.rank)
+    )
+    tile = np.empty(rows.tile_shape, np.uint8)
+    tile.reshape(mebibytes, -1)[...] = mine[:, None]
+    with rmpi.Redistribution(rows, rows, comm, src_ranks=[0, 1], dst_ranks=[1, 0]) as swap:
+        assert swap.received_bytes == tile.nbytes > 1 << 31
+        result = swap(tile)
+    for found, expected in zip(result.reshape(mebibytes, -1), other, strict=True):
+        assert (found == expected).all()

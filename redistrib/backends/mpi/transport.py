@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, islice, product
 from math import prod
 from typing import Any, Protocol
 
@@ -36,7 +36,11 @@ DEPTH = 2
 """Packed chunks of a stream in flight: one is packed while the other travels."""
 DEPTH_DIRECT = 64
 """Chunks under a datatype in flight: nearly always all of them, which is the cheapest to await."""
+KEPT = 1024
+"""Messages of a stream that are kept for the next call on the same tiles."""
 
+Message = list[Any]
+"""What a send or receive takes: buffer, count and datatype."""
 Tile = NDArray[Any]
 Buffer = NDArray[np.uint8]
 Bounds = tuple[slice, ...]
@@ -93,6 +97,11 @@ class Link:
     datatypes: Datatypes
 
 
+def _address(tile: Tile) -> int:
+    found: int = tile.__array_interface__["data"][0]
+    return found
+
+
 def _part(piece: Tile, part: Bounds) -> Tile:
     """A part of a piece as a view, of a scalar too."""
     index: Any = (*part, ...)
@@ -123,6 +132,7 @@ class Stream:
         self.buffers = [
             np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if self.packed else 0)
         ]
+        self._bound: tuple[list[Any], list[Message]] = [], []
 
     @property
     def scratch_bytes(self) -> int:
@@ -137,6 +147,20 @@ class Stream:
             if tile is not None
             for place, piece in zip(self.places, self.pieces, strict=True)
         ]
+
+    def messages(self, tiles: Sequence[Tile | None], datatypes: Datatypes) -> Iterable[Message]:
+        """The chunks that travel from tile to tile. Programs reuse their tiles: the last are kept.
+
+        They hold addresses and no tiles, so that none lives longer for it.
+        """
+        where = [None if tile is None else (_address(tile), tile.strides) for tile in tiles]
+        if where != self._bound[0]:
+            made = (datatypes.message(part) for [part] in self.chunks(self.views(tiles)))
+            first = list(islice(made, KEPT + 1))
+            if len(first) > KEPT:
+                return chain(first, made)
+            self._bound = where, first
+        return self._bound[1]
 
     def chunks(self, views: Sequence[Tile]) -> Iterator[list[Tile]]:
         """The parts of the pieces that travel in one message each."""
@@ -192,9 +216,9 @@ class Datatypes:
         self._made: dict[tuple[Any, ...], MPI.Datatype] = {}
         self.open = True
 
-    def message(self, part: Tile) -> list[Any]:
+    def message(self, part: Tile) -> Message:
         """What a send or receive takes for the elements of a strided array."""
-        address = part.__array_interface__["data"][0]
+        address = _address(part)
         if part.flags.c_contiguous:
             return [MPI.buffer.fromaddress(address, part.nbytes), part.nbytes, MPI.BYTE]
         datatype = self.strided(part)
@@ -210,7 +234,7 @@ class Datatypes:
 
     def together(self, base: int, views: Sequence[Tile]) -> MPI.Datatype:
         """The datatype of several strided arrays, relative to an address."""
-        offsets = [piece.__array_interface__["data"][0] - base for piece in views]
+        offsets = [_address(piece) - base for piece in views]
         key = (*offsets, *((piece.shape, piece.strides) for piece in views), views[0].itemsize)
         if key not in self._made:
             types = [self.strided(piece) for piece in views]
@@ -259,15 +283,23 @@ class _Line:
         self.peer = stream.peer
         self.slots = DEPTH if stream.packed else DEPTH_DIRECT
         self.link, self.buffers = link, stream.buffers
-        self.chunks = stream.chunks(stream.views(tiles))
+        self.chunks: Iterator[list[Tile]] = iter(())
+        self.direct: Iterator[Message] = iter(())
+        if stream.packed:
+            self.chunks = stream.chunks(stream.views(tiles))
+        else:
+            self.direct = iter(stream.messages(tiles, link.datatypes))
         self.packed: dict[int, list[Tile]] = {}
 
-    def _next(self, slot: int) -> tuple[list[Tile], list[Any]] | None:
-        """The next chunk and its message; None where there is none left."""
+    def _next(self, slot: int) -> tuple[list[Tile], Message] | None:
+        """The next chunk, if it is to be packed, and its message; None where there is none left."""
+        message = next(self.direct, None)
+        if message is not None:
+            return [], message
         parts = next(self.chunks, None)
         if parts is None:
             return None
-        if not self.buffers or (len(parts) == 1 and parts[0].flags.c_contiguous):
+        if len(parts) == 1 and parts[0].flags.c_contiguous:
             return [], self.link.datatypes.message(parts[0])
         size = sum(part.nbytes for part in parts)
         return parts, [self.buffers[slot], size, MPI.BYTE]
