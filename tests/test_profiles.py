@@ -118,3 +118,13 @@ def test_malformed_profiles_say_what_is_wrong(tmp_path: Path, text: str, message
         rd.Profile.load(path)
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_numbers_that_are_too_long_to_read_are_errors_of_the_file() -> None:
+    long = "9" * 5000
+    with pytest.raises(rd.RedistribError, match="digits"):
+        rd.Profile.from_toml(f"latency = {long}\nbandwidth = 1e9")
+    with pytest.raises(rd.RedistribError, match="a plan is JSON"):
+        rd.Plan.from_json(f'{{"format": {long}}}')
+    with pytest.raises(rd.RedistribError, match="a plan is JSON"):
+        rd.Plan.from_json("[" * 100_000)

@@ -331,10 +331,14 @@ def cost() -> int:
     return 0
 
 
+def _no_constant(name: str) -> None:
+    raise rd.RedistribError(f"JSON has no {name}")
+
+
 def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
     identity = None
     try:
-        question = json.loads(line)
+        question = json.loads(line, parse_constant=_no_constant)
         if not isinstance(question, dict):
             raise rd.RedistribError(f"a question is a JSON object; got {line.strip()[:80]!r}")
         identity = question.get("id")
@@ -358,6 +362,8 @@ def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
             "id": None,
             "error": f"a question is one line of JSON; column {error.colno}: {error.msg}",
         }
+    except ValueError:
+        return {"id": None, "error": "a number of a question has too many digits to be read"}
     except (rd.RedistribError, RecursionError) as error:
         return {"id": identity, "error": " ".join(_one_line(error).split())}
 

@@ -75,7 +75,7 @@ def lint(path: Path) -> list[Finding]:
 def _load(path: Path, text: str) -> dict[str, Any]:
     try:
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # or a number too long to read
         raise RedistribError(f"a lint file is TOML or JSON; {path} is not: {error}") from None
     if not isinstance(data, dict):
         raise RedistribError(f"a lint file is a table; {path} is a {type(data).__name__}")

@@ -71,7 +71,7 @@ def load_plan(path: Path) -> dict[str, Any]:
             f"{error.msg}",
             path=path,
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no text, or a number too long to read
         raise RedistribError(f"a plan is a JSON file; {path} is not: {error}", path=path) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         given = data.get("format") if isinstance(data, dict) else type(data).__name__

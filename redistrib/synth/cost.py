@@ -147,7 +147,7 @@ class Profile:
         """The profile in a TOML text; `name` where it gives none. Raises RedistribError."""
         try:
             data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no TOML, or a number too long to read
             raise RedistribError(str(error)) from error
         _check_keys("a profile", data, PROFILE_KEYS, LINK_KEYS)
         for key, kind in (("axes", dict), ("levels", list), ("efficiency", dict)):

@@ -90,6 +90,8 @@ def plan_from_json(text: str) -> Plan:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise RedistribError(f"a plan is JSON; line {error.lineno}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number too long to read, or too many brackets
+        raise RedistribError(f"a plan is JSON; {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         given = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise RedistribError(f"a plan has the format {FORMAT!r}; got {given!r}", format=given)

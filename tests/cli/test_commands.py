@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,46 @@ def test_cost_survives_bytes_that_are_no_text() -> None:
     answers = [json.loads(line) for line in used.stdout.splitlines()]
     assert [sorted(answer)[0] for answer in answers] == ["error", "id"]
     assert [answer["id"] for answer in answers] == [None, "b"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        ('{"mesh": {"x": ' + "9" * 5000 + "}}", "too many digits"),
+        ('{"mesh": {"x": 2}, "id": NaN}', "JSON has no NaN"),
+        ('{"mesh": {"x": 2}, "memory_limit": -Infinity}', "JSON has no -Infinity"),
+        ("[" * 100_000, "recursion"),
+        ('{"mesh": {"x": 2}, "src": "' + "8" * 1_000_000 + '", "dst": "f32[8]"}', "column 1: "),
+        ('{"mesh": {"\\ud800": 2}, "src": "f32[8]", "dst": "f32[8]"}', "an axis name is"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_cost_goes_on_after_any_line(bad: str, expected: str) -> None:
+    good = '{"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]", "id": 1}'
+    spoilt, answer = ask(f"{bad}\n{good}")
+    assert sorted(spoilt) == ["error", "id"]
+    assert expected in spoilt["error"]
+    assert answer["received_bytes"] == 16
+
+
+def test_cost_ends_when_nobody_reads_on() -> None:
+    command = [sys.executable, "-m", "redistrib", "cost"]
+    question = b'{"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]"}\n'
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(question)
+        process.stdin.flush()
+        process.stdout.readline()
+        process.stdout.close()
+        with suppress(BrokenPipeError):  # if it has ended before all is written
+            process.stdin.write(question * 10_000)
+            process.stdin.close()
+        assert process.wait(timeout=60) == 1
+        assert process.stderr.read() == b""
 
 
 def test_cost_answers_a_line_before_the_next_is_asked() -> None:

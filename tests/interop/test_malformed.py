@@ -9,7 +9,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.interop import alpa, colossalai, dtensor, hlo, jax_text, scalapack, shardy
-from tests.interop.notations import NOTATIONS, Notation
+from tests.interop.notations import NOTATIONS
 
 MESH = rd.Mesh(x=2, y=4)
 
@@ -151,18 +151,15 @@ def test_every_spoilt_text_is_refused_with_a_column_or_read(name: str) -> None:
                 spoilt = text[:at] + rng.choice("()[]{}<>,'\"=:?@_SRx0189é ") + text[at:]
             case _:
                 spoilt = text[:at] + rng.choice("9" * 30 + "x") * rng.randrange(30) + text[at:]
-        error = refusal(notation, spoilt, t)
+        try:
+            found = notation.read(spoilt, t)
+        except (rd.TypeSyntaxError, rd.LayoutError) as refusal:
+            error = refusal
+        else:  # it has become another layout, and says which
+            assert notation.read(notation.write(found), found) == found
+            continue
         if isinstance(error, rd.TypeSyntaxError):
             refused += 1
             assert 1 <= error.column <= len(spoilt) + 1
             assert str(error).startswith(f"column {error.column}: ")
     assert refused > 50
-
-
-def refusal(notation: Notation, text: str, t: rd.ArrayType) -> rd.RedistribError | None:
-    """How a text is refused, if it is."""
-    try:
-        notation.read(text, t)
-    except (rd.TypeSyntaxError, rd.LayoutError) as error:
-        return error
-    return None
