@@ -70,8 +70,8 @@ class Limits:
 
     answer_seconds: float = 120.0
     memory_bytes: int = 12 << 30
-    rounds: int = 9
-    turns: float = 1.0
+    rounds: int = 7
+    turns: float = 0.7
 
 
 def runners(torch_python: str | None, mpi: bool = True) -> list[Runner]:
