@@ -168,6 +168,7 @@ def test_equivalence_across_meshes() -> None:
         ),
         ("f32[8{x}] sum{x:(2)2}", "used once over all dimensions and the partial set"),
         ("f32[9{x}]", "got 9{x} with product 4; nearest legal sizes: 8 and 12"),
+        ("f32[3{x}]", "got 3{x} with product 4; nearest legal size: 4"),
         ("f32[8{x:(1)3}]", "m*k to divide the size of the axis, 4; got x:(1)3"),
         ("f32[6{y:(1)2}, 6{y:(3)2}]", "bounds [1, 2, 3, 6]"),
     ],
@@ -190,6 +191,9 @@ def test_illegal_types(text: str, message: str) -> None:
         ("f32[8] sum{y} z", 15, "expected the end, got 'z'"),
         ("", 1, "expected a dtype, got the end of the text"),
         ("f32[8{,x}]", 7, "expected an axis, a sub-axis x:(m)k or a local factor _k"),
+        ("f32[\uff18]", 5, "expected the size of a dimension, got '\uff18'"),  # a full-width 8
+        ("f32[8{_\uff12}]", 8, "expected ',' or '}', got '\uff12'"),
+        ("f32[8{x:(1)\uff12}]", 8, "expected ',' or '}', got ':'"),
     ],
 )
 def test_malformed_text_names_the_column(text: str, column: int, message: str) -> None:
@@ -257,8 +261,9 @@ def test_so_are_they_elsewhere(make: Callable[[], object], kind: type[Exception]
         make()
 
 
-def test_malformed_mesh_text() -> None:
+@pytest.mark.parametrize("text", ["x=2,y:3", "x=2,y=\uff13"])
+def test_malformed_mesh_text(text: str) -> None:
     with pytest.raises(rd.TypeSyntaxError) as error:
-        rd.Mesh.parse("x=2,y:3")
+        rd.Mesh.parse(text)
     assert error.value.column == 5
     assert "NAME=SIZE" in str(error.value)
