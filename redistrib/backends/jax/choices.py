@@ -69,7 +69,7 @@ CHOICES = {
     # keep every program within 1.
     "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
     # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
-    # tiles, as a tile with few minor elements is padded to 128 of them; with rounds at most 1.5.
+    # tiles, as a tile with few minor elements is padded to 128 of them; with rounds at most 2.
     # Memory is tiled by the two minor axes, so a view with other minor axes is a copy.
     "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE, cuts=4),
 }
