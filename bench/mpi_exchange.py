@@ -147,11 +147,11 @@ def main() -> int:
         row["verdicts"] = verdicts(row)
         rows.append(row)
         print(f"{job.mpi.name}: {row['job']}", file=sys.stderr, flush=True)
+        if options.output is not None:  # after each job: a run of all takes minutes
+            figures = {"machine": machine(), "rows": rows}
+            options.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+            options.output.with_suffix(".md").write_text(table(rows) + "\n")
     print(table(rows))
-    if options.output is not None:
-        figures = {"machine": machine(), "rows": rows}
-        options.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(table(rows) + "\n")
     return 0
 
 
