@@ -136,7 +136,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="32 MiB, one dtype")
     parser.add_argument("--only", nargs="+", default=[], help="jobs whose line has all these texts")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="2 at least")
     parser.add_argument("--output", type=Path, help="write STEM.json and STEM.md")
     options = parser.parse_args()
     rows = []
