@@ -136,7 +136,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="32 MiB, one dtype")
     parser.add_argument("--only", nargs="+", default=[], help="jobs whose line has all these texts")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="2 at least")
     parser.add_argument("--output", type=Path, help="write STEM.json and STEM.md")
     options = parser.parse_args()
     rows = []
@@ -147,11 +147,11 @@ def main() -> int:
         row["verdicts"] = verdicts(row)
         rows.append(row)
         print(f"{job.mpi.name}: {row['job']}", file=sys.stderr, flush=True)
+        if options.output is not None:  # after each job: a run of all takes minutes
+            figures = {"machine": machine(), "rows": rows}
+            options.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+            options.output.with_suffix(".md").write_text(table(rows) + "\n")
     print(table(rows))
-    if options.output is not None:
-        figures = {"machine": machine(), "rows": rows}
-        options.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(table(rows) + "\n")
     return 0
 
 

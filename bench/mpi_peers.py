@@ -2,7 +2,8 @@
 
 Set REDISTRIB_MPI_PEERS to directories of packages (pip install --target DIR mpi4py-fft heat),
 and REDISTRIB_SCALAPACK to one with the libraries of the Debian packages libscalapack-mpich2.2 and
-libscalapack-openmpi2.2, libblas3, liblapack3 and libgfortran5 (also in LD_LIBRARY_PATH).
+libscalapack-openmpi2.2, libblas3, liblapack3 and libgfortran5 (also in LD_LIBRARY_PATH), and a link
+libmpich.so.12 to the libmpi.so.12 of the mpich wheel, which has the same ABI.
 """
 
 from __future__ import annotations

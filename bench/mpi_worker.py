@@ -54,8 +54,11 @@ class Job:
     def runs(self, sending: bool) -> int:
         """The most contiguous runs of a piece on one side."""
         width = (self.tile if sending else self.out).shape[-1]
-        boxes = self.boxes(sending)
-        return max(b[0].stop - b[0].start if b[1].stop - b[1].start < width else 1 for b in boxes)
+        rows, columns = (
+            [box[axis].stop - box[axis].start for box in self.boxes(sending) if _nonempty(box)]
+            for axis in (0, 1)
+        )
+        return max(n if m < width else 1 for n, m in zip(rows, columns, strict=True))
 
 
 def subarray(array: np.ndarray, box: tuple[slice, ...]) -> MPI.Datatype:

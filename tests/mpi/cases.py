@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Callable
 from itertools import product
@@ -18,6 +19,7 @@ from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi import exchange, transport
+from redistrib.backends.mpi.agreement import private
 from redistrib.synth.plan import make_plan
 from redistrib.synth.routing import exchange_traffic
 from tests.generators import whole_axis_layouts
@@ -550,6 +552,24 @@ def communicators_come_and_go(comm: MPI.Intracomm) -> None:
             result = redistribution(tile_of(example(a), a, half.rank))
         assert same_bits(result, example(b))
         half.Free()
+
+
+@case
+def ranks_agree_on_crowded_nodes_and_on_others(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    a, b = (rd.ArrayType.parse(t, mesh) for t in ("f32[24{x}, 24]", "f32[24, 24{x}]"))
+    for processors in (1, 1000):
+        own = comm.Dup()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "cpu_count", lambda count=processors: count)
+            assert private(own).crowded == (comm.size > processors)
+        with rmpi.Redistribution(a, b, own) as redistribution:
+            tile = tile_of(example(a), a, own.rank)
+            assert same_bits(redistribution(tile), tile_of(example(b), b, own.rank))
+            with pytest.raises(rd.BackendError, match="rank 0: tile is a numpy array; got str"):
+                redistribution("none" if own.rank == 0 else tile)
+            assert same_bits(redistribution(tile), tile_of(example(b), b, own.rank))
+        own.Free()
 
 
 @case
