@@ -1,4 +1,4 @@
-"""How long prices take:  python -m bench.oracle [--quick] [--json FILE]
+"""How long prices take:  python -m bench.oracle [--quick | --mesh MESH] [--json FILE]
 
 1. `cost_matrix` of a fresh oracle over all pairs of whole-axis layouts of arrays of rank 3, per
    pair, beside Shardy's reshard pass on a sample of the same pairs (the pass alone, parsed before).
@@ -259,12 +259,15 @@ def alpa_rows() -> list[Figures]:
 # --- report ------------------------------------------------------------------------------------
 
 
-def run(quick: bool) -> Figures:
-    """All figures."""
+def run(quick: bool, only: str | None = None) -> Figures:
+    """All figures, or the matrix of one mesh."""
     shardy = Shardy()
     warm_up = family((2, 2), (8, 8))
     rd.Oracle(warm_up[0].mesh).cost_matrix(warm_up, warm_up)
     settle()
+    if only is not None:
+        at = ["x".join(map(str, axes)) for axes, _ in FAMILIES].index(only)
+        return {"matrix": matrix_rows(shardy, 2, 50, [at]), "single": [], "detours": [], "alpa": []}
     return {
         "command": "python -m bench.oracle" + " --quick" * quick,
         "machine": machine(),
@@ -298,9 +301,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="three of the families, few rounds")
+    meshes = ["x".join(map(str, axes)) for axes, _ in FAMILIES]
+    parser.add_argument("--mesh", choices=meshes, help="one family alone, few rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     options = parser.parse_args(arguments)
-    figures = run(options.quick)
+    figures = run(options.quick, options.mesh)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
