@@ -1,9 +1,10 @@
-"""How long prices take:  python -m bench.oracle [--quick] [--json FILE]
+"""How long prices take:  python -m bench.oracle [--quick | --mesh MESH] [--json FILE]
 
 1. `cost_matrix` of a fresh oracle over all pairs of whole-axis layouts of arrays of rank 3, per
    pair, beside Shardy's reshard pass on a sample of the same pairs (the pass alone, parsed before).
 2. One `cost`: cold (fresh types, fresh oracle) beside Shardy's whole Python call, and remembered.
-3. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
+3. A single `cost` over the closed matrix: the largest ratio of all pairs, and the share above 1.05.
+4. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
    answers, and what the oracle answers.
 
 CPU time of the process; the calls that are compared take turns.
@@ -36,8 +37,9 @@ FAMILIES = (
     ((2, 4, 2), (4096,) * 3),
     ((2, 2, 2, 2), (4096,) * 3),
     ((2, 4, 2, 4), (4096,) * 3),
+    ((4, 4, 4), (4096,) * 3),
 )
-REQUIRED = (0, 2)  # the families that the target is for: layouts of 3 and of 4 axes
+QUICK = (0, 1, 2)
 PER_PAIR_TARGET = 1 / 5  # of Shardy's pass
 COLD_TARGET = 2.0  # of Shardy's call
 WARM_TARGET_US = 2.5  # half of DTensor's fastest warm redistribute_cost, 5 us (torch 2.13)
@@ -88,7 +90,7 @@ def matrix_rows(shardy: Shardy, rounds: int, sample: int, families: Sequence[int
                 "us_per_pair": per_pair,
                 "shardy_us": shardy_us,
                 "ratio": per_pair / shardy_us,
-                "target": PER_PAIR_TARGET if at in REQUIRED else None,
+                "target": PER_PAIR_TARGET,
             }
         )
     return rows
@@ -149,6 +151,47 @@ def cold_call(problem: Problem) -> Callable[[], object]:
     forget()
     oracle = rd.Oracle(src.mesh)
     return lambda: oracle.cost(src, dst)
+
+
+# --- single costs beside the closed matrix -------------------------------------------------------
+
+DETOUR_FAMILIES = tuple(
+    (axes, (side,) * 3) for axes in ((2, 2, 2), (2, 4, 2), (2, 4, 8)) for side in (64, 4096)
+)
+
+
+def links() -> list[rd.Profile]:
+    """Equal links, one of them 10 and 100 times slower, and three speeds."""
+    default = rd.Link(1e-6, 1e11)
+    slower = [
+        rd.Profile(f"a {n}x slower", default, axes=(("a", rd.Link(1e-6, 1e11 / n)),))
+        for n in (10, 100)
+    ]
+    speeds = {"a": rd.Link(1e-5, 1e9), "b": rd.Link(3e-6, 1e12), "c": rd.Link(3e-6, 3e10)}
+    three = rd.Profile("three speeds", rd.Link(1e-6, 1e12), axes=tuple(speeds.items()))
+    return [rd.Profile("equal", default), *slower, three]
+
+
+def detour_rows() -> list[Figures]:
+    """Per family and profile by how much a single `cost` exceeds the closed matrix."""
+    rows = []
+    for axes, shape in DETOUR_FAMILIES:
+        found = family(axes, shape)
+        for profile in links():
+            oracle = rd.Oracle(found[0].mesh, profile)
+            closed = oracle.cost_matrix(found, found).ravel()
+            alone = oracle.cost_vector([t for t in found for _ in found], found * len(found))
+            ratios = alone[closed > 0] / closed[closed > 0]
+            rows.append(
+                {
+                    "mesh": "x".join(map(str, axes)),
+                    "side": shape[0],
+                    "links": profile.name,
+                    "largest": float(ratios.max()),
+                    "above_1.05": f"{(ratios > 1.05).sum() / len(closed):.1%}",
+                }
+            )
+    return rows
 
 
 # --- Alpa's formula ----------------------------------------------------------------------------
@@ -216,19 +259,26 @@ def alpa_rows() -> list[Figures]:
 # --- report ------------------------------------------------------------------------------------
 
 
-def run(quick: bool) -> Figures:
-    """All figures."""
+def run(quick: bool, only: str | None = None) -> Figures:
+    """All figures, or the matrix of one mesh."""
     shardy = Shardy()
     warm_up = family((2, 2), (8, 8))
     rd.Oracle(warm_up[0].mesh).cost_matrix(warm_up, warm_up)
     settle()
+    if only is not None:
+        at = ["x".join(map(str, axes)) for axes, _ in FAMILIES].index(only)
+        return {"matrix": matrix_rows(shardy, 2, 50, [at]), "single": [], "detours": [], "alpa": []}
     return {
         "command": "python -m bench.oracle" + " --quick" * quick,
         "machine": machine(),
         "matrix": matrix_rows(
-            shardy, 2 if quick else 5, 50 if quick else 200, REQUIRED if quick else range(4)
+            shardy,
+            2 if quick else 5,
+            50 if quick else 200,
+            QUICK if quick else range(len(FAMILIES)),
         ),
         "single": single_row(shardy, 3 if quick else 7, 10 if quick else 60),
+        "detours": [] if quick else detour_rows(),
         "alpa": alpa_rows(),
     }
 
@@ -250,15 +300,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="the required families, few rounds")
+    parser.add_argument("--quick", action="store_true", help="three of the families, few rounds")
+    meshes = ["x".join(map(str, axes)) for axes, _ in FAMILIES]
+    parser.add_argument("--mesh", choices=meshes, help="one family alone, few rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     options = parser.parse_args(arguments)
-    figures = run(options.quick)
+    figures = run(options.quick, options.mesh)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    for name in ("matrix", "single", "alpa"):
+    for name in ("matrix", "single", "detours", "alpa"):
         rows = figures[name]
+        if not rows:
+            continue
         print(f"\n{name}\n\n{table(rows if isinstance(rows, list) else [rows])}")
     return 0
 

@@ -3,7 +3,6 @@
 import doctest
 import random
 import threading
-from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -16,24 +15,17 @@ from redistrib.synth.oracle.oracle import BY_SIGNATURE, _all_pairs
 from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
 from redistrib.synth.oracle.symmetry import orbits
 from tests.generators import random_layout, random_pair, whole_axis_layouts
-from tests.verify import verify_runs
-
-UNIFORM = rd.Profile("uniform", rd.Link(1e-6, 1e11))
-UNEQUAL = rd.Profile("unequal", rd.Link(1e-6, 1e12), axes=(("a", rd.Link(1e-4, 1e9)),))
-ONE_CALL = rd.Profile("one call", rd.Link(1e-6, 1e11), exchange="call")
-THREE = rd.Profile(
-    "three links",
-    rd.Link(1e-6, 1e12),
-    axes=(("a", rd.Link(1e-5, 1e9)), ("b", rd.Link(3e-6, 1e12)), ("c", rd.Link(3e-6, 3e10))),
+from tests.oracle_laws import (
+    EPS,
+    ONE_CALL,
+    THREE,
+    UNEQUAL,
+    UNIFORM,
+    family,
+    verify_matrix,
+    worst_detour,
 )
-EPS = 1e-9  # sums of the same numbers in another order
-
-
-@cache
-def family(axes: tuple[int, ...], side: int, dtype: str = "f32") -> list[rd.ArrayType]:
-    """All layouts of whole axes of an array of rank 3."""
-    mesh = rd.Mesh(dict(zip("abcd", axes, strict=False)))
-    return list(whole_axis_layouts(mesh, (side,) * 3, dtype))
+from tests.verify import verify_runs
 
 
 def pairs(types: list[rd.ArrayType]) -> tuple[list[rd.ArrayType], list[rd.ArrayType]]:
@@ -42,22 +34,6 @@ def pairs(types: list[rd.ArrayType]) -> tuple[list[rd.ArrayType], list[rd.ArrayT
 
 def singles(oracle: rd.Oracle, types: list[rd.ArrayType], **options: str) -> np.ndarray:
     return oracle.cost_vector(*pairs(types), **options).reshape(len(types), -1)
-
-
-def worst_detour(
-    seconds: np.ndarray, types: list[rd.ArrayType], limit: int | None
-) -> tuple[float, int]:
-    """By how much the best detour undercuts an entry, at most, and for how many entries."""
-    tiles = np.array([t.tile_bytes for t in types])
-    worst, count = 1.0, 0
-    for k, tile in enumerate(tiles):
-        fits = np.maximum.outer(tiles, tiles) >= tile if limit is None else tile <= limit
-        detour = seconds[:, k, None] + seconds[k]
-        over = fits & (seconds > detour * (1 + EPS))
-        count += int(over.sum())
-        if over.any():
-            worst = max(worst, float((seconds[over] / detour[over]).max()))
-    return worst, count
 
 
 @pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL], ids=lambda p: p.name)
@@ -94,11 +70,20 @@ def test_direct_as_one_call_has_no_cheaper_detour_at_all(axes: tuple[int, ...], 
     assert worst_detour(seconds, types, types[0].size * types[0].itemsize) == (1.0, 0)
 
 
-@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL], ids=lambda p: p.name)
-def test_direct_in_rounds_has_none_in_a_matrix(profile: rd.Profile) -> None:
+@pytest.mark.parametrize("strategy", ["auto", "direct"])
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE, ONE_CALL], ids=lambda p: p.name)
+def test_all_laws_of_a_matrix(profile: rd.Profile, strategy: str) -> None:
+    assert verify_matrix((2, 4, 2), 64, profile, strategy)["pairs"] == 11_236
+
+
+def test_what_direct_receives_has_no_cheaper_detour_under_any_profile() -> None:
+    """Only the latencies of its rounds, and links of different speed, make detours pay."""
     types = family((2, 4, 2), 64)
-    seconds = rd.Oracle(types[0].mesh, profile).cost_matrix(types, types, strategy="direct")
-    assert worst_detour(seconds, types, None) == (1.0, 0)
+    free = rd.Profile("no latency", rd.Link(0.0, 1e11))
+    seconds = singles(rd.Oracle(types[0].mesh, free), types, strategy="direct")
+    assert worst_detour(seconds, types, types[0].size * types[0].itemsize) == (1.0, 0)
+    rounds = singles(rd.Oracle(types[0].mesh, UNIFORM), types, strategy="direct")
+    assert worst_detour(rounds, types, None)[1] > 0
 
 
 def test_the_test_for_detours_can_fail() -> None:
@@ -144,20 +129,20 @@ def test_batched_prices_are_those_of_the_planner(
 
 @pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE], ids=lambda p: p.name)
 @pytest.mark.parametrize(
-    ("axes", "shape"),
+    ("axes", "shape", "missing"),
     [
-        ((2, 2, 2), (8, 8, 8)),
-        ((2, 2, 2), (64, 64, 8)),
-        ((2, 4, 2), (16, 16, 16)),  # little room, so that the order of dimensions may matter
-        ((2, 4, 2), (64, 128)),
-        ((4, 4, 4), (256, 256, 256)),
+        ((2, 2, 2), (8, 8, 8), 0),
+        ((2, 2, 2), (64, 64, 8), 0),
+        ((2, 4, 2), (16, 16, 16), 0),  # little room, so that the order of dimensions may matter
+        ((2, 4, 2), (64, 128), 3),  # not closed under trades
+        ((4, 4, 4), (256, 256, 256), 0),
     ],
 )
 def test_what_is_copied_from_symmetric_rows_is_what_each_pair_has(
-    axes: tuple[int, ...], shape: tuple[int, ...], profile: rd.Profile
+    axes: tuple[int, ...], shape: tuple[int, ...], missing: int, profile: rd.Profile
 ) -> None:
     types = list(whole_axis_layouts(rd.Mesh(dict(zip("abc", axes, strict=True))), shape))
-    types = types if len(axes) == 3 and len(shape) == 3 else types[:-3]  # not closed: no symmetry
+    types = types[missing:]
     seconds, steps, answer = rd.Oracle(types[0].mesh, profile)._price(types, None, "auto")
     alone = rd.Oracle(types[0].mesh, profile)
     each, each_steps, each_answer = alone._price(types, _all_pairs(len(types)), "auto")

@@ -391,3 +391,16 @@ def test_a_permute_between_halfway_types_has_its_price() -> None:
     ends = [rd.ArrayType.parse(text, mesh) for text in texts]
     plan = rd.plan(*ends, strategy="collectives")
     assert [step.collective for step in plan.steps] == ["all_to_all", "all_to_all"]
+
+
+def test_a_misaligned_pair_of_any_size_is_planned_like_a_small_one() -> None:
+    """Nothing counts positions of a dimension one by one: that would take hours here."""
+    mesh = rd.Mesh(x=6, y=4)
+    found = []
+    for side in (24, 24 * 10**12):
+        src, dst = (
+            rd.ArrayType.parse(text, mesh)
+            for text in (f"f32[{side}{{x}}, {side}{{y}}]", f"f32[{side}{{y}}, {side}{{x}}]")
+        )
+        found.append([s.collective for s in rd.plan(src, dst, strategy="collectives").steps])
+    assert found[0] == found[1] == ["all_to_all", "collective_permute", "all_to_all"]

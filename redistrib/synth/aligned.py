@@ -154,18 +154,24 @@ def _price(
 
     best: _Priced | None = None
     itemsize = src.itemsize
+    before, opened, opened_tile = _add(opening, 0.0, src.tile_size, itemsize, profile)
     for rounds in _lowerings(moving, list(placed.values()), spares, profile):
-        steps = [*opening, *rounds, *closing]
-        seconds = 0.0
-        held = src.tile_size
-        if profile.axes:
-            steps = _by_link(steps, held, itemsize, profile)
-        for step in steps:
-            _, held, cost = price_step(step, held, itemsize, profile)
-            seconds += cost
+        after, seconds, _ = _add([*rounds, *closing], opened, opened_tile, itemsize, profile)
         if best is None or seconds < best[0]:
-            best = (seconds, steps)
+            best = (seconds, [*before, *after])
     return best
+
+
+def _add(
+    steps: list[Collective], seconds: float, tile: int, itemsize: int, profile: Profile
+) -> tuple[list[Collective], float, int]:
+    """Steps from a tile of so many elements, the seconds up to their end, and the tile there."""
+    if profile.axes:
+        steps = _by_link(steps, tile, itemsize, profile)
+    for step in steps:
+        _, tile, cost = price_step(step, tile, itemsize, profile)
+        seconds += cost
+    return steps, seconds, tile
 
 
 def _floor(
@@ -264,10 +270,12 @@ def _group(placements: tuple[Placement, ...]) -> int:
 
 
 def _place_spares(
-    wanted: Iterable[IndexDigit], spares: list[IndexDigit], taken: Sequence[IndexDigit] = ()
+    wanted: Sequence[IndexDigit], spares: list[IndexDigit], taken: Sequence[IndexDigit] = ()
 ) -> dict[IndexDigit, IndexDigit] | None:
     """A local index digit for each spare one, cut off the major end of runs that nobody names."""
-    placed = {}
+    placed: dict[IndexDigit, IndexDigit] = {}
+    if not wanted:
+        return placed
     used = {
         run: prod(i.size for i in taken if i.dim == run.dim and run.pre <= i.pre < run.end)
         for run in spares

@@ -8,6 +8,7 @@ A* with the bytes that a device must still receive as the estimate.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations, compress
 from math import inf, prod
@@ -34,7 +35,7 @@ from redistrib.synth.prime_digits import (
 )
 from redistrib.synth.tables import owned_runs, permute_table
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit
+from redistrib.types.digits import DeviceDigit, IndexDigit, primes
 
 MAX_STATES = 20_000
 
@@ -353,7 +354,7 @@ def _within(run: tuple[int, int, int], whole: tuple[int, int, int]) -> bool:
 
 
 def _divisors(n: int) -> int:
-    return sum(n % d == 0 for d in range(1, n + 1))
+    return prod(exponent + 1 for exponent in Counter(primes(n)).values())
 
 
 def _disjoint(a: DeviceDigit, b: DeviceDigit) -> bool:

@@ -15,6 +15,7 @@ from redistrib.types.refinement import refine
 from tests.exhaustive import mpi_units
 from tests.generators import random_pair, whole_axis_layouts
 from tests.jax_survey import COUNTS, DTYPES, check, crashing, pairs
+from tests.oracle_laws import FAMILIES, verify_matrix
 from tests.paper_programs import verify_paper
 from tests.verify import verify
 
@@ -120,6 +121,11 @@ def run_sdy(unit: int) -> Counter[str]:
     return counts
 
 
+def run_oracle(unit: int) -> Counter[str]:
+    """The laws of one matrix: a family of layouts, a profile and a strategy."""
+    return verify_matrix(*FAMILIES[unit])
+
+
 def run_jax(unit: int) -> Counter[str]:
     """A block of the survey of reshardings on jax, crashing ones last; a tenth in all dtypes."""
     every = [*(pair for devices in COUNTS for pair in pairs(devices)), *crashing()]
@@ -163,6 +169,13 @@ def stages(examples: int) -> Iterator[Stage]:
         "every ordered pair of whole-axis layouts on 2x2x2 and 2x3x2, as Shardy's collectives",
         lambda _: range(sum(len(layouts(at)) for at in SDY_MESHES)),
         run_sdy,
+    )
+    yield Stage(
+        "oracle",
+        "matrices of all whole-axis layouts of rank 3 on seven meshes, under four profiles, auto"
+        " and direct: finite, zero at home, no cheaper detour, monotone, plans as priced",
+        lambda _: range(len(FAMILIES)),
+        run_oracle,
     )
     yield Stage(
         "mpi",
