@@ -251,15 +251,17 @@ def versions(torch: str | None) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that is measured, marked if the code differs from it."""
+    """The last commit that changed what is measured, marked if the code differs from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return answer.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "bench", "redistrib")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + "-dirty" * bool(changed)
+    code = ("--", "bench", "redistrib", "tests/jax_survey.py")
+    changed = git("status", "--porcelain", "--untracked-files=no", *code)
+    last = git("log", "-1", "--abbrev=12", "--format=%h", *code)
+    return (last or "unknown") + "-dirty" * bool(changed)
 
 
 def command_options(options: argparse.Namespace) -> str:
