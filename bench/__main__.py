@@ -111,18 +111,20 @@ def run(
     With the journal if it is complete. Raises OutOfTimeError if --minutes are over before.
     """
     torch = find_python(["torch"], options.torch_python)
+    settings = asdict(effort)
+    # What is measured how; how many pairs may grow from run to run.
     about = {
-        "command": "redistrib bench" + command_options(options),
+        "quick": options.quick,
         "commit": commit(),
         "versions": versions(torch),
-        "settings": asdict(effort),
+        "settings": {key: settings[key] for key in ("size_mib", "limits")},
     }
     file = directory / "benchmarks.partial.jsonl"
     if options.fresh:
         file.unlink(missing_ok=True)
     journal = Journal(file, about, time.monotonic() + 60 * options.minutes)
     started = journal.once("", "", lambda: {"date": str(date.today()), "machine": machine()})
-    expected = earlier_seconds(directory, about["settings"])
+    expected = earlier_seconds(directory, settings)
     with Team(runners(torch), effort.limits) as team:
         parts = units(effort, options, torch, team, directory)
         chosen = [name for name in parts if name in (options.only or parts)]
@@ -138,7 +140,10 @@ def run(
     results = {
         "program": "bench",
         **started,
-        **about,
+        "command": "redistrib bench" + command_options(options),
+        "commit": about["commit"],
+        "versions": about["versions"],
+        "settings": settings,
         "seconds": journal.seconds,
         "planning": next(iter(found[PLANNING]), None),
         "scale": [row for rows in found[SCALE] for row in rows],
@@ -246,15 +251,17 @@ def versions(torch: str | None) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that is measured, marked if the code differs from it."""
+    """The last commit that changed what is measured, marked if the code differs from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return answer.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "bench", "redistrib")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + "-dirty" * bool(changed)
+    code = ("--", "bench", "redistrib", "tests/jax_survey.py")
+    changed = git("status", "--porcelain", "--untracked-files=no", *code)
+    last = git("log", "-1", "--abbrev=12", "--format=%h", *code)
+    return (last or "unknown") + "-dirty" * bool(changed)
 
 
 def command_options(options: argparse.Namespace) -> str:

@@ -28,7 +28,7 @@ class Effort:
     limits: Limits
 
 
-FULL = Effort(survey_pairs=16, real=None, size_mib=32, limits=Limits())
+FULL = Effort(survey_pairs=8, real=None, size_mib=32, limits=Limits())
 QUICK = Effort(survey_pairs=5, real=12, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.5))
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 import redistrib as rd
 from bench.problems import Problem
-from redistrib.demo.workloads import WORKLOADS as DEMO
+from redistrib.demo import workloads as demo
 from redistrib.types.digits import DeviceDigit
 from tests.jax_survey import COUNTS, pairs
 
 SURVEY = tuple(COUNTS)
 REAL = "real"
+PERIOD = 65_521
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def survey(devices: int, count: int | None, size: int) -> list[Workload]:
 
 def real(size: int) -> list[Workload]:
     """The named workloads, on arrays of at least `size` bytes, at most twice that."""
-    stated = [(w.name, w.source, w.mesh, w.src, w.dst) for w in DEMO]
+    stated = [(w.name, w.source, w.mesh, w.src, w.dst) for w in demo.WORKLOADS]
     found = []
     for name, source, mesh_text, *texts in (*stated, *RESTATED):
         mesh = rd.Mesh.parse(mesh_text)
@@ -96,6 +99,15 @@ def real(size: int) -> list[Workload]:
         )
         found.append(Workload(REAL, name, source, *(grown(t, size) for t in ends)))
     return found
+
+
+def array_of(t: rd.ArrayType) -> Any:
+    """An array of a type whose elements repeat with a prime period, since every process makes one.
+
+    No shape here has a stride that is a multiple of the period: a tile in a wrong place differs.
+    """
+    values = demo.array_of(rd.ArrayType(t.mesh, t.dtype, (PERIOD,), ((),)))
+    return np.resize(values, t.shape)
 
 
 def grown(t: rd.ArrayType, size: int) -> rd.ArrayType:

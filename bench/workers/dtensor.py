@@ -52,6 +52,9 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 # By itemsize. gloo has no 16-bit integers; float16 holds every number below 2048.
 DTYPES = {1: torch.uint8, 2: torch.float16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
+PERIOD = 2039
+"""A prime: how many different elements there are."""
+
 
 class Counter(TorchDispatchMode):
     """Bytes that this rank receives, calls that communicate, and the largest result."""
@@ -149,7 +152,8 @@ def prepare(workload: Figures) -> tuple[Figures, Run | None]:
     axes, shape = problem["axes"], problem["shape"]
     dtype = DTYPES[workload["itemsize"]]
     mesh = mesh_of(tuple(axes))
-    array = (torch.arange(prod(shape)) % 2039).to(dtype).reshape(shape)
+    count = prod(shape)
+    array = torch.arange(PERIOD).to(dtype).repeat(count // PERIOD + 1)[:count].reshape(shape)
     ends = [spec(mesh, shape, problem[end], dtype) for end in ("src", "dst")]
     given = tile(array, axes, problem["src"], dist.get_rank())
     start = time.perf_counter()

@@ -22,10 +22,10 @@ from bench.workers.protocol import (
     seconds,
     speaker,
 )
-from bench.workloads import parse_types
+from bench.workloads import array_of, parse_types
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.local import same_bits, tile_of
-from redistrib.demo.workloads import array_of, source_tile
+from redistrib.demo.workloads import source_tile
 
 IDLE = 0.005
 comm = MPI.COMM_WORLD

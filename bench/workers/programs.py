@@ -22,11 +22,11 @@ import redistrib as rd
 from bench.planners import forget
 from bench.workers.protocol import Figures, Run, UnsupportedError, WrongError, serve
 from bench.workers.shardy import shardy_plan
-from bench.workloads import parse_types
+from bench.workloads import array_of, parse_types
 from redistrib.backends import jax as rjax
 from redistrib.backends.jax import shardings
 from redistrib.backends.local import same_bits, tile_of
-from redistrib.demo.workloads import array_of, source_tile
+from redistrib.demo.workloads import source_tile
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan import Plan
 from redistrib.types.array_type import ArrayType
