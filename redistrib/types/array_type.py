@@ -315,10 +315,11 @@ def _canonical_dim(factors: list[Factor], n: int, mesh: Mesh) -> tuple[Factor, .
     split = prod(factor.size for factor in factors)
     if n % split:
         text = ",".join(_name(factor, mesh) for factor in factors)
+        above = (n // split + 1) * split
+        nearest = f"sizes: {above - split} and {above}" if n > split else f"size: {above}"
         raise LayoutError(
             f"the factors of a dimension divide its size; got {n}{{{text}}} "
-            f"with product {split}; nearest legal sizes: {n // split * split or split} and "
-            f"{(n // split + 1) * split}",
+            f"with product {split}; nearest legal {nearest}",
             size=n,
             product=split,
         )

@@ -169,8 +169,8 @@ def split_at(
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a decimal number, of MAX_DIGITS digits at most."""
-    return text.isdecimal() and len(text) <= MAX_DIGITS
+    """Whether a text is a decimal number, of MAX_DIGITS ASCII digits at most."""
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:

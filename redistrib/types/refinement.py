@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, is_chain
+from redistrib.types.mesh import check_enumerable
 from redistrib.types.positions import Positions, digit_values
 
 _Object = int | str  # a dimension or an axis
@@ -330,8 +331,11 @@ def needed(component: Component) -> list[tuple[Positions, NDArray[np.bool_]]]:
     """Per dimension run, the values that each device needs, and which of them it holds already.
 
     Both are [row-major coordinate over the axes of the component, position in the target tile].
+    Raises LayoutError where those are too many coordinates.
     """
-    at = np.arange(prod(axis.size for axis in component.axes))
+    count = prod(axis.size for axis in component.axes)
+    check_enumerable(count)
+    at = np.arange(count)
     result = []
     for run in component.dims:
         values = np.zeros((len(at), 1), dtype=np.intp)

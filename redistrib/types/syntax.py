@@ -16,7 +16,8 @@ from redistrib.types.mesh import AXIS_NAME, Mesh
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<local>_\d+\b)|(?P<subaxis>(?P<axis>NAME)\s*:\s*\(\s*(?P<pre>\d+)\s*\)\s*(?P<size>\d+))"
-    r"|(?P<name>NAME)|(?P<number>\d+)|(?P<mark>[\[\]{},]))".replace("NAME", AXIS_NAME.pattern)
+    r"|(?P<name>NAME)|(?P<number>\d+)|(?P<mark>[\[\]{},]))".replace("NAME", AXIS_NAME.pattern),
+    re.ASCII,
 )
 
 
