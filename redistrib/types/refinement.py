@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, is_chain
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, divisors, inside, is_chain
 from redistrib.types.mesh import check_enumerable
 from redistrib.types.positions import Positions, digit_values
 
@@ -232,7 +232,7 @@ def _common_chains(
         return all(cut % c == 0 or c % cut == 0 for c in cuts)
 
     allowed = {
-        obj: {c for c in _divisors(max(n, 1)) if comparable(c, orig[obj])}
+        obj: {c for c in divisors(max(n, 1)) if comparable(c, orig[obj])}
         for obj, n in sizes.items()
     }
     shrinking = True
@@ -287,11 +287,6 @@ def _common_chains(
                         for cut in sorted({low, high} - cuts[obj]):
                             growing |= close(obj, cut)
     return {obj: sorted(found) for obj, found in cuts.items()}
-
-
-def _divisors(n: int) -> list[int]:
-    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
-    return sorted({*small, *(n // d for d in small)})
 
 
 def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, IndexDigit]:
