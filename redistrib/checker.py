@@ -314,6 +314,7 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     if src.mesh != dst.mesh:  # all is one part, whose indices are blocks that no tile cuts
         block = [gcd(a, b) for a, b in zip(src.block_shape, dst.block_shape, strict=True)]
         runs = [IndexDigit(dim, 1, n // block[dim]) for dim, n in enumerate(src.shape)]
+        runs = runs or [IndexDigit(0, 1, 1)]  # a scalar is one element, held by some devices only
         place = {device: at for at, device in enumerate(src.mesh.ids)}
         home = np.array([place.get(device, -1) for device in dst.mesh.ids])
         here, there = ([*whole_axes(t.mesh)] for t in (src, dst))

@@ -427,3 +427,8 @@ def test_a_text_that_is_no_plan_is_refused(old: str, new: str) -> None:
     assert old in text
     with pytest.raises(rd.RedistribError, match="plan is"):
         rd.Plan.from_json(text.replace(old, new))
+
+
+def test_the_transpose_of_a_plan_without_elements_passes_the_checker() -> None:
+    ends = pair(rd.Mesh(x=2, y=4), "f32[0, 8{y}]", "f32[0, 8{x}]")
+    rd.check(rd.plan(*ends, strategy="collectives").transpose())
