@@ -314,12 +314,11 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
     if src.mesh != dst.mesh:  # all is one part, whose indices are blocks that no tile cuts
         block = [gcd(a, b) for a, b in zip(src.block_shape, dst.block_shape, strict=True)]
         runs = [IndexDigit(dim, 1, n // block[dim]) for dim, n in enumerate(src.shape)]
-        runs = runs or [IndexDigit(0, 1, 1)]  # a scalar is one element, held by some devices only
         place = {device: at for at, device in enumerate(src.mesh.ids)}
         home = np.array([place.get(device, -1) for device in dst.mesh.ids])
         here, there = ([*whole_axes(t.mesh)] for t in (src, dst))
-        held, asked = (dict(t.placements) for t in (src, dst))
-        return [_Part(runs, here, held, asked, False, there, home, prod(block))]
+        a, b = (dict(t.placements) for t in (src, dst))
+        return [_Part(runs or [IndexDigit(0, 1, 1)], here, a, b, False, there, home, prod(block))]
     sides, before = [list(src.placements), list(dst.placements)], None
     while sides != before:  # a cut splits what it falls into, which may cut the other side
         before = sides
