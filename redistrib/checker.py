@@ -317,8 +317,8 @@ def _parts(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) ->
         place = {device: at for at, device in enumerate(src.mesh.ids)}
         home = np.array([place.get(device, -1) for device in dst.mesh.ids])
         here, there = ([*whole_axes(t.mesh)] for t in (src, dst))
-        held, asked = (dict(t.placements) for t in (src, dst))
-        return [_Part(runs, here, held, asked, False, there, home, prod(block))]
+        a, b = (dict(t.placements) for t in (src, dst))
+        return [_Part(runs or [IndexDigit(0, 1, 1)], here, a, b, False, there, home, prod(block))]
     sides, before = [list(src.placements), list(dst.placements)], None
     while sides != before:  # a cut splits what it falls into, which may cut the other side
         before = sides

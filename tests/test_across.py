@@ -189,3 +189,11 @@ def test_the_report_names_both_meshes() -> None:
     plan = rd.plan(src, rd.ArrayType.parse("f32[60{a}, 8]", rd.Mesh(a=3)))
     assert "mesh        x=2,y=2 -> a=3" in str(plan)
     assert "<table" in plan._repr_html_()
+
+
+@pytest.mark.parametrize("src", ["f32[]", "f32[] sum{x}", "f32[] max{x,y}"])
+@pytest.mark.parametrize("devices", [[5, 1, 2], [5, 21, 22], [20, 21, 22]])
+def test_a_scalar_goes_to_another_mesh(src: str, devices: list[int]) -> None:
+    start = rd.ArrayType.parse(src, rd.Mesh(x=2, y=4))
+    plan = rd.plan(start, rd.ArrayType.parse("f32[]", rd.Mesh({"z": 3}, devices=devices)))
+    assert rd.check(plan)["received_bytes"] == simulator.measure(plan).received_bytes

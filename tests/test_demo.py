@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -169,6 +170,17 @@ def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_backends_are_refused() -> None:
     with pytest.raises(rd.BackendError, match="are simulator, jax, mpi; got cuda"):
         demo.run_demo(["cuda"])
+
+
+def test_it_is_no_success_if_nothing_that_was_asked_for_can_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "mpi4py" else find_spec(name)
+    )
+    with pytest.raises(rd.BackendError, match=r"can run here: mpi: not installed: pip install"):
+        demo.run_demo(["mpi"])
 
 
 def test_with_numpy_alone_the_simulator_runs_and_the_rest_is_reported(tmp_path: Path) -> None:

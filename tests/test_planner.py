@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import redistrib as rd
+from redistrib.synth import exact
 from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.exact import ExactSearch
 from redistrib.synth.misaligned import plan_misaligned
@@ -404,3 +405,43 @@ def test_a_misaligned_pair_of_any_size_is_planned_like_a_small_one() -> None:
         )
         found.append([s.collective for s in rd.plan(src, dst, strategy="collectives").steps])
     assert found[0] == found[1] == ["all_to_all", "collective_permute", "all_to_all"]
+
+
+@pytest.mark.parametrize("strategy", ["auto", "collectives", "direct", "exact"])
+def test_large_dimensions_are_planned_by_their_digits(strategy: str) -> None:
+    mesh, n = rd.Mesh(x=6), 12 * 2**60  # no loop over indices ends
+    src = rd.ArrayType.parse(f"f32[{n}{{x}}]", mesh)
+    dst = rd.ArrayType.parse(f"f32[{n}{{_2,x}}]", mesh)
+    assert rd.check(rd.plan(src, dst, strategy=strategy))["lower_bound_bytes"] > 0
+
+
+def test_an_exact_search_among_too_many_types_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "MAX_STATES", 1)
+    monkeypatch.setattr(exact, "MAX_EDGES", 100)
+    mesh = rd.Mesh(x=4, y=4)
+    src = rd.ArrayType.parse("f32[16{x}, 16{y}, 16]", mesh)
+    dst = rd.ArrayType.parse("f32[16, 16{x}, 16{y}]", mesh)
+    with pytest.raises(rd.RedistribError, match="an exact search"):
+        rd.plan(src, dst, strategy="exact")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seconds"', "[" * 100_000),
+        ('"memory_limit": 64', '"memory_limit": Infinity'),
+        ('"memory_limit": 64', '"memory_limit": "many"'),
+        ('"steps"', '"step"'),
+    ],
+)
+def test_a_text_that_is_no_plan_is_refused(old: str, new: str) -> None:
+    ends = pair(rd.Mesh(x=2), "f32[8{x}]", "f32[8]")
+    text = rd.plan(*ends, memory_limit=64).to_json()
+    assert old in text
+    with pytest.raises(rd.RedistribError, match="plan is"):
+        rd.Plan.from_json(text.replace(old, new))
+
+
+def test_the_transpose_of_a_plan_without_elements_passes_the_checker() -> None:
+    ends = pair(rd.Mesh(x=2, y=4), "f32[0, 8{y}]", "f32[0, 8{x}]")
+    rd.check(rd.plan(*ends, strategy="collectives").transpose())

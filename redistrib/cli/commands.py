@@ -128,7 +128,11 @@ def _problem(
 ) -> tuple[tuple[rd.ArrayType, rd.ArrayType], dict[str, Any]]:
     """The arguments of rd.plan and rd.cost, by position and by name."""
     limit = None if memory_limit is None else values.parse_bytes(memory_limit)
-    options = {"strategy": strategy or "auto", "memory_limit": limit, "profile": profile}
+    options = {
+        "strategy": "auto" if strategy is None else strategy,
+        "memory_limit": limit,
+        "profile": profile,
+    }
     return values.problem_types(mesh, src, dst, dst_mesh), options
 
 

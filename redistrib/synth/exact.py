@@ -8,9 +8,8 @@ A* with the bytes that a device must still receive as the estimate.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations, compress
+from itertools import combinations, compress, islice
 from math import inf, prod
 from operator import ne
 
@@ -35,9 +34,10 @@ from redistrib.synth.prime_digits import (
 )
 from redistrib.synth.tables import owned_runs, permute_table
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, primes
+from redistrib.types.digits import DeviceDigit, IndexDigit, divisors
 
 MAX_STATES = 20_000
+MAX_EDGES = 2_000_000  # of a search among more types than MAX_STATES: tens of seconds
 
 
 class ExactSearch:
@@ -67,7 +67,7 @@ class ExactSearch:
     def run(self) -> list[Collective] | None:
         """The steps of the cheapest sequence; None if there is none within limit and bound.
 
-        Raises RedistribError where the search would pass MAX_STATES types.
+        Raises RedistribError where the search would pass MAX_STATES types or MAX_EDGES steps.
         """
         sizes = {d.size for system in self.systems for d in system}
         self._places = PrimePlaces(self.src.shape, sizes)
@@ -88,7 +88,8 @@ class ExactSearch:
         start: State = frozenset(self.src.placements)
         self._distance[start] = 0.0
         heap: list[tuple[float, int, float, State]] = [(0.0, 0, 0.0, start)]
-        pushed = expanded = 0
+        pushed = expanded = edges = 0
+        most_edges = inf if self.size <= MAX_STATES else MAX_EDGES
         while heap:
             _, _, distance, state = heapq.heappop(heap)
             if state == self.goal:
@@ -107,6 +108,12 @@ class ExactSearch:
             if distance + 2 * self._latency >= self.bound and not self._one_left(state, tile):
                 continue
             for number, places, kind, cost in self._edges(state, tile):
+                edges += 1
+                if edges > most_edges:
+                    raise RedistribError(
+                        f"an exact search tries at most {MAX_EDGES} collectives; there are more "
+                        f"between {self.src} and {self.dst}"
+                    )
                 reached = distance + cost
                 estimate = reached + self._rest(number, places)
                 if estimate >= self.bound:
@@ -123,7 +130,7 @@ class ExactSearch:
     def size(self) -> int:
         """At least the number of types between the two, counting overlapping placements too."""
         choices = {
-            size: 1 + sum(_divisors(n // size) for n in self.src.shape if n and n % size == 0)
+            size: 1 + sum(len(divisors(n // size)) for n in self.src.shape if n and n % size == 0)
             for size in {d.size for d in self.systems[0]}
         }
         return len(self.systems) * prod(choices[d.size] for d in self.systems[0])
@@ -270,7 +277,7 @@ class ExactSearch:
             self._permuted[runs] = [
                 (number, tuple(places.get(d, FREE) for d in system))
                 for number, system in enumerate(self.systems)
-                for places in self._fill(list(runs), frozenset(system))
+                for places in islice(self._fill(list(runs), frozenset(system)), MAX_EDGES)
             ]
         for number, places in self._permuted[runs]:
             after = self._state(number, places)
@@ -351,10 +358,6 @@ def exact_steps(src: ArrayType, dst: ArrayType, limit: int, profile: Profile) ->
 def _within(run: tuple[int, int, int], whole: tuple[int, int, int]) -> bool:
     (dim, lo, hi), (other, start, end) = run, whole
     return dim == other and start <= lo and hi <= end and lo % start == 0 and end % hi == 0
-
-
-def _divisors(n: int) -> int:
-    return prod(exponent + 1 for exponent in Counter(primes(n)).values())
 
 
 def _disjoint(a: DeviceDigit, b: DeviceDigit) -> bool:

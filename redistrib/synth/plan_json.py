@@ -90,8 +90,8 @@ def plan_from_json(text: str) -> Plan:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise RedistribError(f"a plan is JSON; line {error.lineno}: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number too long to read, or too many brackets
-        raise RedistribError(f"a plan is JSON; {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RedistribError(f"a plan is JSON; the text is not: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         given = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise RedistribError(f"a plan has the format {FORMAT!r}; got {given!r}", format=given)
@@ -104,7 +104,7 @@ def plan_from_json(text: str) -> Plan:
         limit = None if data.get("memory_limit") is None else int(data["memory_limit"])
         plan = make_plan(src, dst, str(data["strategy"]), steps, memory_limit=limit)
         plan = replace(plan, seconds=float(data["seconds"]))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RedistribError(
             f"the plan is incomplete or malformed: {type(error).__name__}: {error}"
         ) from error

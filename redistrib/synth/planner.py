@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.across import plan_across
@@ -36,6 +36,7 @@ from redistrib.synth.reductions import make_partial, partial_roles, reduce_parti
 from redistrib.synth.routing import Traffic, exchange_size, exchange_traffic
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
+from redistrib.types.mesh import check_enumerable
 from redistrib.types.named_sharding import TypeLike, as_type
 from redistrib.types.refinement import Refinement, check_array, refine
 
@@ -216,6 +217,9 @@ def make_problem(
     links = find_profile(profile).on(src.mesh)
     target = on_mesh(dst, src.mesh)
     common = None if target is None else refine(src, target)
+    for component in [] if common is None or common.aligned else common.components():
+        if not component.aligned:
+            check_enumerable(prod(axis.size for axis in component.axes))
     return Problem(src, target or dst, dst, memory_limit, links, common)
 
 

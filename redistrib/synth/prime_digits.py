@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
 
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, divisors, primes
 from redistrib.types.mesh import Mesh
 
 State = frozenset[Placement]
@@ -106,8 +106,9 @@ class PrimePlaces:
             IndexDigit(dim, pre, size)
             for dim, n in enumerate(shape)
             for size in sorted(sizes)
-            for pre in (range(1, n // size + 1) if starts is None else sorted(starts[dim]))
-            if n and n % (pre * size) == 0
+            if n and n % size == 0
+            for pre in (divisors(n // size) if starts is None else sorted(starts[dim]))
+            if n % (pre * size) == 0
         ]
         self.number = {index: at for at, index in enumerate(self.indices)}
         self.everywhere = (1 << len(self.indices)) - 1

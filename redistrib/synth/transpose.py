@@ -49,7 +49,7 @@ def transpose(plan: Plan) -> Plan:
     """
     src, dst = plan.src, plan.types[-1]
     if not src.size:  # without elements nothing is summed, and types have no partial axes
-        return make_plan(dst, src, plan.strategy, [exchange_traffic(dst, src).exchange])
+        return make_plan(dst, src, "direct", [exchange_traffic(dst, src).exchange])
     steps = [
         _transposed(step, before, after)
         for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from redistrib.errors import LayoutError
 
@@ -91,6 +91,19 @@ def primes(n: int) -> list[int]:
     return found + [n] * (n > 1)
 
 
+def divisors(n: int) -> list[int]:
+    """The divisors of n, ascending.
+
+    >>> divisors(12), divisors(1)
+    ([1, 2, 3, 4, 6, 12], [1])
+    """
+    found = [1]
+    for p, same in groupby(primes(n)):
+        powers = [p**k for k in range(len(list(same)) + 1)]
+        found = [d * power for d in found for power in powers]
+    return sorted(found)
+
+
 def object_of(digit: DeviceDigit | IndexDigit) -> str | int:
     """The axis or the dimension that a digit is a part of."""
     return digit.axis if isinstance(digit, DeviceDigit) else digit.dim
@@ -169,7 +182,7 @@ def split_at(
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a decimal number in ASCII digits, of MAX_DIGITS digits at most."""
+    """Whether a text is a decimal number, of MAX_DIGITS ASCII digits at most."""
     return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 

@@ -14,6 +14,19 @@ from redistrib.types.digits import MAX_DIGITS, is_number
 # `_8` is a local factor in the text of a type, so no axis can be called so.
 AXIS_NAME = re.compile(r"(?!_\d+\b)[A-Za-z_][A-Za-z0-9_.\-]*")
 
+MAX_ENUMERATED = 1 << 20
+"""Positions that are looked at one by one, where digits do not decide; more would take minutes."""
+
+
+def check_enumerable(count: int) -> None:
+    """Raise LayoutError for more positions than MAX_ENUMERATED."""
+    if count > MAX_ENUMERATED:
+        raise LayoutError(
+            f"where no digits match, positions are enumerated, at most {MAX_ENUMERATED}; "
+            f"got {count}",
+            positions=count,
+        )
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Mesh:
@@ -115,7 +128,8 @@ class Mesh:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The device id at each position."""
+        """The device id at each position. Raises LayoutError for too many to enumerate."""
+        check_enumerable(self.num_devices)
         return tuple(range(self.num_devices)) if self.devices is None else self.devices
 
     def axis_size(self, axis: str) -> int:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, is_chain
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, divisors, inside, is_chain
+from redistrib.types.mesh import check_enumerable
 from redistrib.types.positions import Positions, digit_values
 
 _Object = int | str  # a dimension or an axis
@@ -231,7 +232,7 @@ def _common_chains(
         return all(cut % c == 0 or c % cut == 0 for c in cuts)
 
     allowed = {
-        obj: {c for c in _divisors(max(n, 1)) if comparable(c, orig[obj])}
+        obj: {c for c in divisors(max(n, 1)) if comparable(c, orig[obj])}
         for obj, n in sizes.items()
     }
     shrinking = True
@@ -288,11 +289,6 @@ def _common_chains(
     return {obj: sorted(found) for obj, found in cuts.items()}
 
 
-def _divisors(n: int) -> list[int]:
-    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
-    return sorted({*small, *(n // d for d in small)})
-
-
 def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, IndexDigit]:
     """The placements of a type, split wherever a cut of the dimension falls inside one."""
     pieces = {}
@@ -330,8 +326,11 @@ def needed(component: Component) -> list[tuple[Positions, NDArray[np.bool_]]]:
     """Per dimension run, the values that each device needs, and which of them it holds already.
 
     Both are [row-major coordinate over the axes of the component, position in the target tile].
+    Raises LayoutError where those are too many coordinates.
     """
-    at = np.arange(prod(axis.size for axis in component.axes))
+    count = prod(axis.size for axis in component.axes)
+    check_enumerable(count)
+    at = np.arange(count)
     result = []
     for run in component.dims:
         values = np.zeros((len(at), 1), dtype=np.intp)

@@ -57,6 +57,21 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("plan", *MESH, *GOOD, "--strategy", "fast"),
         ("'fast'", "auto", "collectives", "direct", "exact"),
     ),
+    "empty strategy": (("plan", *MESH, *GOOD, "--strategy", ""), ("''", "auto", "direct")),
+    "digits of another script": (("plan", *MESH, "f32[\uff18]", "f32[8]"), ("column 5", "\uff18")),
+    "a size of another script": (("plan", "--mesh", "x=\uff12", *GOOD), ("NAME=SIZE", "\uff12")),
+    "a dimension below its factors": (
+        ("plan", *MESH, "f32[8{_16}]", "f32[8]"),
+        ("8{_16}", "nearest legal size: 16\n"),
+    ),
+    "meshes of too many positions": (
+        ("plan", "--mesh", "x=1000000000", "--dst-mesh", "y=2", "f32[8]", "f32[8{y}]"),
+        ("at most 1048576", "got 1000000000"),
+    ),
+    "too many positions where no digits match": (
+        ("plan", "--mesh", "x=6000000", "f32[12000000{x}]", "f32[12000000{_2,x}]"),
+        ("at most 1048576", "got 6000000"),
+    ),
     "malformed limit": (
         ("plan", *MESH, *GOOD, "--memory-limit", "12 apples"),
         ("'12 apples'", "GiB"),
