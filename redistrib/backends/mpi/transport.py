@@ -90,11 +90,15 @@ Transfer = Generator[Waiting, list[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What the messages of a redistribution share."""
+    """What the messages of a redistribution share.
+
+    crowded: whether some node has more ranks than processors.
+    """
 
     comm: MPI.Intracomm
     tag: int
     datatypes: Datatypes
+    crowded: bool
 
 
 def _address(tile: Tile) -> int:
