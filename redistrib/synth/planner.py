@@ -217,9 +217,10 @@ def make_problem(
     links = find_profile(profile).on(src.mesh)
     target = on_mesh(dst, src.mesh)
     common = None if target is None else refine(src, target)
-    for component in [] if common is None or common.aligned else common.components():
-        if not component.aligned:
-            check_enumerable(prod(axis.size for axis in component.axes))
+    if common is not None and not common.aligned:
+        for component in common.components():
+            if not component.aligned:
+                check_enumerable(prod(axis.size for axis in component.axes))
     return Problem(src, target or dst, dst, memory_limit, links, common)
 
 
