@@ -415,6 +415,15 @@ def test_large_dimensions_are_planned_by_their_digits(strategy: str) -> None:
     assert rd.check(rd.plan(src, dst, strategy=strategy))["lower_bound_bytes"] > 0
 
 
+@pytest.mark.parametrize("strategy", ["auto", "direct"])
+def test_sizes_whose_price_is_no_float_are_refused(strategy: str) -> None:
+    mesh, n = rd.Mesh(x=3), "9" * 600
+    src, dst = (rd.ArrayType.parse(f"f32[{n}{cut}]", mesh) for cut in ("{x}", ""))
+    for ask in (rd.plan, rd.cost, rd.Oracle(mesh).cost):
+        with pytest.raises(rd.LayoutError, match=r"below 2\*\*900; got a number of 1996 bits"):
+            ask(src, dst, strategy=strategy)
+
+
 def test_an_exact_search_among_too_many_types_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "MAX_STATES", 1)
     monkeypatch.setattr(exact, "MAX_EDGES", 100)

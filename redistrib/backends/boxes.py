@@ -20,7 +20,7 @@ from redistrib.synth.collectives import Exchange
 from redistrib.synth.tables import RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, piece_of
-from redistrib.types.positions import Positions, digit_values, weight, whole_axes
+from redistrib.types.positions import Positions, digit_values, weight, whole_axes, with_digits
 
 ROUND_BYTES = 100_000
 """What the latency of a round costs, in bytes: 1 us at 100 GB/s, as in the default profile."""
@@ -163,11 +163,8 @@ def _by_table(
                 part = owned[whole] // (whole.end // owner.end) % owner.size
                 value = value * owner.size + part
     coordinate = dict(table.rows[at])[value]
-    for axis in reversed(table.axes):
-        coordinate, digit = divmod(coordinate, axis.size)
-        stride = weight(axis, whole_axes(source.mesh))
-        sender += (digit - sender // stride % axis.size) * stride
-    return sender
+    at_sender, axes = np.array(sender), whole_axes(source.mesh)
+    return int(with_digits(at_sender, table.axes, np.array(coordinate), axes))
 
 
 def rounds(pieces: Sequence[Piece], block_bytes: int) -> list[list[Piece]]:

@@ -339,12 +339,24 @@ def _no_constant(name: str) -> None:
     raise rd.RedistribError(f"JSON has no {name}")
 
 
+def _question(line: str) -> dict[str, Any]:
+    try:
+        question = json.loads(line, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise rd.RedistribError(
+            f"a question is one line of JSON; column {error.colno}: {error.msg}"
+        ) from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise rd.RedistribError("a number of a question has too many digits to be read") from None
+    if not isinstance(question, dict):
+        raise rd.RedistribError(f"a question is a JSON object; got {line.strip()[:80]!r}")
+    return question
+
+
 def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
     identity = None
     try:
-        question = json.loads(line, parse_constant=_no_constant)
-        if not isinstance(question, dict):
-            raise rd.RedistribError(f"a question is a JSON object; got {line.strip()[:80]!r}")
+        question = _question(line)
         identity = question.get("id")
         missing = [name for name in ("mesh", "src", "dst") if name not in question]
         unknown = [name for name in question if name not in QUESTION]
@@ -361,13 +373,6 @@ def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
         (src, dst), options = _problem(**{k: question[k] for k in question if k != "id"})
         oracle = oracles(src.mesh, options["profile"], options["memory_limit"])
         return {"id": identity, **asdict(oracle.cost(src, dst, strategy=options["strategy"]))}
-    except json.JSONDecodeError as error:
-        return {
-            "id": None,
-            "error": f"a question is one line of JSON; column {error.colno}: {error.msg}",
-        }
-    except ValueError:
-        return {"id": None, "error": "a number of a question has too many digits to be read"}
     except (rd.RedistribError, RecursionError) as error:
         return {"id": identity, "error": " ".join(_one_line(error).split())}
 

@@ -274,10 +274,11 @@ class ExactSearch:
         """All other types with the same tiles: any digits over the same owned runs."""
         runs = tuple(owned_runs(sorted(state)))
         if runs not in self._permuted:
+            most = MAX_EDGES + 2  # beside the state itself more than are ever tried
             self._permuted[runs] = [
                 (number, tuple(places.get(d, FREE) for d in system))
                 for number, system in enumerate(self.systems)
-                for places in islice(self._fill(list(runs), frozenset(system)), MAX_EDGES)
+                for places in islice(self._fill(list(runs), frozenset(system)), most)
             ]
         for number, places in self._permuted[runs]:
             after = self._state(number, places)

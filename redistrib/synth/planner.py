@@ -197,6 +197,9 @@ class Problem:
         return min(sizes) if small else max(sizes)
 
 
+MAX_BITS = 900
+"""Of a count that is priced: a float holds 2**1023, and prices multiply it by small numbers."""
+
 Strategy = Callable[[Problem], list[Collective]]
 
 
@@ -206,6 +209,7 @@ def make_problem(
     """What a strategy is asked. Raises LayoutError, InfeasibleError where an end is too large."""
     src, dst = as_type(src), as_type(dst)
     check_array(src, dst)
+    _check_priceable(src.size * src.itemsize, src.mesh.num_devices, dst.mesh.num_devices)
     least = max(src.tile_bytes, dst.tile_bytes)
     if memory_limit is not None and memory_limit < least:
         raise InfeasibleError(
@@ -217,10 +221,22 @@ def make_problem(
     links = find_profile(profile).on(src.mesh)
     target = on_mesh(dst, src.mesh)
     common = None if target is None else refine(src, target)
-    for component in [] if common is None or common.aligned else common.components():
-        if not component.aligned:
-            check_enumerable(prod(axis.size for axis in component.axes))
+    if common is not None and not common.aligned:
+        for component in common.components():
+            if not component.aligned:
+                check_enumerable(prod(axis.size for axis in component.axes))
     return Problem(src, target or dst, dst, memory_limit, links, common)
+
+
+def _check_priceable(*counts: int) -> None:
+    """Raise LayoutError for bytes or devices too many for a price."""
+    most = max(counts).bit_length()
+    if most > MAX_BITS:
+        raise LayoutError(
+            f"seconds are floats: the bytes of an array and the devices of a mesh are below "
+            f"2**{MAX_BITS}; got a number of {most} bits",
+            bits=most,
+        )
 
 
 def find_strategy(name: str) -> Strategy:

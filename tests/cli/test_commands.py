@@ -254,6 +254,13 @@ def test_cost_survives_bytes_that_are_no_text() -> None:
         ("[" * 100_000, "recursion"),
         ('{"mesh": {"x": 2}, "src": "' + "8" * 1_000_000 + '", "dst": "f32[8]"}', "column 1: "),
         ('{"mesh": {"\\ud800": 2}, "src": "f32[8]", "dst": "f32[8]"}', "an axis name is"),
+        ('{"dst": "f32[@]", "src": "f32[@{x}]", "mesh": {"x": 3}}'.replace("@", "9" * 600), "bits"),
+        (
+            '{"memory_limit": 5, "dst": "f32[@]", "src": "f32[@]", "mesh": {"x": 3}}'.replace(
+                "@", ",".join(["9" * 600] * 10)
+            ),
+            "below 2**900",
+        ),
     ],
     ids=lambda text: text[:24],
 )

@@ -64,7 +64,6 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
         patch.setattr(transport, "SLAB_RUNS", rng.choice((None, 1, 3)))
         patch.setattr(transport, "LEAST_CHUNK", rng.choice((1, 40, 4096)))
         patch.setattr(transport, "DEPTH_DIRECT", rng.choice((1, 3, 64)))
-        patch.setattr(exchange, "AT_ONCE_IF_CROWDED", rng.choice((0, transport.LARGEST)))
         options: dict[str, Any] = {"scratch": rng.choice((1, 1000, 1 << 20))}
         if rng.random() < 0.2:
             options["timeout"] = 60.0

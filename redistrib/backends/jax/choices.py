@@ -36,8 +36,8 @@ class Choices:
     `pairs` is for a step between pairs of devices in a plan in which nothing else communicates.
     `barriers`: the compiler keeps an optimization_barrier until it has ordered the program.
     `widens`: it widens floats of one or two bytes where they are only moved, which changes a NaN.
-    `cuts`: a piece of an exchange that is no box is cut into so many rather than that the tiles are
-    viewed with more axes, where such a view may be a copy.
+    `cuts`: the most boxes that a piece of an exchange is cut into where it is no box; where more
+    are needed, the tiles are viewed with more axes, which may be a copy.
     """
 
     all_gather: Use

@@ -37,8 +37,8 @@ NAP = 0.0001
 class Private:
     """A communicator of our own, so that no message of the program's meets one of ours.
 
-    crowded: whether some node has more ranks than processors. A rank that waits inside MPI polls,
-        and so takes a processor from one that works; where it is crowded ours sleep.
+    crowded: whether some node has more ranks than processors that these may run on. A rank that
+        waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
     """
 
     comm: MPI.Intracomm
@@ -64,11 +64,20 @@ def private(comm: MPI.Intracomm) -> Private:
     if not isinstance(found, Private):
         own = comm.Dup()
         node = own.Split_type(MPI.COMM_TYPE_SHARED)
-        crowded = own.allreduce(node.size > (os.cpu_count() or 1), MPI.LOR)
+        # Together, for a launcher may have bound each rank to a processor of its own.
+        usable = set().union(*node.allgather(_processors()))
+        crowded = own.allreduce(node.size > len(usable), MPI.LOR)
         node.Free()
         found = Private(own, crowded)
         comm.Set_attr(_PRIVATE, found)
     return found
+
+
+def _processors() -> set[int]:
+    """The processors that this process may run on; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 @dataclass(slots=True)
