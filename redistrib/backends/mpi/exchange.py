@@ -12,7 +12,6 @@ from redistrib.backends.local import numbers, permute_sources
 from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
 from redistrib.backends.mpi.pieces import Piece, Router, view
 from redistrib.backends.mpi.transport import (
-    LARGEST,
     Flow,
     Incoming,
     Link,
@@ -30,9 +29,6 @@ from redistrib.types.digits import DeviceDigit
 
 SMALL = 1 << 20
 """Bytes of source and target tile below which one Alltoallw beats messages per peer."""
-
-AT_ONCE_IF_CROWDED = LARGEST if MPI.get_vendor()[0] == "Open MPI" else 0
-"""The same on a node with more ranks than processors, where Open MPI polls all messages in turn."""
 
 Shape = tuple[int, ...]
 Tiles = Sequence[Tile | None]
@@ -112,10 +108,9 @@ class Exchange(Phase):
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
-        total = (largest_tile(before.type) + largest_tile(after.type)) * itemsize
+        total = largest_tile(before.type) + largest_tile(after.type)
         # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
-        self.small = total < SMALL and before is not after
-        self.crowding = link.crowded and total < AT_ONCE_IF_CROWDED and before is not after
+        self.small = total * itemsize < SMALL and before is not after
 
     def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
         """Send, receive, and copy the own pieces meanwhile."""
@@ -131,7 +126,7 @@ class Exchange(Phase):
 
         if not self.communicates:
             keep()
-        elif len(sources) == 1 and (self.small or (self.crowding and blocking)):
+        elif self.small and len(sources) == 1:
             keep()
             yield from self._at_once(sources, targets, blocking=blocking)
         else:

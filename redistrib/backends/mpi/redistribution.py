@@ -102,7 +102,7 @@ class Redistribution:
     ) -> None:
         owned = private(comm)
         self.comm = owned.comm
-        self._link = Link(owned.comm, owned.next_tag(), Datatypes(), owned.crowded)
+        self._link = Link(owned.comm, owned.next_tag(), Datatypes())
         self.watch = Watch(owned, timeout)
         self._phases: list[Phase] = []
         self._running: Running | None = None
@@ -210,7 +210,7 @@ class Redistribution:
             levels = self._levels(tiles, results)
         except Exception as raised:  # noqa: BLE001
             error = raised
-        # A call that is started may send otherwise than one that waits.
+        # A small array goes by another collective where the caller waits: all have to do the same.
         begun = "a call" if blocking else "a start"
         call = f"{begun} of redistribution {self._link.tag} with {len(tiles)} arrays"
         self.watch.agree(error, call, "the agreement before the exchange", call)

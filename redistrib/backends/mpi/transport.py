@@ -90,15 +90,11 @@ Transfer = Generator[Waiting, list[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What the messages of a redistribution share.
-
-    crowded: whether some node has more ranks than processors.
-    """
+    """What the messages of a redistribution share."""
 
     comm: MPI.Intracomm
     tag: int
     datatypes: Datatypes
-    crowded: bool
 
 
 def _address(tile: Tile) -> int:
