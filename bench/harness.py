@@ -92,7 +92,7 @@ def runners(torch_python: str | None, mpi: bool = True) -> list[Runner]:
         for name, program in zip(names, programs, strict=True)
     ]
     dtensor = (torch_python or sys.executable, "-m", "bench.workers.dtensor", DEVICES)
-    found.append(Runner("DTensor", dtensor, "" if torch_python else "pip install torch"))
+    found.append(Runner("DTensor", dtensor, "" if torch_python else "make bench-peers"))
     if mpi:
         rank = (sys.executable, "-m", "mpi4py", "-m", "bench.workers.mpi")
         command = (mpiexec or "mpiexec", "-n", DEVICES, *rank)
