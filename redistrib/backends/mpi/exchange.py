@@ -86,6 +86,9 @@ class Phase:
         """Fill target tiles from source tiles. `blocking`: the caller waits for the end."""
         raise NotImplementedError
 
+    def share(self, shared: SharedTiles) -> None:
+        """From now on the targets are these tiles: what can be copied to one of them is."""
+
 
 class Exchange(Phase):
     """Each rank sends the intersections of its tile with the others' target tiles."""
@@ -116,7 +119,7 @@ class Exchange(Phase):
         self.near: list[tuple[Sequence[Piece], Tile]] = []
 
     def share(self, shared: SharedTiles) -> None:
-        """From now on the targets are these tiles: what goes to one of them is copied there."""
+        """From now on what goes to one of these tiles is copied there."""
         self.shared, self.small = shared, False
         near = shared.tiles
         self.near = [(s.pieces, near[s.peer]) for s in self.sends if s.peer in near]

@@ -10,7 +10,7 @@ from mpi4py import MPI
 from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.agreement import Watch, private
-from redistrib.backends.mpi.exchange import End, Exchange, Phase
+from redistrib.backends.mpi.exchange import End, Phase
 from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.shared import SharedTiles
@@ -167,9 +167,8 @@ class Redistribution:
         self.watch.agree(error, "", step)
         shared.close()
         self.out = shared.tiles.get(self.comm.rank)
-        last = self._phases[-1] if self._phases else None
-        if isinstance(last, Exchange):
-            last.share(shared)
+        if self._phases:
+            self._phases[-1].share(shared)
 
     def _make_phases(self, scratch: int) -> Iterator[Phase]:
         before, after = (

@@ -17,6 +17,7 @@ from mpi4py import MPI
 from redistrib.backends.mpi.exchange import End, Exchange, Phase, Shape, Tiles
 from redistrib.backends.mpi.layouts import Box
 from redistrib.backends.mpi.pieces import Piece, Place, Router
+from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.transport import (
     DEPTH,
     Flow,
@@ -86,6 +87,12 @@ class Reduction(Phase):
         self.received_bytes = sum(s.bytes for s in receives) + self.spread.received_bytes
         own = sum(stream.scratch_bytes for stream in (*self.sends, *receives))
         self.scratch_bytes = own + self.spread.scratch_bytes
+
+    def share(self, shared: SharedTiles) -> None:
+        """From now on the shares are copied into these tiles."""
+        self.scratch_bytes -= self.spread.scratch_bytes
+        self.spread.share(shared)
+        self.scratch_bytes += self.spread.scratch_bytes
 
     def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
         """Reduce the own share, then exchange the shares within the targets."""
