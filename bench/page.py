@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from bench.coverage import missing
 from bench.harness import AGAIN, BASELINE
 from bench.journal import duration
 from bench.planning_page import SCALED, table, times_text
@@ -37,11 +38,13 @@ WHAT = {
 
 def markdown(results: Figures, images: Sequence[str]) -> str:
     """The page; `images` are the names of the figures beside it."""
-    lines = [*opening(results), *headline_lines(results), *counts_lines(results["workloads"])]
+    rows = results["workloads"]
+    lines = [*opening(results), *headline_lines(results), *counts_lines(rows)]
     lines += figure_lines(images)
     if results.get("against"):
         lines += against_lines(results["against"])
-    lines += [*failures(results["workloads"]), *real_lines(results["workloads"])]
+    if rows:
+        lines += [*failures(rows), *real_lines(rows)]
     if results.get("planning"):
         lines += planning_lines(results["planning"])
     if results.get("scale"):
@@ -67,6 +70,7 @@ def opening(results: Figures) -> list[str]:
         f"{len(rows)} workloads on arrays of about {effort['size_mib']} MiB"
         + (f"; it took {duration(sum(seconds.values()))} ({took})." if seconds else "."),
         "",
+        *missing_lines(results),
         "Every runner is a process of its own with a limit on time and memory. Its result is "
         "compared with the target's tiles bit for bit before anything is timed. Then the "
         "runners of a workload take turns; a speed-up is XLA's seconds over the runner's in the "
@@ -78,6 +82,12 @@ def opening(results: Figures) -> list[str]:
         *table(["runner", "what it is"], [[name, WHAT[name]] for name in ORDER]),
         "",
     ]
+
+
+def missing_lines(results: Figures) -> list[str]:
+    """What the page does not have; nothing if that is nothing."""
+    items = [f"- {what}: {why}." for what, why in missing(results)]
+    return ["**This is not the whole benchmark.** Missing:", "", *items, ""] if items else []
 
 
 def headline_lines(results: Figures) -> list[str]:
