@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         effort = replace(effort, survey_pairs=options.pairs, real=options.pairs)
     if options.size is not None:
         effort = replace(effort, size_mib=options.size)
+    if options.gpu_target and not options.gpu_target.is_file():
+        parser.error(f"{options.gpu_target}: no such file")
     old = read(options.against, parser) if options.against else None
     directory = options.output or ROOT / ("build/bench" if options.quick else "docs")
     journal = None
@@ -164,7 +166,7 @@ def units(
     effort: Effort, options: argparse.Namespace, torch: str | None, team: Team, directory: Path
 ) -> dict[str, Units]:
     """Per part what is measured, by name."""
-    families = scale.FAMILIES[::2] if options.quick else scale.FAMILIES
+    families = scale.FAMILIES[::3] if options.quick else scale.FAMILIES
     return {
         PAIRS: {w.name: partial(campaign.measure, team, w) for w in campaign.workloads(effort)},
         PLANNING: {"": partial(planning, directory, options.quick, torch)},

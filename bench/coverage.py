@@ -48,11 +48,13 @@ def missing(results: Figures) -> Iterator[Sequence[str]]:
     """Everything that results lack: parts, workloads of the full form, runners, peers."""
     unknown = [["Parts", "unknown: these results are of a version that did not say"]]
     yield from results.get("missing", unknown)
+    if "--quick" in results["command"].split():
+        yield "All parts", "the quick form: fewer pairs, rounds, meshes and jobs in each"
     rows, size = results["workloads"], results["settings"]["size_mib"]
     if rows and (len(rows), size) != (full := (len(workloads(FULL)), FULL.size_mib)):
         yield (
             "Workloads",
-            f"a sample: {len(rows)} on {size} MiB; the full form has {full[0]} on {full[1]} MiB",
+            f"{len(rows)} on arrays of {size} MiB; the full form has {full[0]} of {full[1]} MiB",
         )
     for name in dict.fromkeys(name for row in rows for name in row["runners"]):
         records = [row["runners"][name] for row in rows if name in row["runners"]]

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from bench.harness import BASELINE
-from bench.page import PAPER_LARGEST, PAPER_MEAN
 from bench.planning_page import SCALED, SHARDY
+from bench.summary import PAPER_LARGEST, PAPER_MEAN
 
 Figures = dict[str, Any]
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from bench.against_page import BESIDE_XLA, against_lines, beside_paper, mean_text
 from bench.coverage import missing
 from bench.harness import AGAIN, BASELINE
 from bench.journal import duration
 from bench.planning_page import SCALED, table, times_text
-from bench.summary import noise, standing
+from bench.summary import PAPER_LARGEST, PAPER_MEAN, noise
 from bench.workloads import REAL
 
 Figures = dict[str, Any]
@@ -18,7 +19,6 @@ Figures = dict[str, Any]
 ORDER = (
     "ours", BASELINE, "Shardy", "DTensor", "paper", "collectives", "direct", "ours on MPI", AGAIN,
 )  # fmt: skip
-PAPER_MEAN, PAPER_LARGEST = 1.22, 5.7
 ABSENT = {"status": "not asked"}
 WHAT = {
     "ours": "`rd.plan`, strategy auto, compiled by our jax backend",
@@ -136,7 +136,7 @@ def headline_row(entry: Figures) -> list[str]:
     if speed and entry["runner"] != BASELINE:
         verdicts = entry["verdicts"]
         cells = [
-            _mean(speed),
+            mean_text(speed),
             entry["standing"],
             f"{speed['largest']:.3g}",
             f"{speed['smallest']:.3g}",
@@ -152,12 +152,6 @@ def headline_row(entry: Figures) -> list[str]:
     ]
 
 
-def _mean(speed: Figures) -> str:
-    """A mean and its interval; one pair has none."""
-    inside = f" [{speed['low']:.3g}, {speed['high']:.3g}]" if speed["high"] < 1e3 else ""
-    return f"{speed['mean']:.3g}{inside}"
-
-
 def in_words(key: str, entries: Figures, factor: float) -> list[str]:
     """What the row of ours says, as an item; `factor` is the noise of one pair's speed-up."""
     ours, xla = entries.get("ours", {}), entries.get(BASELINE, {})
@@ -167,58 +161,27 @@ def in_words(key: str, entries: Figures, factor: float) -> list[str]:
     largest = speed["largest"]
     around = {"mean": largest, "low": largest / factor, "high": largest * factor}
 
-    def beside_paper(figure: Figures, paper: float) -> str:
-        words = {"above": "above", "tie": "a tie with", "below": "below"}
-        return f"{words[standing(figure, paper)]} the paper's {paper}x"
-
-    over_xla = {"above": "faster than XLA", "tie": "a tie with XLA", "below": "slower than XLA"}
     tiles = ""
     if "above_tiles" in ours and "above_tiles" in xla:
         tiles = (
             f" Above the tiles: ours {ours['above_tiles']:.0%} of the pairs, XLA "
             f"{xla['above_tiles']:.0%}."
         )
+    if untimed := ours["pairs"] - ours["timed"]:
+        why = [
+            f"{name} {count} {status}"
+            for name, entry in ((BASELINE, xla), ("ours", ours))
+            for status, count in entry.get("status", {}).items()
+            if status != "ok"
+        ]
+        tiles += f" No speed-up on {untimed} more: {', '.join(why)}."
     return [
-        f"- ({key}) {_title(entries)}. Ours is {over_xla[ours['standing']]} in the mean: "
-        f"{_mean(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
+        f"- ({key}) {_title(entries)}. Ours is {BESIDE_XLA[ours['standing']]} in the mean: "
+        f"{mean_text(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
         f"{beside_paper(around, PAPER_LARGEST)}. Faster on {verdicts.get('above', 0)} of "
         f"{ours['timed']} pairs, a tie on {verdicts.get('tie', 0)}, slower on "
         f"{verdicts.get('below', 0)}.{tiles}"
     ]
-
-
-def against_lines(found: Figures) -> list[str]:
-    """The means of this run beside those of an earlier one."""
-    means, machine = found["means"], found["machine"]
-    verdicts = [m["verdicts"] for m in means]
-    same = sum(then == now for then, now in verdicts)
-    opposite = sum({"above", "below"} == set(pair) for pair in verdicts)
-    within = sum(standing(m["ratio"]) == "tie" for m in means)
-    lines = [
-        f"## Against {found['date']}",
-        "",
-        f"Commit {found['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
-        f"{machine['load']} at the start; the {found['workloads']} workloads of both runs. {same} "
-        f"of {len(means)} verdicts beside XLA are the same, {opposite} are opposite; {within} of "
-        f"{len(means)} means differ by no more than the 95% interval of their ratio over pairs, "
-        "widened by what XLA's mean over itself is off 1 in both runs.",
-        "",
-    ]
-    header = ["set", "runner", "pairs", "then", "now", "verdicts", "now / then", "within"]
-    body = [
-        [
-            f"({m['set']}) {m['title']}",
-            m["runner"],
-            m["pairs"],
-            _mean(m["then"]),
-            _mean(m["now"]),
-            ", ".join(m["verdicts"]),
-            _mean(m["ratio"]),
-            "yes" if standing(m["ratio"]) == "tie" else "NO",
-        ]
-        for m in means
-    ]
-    return [*lines, *table(header, body), ""]
 
 
 def counts_lines(rows: Sequence[Figures]) -> list[str]:

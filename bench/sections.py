@@ -67,7 +67,7 @@ SECTIONS = (
         "mpi",
         "MPI and its peers",
         "bench.mpi_exchange",
-        ("--quick",),
+        ("--quick", "--only", "on 4"),
         ("--only", "f32, 128 MiB"),
         "Time of the slowest rank over that of one Alltoallw with subarray types, medians over "
         "rounds: below 1 is faster. In parentheses: quartiles over rounds. `extra`: memory that a "
