@@ -75,9 +75,9 @@ def speed_up(rows: Sequence[Figures]) -> None:
         plt.annotate(text, (0.01, value * 1.03), color="dimgrey", fontsize=8)
     plain_log_axis(plt.gca().yaxis)
     plt.xlim(0, 1)
-    plt.xlabel("share of the pairs that are slower")
+    plt.xlabel("share of the pairs with a smaller speed-up")
     plt.ylabel("XLA's time / runner's time")
-    plt.title("Speed-up over XLA's resharding, 2 to 16 virtual devices on CPU")
+    plt.title("Speed-up over XLA's resharding, virtual devices on CPU")
     plt.legend(fontsize=8)
 
 

@@ -67,17 +67,17 @@ def opening(results: Figures) -> list[str]:
         "",
         f"{results['date']}, `{results['command']}`, commit {results['commit']}. {about['cores']} "
         f"cores of {about['cpu']}, load {about['load']} at the start. {versions}. "
-        f"{len(rows)} workloads on arrays of about {effort['size_mib']} MiB"
+        f"{len(rows)} workloads on arrays of {effort['size_mib']} MiB to about twice that"
         + (f"; it took {duration(sum(seconds.values()))} ({took})." if seconds else "."),
         "",
         *missing_lines(results),
         "Every runner is a process of its own with a limit on time and memory. Its result is "
         "compared with the target's tiles bit for bit before anything is timed. Then the "
-        "runners of a workload take turns; a speed-up is XLA's seconds over the runner's in the "
-        "same round, median over rounds, with quartiles. *Received* is by the device that "
-        "receives most, from the compiled HLO (DTensor, MPI: from counters); *bound*: no plan "
-        "can do with less. *Above the tiles*: some array in the program is larger than both the "
-        "source's tile and the target's.",
+        "runners of a workload take turns; a speed-up is XLA's seconds on the wall over the "
+        "runner's in the same round, median over rounds, with quartiles. *Received* is by the "
+        "device that receives most, from the compiled HLO (DTensor, MPI: from counters); *bound*: "
+        "no plan can do with less. *Above the tiles*: some array in the program is larger than "
+        "both the source's tile and the target's.",
         "",
         *table(["runner", "what it is"], [[name, WHAT[name]] for name in ORDER]),
         "",

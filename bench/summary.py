@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from math import exp, inf, log
+from math import ceil, exp, inf, log
 from statistics import mean, stdev
 from typing import Any
 
@@ -43,7 +43,7 @@ def above_tiles(row: Figures, record: Figures) -> bool:
 def noise(rows: Sequence[Figures], share: float = 0.95) -> float:
     """The factor within which that share of XLA's speed-ups over itself are; at least FLOOR."""
     factors = sorted(exp(abs(x)) for x in _logs_of_again(rows))
-    return max([FLOOR, *factors[: max(1, int(share * len(factors)))]])
+    return max([FLOOR, *factors[: ceil(share * len(factors))]])
 
 
 def _logs_of_again(rows: Sequence[Figures]) -> list[float]:
