@@ -33,7 +33,7 @@ def missing_parts(found: Mapping[str, Sequence[Any]], units: Mapping[str, int]) 
         if count is None:
             missing.append([title, "not in the quick form"])
         elif not done:
-            missing.append([title, "not measured yet, or not asked for"])
+            missing.append([title, "not asked for (--only)"])
         elif done < count:
             missing.append([title, f"unfinished: {done} of {count}"])
         missing += [

@@ -16,7 +16,6 @@ from typing import Any
 
 Figures = dict[str, Any]
 
-
 NOT_RUN = "not_run"
 """The key of a finding that says why there is none; the next call tries again."""
 

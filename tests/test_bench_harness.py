@@ -220,9 +220,9 @@ def test_a_page_says_at_its_top_what_it_lacks() -> None:
     items = [line for line in text.split("## Headline")[0].splitlines() if line.startswith("- ")]
     assert items == [
         "- Pairs beside XLA: unfinished: 3 of 5.",
-        "- Simulation: not measured yet, or not asked for.",
-        "- The paper's strategy: not measured yet, or not asked for.",
-        "- Prices: not measured yet, or not asked for.",
+        "- Simulation: not asked for (--only).",
+        "- The paper's strategy: not asked for (--only).",
+        "- Prices: not asked for (--only).",
         "- Compiled for TPU v5e, 4x4: not in the quick form.",
         "- Compiled for 16 H100: not run: no compiler.",
         "- All parts: the quick form: fewer pairs, rounds, meshes and jobs in each.",
