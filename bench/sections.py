@@ -56,12 +56,13 @@ SECTIONS = (
         "Prices",
         "bench.oracle",
         ("--quick",),
-        says="CPU time of a price; `_us`: microseconds. `matrix`: all pairs of a mesh's layouts "
-        "at once, over Shardy's pass alone. `single`: one pair that was never asked, over "
-        "Shardy's whole Python call; `warm`: asked before. `target`: what the ratio before "
-        "it shall not exceed. `detours`: the price of one pair over the cheapest way through "
-        "other layouts, at worst; the share of pairs where that is above 1.05; and at worst "
-        "against one stop. `alpa`: its formula on the same questions.",
+        says="CPU time of a price; `_us`: microseconds, `ms`: milliseconds. `matrix`: all pairs of a "
+        "mesh's layouts at once, over Shardy's pass alone. `single`: one pair that was never "
+        "asked, over Shardy's whole Python call; `warm`: asked before. `target`: what the ratio "
+        "before it shall not exceed. `detours`: over the cheapest way through other layouts, at "
+        "worst, the `planner` alone (`above_1.05`: on so many pairs by more than that), and the "
+        "oracle's `cost` on 200 pairs, half of them the worst. `alpa`: its formula on the same "
+        "questions.",
     ),
     Section(
         "mpi",
@@ -70,8 +71,9 @@ SECTIONS = (
         ("--quick", "--only", "on 4"),
         ("--only", "f32, 128 MiB"),
         "Time of the slowest rank over that of one Alltoallw with subarray types, medians over "
-        "rounds: below 1 is faster. In parentheses: quartiles over rounds. `extra`: memory that a "
-        "call of redistrib takes beside source and target.",
+        "rounds: below 1 is faster. In parentheses: quartiles over rounds. `shared`: into memory "
+        "that the ranks of a node share. `extra`: memory that a call of redistrib takes beside "
+        "source and target.",
         ("mpi4py",),
         "pip install mpi4py mpich",
     ),

@@ -22,11 +22,14 @@ POOLS = [
 DRAWS = 30
 
 
-def cases() -> list[str]:
+def cases(*files: str) -> list[str]:
     """The names of the cases without arguments, read without importing MPI into this process."""
-    source = (ROOT / "tests" / "mpi" / "cases.py").read_text(encoding="utf-8")
-    functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
-    return [f.name for f in functions if f.decorator_list and len(f.args.args) == 1]
+    return [
+        node.name
+        for file in files or ("cases.py", "shared_cases.py")
+        for node in ast.parse((ROOT / "tests" / "mpi" / file).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.decorator_list and len(node.args.args) == 1
+    ]
 
 
 @pytest.fixture(scope="module", params=POOLS)
@@ -39,6 +42,13 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
 @pytest.mark.parametrize("case", cases())
 def test_mpi(pool: Pool, case: str) -> None:
     assert pool.run(case) == {}
+
+
+def test_results_in_shared_memory_on_two_nodes() -> None:
+    """MPICH can take one node for several: within each results are shared, between them sent."""
+    with Pool(MPICH, 4, MPIR_CVAR_NUM_CLIQUES="2") as running:
+        for case in cases("shared_cases.py"):
+            assert running.run(case) == {}
 
 
 def test_random_draws(pool: Pool) -> None:

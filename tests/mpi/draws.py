@@ -67,6 +67,7 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
         options: dict[str, Any] = {"scratch": rng.choice((1, 1000, 1 << 20))}
         if rng.random() < 0.2:
             options["timeout"] = 60.0
+        options["shared"] = rng.random() < 0.3
         if seed % 4 == 3:
             plan = random_plan(rng, comm.size, reduce=True)
             tile = random_tiles(plan, seed)[comm.rank]
@@ -79,7 +80,8 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
             tile, expected = (tile_of(array, t, comm.rank) for t in (src, dst))
         given = reorder(rng, tile)
         kept = given.copy()
-        out = reorder(rng, np.zeros_like(expected)) if rng.random() < 0.5 else None
+        own = not options["shared"] and rng.random() < 0.5
+        out = reorder(rng, np.zeros_like(expected)) if own else None
         with rmpi.Redistribution.from_plan(plan, comm, **options) as redistribution:
             result = redistribution(given, out)
         what = f"seed {seed}: {plan.src.mesh}: {plan.src} -> {plan.dst}"

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,13 +46,17 @@ OPENMPI = Installation(
 
 
 def start(
-    installation: Installation, ranks: int, *arguments: str, **options: Any
+    installation: Installation,
+    ranks: int,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> subprocess.Popen[str]:
     """A job as a session of its own, so that it can be killed whole."""
     return subprocess.Popen(
         installation.command(ranks, *arguments),
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -88,7 +93,7 @@ def family(pid: int) -> list[int]:
 class Pool:
     """So many ranks of an MPI, waiting for cases."""
 
-    def __init__(self, installation: Installation, ranks: int) -> None:
+    def __init__(self, installation: Installation, ranks: int, **environment: str) -> None:
         self.ranks = ranks
         self.name = f"{installation.name}, {ranks} ranks"
         self._directory = tempfile.TemporaryDirectory(prefix="pool-")
@@ -97,7 +102,9 @@ class Pool:
             listener.bind(path)
             listener.listen()
             listener.settimeout(60)
-            self.process = start(installation, ranks, "-m", "tests.mpi.rank", path)
+            self.process = start(
+                installation, ranks, "-m", "tests.mpi.rank", path, environment=environment
+            )
             try:
                 self._connection, _ = listener.accept()
             except TimeoutError:

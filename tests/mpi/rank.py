@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from mpi4py import MPI
 
+import tests.mpi.shared_cases  # noqa: F401 - it adds to CASES
 from tests.mpi.cases import CASES
 
 LATE = 100.0

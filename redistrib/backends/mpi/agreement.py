@@ -18,7 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 from redistrib import errors
-from redistrib.backends.mpi.transport import Transfer, Waiting
+from redistrib.backends.mpi.transport import Transfer, Waiting, once
 from redistrib.errors import BackendError, RedistribError
 
 ROLL_CALL = 0
@@ -37,11 +37,14 @@ NAP = 0.0001
 class Private:
     """A communicator of our own, so that no message of the program's meets one of ours.
 
+    node: the ranks that share memory with this one, which are `near` by their numbers in `comm`.
     crowded: whether some node has more ranks than processors that these may run on. A rank that
         waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
     """
 
     comm: MPI.Intracomm
+    node: MPI.Comm
+    near: tuple[int, ...]
     crowded: bool
     made: int = 0
 
@@ -52,6 +55,7 @@ class Private:
 
 
 def _release(comm: MPI.Comm, keyval: int, private: Private) -> None:  # noqa: ARG001
+    private.node.Free()
     private.comm.Free()
 
 
@@ -67,8 +71,7 @@ def private(comm: MPI.Intracomm) -> Private:
         # Together, for a launcher may have bound each rank to a processor of its own.
         usable = set().union(*node.allgather(_processors()))
         crowded = own.allreduce(node.size > len(usable), MPI.LOR)
-        node.Free()
-        found = Private(own, crowded)
+        found = Private(own, node, tuple(node.allgather(own.rank)), crowded)
         comm.Set_attr(_PRIVATE, found)
     return found
 
@@ -169,7 +172,7 @@ class Watch:
         if self.timeout is None and not self.private.crowded:
             comm.Allreduce(told, heard, MPI.MIN)
         else:
-            self.drive(_once(comm.Iallreduce(told, heard, MPI.MIN)), step)
+            self.drive(once(comm.Iallreduce(told, heard, MPI.MIN)), step)
         least, most, failed = int(heard[0]), -int(heard[1]), int(heard[2])
         if failed < comm.size:
             self._raise_everywhere(error, failed)
@@ -196,9 +199,3 @@ class Watch:
         name, message = self.comm.bcast(said, root=failed)
         values = vars(error) if here and ours else {}
         raise getattr(errors, name)(message, **{**values, "rank": failed}) from error
-
-
-def _once(request: MPI.Request) -> Transfer:
-    """Wait for one request in which every rank takes part."""
-    while request != MPI.REQUEST_NULL:
-        yield Waiting([request], [-1], last=False)

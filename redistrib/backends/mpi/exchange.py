@@ -11,6 +11,7 @@ from mpi4py import MPI
 from redistrib.backends.local import numbers, permute_sources
 from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
 from redistrib.backends.mpi.pieces import Piece, Router, view
+from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.transport import (
     Flow,
     Incoming,
@@ -111,18 +112,28 @@ class Exchange(Phase):
         total = largest_tile(before.type) + largest_tile(after.type)
         # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
         self.small = total * itemsize < SMALL and before is not after
+        self.shared: SharedTiles | None = None
+        self.near: list[tuple[Sequence[Piece], Tile]] = []
+
+    def share(self, shared: SharedTiles) -> None:
+        """From now on the targets are these tiles: what goes to one of them is copied there."""
+        self.shared, self.small = shared, False
+        near = shared.tiles
+        self.near = [(s.pieces, near[s.peer]) for s in self.sends if s.peer in near]
+        self.sends = [stream for stream in self.sends if stream.peer not in near]
+        self.receives = [stream for stream in self.receives if stream.peer not in shared.ranks]
+        self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
 
     def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
-        """Send, receive, and copy the own pieces meanwhile."""
+        """Send, receive, and copy meanwhile what does not travel."""
         sources, targets = opaque(sources), opaque(targets)
 
         def keep() -> None:
             for source, target in zip(sources, targets, strict=True):
-                if source is None or target is None:
-                    continue
-                for piece in self.own:
-                    taken = view(source, piece.take, piece.shape)
-                    view(target, piece.put, piece.shape)[...] = taken
+                if source is not None and target is not None:
+                    _copy(self.own, source, target)
+            for pieces, target in self.near:
+                _copy(pieces, *opaque([sources[0], target]))
 
         if not self.communicates:
             keep()
@@ -133,6 +144,8 @@ class Exchange(Phase):
             flows: list[Flow] = [Incoming(stream, targets, self.link) for stream in self.receives]
             flows += [Outgoing(stream, sources, self.link) for stream in self.sends]
             yield from transfer(flows, keep)
+            if self.shared is not None:
+                yield from self.shared.fence()
 
     def _at_once(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
         """One Alltoallw: the quickest for small arrays."""
@@ -152,6 +165,14 @@ class Exchange(Phase):
             request = comm.Ialltoallw(*messages)
             while request != MPI.REQUEST_NULL:
                 yield Waiting([request], [-1])
+
+
+def _copy(pieces: Sequence[Piece], source: Tile | None, target: Tile | None) -> None:
+    """Copy pieces from tile to tile."""
+    assert source is not None
+    assert target is not None
+    for piece in pieces:
+        view(target, piece.put, piece.shape)[...] = view(source, piece.take, piece.shape)
 
 
 def exchange(before: End, after: End, link: Link, itemsize: int, scratch: int) -> Exchange:

@@ -10,9 +10,10 @@ from mpi4py import MPI
 from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.agreement import Watch, private
-from redistrib.backends.mpi.exchange import End, Phase
+from redistrib.backends.mpi.exchange import End, Exchange, Phase
 from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
+from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.transport import Datatypes, Link, Tile, Transfer
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.cost import Profile
@@ -35,6 +36,9 @@ class Redistribution:
     scratch: bytes per rank for packing and reducing, beside source and target; by default 1 MiB and
         a twentieth of the largest tile. At least 4 KiB are used per message in flight;
         `scratch_bytes` says what is in use.
+    shared: the result is always the array `out`, in memory that the ranks of a node share: what a
+        rank has for another of its node is copied once, straight into place, and only what goes to
+        other nodes is sent. Each call overwrites it, once all ranks are in that call.
     timeout: seconds without progress after which the call raises on the ranks that wait, with the
         step and the ranks that do not answer. The communicator is of no use then; whether to
         call comm.Abort is up to the program. By default a call waits for ever, as MPI does.
@@ -45,6 +49,8 @@ class Redistribution:
 
     plan: Plan | None
     """The plan, which the steps are fused from; None between two meshes and for uneven tiles."""
+    out: Tile | None
+    """The result of every call where it is `shared`; else, and on ranks without a target, None."""
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class Redistribution:
         dtype: DTypeLike | None = None,
         scratch: int | None = None,
         timeout: float | None = None,
+        shared: bool = False,
     ) -> None:
         def make() -> Plan | None:
             from redistrib.synth.planner import plan
@@ -72,7 +79,8 @@ class Redistribution:
             assert isinstance(dst, ArrayType)
             return plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
-        self._start(comm, src, dst, make, (src_ranks, dst_ranks), dtype, scratch, timeout)
+        ranks = src_ranks, dst_ranks
+        self._start(comm, src, dst, make, ranks, dtype, scratch, timeout, shared)
 
     @classmethod
     def from_plan(
@@ -83,10 +91,12 @@ class Redistribution:
         dtype: DTypeLike | None = None,
         scratch: int | None = None,
         timeout: float | None = None,
+        shared: bool = False,
     ) -> Self:
         """The redistribution that runs a plan. Collective."""
         self = cls.__new__(cls)
-        self._start(comm, plan.src, plan.dst, lambda: plan, (None, None), dtype, scratch, timeout)
+        ends = plan.src, plan.dst
+        self._start(comm, *ends, lambda: plan, (None, None), dtype, scratch, timeout, shared)
         return self
 
     def _start(
@@ -99,9 +109,12 @@ class Redistribution:
         dtype: DTypeLike | None,
         scratch: int | None,
         timeout: float | None,
+        shared: bool,
     ) -> None:
         owned = private(comm)
         self.comm = owned.comm
+        self.out = None
+        self._shared: SharedTiles | None = None
         self._link = Link(owned.comm, owned.next_tag(), Datatypes())
         self.watch = Watch(owned, timeout)
         self._phases: list[Phase] = []
@@ -122,6 +135,7 @@ class Redistribution:
             if self._ranks[0] != self._ranks[1]:
                 given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
             planned = "" if self.plan is None else self.plan.to_json()
+            given += " into shared tiles" * shared
             text = f"{given} {self.src.mesh} {self.dst.mesh} {scratch} {planned}"
         except Exception as raised:  # noqa: BLE001 - the other ranks must hear of it
             error = raised
@@ -129,6 +143,9 @@ class Redistribution:
         self.watch.agree(error, text, step, given)
         try:
             self._phases = list(self._make_phases(scratch or 0))
+            if shared:
+                tiles = owned.near, self._targets, self.dtype
+                self._shared = SharedTiles(owned.node, *tiles)
         except Exception as raised:  # noqa: BLE001
             error = raised
         self.watch.agree(error, "", step)
@@ -137,13 +154,30 @@ class Redistribution:
         owned.comm.Allreduce(sent, anywhere, MPI.MAX)
         for phase, communicates in zip(self._phases, anywhere, strict=True):
             phase.communicates = bool(communicates)
+        if self._shared is not None:
+            self._connect(self._shared, step)
+
+    def _connect(self, shared: SharedTiles, step: str) -> None:
+        """From now on the result is in shared memory."""
+        error: Exception | None = None
+        try:
+            shared.connect()
+        except Exception as raised:  # noqa: BLE001
+            error = raised
+        self.watch.agree(error, "", step)
+        shared.close()
+        self.out = shared.tiles.get(self.comm.rank)
+        last = self._phases[-1] if self._phases else None
+        if isinstance(last, Exchange):
+            last.share(shared)
 
     def _make_phases(self, scratch: int) -> Iterator[Phase]:
         before, after = (
             End.on(t, ranks, self.comm.size)
             for t, ranks in zip((self.src, self.dst), self._ranks, strict=True)
         )
-        self._shapes = before.shape(self.comm.rank), after.shape(self.comm.rank)
+        self._targets = [after.shape(rank) for rank in range(self.comm.size)]
+        self._shapes = before.shape(self.comm.rank), self._targets[self.comm.rank]
         if self.plan is None:
             yield between(before, after, self._link, self.dtype, scratch)
         else:
@@ -224,6 +258,10 @@ class Redistribution:
         """What the call returns, made where no `out` is given."""
         if len(outs) != len(tiles):
             raise BackendError(f"each tile has its out; got {len(tiles)} and {len(outs)}")
+        if self._shared is not None:
+            if len(outs) != 1 or not (outs[0] is None or outs[0] is self.out):
+                raise BackendError("a shared result is the array `out`: one, and no other is given")
+            outs = [self.out]
         for tile, out in zip(tiles, outs, strict=True):
             _check(tile, self.src, self._shapes[0], self.dtype, "tile")
             if out is None:

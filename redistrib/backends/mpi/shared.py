@@ -1,0 +1,95 @@
+"""Target tiles in memory that the ranks of a node share.
+
+What a rank has for another of its node it copies straight into that rank's tile: one copy, where a
+message through shared memory takes two. The memory is a file of the system's memory that has no
+name once all have mapped it, so it goes with the last array that looks into it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from redistrib.backends.mpi.transport import Tile, Transfer, once
+from redistrib.errors import BackendError
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
+
+
+class SharedTiles:
+    """A tile for each rank of a node, which all of them can write.
+
+    `ranks` are those of the node by their numbers in the communicator, `shapes` the tiles of all
+    its ranks. A call writes into a tile once its owner has entered the call; the owner reads it
+    after the `fence`.
+
+    Raises BackendError where the node has no room for the tile of this rank.
+    """
+
+    def __init__(
+        self,
+        node: MPI.Comm,
+        ranks: Sequence[int],
+        shapes: Sequence[tuple[int, ...] | None],
+        dtype: np.dtype[Any],
+    ) -> None:
+        self.ranks = frozenset(ranks)
+        self.tiles: dict[int, Tile] = {}
+        self._node, self._dtype = node, dtype
+        self._shapes = {rank: shape for rank in ranks if (shape := shapes[rank]) is not None}
+        self._rank = ranks[node.rank]
+        self._file: Any = None
+        own = self._shapes.get(self._rank)
+        size = 0 if own is None else prod(own) * dtype.itemsize
+        if not size:
+            return
+        try:
+            self._file = tempfile.NamedTemporaryFile(prefix="redistrib-", dir=MEMORY)  # noqa: SIM115
+            # All pages at once: to touch one for which there is no room would end the process.
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        except (OSError, AttributeError) as error:
+            free = f"{_free_bytes()} are left" if MEMORY.is_dir() else "there is none"
+            raise BackendError(
+                f"a shared tile takes {size} bytes of {MEMORY}; {free} ({error})", bytes=size
+            ) from error
+
+    def connect(self) -> None:
+        """Map the tiles of all ranks. Collective on the node; raises BackendError."""
+        names = self._node.allgather((self._rank, self._file and self._file.name))
+        for rank, name in names:
+            shape = self._shapes.get(rank)
+            if shape is None:
+                continue
+            if name is None:
+                self.tiles[rank] = np.empty(shape, self._dtype)
+                continue
+            try:
+                with Path(name).open("r+b") as file:
+                    self.tiles[rank] = np.ndarray(shape, self._dtype, mmap.mmap(file.fileno(), 0))
+            except OSError as error:
+                raise BackendError(
+                    f"ranks {self._rank} and {rank} share no memory: {error}", rank=rank
+                ) from error
+
+    def close(self) -> None:
+        """Take the name away, once all ranks of the node are connected."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def fence(self) -> Transfer:
+        """Wait until every rank of the node has written."""
+        yield from once(self._node.Ibarrier())
+
+
+def _free_bytes() -> int:
+    found = os.statvfs(MEMORY)
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,153 @@
+"""What must hold of results in shared memory, on all ranks of a communicator."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+import redistrib as rd
+from redistrib.backends import mpi as rmpi
+from redistrib.backends.local import same_bits, tile_of
+from redistrib.backends.mpi import exchange
+from redistrib.backends.mpi.agreement import private
+from tests.mpi.cases import case, direct, example, mesh_for
+from tests.random_plans import expected_tiles, random_plans, random_tiles
+
+
+@case
+def random_plans_end_in_shared_tiles(comm: MPI.Intracomm) -> None:
+    for number, plan in enumerate(random_plans(comm.size + 100, comm.size, 25)):
+        expected = expected_tiles(plan, number)[comm.rank]
+        tile = random_tiles(plan, number)[comm.rank]
+        with rmpi.Redistribution.from_plan(plan, comm, shared=True) as redistribution:
+            for out in (None, redistribution.out):
+                result = redistribution(tile, out)
+                assert result is redistribution.out
+                assert same_bits(result, expected), (str(plan.src), str(plan.dst))
+                result[...] = np.zeros((), result.dtype)
+        result[...] = tile.ravel()[0] if tile.size else 0  # it outlives the redistribution
+
+
+@case
+def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
+    """On one node nothing is; on several, only what crosses. The bytes moved are the same."""
+    plan = direct(mesh_for(comm), "i32[48{x}, 48{y}]", "i32[48{y}, 48{x}]")
+    near = set(private(comm).near)
+    sent: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        post = exchange.Outgoing.post
+
+        def watched(self: exchange.Outgoing, slot: int) -> list[tuple[MPI.Request, int]]:
+            sent.append(self.peer)
+            return post(self, slot)
+
+        patch.setattr(exchange.Outgoing, "post", watched)
+        patch.setattr(exchange, "SMALL", 0)
+        plain, shared = (
+            rmpi.Redistribution.from_plan(plan, comm, shared=shared) for shared in (False, True)
+        )
+        assert (plain.sent_bytes, plain.received_bytes) == (
+            shared.sent_bytes,
+            shared.received_bytes,
+        )
+        tile = tile_of(example(plan.src), plan.src, comm.rank)
+        for redistribution in (plain, shared):
+            sent.clear()
+            result = redistribution(tile)
+            assert same_bits(result, tile_of(example(plan.src), plan.dst, comm.rank))
+        assert not near & set(sent)
+    far = comm.allreduce(len(sent))
+    assert (far > 0) == (len(near) < comm.size and comm.size > 2), far
+
+
+@case
+def a_call_waits_for_slow_ranks_at_both_ends(comm: MPI.Intracomm) -> None:
+    plan = direct(mesh_for(comm), "i32[48{x}, 48{y}]", "i32[48{y}, 48]")
+    with rmpi.Redistribution.from_plan(plan, comm, shared=True) as redistribution:
+        slow = comm.size - 1
+        with pytest.MonkeyPatch.context() as patch:
+            if comm.rank == slow:
+                copy = exchange._copy
+
+                def late(*given: object) -> None:
+                    time.sleep(0.1)
+                    copy(*given)  # type: ignore[arg-type]
+
+                patch.setattr(exchange, "_copy", late)
+            for factor in (1, 2, 3):
+                array = factor * example(plan.src)
+                expected = tile_of(array, plan.dst, comm.rank)
+                result = redistribution(tile_of(array, plan.src, comm.rank))
+                assert same_bits(result, expected), "nobody returns before all have written"
+                if comm.rank == 0:
+                    time.sleep(0.1)
+                    assert same_bits(result, expected), "nobody writes before all are in the call"
+
+
+@case
+def shared_results_between_two_sets_of_ranks(comm: MPI.Intracomm) -> None:
+    if comm.size < 3:
+        return
+    mesh, line = rd.Mesh(x=comm.size), rd.Mesh(u=comm.size - 1)
+    size = comm.size * (comm.size - 1)
+    src, dst = (
+        rd.ArrayType(mesh, "f64", (size, 3), ["x", ()]),
+        rd.ArrayType(line, "f64", (size, 3), ["u", ()]),
+    )
+    array = example(src)
+    for backwards in (False, True):
+        a, b = (dst, src) if backwards else (src, dst)
+        tile, expected = (
+            tile_of(array, t, comm.rank) if comm.rank < t.mesh.num_devices else None for t in (a, b)
+        )
+        with rmpi.Redistribution(a, b, comm, shared=True) as redistribution:
+            result = redistribution(tile)
+        assert result is redistribution.out
+        assert (result is None) == (expected is None)
+        assert expected is None or same_bits(result, expected)
+    uneven = rmpi.UnevenType(mesh, "f32", (comm.size + 1, 5), [("x",), ()], "ceil")
+    whole = rd.ArrayType(mesh, "f32", (comm.size + 1, 5))
+    array = example(whole)
+    with rmpi.Redistribution(whole, uneven, comm, shared=True) as redistribution:
+        result = redistribution(array)
+        assert same_bits(result, np.ascontiguousarray(array[uneven.tile(comm.rank)[0]]))
+
+
+@case
+def shared_results_start_and_end_apart(comm: MPI.Intracomm) -> None:
+    plan = direct(mesh_for(comm), "f32[480{x}, 480{y}]", "f32[480{y}, 480{x}]")
+    for options in ({}, {"timeout": 60.0}):
+        with rmpi.Redistribution.from_plan(plan, comm, shared=True, **options) as redistribution:
+            running = redistribution.start(tile_of(example(plan.src), plan.src, comm.rank))
+            while not running.test():
+                pass
+            [result] = running.wait()
+            assert same_bits(result, tile_of(example(plan.src), plan.dst, comm.rank))
+
+
+@case
+def shared_results_are_used_as_such(comm: MPI.Intracomm) -> None:
+    plan = direct(mesh_for(comm), "i32[24{x}, 24{y}]", "i32[24{y}, 24{x}]")
+    tile = tile_of(example(plan.src), plan.src, comm.rank)
+    with rmpi.Redistribution.from_plan(plan, comm, shared=True) as redistribution:
+        kept = redistribution(tile).copy()
+        with pytest.raises(rd.BackendError, match="one, and no other is given"):
+            redistribution(tile, out=np.empty_like(kept))
+        with pytest.raises(rd.BackendError, match="one, and no other is given"):
+            redistribution.batch([tile, tile])
+        if kept.shape == tile.shape:
+            with pytest.raises(rd.BackendError, match="shares no memory with a tile"):
+                redistribution(redistribution.out)
+        assert same_bits(redistribution(tile), kept)
+    with pytest.raises(rd.BackendError, match=r"different problems: rank 0: .*into shared tiles"):
+        rmpi.Redistribution.from_plan(plan, comm, shared=comm.rank == 0)
+    huge = direct(
+        mesh_for(comm),
+        f"f64[{2**30 * comm.size}{{x}}, 24{{y}}]",
+        f"f64[{2**30 * comm.size}, 24{{y}}]",
+    )
+    with pytest.raises(rd.BackendError, match=r"rank 0: a shared tile takes \d+ bytes of /dev/shm"):
+        rmpi.Redistribution.from_plan(huge, comm, shared=True)
