@@ -56,8 +56,8 @@ SECTIONS = (
         "Prices",
         "bench.oracle",
         ("--quick",),
-        says="CPU time of a price; `_us`: microseconds, `ms`: milliseconds. `matrix`: all pairs of a "
-        "mesh's layouts at once, over Shardy's pass alone. `single`: one pair that was never "
+        says="CPU time of a price; `_us`: microseconds, `ms`: milliseconds. `matrix`: all pairs of "
+        "a mesh's layouts at once, over Shardy's pass alone. `single`: one pair that was never "
         "asked, over Shardy's whole Python call; `warm`: asked before. `target`: what the ratio "
         "before it shall not exceed. `detours`: over the cheapest way through other layouts, at "
         "worst, the `planner` alone (`above_1.05`: on so many pairs by more than that), and the "
