@@ -29,7 +29,7 @@ class Effort:
 
 
 FULL = Effort(survey_pairs=8, real=None, size_mib=32, limits=Limits())
-QUICK = Effort(survey_pairs=4, real=9, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.3))
+QUICK = Effort(survey_pairs=3, real=9, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.3))
 
 
 def workloads(effort: Effort) -> list[Workload]:
