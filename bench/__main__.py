@@ -121,6 +121,7 @@ def run(
         "commit": commit(),
         "versions": versions(torch),
         "settings": {key: settings[key] for key in ("size_mib", "limits")},
+        "gpu": str(options.gpu_target),
     }
     file = directory / "benchmarks.partial.jsonl"
     if options.fresh:

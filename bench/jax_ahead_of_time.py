@@ -80,7 +80,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"{options.platform}, {options.devices} devices, {options.dtype}, {len(chosen)} pairs",
+        f"{found[0].device_kind}, {options.devices} devices, {options.dtype}, {len(chosen)} pairs",
         "",
         "| program | count | temp / larger tile: median, worst | received / bound: mean, worst | "
         "buffer above both tiles |",

@@ -89,7 +89,7 @@ SECTIONS = (
     ),
     Section(
         "gpu",
-        "Compiled for 16 H100",
+        "Compiled for 16 GPUs, H100 by default",
         "bench.jax_ahead_of_time",
         None,
         ("gpu", *_COMPILED),

@@ -224,7 +224,7 @@ def test_a_page_says_at_its_top_what_it_lacks() -> None:
         "- The paper's strategy: not asked for (--only).",
         "- Prices: not asked for (--only).",
         "- Compiled for TPU v5e, 4x4: not in the quick form.",
-        "- Compiled for 16 H100: not run: no compiler.",
+        "- Compiled for 16 GPUs, H100 by default: not run: no compiler.",
         "- All parts: the quick form: fewer pairs, rounds, meshes and jobs in each.",
         "- Workloads: 1 on arrays of 1 MiB; the full form has 67 of 32 MiB.",
         "- DTensor: not installed (get it).",
