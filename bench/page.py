@@ -161,9 +161,9 @@ def in_words(key: str, entries: Figures, factor: float) -> list[str]:
     largest = speed["largest"]
     around = {"mean": largest, "low": largest / factor, "high": largest * factor}
 
-    tiles = ""
+    more = ""
     if "above_tiles" in ours and "above_tiles" in xla:
-        tiles = (
+        more = (
             f" Above the tiles: ours {ours['above_tiles']:.0%} of the pairs, XLA "
             f"{xla['above_tiles']:.0%}."
         )
@@ -174,13 +174,13 @@ def in_words(key: str, entries: Figures, factor: float) -> list[str]:
             for status, count in entry.get("status", {}).items()
             if status != "ok"
         ]
-        tiles += f" No speed-up on {untimed} more: {', '.join(why)}."
+        more += f" No speed-up on {untimed} more: {', '.join(why)}."
     return [
         f"- ({key}) {_title(entries)}. Ours is {BESIDE_XLA[ours['standing']]} in the mean: "
         f"{mean_text(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
         f"{beside_paper(around, PAPER_LARGEST)}. Faster on {verdicts.get('above', 0)} of "
         f"{ours['timed']} pairs, a tie on {verdicts.get('tie', 0)}, slower on "
-        f"{verdicts.get('below', 0)}.{tiles}"
+        f"{verdicts.get('below', 0)}.{more}"
     ]
 
 
