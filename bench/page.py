@@ -62,15 +62,21 @@ def opening(results: Figures) -> list[str]:
     rows = results["workloads"]
     seconds = results.get("seconds", {})
     took = ", ".join(f"{part or 'start'} {duration(s)}" for part, s in seconds.items() if s >= 1)
-    return [
+    lines = [
         "# Benchmarks",
         "",
         f"{results['date']}, `{results['command']}`, commit {results['commit']}. {about['cores']} "
-        f"cores of {about['cpu']}, load {about['load']} at the start. {versions}. "
-        f"{len(rows)} workloads on arrays of {effort['size_mib']} MiB to about twice that"
-        + (f"; it took {duration(sum(seconds.values()))} ({took})." if seconds else "."),
+        f"cores of {about['cpu']}, load {about['load']} at the start. {versions}."
+        + f" {len(rows)} workloads on arrays of {effort['size_mib']} MiB to about twice that."
+        * bool(rows)
+        + (f" It took {duration(sum(seconds.values()))} ({took})." if seconds else ""),
         "",
         *missing_lines(results),
+    ]
+    if not rows:
+        return lines
+    return [
+        *lines,
         "Every runner is a process of its own with a limit on time and memory. Its result is "
         "compared with the target's tiles bit for bit before anything is timed. Then the "
         "runners of a workload take turns; a speed-up is XLA's seconds on the wall over the "
