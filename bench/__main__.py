@@ -27,17 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import redistrib as rd
-from bench import campaign, page, planning_page, scale, summary
+from bench import campaign, page, planning_page, scale, sections, summary
 from bench.campaign import FULL, QUICK, Effort, Units
+from bench.coverage import PAIRS, PARTS, PLANNING, SCALE, missing, missing_parts
 from bench.harness import ROOT, Team, runners
 from bench.journal import Journal, OutOfTimeError, progress
 from bench.peers import find_python
-from bench.sections import SECTIONS, text_of
+from bench.sections import SECTIONS, Section
 from bench.timing import machine
 
 Figures = dict[str, Any]
-PAIRS, PLANNING, SCALE = "pairs", "planning", "scale"
-PARTS = (PAIRS, PLANNING, SCALE, *(section.key for section in SECTIONS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         effort = replace(effort, survey_pairs=options.pairs, real=options.pairs)
     if options.size is not None:
         effort = replace(effort, size_mib=options.size)
+    if options.gpu_target and not options.gpu_target.is_file():
+        parser.error(f"{options.gpu_target}: no such file")
     old = read(options.against, parser) if options.against else None
     directory = options.output or ROOT / ("build/bench" if options.quick else "docs")
     journal = None
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if journal is not None:
         journal.close()
     sys.stdout.write(text)
+    for what, why in missing(results):
+        progress(f"missing: {what}: {why}")
     progress(f"written: {directory / 'benchmarks.md'}")
     return report_regressions(old, results) if old else 0
 
@@ -98,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--torch-python", metavar="PATH", help="a Python that has torch")
     parser.add_argument(
-        "--gpu-target", type=Path, metavar="FILE", help="an H100 as GpuTargetConfigProto in text"
+        "--gpu-target", type=Path, metavar="FILE", help="a GPU as bench/h100.txtpb, the default, is"
     )
     return parser
 
@@ -118,6 +121,7 @@ def run(
         "commit": commit(),
         "versions": versions(torch),
         "settings": {key: settings[key] for key in ("size_mib", "limits")},
+        "gpu": str(options.gpu_target),
     }
     file = directory / "benchmarks.partial.jsonl"
     if options.fresh:
@@ -147,7 +151,13 @@ def run(
         "seconds": journal.seconds,
         "planning": next(iter(found[PLANNING]), None),
         "scale": [row for rows in found[SCALE] for row in rows],
-        "sections": [[s.title, *found[s.key]] for s in SECTIONS if found.get(s.key)],
+        "sections": [
+            [s.title, one["text"]]
+            for s in SECTIONS
+            for one in found.get(s.key, ())
+            if "text" in one
+        ],
+        "missing": missing_parts(found, {name: len(part) for name, part in parts.items()}),
         "workloads": found[PAIRS],
     }
     return results, journal if complete else None
@@ -157,17 +167,26 @@ def units(
     effort: Effort, options: argparse.Namespace, torch: str | None, team: Team, directory: Path
 ) -> dict[str, Units]:
     """Per part what is measured, by name."""
-    families = scale.FAMILIES[::2] if options.quick else scale.FAMILIES
+    families = scale.FAMILIES[::3] if options.quick else scale.FAMILIES
     return {
         PAIRS: {w.name: partial(campaign.measure, team, w) for w in campaign.workloads(effort)},
         PLANNING: {"": partial(planning, directory, options.quick, torch)},
         SCALE: {f.name: partial(scale.simulate, [f], checked=not options.quick) for f in families},
         **{
-            section.key: {"": partial(text_of, section, options.quick, options.gpu_target)}
+            section.key: {"": partial(sections.found, section, options_of)}
             for section in SECTIONS
-            if not options.quick or section.quick is not None
+            if (options_of := section_options(section, options)) is not None
         },
     }
+
+
+def section_options(section: Section, options: argparse.Namespace) -> tuple[str, ...] | None:
+    """The options of a section's program; None if it has no quick form."""
+    if options.quick:
+        return section.quick
+    if section.key == "gpu" and options.gpu_target:
+        return (*section.full, "--target-config", str(options.gpu_target.resolve()))
+    return section.full
 
 
 def earlier_seconds(directory: Path, settings: Figures) -> dict[str, float]:

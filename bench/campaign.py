@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.harness import Limits, Team
-from bench.journal import Journal, duration, progress
+from bench.journal import NOT_RUN, Journal, duration, progress
 from bench.workloads import REAL, SURVEY, Workload, real, survey
 from redistrib.synth.plan import lower_bound_elements
 
@@ -29,7 +29,7 @@ class Effort:
 
 
 FULL = Effort(survey_pairs=8, real=None, size_mib=32, limits=Limits())
-QUICK = Effort(survey_pairs=5, real=12, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.5))
+QUICK = Effort(survey_pairs=3, real=9, size_mib=4, limits=Limits(60.0, rounds=5, turns=0.3))
 
 
 def workloads(effort: Effort) -> list[Workload]:
@@ -55,8 +55,12 @@ def measured(part: str, units: Units, journal: Journal, after: float = 0.0) -> N
 
 
 def bad(found: Any) -> str:
-    """The runners of a row that were wrong, crashed or late, in parentheses."""
-    records = found.get("runners", {}) if isinstance(found, dict) else {}
+    """In parentheses, which runners were wrong, crashed or late, or why nothing was run."""
+    if not isinstance(found, dict):
+        return ""
+    if NOT_RUN in found:
+        return f" (not run: {found[NOT_RUN]})"
+    records = found.get("runners", {})
     names = [f"{n} {r['status']}" for n, r in records.items() if r["status"] in BAD]
     return f" ({', '.join(names)})" if names else ""
 

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from bench.harness import BASELINE
-from bench.page import PAPER_LARGEST, PAPER_MEAN
 from bench.planning_page import SCALED, SHARDY
+from bench.summary import PAPER_LARGEST, PAPER_MEAN
 
 Figures = dict[str, Any]
 
@@ -75,9 +75,9 @@ def speed_up(rows: Sequence[Figures]) -> None:
         plt.annotate(text, (0.01, value * 1.03), color="dimgrey", fontsize=8)
     plain_log_axis(plt.gca().yaxis)
     plt.xlim(0, 1)
-    plt.xlabel("share of the pairs that are slower")
+    plt.xlabel("share of the pairs with a smaller speed-up")
     plt.ylabel("XLA's time / runner's time")
-    plt.title("Speed-up over XLA's resharding, 2 to 16 virtual devices on CPU")
+    plt.title("Speed-up over XLA's resharding, virtual devices on CPU")
     plt.legend(fontsize=8)
 
 

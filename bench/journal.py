@@ -16,6 +16,9 @@ from typing import Any
 
 Figures = dict[str, Any]
 
+NOT_RUN = "not_run"
+"""The key of a finding that says why there is none; the next call tries again."""
+
 
 class OutOfTimeError(Exception):
     """The time that this call may take is over; what was found is in the file."""
@@ -46,7 +49,9 @@ class Journal:
         # The last line may be cut off in the middle.
         whole = [line for line in lines if line.endswith("}")]
         for line in whole:
-            self._keep(json.loads(line))
+            entry = json.loads(line)
+            if NOT_RUN not in (entry["found"] or ()):
+                self._keep(entry)
         if whole != lines:
             text = "".join(f"{line}\n" for line in (first, *whole))
             self._path.write_text(text, encoding="utf-8")

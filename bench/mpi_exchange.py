@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.mpi_worker import HAND_WRITTEN, LIBRARIES, OURS
+from bench.peers import NOT_MEASURED
 from bench.timing import machine
 from tests.mpi.pool import MPICH, OPENMPI, Installation, kill, start
 
@@ -138,6 +139,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def absent(rows: list[dict[str, Any]]) -> str:
+    """The libraries that did no job under one of the MPIs, as a line; empty if there are none."""
+    found = []
+    for name in LIBRARIES:
+        without = {row["mpi"] for row in rows} - {r["mpi"] for r in rows if name in r["seconds"]}
+        if without:
+            found.append(f"{name} (on {', '.join(sorted(without))})")
+    return f"{NOT_MEASURED}{', '.join(found)}; bench/mpi_peers.py has what they need" * bool(found)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -160,6 +171,8 @@ def main() -> int:
             options.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
             options.output.with_suffix(".md").write_text(table(rows) + "\n")
     print(table(rows))
+    if line := absent(rows):
+        print(f"\n{line}")
     return 0
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from bench.against_page import BESIDE_XLA, against_lines, beside_paper, mean_text
+from bench.coverage import missing
 from bench.harness import AGAIN, BASELINE
 from bench.journal import duration
 from bench.planning_page import SCALED, table, times_text
-from bench.summary import noise, standing
+from bench.summary import PAPER_LARGEST, PAPER_MEAN, noise
 from bench.workloads import REAL
 
 Figures = dict[str, Any]
@@ -17,7 +19,6 @@ Figures = dict[str, Any]
 ORDER = (
     "ours", BASELINE, "Shardy", "DTensor", "paper", "collectives", "direct", "ours on MPI", AGAIN,
 )  # fmt: skip
-PAPER_MEAN, PAPER_LARGEST = 1.22, 5.7
 ABSENT = {"status": "not asked"}
 WHAT = {
     "ours": "`rd.plan`, strategy auto, compiled by our jax backend",
@@ -37,11 +38,13 @@ WHAT = {
 
 def markdown(results: Figures, images: Sequence[str]) -> str:
     """The page; `images` are the names of the figures beside it."""
-    lines = [*opening(results), *headline_lines(results), *counts_lines(results["workloads"])]
+    rows = results["workloads"]
+    lines = [*opening(results), *headline_lines(results), *counts_lines(rows)]
     lines += figure_lines(images)
     if results.get("against"):
         lines += against_lines(results["against"])
-    lines += [*failures(results["workloads"]), *real_lines(results["workloads"])]
+    if rows:
+        lines += [*failures(rows), *real_lines(rows)]
     if results.get("planning"):
         lines += planning_lines(results["planning"])
     if results.get("scale"):
@@ -59,25 +62,38 @@ def opening(results: Figures) -> list[str]:
     rows = results["workloads"]
     seconds = results.get("seconds", {})
     took = ", ".join(f"{part or 'start'} {duration(s)}" for part, s in seconds.items() if s >= 1)
-    return [
+    lines = [
         "# Benchmarks",
         "",
         f"{results['date']}, `{results['command']}`, commit {results['commit']}. {about['cores']} "
-        f"cores of {about['cpu']}, load {about['load']} at the start. {versions}. "
-        f"{len(rows)} workloads on arrays of about {effort['size_mib']} MiB"
-        + (f"; it took {duration(sum(seconds.values()))} ({took})." if seconds else "."),
+        f"cores of {about['cpu']}, load {about['load']} at the start. {versions}."
+        + f" {len(rows)} workloads on arrays of {effort['size_mib']} MiB to about twice that."
+        * bool(rows)
+        + (f" It took {duration(sum(seconds.values()))} ({took})." if seconds else ""),
         "",
+        *missing_lines(results),
+    ]
+    if not rows:
+        return lines
+    return [
+        *lines,
         "Every runner is a process of its own with a limit on time and memory. Its result is "
         "compared with the target's tiles bit for bit before anything is timed. Then the "
-        "runners of a workload take turns; a speed-up is XLA's seconds over the runner's in the "
-        "same round, median over rounds, with quartiles. *Received* is by the device that "
-        "receives most, from the compiled HLO (DTensor, MPI: from counters); *bound*: no plan "
-        "can do with less. *Above the tiles*: some array in the program is larger than both the "
-        "source's tile and the target's.",
+        "runners of a workload take turns; a speed-up is XLA's seconds on the wall over the "
+        "runner's in the same round, median over rounds, with quartiles. *Received* is by the "
+        "device that receives most, from the compiled HLO (DTensor, MPI: from counters); *bound*: "
+        "no plan can do with less. *Above the tiles*: some array in the program is larger than "
+        "both the source's tile and the target's.",
         "",
         *table(["runner", "what it is"], [[name, WHAT[name]] for name in ORDER]),
         "",
     ]
+
+
+def missing_lines(results: Figures) -> list[str]:
+    """What the page does not have; nothing if that is nothing."""
+    items = [f"- {what}: {why}." for what, why in missing(results)]
+    return ["**This is not the whole benchmark.** Missing:", "", *items, ""] if items else []
 
 
 def headline_lines(results: Figures) -> list[str]:
@@ -126,7 +142,7 @@ def headline_row(entry: Figures) -> list[str]:
     if speed and entry["runner"] != BASELINE:
         verdicts = entry["verdicts"]
         cells = [
-            _mean(speed),
+            mean_text(speed),
             entry["standing"],
             f"{speed['largest']:.3g}",
             f"{speed['smallest']:.3g}",
@@ -142,12 +158,6 @@ def headline_row(entry: Figures) -> list[str]:
     ]
 
 
-def _mean(speed: Figures) -> str:
-    """A mean and its interval; one pair has none."""
-    inside = f" [{speed['low']:.3g}, {speed['high']:.3g}]" if speed["high"] < 1e3 else ""
-    return f"{speed['mean']:.3g}{inside}"
-
-
 def in_words(key: str, entries: Figures, factor: float) -> list[str]:
     """What the row of ours says, as an item; `factor` is the noise of one pair's speed-up."""
     ours, xla = entries.get("ours", {}), entries.get(BASELINE, {})
@@ -157,58 +167,27 @@ def in_words(key: str, entries: Figures, factor: float) -> list[str]:
     largest = speed["largest"]
     around = {"mean": largest, "low": largest / factor, "high": largest * factor}
 
-    def beside_paper(figure: Figures, paper: float) -> str:
-        words = {"above": "above", "tie": "a tie with", "below": "below"}
-        return f"{words[standing(figure, paper)]} the paper's {paper}x"
-
-    over_xla = {"above": "faster than XLA", "tie": "a tie with XLA", "below": "slower than XLA"}
-    tiles = ""
+    more = ""
     if "above_tiles" in ours and "above_tiles" in xla:
-        tiles = (
+        more = (
             f" Above the tiles: ours {ours['above_tiles']:.0%} of the pairs, XLA "
             f"{xla['above_tiles']:.0%}."
         )
+    if untimed := ours["pairs"] - ours["timed"]:
+        why = [
+            f"{name} {count} {status}"
+            for name, entry in ((BASELINE, xla), ("ours", ours))
+            for status, count in entry.get("status", {}).items()
+            if status != "ok"
+        ]
+        more += f" No speed-up on {untimed} more: {', '.join(why)}."
     return [
-        f"- ({key}) {_title(entries)}. Ours is {over_xla[ours['standing']]} in the mean: "
-        f"{_mean(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
+        f"- ({key}) {_title(entries)}. Ours is {BESIDE_XLA[ours['standing']]} in the mean: "
+        f"{mean_text(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
         f"{beside_paper(around, PAPER_LARGEST)}. Faster on {verdicts.get('above', 0)} of "
         f"{ours['timed']} pairs, a tie on {verdicts.get('tie', 0)}, slower on "
-        f"{verdicts.get('below', 0)}.{tiles}"
+        f"{verdicts.get('below', 0)}.{more}"
     ]
-
-
-def against_lines(found: Figures) -> list[str]:
-    """The means of this run beside those of an earlier one."""
-    means, machine = found["means"], found["machine"]
-    verdicts = [m["verdicts"] for m in means]
-    same = sum(then == now for then, now in verdicts)
-    opposite = sum({"above", "below"} == set(pair) for pair in verdicts)
-    within = sum(standing(m["ratio"]) == "tie" for m in means)
-    lines = [
-        f"## Against {found['date']}",
-        "",
-        f"Commit {found['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
-        f"{machine['load']} at the start; the {found['workloads']} workloads of both runs. {same} "
-        f"of {len(means)} verdicts beside XLA are the same, {opposite} are opposite; {within} of "
-        f"{len(means)} means differ by no more than the 95% interval of their ratio over pairs, "
-        "widened by what XLA's mean over itself is off 1 in both runs.",
-        "",
-    ]
-    header = ["set", "runner", "pairs", "then", "now", "verdicts", "now / then", "within"]
-    body = [
-        [
-            f"({m['set']}) {m['title']}",
-            m["runner"],
-            m["pairs"],
-            _mean(m["then"]),
-            _mean(m["now"]),
-            ", ".join(m["verdicts"]),
-            _mean(m["ratio"]),
-            "yes" if standing(m["ratio"]) == "tie" else "NO",
-        ]
-        for m in means
-    ]
-    return [*lines, *table(header, body), ""]
 
 
 def counts_lines(rows: Sequence[Figures]) -> list[str]:

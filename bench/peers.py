@@ -9,11 +9,14 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-peers"
+NOT_MEASURED = "Not measured: "
+"""Begins a line of a benchmark that names the libraries it had to leave out."""
 
 
 def find_python(modules: Sequence[str], option: str | None = None) -> str | None:
@@ -26,7 +29,9 @@ def find_python(modules: Sequence[str], option: str | None = None) -> str | None
 @cache
 def _has(python: str, modules: tuple[str, ...]) -> bool:
     if python == sys.executable:
-        return all(importlib.util.find_spec(module) for module in modules)
+        with suppress(ModuleNotFoundError):  # of a.b without a
+            return all(importlib.util.find_spec(module) for module in modules)
+        return False
     code = "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
     answer = subprocess.run([python, "-c", code, *modules], capture_output=True, check=False)
     return answer.returncode == 0

@@ -84,7 +84,7 @@ class Effort:
 
 
 FULL = Effort(pairs=60, rounds=5, scale_pairs=30, axis_pairs=20, max_axes=12)
-QUICK = Effort(pairs=12, rounds=3, scale_pairs=6, axis_pairs=4, max_axes=12)
+QUICK = Effort(pairs=10, rounds=3, scale_pairs=4, axis_pairs=3, max_axes=12)
 
 
 def run(effort: Effort, torch_python: str | None, command: str) -> Figures:

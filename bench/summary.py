@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from math import exp, inf, log
+from math import ceil, exp, inf, log
 from statistics import mean, stdev
 from typing import Any
 
@@ -28,6 +28,8 @@ SETS: tuple[tuple[str, str, Callable[[Figures], bool]], ...] = (
         lambda row: row["bound_bytes"] > 0 and above_tiles(row, row["runners"].get(BASELINE, {})),
     ),
 )
+PAPER_MEAN, PAPER_LARGEST = 1.22, 5.7
+"""Speed-ups over XLA that the paper reports."""
 FLOOR = 1.05
 """The least factor that is ever taken for noise."""
 
@@ -41,7 +43,7 @@ def above_tiles(row: Figures, record: Figures) -> bool:
 def noise(rows: Sequence[Figures], share: float = 0.95) -> float:
     """The factor within which that share of XLA's speed-ups over itself are; at least FLOOR."""
     factors = sorted(exp(abs(x)) for x in _logs_of_again(rows))
-    return max([FLOOR, *factors[: max(1, int(share * len(factors)))]])
+    return max([FLOOR, *factors[: ceil(share * len(factors))]])
 
 
 def _logs_of_again(rows: Sequence[Figures]) -> list[float]:
@@ -198,10 +200,40 @@ def common(old: Sequence[Figures], new: Sequence[Figures]) -> list[tuple[Figures
 
 
 def against(old: Figures, new: Figures) -> Figures:
-    """What two runs say about the mean speed-ups on the workloads of both."""
+    """What two runs say about the speed-ups on the workloads of both."""
     both = common(old["workloads"], new["workloads"])
     about = {key: old[key] for key in ("date", "commit", "machine")}
-    return {**about, "workloads": len(both), "means": means(both)}
+    return {**about, "workloads": len(both), "means": means(both), "pairs": by_pair(both)}
+
+
+def by_pair(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
+    """Per runner how many pairs have the same verdict in two runs, and which have not.
+
+    `spread` is by how much two medians of a pair may differ: the noise of both runs. Beyond it are
+    pairs whose medians differ by more and whose quartiles do not overlap.
+    """
+    factors = [noise([row[at] for row in both]) for at in (0, 1)]
+    names = dict.fromkeys(name for _, row in both for name in row["runners"] if name != BASELINE)
+    found = []
+    for name in names:
+        changed, beyond, count = [], [], 0
+        for rows in both:
+            speeds = [row["runners"].get(name, {}).get("speed_up") for row in rows]
+            if not all(speeds):
+                continue
+            count += 1
+            then, now = speeds
+            verdicts = [verdict(speed, f) for speed, f in zip(speeds, factors, strict=True)]
+            pair = {"name": rows[1]["name"], "verdicts": verdicts, "then": then, "now": now}
+            if verdicts[0] != verdicts[1]:
+                changed.append(pair)
+            apart = then["q3"] < now["q1"] or now["q3"] < then["q1"]
+            if apart and abs(log(now["median"] / then["median"])) > sum(map(log, factors)):
+                beyond.append(pair)
+        if count:
+            entry = {"runner": name, "pairs": count, "changed": changed, "beyond": beyond}
+            found.append({**entry, "spread": factors[0] * factors[1]})
+    return found
 
 
 def means(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:

@@ -15,10 +15,14 @@ from pathlib import Path
 import pytest
 
 import redistrib as rd
-from bench import campaign, page, summary
+from bench import campaign, page, sections, summary
+from bench.__main__ import _parser, section_options
+from bench.against_page import against_lines
+from bench.coverage import PARTS, missing_parts
 from bench.harness import BASELINE, ROOT, Limits, Runner, Team, runners
-from bench.journal import Journal, OutOfTimeError
-from bench.sections import SECTIONS, TARGET, Section, text_of
+from bench.journal import NOT_RUN, Journal, OutOfTimeError
+from bench.peers import NOT_MEASURED
+from bench.sections import SECTIONS, Section
 from bench.workloads import Workload, real, survey
 
 LIMITS = Limits(answer_seconds=2, memory_bytes=512 << 20, rounds=5)
@@ -171,21 +175,88 @@ def test_a_run_that_is_out_of_time_says_how_to_go_on(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.partial.jsonl"]
 
 
-def test_what_cannot_be_run_is_one_line_that_says_so(tmp_path: Path) -> None:
-    def section(module: str, *options: str, needs: str = "json") -> str | None:
-        return text_of(Section("key", "Title", module, None, options, (needs,), "get it"), False)
+def test_what_cannot_be_run_says_why() -> None:
+    def section(module: str, *options: str, needs: str = "json") -> dict[str, str]:
+        made = Section(
+            "key", "Title", module, None, needs=(needs,), install="get it", says="Legend."
+        )
+        return sections.found(made, options)
 
-    absent = section("bench.paper_comparison", needs="no_such_module")
-    assert absent == (
-        "`python -m bench.paper_comparison`: not run, there is no no_such_module here (get it)."
-    )
-    no_target = section("bench.jax_ahead_of_time", "gpu", "--target-config", TARGET)
-    assert no_target is not None
-    assert no_target.endswith("not run, --gpu-target names no file that describes the GPU.")
+    for absent in ("no_such_module", "no_such_module.inner"):
+        reason = section("bench.paper_comparison", needs=absent)
+        assert reason == {NOT_RUN: f"no Python here has {absent} (get it)"}
     failed = section("bench.paper_comparison", "--pairs", "none")
-    assert failed is not None
-    assert "ended with status 2" in failed
-    assert text_of(SECTIONS[-1], quick=True) is None
+    assert list(failed) == [NOT_RUN]
+    assert failed[NOT_RUN].startswith("`python -m bench.paper_comparison --pairs none` ended with")
+    assert "invalid int value: 'none'" in failed[NOT_RUN]
+    assert section("bench.paper_comparison", "--help")["text"].startswith(
+        "`python -m bench.paper_comparison --help`. Legend.\n\nusage:"
+    )
+
+
+def test_what_was_not_run_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "partial.jsonl"
+    for finding in ({NOT_RUN: "no compiler"}, {"text": "a table"}):
+        journal = Journal(path, {})
+        assert ("gpu", "") not in journal
+        campaign.measured("gpu", {"": lambda found=finding: found}, journal)  # type: ignore[misc]
+        assert journal["gpu", ""] == finding
+    assert Journal(path, {})["gpu", ""] == {"text": "a table"}
+
+
+def test_a_page_says_at_its_top_what_it_lacks() -> None:
+    whole = dict.fromkeys(PARTS, 1)
+    assert missing_parts({key: [{}] for key in PARTS}, whole) == []
+    found = {"pairs": [{}] * 3, "planning": [{}], "gpu": [{NOT_RUN: "no compiler"}], "mpi": [{}]}
+    units = {key: count for key, count in (whole | {"pairs": 5}).items() if key != "tpu"}
+    rows = [row("one", XLA=1, ours=2, DTensor=1)]
+    rows[0]["runners"]["DTensor"] = {"status": "not installed", "detail": "get it"}
+    shown = results(rows) | {
+        "command": "redistrib bench --quick",
+        "missing": missing_parts(found, units),
+        "sections": [["MPI", f"a table\n\n{NOT_MEASURED}heat (on mpich)"]],
+    }
+    text = page.markdown(shown, [])
+    items = [line for line in text.split("## Headline")[0].splitlines() if line.startswith("- ")]
+    assert items == [
+        "- Pairs beside XLA: unfinished: 3 of 5.",
+        "- Simulation: not asked for (--only).",
+        "- The paper's strategy: not asked for (--only).",
+        "- Prices: not asked for (--only).",
+        "- Compiled for TPU v5e, 4x4: not in the quick form.",
+        "- Compiled for 16 GPUs, H100 by default: not run: no compiler.",
+        "- All parts: the quick form: fewer pairs, rounds, meshes and jobs in each.",
+        "- Workloads: 1 on arrays of 1 MiB; the full form has 67 of 32 MiB.",
+        "- DTensor: not installed (get it).",
+        "- MPI: without heat (on mpich).",
+    ]
+    # Nothing is said of runners where none was measured.
+    nothing = page.markdown(results([]) | {"missing": []}, [])
+    assert "This is not the whole benchmark" not in nothing
+    assert "No runner was wrong" not in nothing
+
+
+def test_a_gpu_target_is_named_where_it_is_used() -> None:
+    gpu = SECTIONS[-1]
+
+    def options(*arguments: str) -> tuple[str, ...] | None:
+        return section_options(gpu, _parser().parse_args(arguments))
+
+    assert options() == gpu.full
+    assert options("--gpu-target", "/elsewhere/a100.txtpb") == (
+        *gpu.full, "--target-config", "/elsewhere/a100.txtpb",
+    )  # fmt: skip
+    assert options("--quick") is None
+    absent = subprocess.run(
+        [sys.executable, "-m", "bench", "--gpu-target", "absent.txtpb"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert absent.returncode == 2
+    assert "absent.txtpb: no such file" in absent.stderr
 
 
 def row(name: str, **speeds: float) -> campaign.Figures:
@@ -289,8 +360,24 @@ def test_two_runs_are_compared_on_the_workloads_of_both() -> None:
     assert means["ours"]["ratio"]["mean"] == pytest.approx(1.02)
     assert summary.standing(means["paper"]["ratio"]) == "below"
     assert means["paper"]["verdicts"] == ["above", "below"]
-    text = "\n".join(page.against_lines(found))
-    assert "2 of 3 verdicts beside XLA are the same, 1 are opposite; 1 of 3 means differ" in text
+    pairs = {entry["runner"]: entry for entry in found["pairs"]}
+    assert BASELINE not in pairs
+    assert pairs["ours"]["changed"] == pairs["ours"]["beyond"] == []
+    assert [p["verdicts"] for p in pairs["paper"]["changed"]] == [["above", "below"]] * 5
+    assert len(pairs["paper"]["beyond"]) == 5
+    text = "\n".join(against_lines(found))
+    assert "real workloads: the SAME verdicts, faster than XLA and above the paper's 1.22x" in text
+    assert ", within the spread." in text
+    assert "2 of 3 verdicts beside XLA are the same, 1 are opposite; 2 of 3 are within" in text
+
+    # Ours has changed on three pairs, by more than noise, and the mean with them.
+    for n, now in enumerate((2, 3, 1, 0.5, 0.1), 1):
+        new[n - 1]["runners"]["ours"] = row("", ours=now)["runners"]["ours"]
+    text = "\n".join(against_lines(summary.against(results(old), results(new))))
+    assert "OTHER verdicts: faster than XLA and above the paper's 1.22x; now a tie with XLA" in text
+    assert ", NOT within the spread." in text
+    assert "| ours | 5 | 2 | 1 | 2 | 3 |" in text
+    assert "| 3 | 4 [3.8, 4.2] | 1 [0.95, 1.05] | above, tie |" in text
 
 
 def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
