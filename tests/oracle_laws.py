@@ -22,6 +22,7 @@ THREE = rd.Profile(
     rd.Link(1e-6, 1e12),
     axes=(("a", rd.Link(1e-5, 1e9)), ("b", rd.Link(3e-6, 1e12)), ("c", rd.Link(3e-6, 3e10))),
 )
+SLOWER = rd.Profile("10 times slower", rd.Link(1e-6, 1e11), axes=(("a", rd.Link(1e-6, 1e10)),))
 
 Family = tuple[tuple[int, ...], int, rd.Profile, str]
 FAMILIES: list[Family] = [
@@ -81,11 +82,14 @@ def verify_matrix(
     hopping = np.argwhere(matrix._via >= 0).tolist()
     some = rng.sample(hopping, min(SAMPLE, len(hopping)))
     some += [rng.choices(range(len(types)), k=2) for _ in range(SAMPLE)]
+    single = rd.Oracle(types[0].mesh, profile)
     for row, column in some:
+        found = single.cost(types[row], types[column], strategy=strategy).seconds
+        if strategy == "auto" and len(axes) == 3:
+            assert found <= seconds[row, column] * 1.05, (types[row], types[column])
         plan = matrix.plan(row, column)
         assert (plan.src, plan.dst) == (types[row], types[column])
         assert plan.seconds == seconds[row, column], (types[row], types[column])
         alone = rd.cost(types[row], types[column], strategy=strategy, profile=profile).seconds
-        assert seconds[row, column] == alone or matrix.hops(row, column)
         assert seconds[row, column] <= alone * (1 + EPS)
     return Counter(matrices=1, pairs=seconds.size, plans=len(some), hopping=len(hopping))

@@ -13,11 +13,13 @@ import redistrib as rd
 from redistrib.synth.cost import Level
 from redistrib.synth.oracle.oracle import BY_SIGNATURE, _all_pairs
 from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
+from redistrib.synth.oracle.stops import Bounds, layout_of, stops
 from redistrib.synth.oracle.symmetry import orbits
 from tests.generators import random_layout, random_pair, whole_axis_layouts
 from tests.oracle_laws import (
     EPS,
     ONE_CALL,
+    SLOWER,
     THREE,
     UNEQUAL,
     UNIFORM,
@@ -32,8 +34,12 @@ def pairs(types: list[rd.ArrayType]) -> tuple[list[rd.ArrayType], list[rd.ArrayT
     return [t for t in types for _ in types], types * len(types)
 
 
-def singles(oracle: rd.Oracle, types: list[rd.ArrayType], **options: str) -> np.ndarray:
-    return oracle.cost_vector(*pairs(types), **options).reshape(len(types), -1)
+def singles(
+    types: list[rd.ArrayType], profile: rd.Profile | None = None, strategy: str = "auto"
+) -> np.ndarray:
+    """What the planner alone answers for every pair."""
+    oracle = rd.Oracle(types[0].mesh, profile, stops=False)
+    return oracle.cost_vector(*pairs(types), strategy=strategy).reshape(len(types), -1)
 
 
 @pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL], ids=lambda p: p.name)
@@ -66,7 +72,7 @@ def test_half_a_million_pairs_keep_the_same_laws() -> None:
 @pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 64), ((2, 4, 2), 256)])
 def test_direct_as_one_call_has_no_cheaper_detour_at_all(axes: tuple[int, ...], side: int) -> None:
     types = family(axes, side)
-    seconds = singles(rd.Oracle(types[0].mesh, ONE_CALL), types, strategy="direct")
+    seconds = singles(types, ONE_CALL, "direct")
     assert worst_detour(seconds, types, types[0].size * types[0].itemsize) == (1.0, 0)
 
 
@@ -80,9 +86,9 @@ def test_what_direct_receives_has_no_cheaper_detour_under_any_profile() -> None:
     """Only the latencies of its rounds, and links of different speed, make detours pay."""
     types = family((2, 4, 2), 64)
     free = rd.Profile("no latency", rd.Link(0.0, 1e11))
-    seconds = singles(rd.Oracle(types[0].mesh, free), types, strategy="direct")
+    seconds = singles(types, free, "direct")
     assert worst_detour(seconds, types, types[0].size * types[0].itemsize) == (1.0, 0)
-    rounds = singles(rd.Oracle(types[0].mesh, UNIFORM), types, strategy="direct")
+    rounds = singles(types, UNIFORM, "direct")
     assert worst_detour(rounds, types, None)[1] > 0
 
 
@@ -94,15 +100,94 @@ def test_the_test_for_detours_can_fail() -> None:
 
 
 @pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 256), ((2, 4, 2), 256), ((2, 4, 8), 1024)])
-def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
+def test_where_bytes_dominate_the_planner_alone_is_within_a_twentieth_of_the_closed_matrix(
     axes: tuple[int, ...], side: int
 ) -> None:
     types = family(axes, side)
-    oracle = rd.Oracle(types[0].mesh)
-    closed = oracle.cost_matrix(types, types)
-    alone = singles(oracle, types)
+    closed = rd.Oracle(types[0].mesh).cost_matrix(types, types)
+    alone = singles(types)
     assert (alone >= closed * (1 - EPS)).all()
     assert (alone <= closed * 1.05).all()
+
+
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE, SLOWER], ids=lambda p: p.name)
+@pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 64), ((2, 4, 2), 4096), ((2, 4, 8), 64)])
+def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
+    axes: tuple[int, ...], side: int, profile: rd.Profile
+) -> None:
+    """With a stop, under every profile, and where latencies dominate."""
+    types = family(axes, side)
+    oracle = rd.Oracle(types[0].mesh, profile)
+    closed = oracle.cost_matrix(types, types)
+    alone = singles(types, profile)
+    far = np.argwhere(alone > closed * 1.05).tolist()
+    rng = random.Random(0)
+    some = rng.sample(far, min(15, len(far)))
+    some += [rng.choices(range(len(types)), k=2) for _ in range(15)]
+    for row, column in some:
+        found = oracle.cost(types[row], types[column])
+        assert closed[row, column] * (1 - EPS) <= found.seconds <= closed[row, column] * 1.05
+        assert found.seconds <= alone[row, column]
+        plan = oracle.plan(types[row], types[column])
+        assert (plan.seconds, plan.received_bytes) == (found.seconds, found.received_bytes)
+        assert plan.peak_tile_bytes <= max(plan.src.tile_bytes, plan.dst.tile_bytes)
+        rd.check(plan)
+    srcs, dsts = ([types[pair[end]] for pair in some] for end in range(2))
+    each = [oracle.cost(src, dst).seconds for src, dst in zip(srcs, dsts, strict=True)]
+    assert oracle.cost_vector(srcs, dsts).tolist() == each
+
+
+@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE, SLOWER], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    ("axes", "side"), [((2, 2, 2), 64), ((2, 4, 8), 4096), ((2, 3, 2), 24), ((4, 1, 3), 144)]
+)
+def test_bounds_are_below_every_way(axes: tuple[int, ...], side: int, profile: rd.Profile) -> None:
+    types = family(axes, side)
+    types = random.Random(0).sample(types, min(len(types), 12 if 3 in axes else len(types)))
+    closed = rd.Oracle(types[0].mesh, profile).cost_matrix(types, types)
+    bounds, layouts = Bounds.of(types[0], profile.on(types[0].mesh)), [*map(layout_of, types)]
+    least = np.array([[bounds.seconds(a, b) for b in layouts] for a in layouts])
+    assert (least <= closed).all()
+    assert ((least > 0) | (closed == 0)).mean() > 0.5
+    assert (least[closed == 0] == 0).all()
+
+
+def test_a_stop_keeps_the_memory_limit_and_the_plan_runs() -> None:
+    mesh = rd.Mesh(a=2, b=4, c=2)
+    src, dst = (
+        rd.ArrayType.parse(text, mesh)
+        for text in ("f32[64{c}, 64{b}, 64]", "f32[64{b}, 64{c,a}, 64]")
+    )
+    oracle = rd.Oracle(mesh, SLOWER)
+    plan = oracle.plan(src, dst)
+    assert plan.seconds * 1.15 < rd.cost(src, dst, profile=SLOWER).seconds
+    assert str(oracle.explain(src, dst).plan) == str(plan)
+    verify_runs(plan)
+    limited = rd.Oracle(mesh, SLOWER, src.tile_bytes)
+    assert limited.plan(src, dst).peak_tile_bytes <= src.tile_bytes
+    assert rd.Oracle(mesh, SLOWER, stops=False).plan(src, dst) == rd.plan(src, dst, profile=SLOWER)
+
+
+def test_where_latencies_dominate_a_gather_and_slices_may_be_all() -> None:
+    mesh = rd.Mesh(a=2, b=4, c=8)
+    src, dst = (
+        rd.ArrayType.parse(text, mesh) for text in ("f32[64{b}, 64, 64]", "f32[64{a}, 64{c}, 64]")
+    )
+    plan = rd.Oracle(mesh).plan(src, dst)
+    assert [s.collective for s in plan.steps] == ["dynamic_slice", "all_gather", "dynamic_slice"]
+    assert plan.seconds * 1.3 < rd.cost(src, dst).seconds
+    verify_runs(plan)
+
+
+def test_stops_are_the_layouts_of_whole_axes_unless_they_are_too_many() -> None:
+    mesh = rd.Mesh(a=2, b=1, c=4)
+    found = stops(mesh, (8, 12))
+    expected = [layout_of(t) for t in whole_axis_layouts(rd.Mesh(a=2, c=4), (8, 12))]
+    assert set(found) == set(expected)
+    assert len(found) == len(expected)
+    assert len(stops(rd.Mesh(a=2, b=2, c=2), (64, 64, 64))) == 106
+    assert stops(rd.Mesh(a=2, b=2, c=2, d=2), (64, 64, 64)) == ()
+    assert stops(rd.Mesh({f"x{n}": 2 for n in range(30)}), (2**40, 2**40)) == ()
 
 
 @pytest.mark.parametrize("strategy", BY_SIGNATURE)
@@ -122,7 +207,8 @@ def test_batched_prices_are_those_of_the_planner(
     types = family(axes, side)
     rng = random.Random(side)
     srcs, dsts = (rng.choices(types, k=250) for _ in range(2))
-    found = rd.Oracle(types[0].mesh, profile, limit).cost_vector(srcs, dsts, strategy=strategy)
+    oracle = rd.Oracle(types[0].mesh, profile, limit, stops=False)
+    found = oracle.cost_vector(srcs, dsts, strategy=strategy)
     for src, dst, seconds in zip(srcs, dsts, found, strict=True):
         assert seconds == priced_alone(src, dst, strategy, limit, profile)
 
@@ -163,7 +249,7 @@ def test_so_many_pairs_that_they_come_in_chunks() -> None:
     types = family((2, 4, 2), 32)
     rng = random.Random(0)
     srcs, dsts = (rng.choices(types, k=2 * CHUNK + 100) for _ in range(2))
-    found = rd.Oracle(types[0].mesh).cost_vector(srcs, dsts)
+    found = rd.Oracle(types[0].mesh, stops=False).cost_vector(srcs, dsts)
     for at in rng.sample(range(len(srcs)), 200):
         assert found[at] == priced_alone(srcs[at], dsts[at], "auto", None, UNIFORM)
 
@@ -187,7 +273,7 @@ def test_many_digits_and_more_cuts_than_a_mask_holds(axes: int, rank: int) -> No
         with pytest.raises(OverflowError, match="at most 62 cuts; got"):
             find_signatures(types, np.array([0]), np.array([1]), UNIFORM)
         types = types[-3:]
-    found = singles(rd.Oracle(mesh), types)
+    found = singles(types)
     for (src, dst), seconds in zip(product(types, types), found.ravel(), strict=True):
         assert seconds == priced_alone(src, dst, "auto", None, UNIFORM)
 
@@ -217,7 +303,7 @@ def test_batches_of_random_types_are_priced_like_each_pair_alone(seed: int) -> N
         except rd.LayoutError:
             continue
     for profile in (UNIFORM, rd.Profile("x", rd.Link(1e-6, 1e11), (("x", rd.Link(1e-6, 1e9)),))):
-        found = singles(rd.Oracle(mesh, profile), types)
+        found = singles(types, profile)
         for (src, dst), seconds in zip(product(types, types), found.ravel(), strict=True):
             assert seconds == priced_alone(src, dst, "auto", None, profile), (src, dst)
 
@@ -324,7 +410,7 @@ def test_the_memo_is_bounded() -> None:
 def test_threads_get_the_same_answers() -> None:
     types = family((2, 2, 2), 64)[:24]
     oracle = rd.Oracle(types[0].mesh, capacity=50)  # so that entries come and go
-    expected = [[rd.cost(a, b) for b in types] for a in types]
+    expected = [[rd.Oracle(a.mesh).cost(a, b) for b in types] for a in types]
     found: list[object] = []
 
     def ask() -> None:

@@ -72,7 +72,27 @@ def plan_aligned(
 
     reducing = roles.reduce or roles.produce
     floor = (lambda _: 0.0) if reducing else _floor(src, options, profile)
-    return _cheapest(options, price, floor)
+    seconds, steps = _cheapest(options, price, floor)
+    if not reducing:
+        once = _gather_once(src, refinement, limit)
+        once, cost, _ = _add(once, 0.0, src.tile_size, src.itemsize, profile)
+        if once and cost < seconds:
+            return once
+    return steps
+
+
+def _gather_once(src: ArrayType, refinement: Refinement, limit: int) -> list[Collective]:
+    """Gather all that changes, slice the target out of it: one latency. Empty if it cannot be."""
+    before, after = refinement.src, refinement.dst
+    gathers = tuple((d, b) for d, b in before.items() if after.get(d) != b)
+    vacated = {b for _, b in gathers}
+    taken = tuple((d, b) for d, b in after.items() if before.get(d) != b)
+    slices = tuple((d, b) for d, b in taken if d not in before and b not in vacated)
+    late = tuple(p for p in taken if p not in slices)
+    if not late or src.tile_size // _group(slices) * _group(gathers) > limit:
+        return []
+    opening: list[Collective] = [DynamicSlice(slices)] if slices else []
+    return [*opening, AllGather(gathers), DynamicSlice(late)]
 
 
 def _price(
@@ -378,8 +398,8 @@ def _cheapest(
     options: list[list[Choice]],
     price: Callable[[Sequence[Choice]], _Priced | None],
     floor: Callable[[Sequence[Choice]], float],
-) -> list[Collective]:
-    """The steps of the cheapest combination of one choice per list; of equals, the first.
+) -> _Priced:
+    """Seconds and steps of the cheapest combination of one choice per list; of equals, the first.
 
     Only combinations whose floor is below the best price so far are priced.
     """
@@ -391,7 +411,7 @@ def _cheapest(
             priced = price(combination) if floor(combination) < best[0] else None
             if priced is not None and priced[0] < best[0]:
                 best = priced
-        return best[1]
+        return best
     improved = True
     while improved:
         improved = False
@@ -401,4 +421,4 @@ def _cheapest(
                 priced = price(tried) if floor(tried) < best[0] else None
                 if priced is not None and priced[0] < best[0]:
                     best, current, improved = priced, tried, True
-    return best[1]
+    return best

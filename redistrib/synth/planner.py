@@ -184,16 +184,17 @@ class Problem:
         known = traffic or self.common
         return price_steps(self.src, self.dst, steps, self.profile, known)
 
-    def limit(self, aligned: bool) -> int:
+    def limit(self, aligned: bool, wide: bool = False) -> int:
         """Elements that an intermediate tile may have.
 
         Without a memory limit none exceeds the larger end; where digits match and no axis is slower
-        than another, it pays to stay below the smaller one.
+        than another, it pays to stay below the smaller one, unless latencies dominate: `wide`.
         """
         if self.memory_limit is not None:
             return self.memory_limit // self.src.itemsize
         sizes = self.src.tile_size, self.dst.tile_size
         small = aligned and self.profile.uniform and not (self.src.partial or self.dst.partial)
+        small &= not wide
         return min(sizes) if small else max(sizes)
 
 
@@ -248,10 +249,10 @@ def find_strategy(name: str) -> Strategy:
     return STRATEGIES[name]
 
 
-def _collectives(problem: Problem) -> list[Collective]:
+def _collectives(problem: Problem, wide: bool = False) -> list[Collective]:
     src, dst, refinement = problem.src, problem.dst, problem.refinement
     if refinement.aligned:
-        return plan_aligned(src, dst, refinement, problem.limit(True), problem.profile)
+        return plan_aligned(src, dst, refinement, problem.limit(True, wide), problem.profile)
     # Reductions come first and last, on their own; between them the partial set stays.
     roles = partial_roles(src, dst)
     opening, start = reduce_partial(src, dst, roles)
@@ -336,8 +337,15 @@ def _auto(problem: Problem) -> list[Collective]:
     return solve(problem, "auto")[0]
 
 
-def solve(problem: Problem, strategy: str) -> tuple[list[Collective], tuple[StepCost, ...]]:
-    """The steps of a strategy with what each costs in a plan; no plan is made."""
+Solution = tuple[list[Collective], tuple[StepCost, ...]]
+"""Steps, and what each of them costs."""
+
+
+def solve(problem: Problem, strategy: str, wide: bool = False) -> Solution:
+    """The steps of a strategy with what each costs in a plan; no plan is made.
+
+    `wide`: tiles of `auto` up to the larger end, which pays where latencies dominate.
+    """
     if strategy == "auto" and problem.across:
         # No profile has a link between two meshes: what crosses is least with `spread`.
         steps = plan_across(problem.src, problem.dst, spread=True)
@@ -346,7 +354,7 @@ def solve(problem: Problem, strategy: str) -> tuple[list[Collective], tuple[Step
         steps = find_strategy(strategy)(problem)
         return steps, problem.step_costs(steps)
     try:
-        collectives = _collectives(problem)
+        collectives = _collectives(problem, wide)
     except InfeasibleError:
         return _priced_direct(problem)
     costs = problem.step_costs(collectives)
@@ -359,7 +367,7 @@ def solve(problem: Problem, strategy: str) -> tuple[list[Collective], tuple[Step
     return direct, direct_costs
 
 
-def _priced_direct(problem: Problem) -> tuple[list[Collective], tuple[StepCost, ...]]:
+def _priced_direct(problem: Problem) -> Solution:
     direct, traffic = _direct_steps(problem)
     return direct, problem.step_costs(direct, traffic)
 

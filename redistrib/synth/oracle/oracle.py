@@ -1,8 +1,9 @@
 """The oracle: what moves cost, one by one or a matrix at a time, for those who choose layouts.
 
-A price is always that of a plan that can be had. Single questions are answered by the planner and
-remembered. A batch is reduced to its signatures (`signatures.py`), each is priced once, and a
-matrix is closed over its types (`closure.py`), so that no detour through them is cheaper.
+A price is always that of a plan that can be had. Single questions are answered by the planner, with
+a stop on the way where that is cheaper (`stops.py`), and remembered. A matrix is reduced to its
+signatures (`signatures.py`), each is priced once by the planner alone, and it is closed over its
+types (`closure.py`), so that no detour through them is cheaper.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -22,13 +23,13 @@ from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, total_cost
 from redistrib.synth.oracle.closure import close, paths
 from redistrib.synth.oracle.signatures import find_signatures, matrix_signatures
+from redistrib.synth.oracle.stops import ENOUGH, Bounds, find_stop, layout_of
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.planner import (
     Explanation,
     explain,
     find_strategy,
     make_problem,
-    plan,
     solve,
 )
 from redistrib.types.array_type import ArrayType
@@ -57,8 +58,23 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """What a plan costs, step by step and in all; with a `stop`, two plans in a row."""
+
     steps: tuple[StepCost, ...]
     cost: Cost
+    stop: ArrayType | None = None
+
+    @classmethod
+    def of(
+        cls, src: ArrayType, steps: Sequence[StepCost], stop: ArrayType | None = None
+    ) -> _Answer:
+        """The answer of a plan from a type."""
+        return cls(tuple(steps), total_cost(src, steps), stop)
+
+    @property
+    def seconds(self) -> float:
+        """What the plan takes."""
+        return self.cost.seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,13 +107,8 @@ class CostMatrix:
         src, dst = self._types[self._rows[row]], self._types[self._columns[column]]
         hops = self.hops(row, column)
         if not hops:
-            return self._oracle.plan(src, dst, strategy=self._strategy)
-        parts = [
-            self._oracle.plan(a, b, strategy=self._strategy) for a, b in pairwise((src, *hops, dst))
-        ]
-        steps = [step for part in parts for step in part.steps]
-        profile, limit = self._oracle.profile, self._oracle.memory_limit
-        return make_plan(src, dst, self._strategy, steps, profile, limit)
+            return self._oracle.plan_alone(src, dst, self._strategy)
+        return self._oracle.plan_through((src, *hops, dst), self._strategy)
 
 
 class Oracle:
@@ -105,6 +116,11 @@ class Oracle:
 
     Without a limit no tile of a plan exceeds both ends. Answers are deterministic and remembered by
     meaning, `capacity` of them at most; an oracle may be asked from several threads.
+
+    The planner has a few hundred microseconds for a question, the oracle a few milliseconds, where
+    bounds say that they may pay: an answer of `auto` may have tiles up to the larger end over equal
+    links too, and a single one may stop at a layout of whole axes. `stops=False`: every answer is
+    that of `redistrib.plan`.
 
     >>> mesh = Mesh(x=2, y=4)
     >>> oracle = Oracle(mesh)
@@ -122,11 +138,14 @@ class Oracle:
         memory_limit: int | None = None,
         *,
         capacity: int = 1 << 16,
+        stops: bool = True,
     ) -> None:
         self.mesh = mesh
         self.profile = find_profile(profile).on(mesh)
         self.memory_limit = memory_limit
-        self._answer = lru_cache(maxsize=capacity)(self._ask)
+        self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
+        self._answer = lru_cache(maxsize=capacity)(self._ask) if stops else self._alone
+        self._stops = stops
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
 
@@ -138,16 +157,32 @@ class Oracle:
         return answer.cost
 
     def plan(self, src: ArrayType, dst: ArrayType, *, strategy: str = "auto") -> Plan:
-        """The plan that `cost` prices: that of `redistrib.plan`."""
+        """The plan that `cost` prices. Raises what `redistrib.plan` raises."""
+        answer = self._answer(src, dst, strategy)
+        match answer:
+            case _Answer(stop=ArrayType() as stop):
+                return self.plan_through((src, stop, dst), strategy)
+            case _:
+                return self.plan_alone(src, dst, strategy)
+
+    def plan_alone(self, src: ArrayType, dst: ArrayType, strategy: str) -> Plan:
+        """The plan without a stop."""
         self._check_mesh(src)
-        return plan(
-            src, dst, strategy=strategy, memory_limit=self.memory_limit, profile=self.profile
-        )
+        problem = make_problem(src, dst, self.memory_limit, self.profile)
+        steps, _ = solve(problem, strategy, self._stops)
+        return make_plan(src, dst, strategy, steps, self.profile, self.memory_limit, problem.common)
+
+    def plan_through(self, types: Sequence[ArrayType], strategy: str) -> Plan:
+        """The plans from each type to the next, as one."""
+        parts = [self.plan_alone(a, b, strategy) for a, b in pairwise(types)]
+        steps = [step for part in parts for step in part.steps]
+        return make_plan(types[0], types[-1], strategy, steps, self.profile, self.memory_limit)
 
     def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
         """Why this plan: the alternatives with their costs."""
         self._check_mesh(src)
-        return explain(src, dst, memory_limit=self.memory_limit, profile=self.profile)
+        found = explain(src, dst, memory_limit=self.memory_limit, profile=self.profile)
+        return replace(found, plan=self.plan(src, dst))
 
     @property
     def stats(self) -> Stats:
@@ -169,7 +204,16 @@ class Oracle:
                 f"a vector has as many sources as targets; got {len(srcs)} and {len(dsts)}"
             )
         types, pairs = self._number(srcs, dsts)
-        return self._price(types, pairs, strategy)[0]
+        seconds = self._price(types, pairs, strategy)[0]
+        if self._stops and strategy == "auto" and len(types):
+            bounds = Bounds.of(types[0], self.profile)
+            layouts = [layout_of(t) for t in types]
+            for n, (src, dst) in enumerate(zip(*(p.tolist() for p in pairs), strict=True)):
+                if seconds[n] > ENOUGH * bounds.seconds(layouts[src], layouts[dst]):
+                    answer = self._answer(types[src], types[dst], strategy)
+                    if not isinstance(answer, InfeasibleError):
+                        seconds[n] = answer.cost.seconds
+        return seconds
 
     def cost_matrix(
         self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
@@ -246,7 +290,7 @@ class Oracle:
                 which, first = signatures.of_pair, signatures.first
         alone = np.flatnonzero(which < 0)
         which[alone] = np.arange(len(first), len(first) + len(alone))
-        answers = [self._answer(types[src[p]], types[dst[p]], strategy) for p in (*first, *alone)]
+        answers = [self._alone(types[src[p]], types[dst[p]], strategy) for p in (*first, *alone)]
         with self._lock:
             self._pairs += len(src)
             self._prices += len(answers)
@@ -257,15 +301,40 @@ class Oracle:
             steps[n, : len(costs)] = [step.seconds for step in costs]
         return np.array(seconds)[which], steps, which
 
-    def _ask(self, src: ArrayType, dst: ArrayType, strategy: str) -> _Answer | InfeasibleError:
+    def _ask_alone(
+        self, src: ArrayType, dst: ArrayType, strategy: str
+    ) -> _Answer | InfeasibleError:
+        """What the planner answers."""
         self._check_mesh(src)
         find_strategy(strategy)
         try:
             problem = make_problem(src, dst, self.memory_limit, self.profile)
-            _, steps = solve(problem, strategy)
+            _, steps = solve(problem, strategy, self._stops)
         except InfeasibleError as error:
             return error.with_traceback(None)
-        return _Answer(steps, total_cost(src, steps))
+        return _Answer.of(src, steps)
+
+    def _ask(self, src: ArrayType, dst: ArrayType, strategy: str) -> _Answer | InfeasibleError:
+        """What the planner answers, or with a stop where that is cheaper."""
+        best = self._alone(src, dst, strategy)
+        if strategy != "auto" or isinstance(best, InfeasibleError) or src.partial or dst.partial:
+            return best
+        bounds = Bounds.of(src, self.profile)
+        least = bounds.seconds(layout_of(src), layout_of(dst))
+        # The planner knows all ways with one latency: another has two, as this one has.
+        if best.cost.num_collectives > 1:
+            least += bounds.least_latency
+        if best.seconds > ENOUGH * least:
+            limit = self.memory_limit or max(src.tile_bytes, dst.tile_bytes)
+            found = find_stop(src, dst, best.seconds, bounds, limit, self._steps_alone)
+            if found is not None:
+                best = _Answer.of(src, found[1], found[0])
+        return best
+
+    def _steps_alone(self, src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
+        """What the steps of the planner's answer cost; None where there is none."""
+        answer = self._alone(src, dst, "auto")
+        return None if isinstance(answer, InfeasibleError) else answer.steps
 
 
 def _all_pairs(count: int) -> tuple[Ints, Ints]:
