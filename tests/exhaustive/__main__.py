@@ -56,6 +56,7 @@ def run_stage(stage: Stage, examples: int, workers: int) -> Counter[str]:
     total: Counter[str] = Counter()
     for unit in units:
         total.update(done[unit])
+    stage.finish(total)
     return total
 
 
