@@ -186,6 +186,7 @@ def test_gathers_run_as_the_platform_has_it_best(
     [
         ("f32[32{x}, 16, 64{y}]", "f32[32, 16{x}, 64{y}]", 2),
         ("f32[32{x}, 16, 64]", "f32[32, 16, 64{x}]", 1),
+        ("f32[16{x}, 16, 64]", "f32[16{y}, 16, 64]", 1),  # not the larger, but the first
         ("f32[32{x}, 16{y}]", "f32[32{y}, 16{x}]", None),
         ("f32[32{x}, 4]", "f32[32{y}, 4]", None),  # 4 do not fall into 8 chunks
         ("f32[0, 16]", "f32[0, 16{x}]", None),

@@ -54,15 +54,16 @@ def tile_program(
 def chunk_dim(plan: Plan, chunks: int) -> int | None:
     """The dimension along which a plan can run in so many chunks; None if there is none.
 
-    It is the one with the largest tile among those that the plan does not touch: what is owned in
-    it is the same in all types of the plan.
+    It is the first of those that the plan does not touch: what is owned in it is the same in all
+    types of the plan. The nearer to the front, the longer the runs of elements that a chunk is.
+    The memory of a TPU is tiled by the last two, and parts that cut these tiles are copies.
     """
     fit = [
         dim
         for dim, n in enumerate(plan.src.tile_shape)
         if n and n % chunks == 0 and len({t.dims[dim] for t in plan.types}) == 1
     ]
-    return max(fit, key=lambda dim: plan.src.tile_shape[dim], default=None)
+    return min(fit, default=None)
 
 
 def chunked_program(

@@ -2,8 +2,8 @@
 
 In a round each device takes a box of its source tile (dynamic_slice), sends it, and writes the one
 that it receives into its target tile (dynamic_update_slice). Laws: nothing is padded, so the bytes
-are those of the exchange; and a round begins when the last one has been written, so beside source
-and target only the boxes of one round are alive, one sent and one received.
+are those of the exchange; and a round begins when the box of the last one has arrived, so beside
+source and target only the boxes of one round are alive, one sent and one received.
 
 Nothing is transposed. Where a piece is no box of the tiles as they are, because a local digit lies
 beside it, it is cut into boxes or the tiles are viewed with an axis per digit.
@@ -115,10 +115,10 @@ class Rounds:
             put = _shifted(entries[ends[0] : ends[1]], self.target, write)
             _wait(take, now, step.taken, source.shape)
             _wait(put, now, step.placed, target.shape)
-            box = lax.dynamic_slice(source, take, step.taken)
+            arrived = lax.dynamic_slice(source, take, step.taken)
             if not step.local:
-                box = lax.ppermute(box, axes, step.routes)
-            box = box.reshape(step.placed)
+                arrived = lax.ppermute(arrived, axes, step.routes)
+            box = arrived.reshape(step.placed)
             if len(step.routes) < len(own):
                 kept = lax.dynamic_slice(target, put, step.placed)
                 box = jnp.where(entries[-1] == 1, box, kept)
@@ -126,7 +126,7 @@ class Rounds:
                 target = box
                 continue
             target = lax.dynamic_update_slice(target, box, put)
-            now, target = _after(target, choose)
+            now, target = _after(arrived, target, choose)
         return target if into else target.reshape(shape)
 
     def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
@@ -140,16 +140,17 @@ class Rounds:
         )
 
 
-def _after(tile: Tile, choose: Choices) -> tuple[Any, Tile]:
-    """A zero that is known when the tile is, and the tile.
+def _after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
+    """A zero that is known when a box has arrived, and the target that it was written into.
 
-    Without barriers it is computed from the tile, so that the compiler cannot tell that it is zero.
+    Without barriers it is computed from the box, so that the compiler cannot tell that it is zero.
+    Not from the target: XLA would fuse that with the write, write twice, and copy the target first.
     """
     if choose.barriers:
-        now, tile = lax.optimization_barrier((np.int32(0), tile))
-        return now, tile
-    first = tile[(0,) * tile.ndim]
-    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), tile
+        now, target = lax.optimization_barrier((np.int32(0), target))
+        return now, target
+    first = box[(0,) * box.ndim]
+    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), target
 
 
 def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
