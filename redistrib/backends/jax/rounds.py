@@ -162,15 +162,23 @@ def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
 
 
 def find_rounds(
-    exchange: Exchange, before: ArrayType, after: ArrayType, held: ArrayType, cuts: int = 1
+    exchange: Exchange,
+    before: ArrayType,
+    after: ArrayType,
+    held: ArrayType,
+    cuts: int = 1,
+    halves: bool = False,
 ) -> Rounds | None:
     """The rounds of an exchange from tiles of `held`, of which `before` is a slice.
 
-    A piece is cut into at most so many boxes; where that is too few, the tiles get views. None
-    where a piece is no box there either: between layouts with local factors whose digits do not
-    match; and without elements.
+    A piece is cut into at most so many boxes; where that is too few, the tiles get views. With
+    `halves` a box that is not a whole target tile is at most half of the larger tile. None where a
+    piece is no box there either: between layouts with local factors whose digits do not match; and
+    without elements.
     """
     found = _cut(boxes(exchange, before, after, held), cuts)
+    if halves:
+        found = _halved(found)
     if not found.pieces:
         return None
     types = held, before, after
@@ -212,6 +220,31 @@ def _cut(found: Boxes, cuts: int) -> Boxes:
             return found
         for parts in product(*runs):
             take, put = (tuple(part[end] for part in parts) for end in range(2))
+            pieces.append(Piece(piece.sender, piece.receiver, take, put))
+    return replace(found, pieces=tuple(pieces))
+
+
+def _halved(found: Boxes) -> Boxes:
+    """The pieces in boxes of at most half of the larger tile, where all of them are boxes.
+
+    So are all between types whose digits match, but for those that are a whole tile.
+    """
+    whole = prod(found.after)
+    most = max(prod(found.before), whole) // 2
+    pieces: list[Piece] = []
+    for piece in found.pieces:
+        ends = list(zip(piece.take, piece.put, strict=True))
+        if any(len(list(_runs(*blocks))) > 1 for blocks in ends):
+            return found
+        rows = [most * n // prod(piece.shape) for n in piece.shape]
+        if prod(piece.shape) <= most or prod(piece.shape) == whole or not any(rows):
+            pieces.append(piece)
+            continue
+        dim = next(dim for dim, n in enumerate(rows) if n)
+        at = range(rows[dim], piece.shape[dim], rows[dim])
+        for part in zip(*(np.split(blocks, at) for blocks in ends[dim]), strict=True):
+            cut = [*ends[:dim], part, *ends[dim + 1 :]]
+            take, put = (tuple(blocks[end] for blocks in cut) for end in range(2))
             pieces.append(Piece(piece.sender, piece.receiver, take, put))
     return replace(found, pieces=tuple(pieces))
 
