@@ -72,13 +72,13 @@ def pairs(devices: int, count: int | None = None) -> list[Pair]:
 def crashing() -> list[Pair]:
     """Pairs on which XLA's compiler (jaxlib 0.10.2) divides by zero."""
     return [
-        Pair((2, 2, 4), (32, 32, 32, 32), *_specs("c a - b", "a - b c")),
-        Pair((4, 4, 2), (32, 32, 32, 32), *_specs("c a - b", "a - b c")),
-        Pair((2, 2, 4, 4), (32, 32, 32, 32), *_specs("b c - da", "d a c b")),
+        Pair((2, 2, 4), (32, 32, 32, 32), *specs("c a - b", "a - b c")),
+        Pair((4, 4, 2), (32, 32, 32, 32), *specs("c a - b", "a - b c")),
+        Pair((2, 2, 4, 4), (32, 32, 32, 32), *specs("b c - da", "d a c b")),
     ]
 
 
-def _specs(*texts: str) -> list[Spec]:
+def specs(*texts: str) -> list[Spec]:
     """Specs as texts: the axes of each dimension, or - for none."""
     return [tuple(tuple(entry.strip("-")) for entry in text.split()) for text in texts]
 

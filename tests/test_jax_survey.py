@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import cycle
 from math import exp, log
 
-from tests.jax_survey import DTYPES, check, crashing, pairs, survey
+from tests.jax_survey import DTYPES, Pair, check, crashing, pairs, specs, survey
 
 
 def test_programs_are_exact_and_smaller_than_those_of_xla() -> None:
@@ -22,6 +22,17 @@ def test_programs_are_exact_and_smaller_than_those_of_xla() -> None:
     # The survey finds what it is there to find.
     assert counts["XLA's buffer above both tiles"] > 5
     assert _mean(ratios["xla"]) > 1.3
+
+
+def test_chunks_copy_neither_end() -> None:
+    # Read back from the target, the order of these rounds made XLA copy it.
+    counts = check(
+        [
+            Pair((2, 3, 2), (96, 96, 96), *specs("b c a", "- bc a")),
+            Pair((2, 2, 2, 2), (64, 128, 128), *specs("acdb - -", "c - b")),
+        ]
+    )
+    assert counts["in chunks"] == 2
 
 
 def test_layouts_that_crash_xla_run() -> None:

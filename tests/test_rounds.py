@@ -61,7 +61,12 @@ def test_exchanges_run_at_the_lower_bound() -> None:
         shape = rng.choice([(24,), (12, 24), (48, 6), (16, 48)])
         src, dst = (random_type(rng, mesh, shape, "f32") for _ in range(2))
         found = find_rounds(
-            exchange_traffic(src, dst).exchange, src, dst, src, cuts=rng.choice((1, 4, 64))
+            exchange_traffic(src, dst).exchange,
+            src,
+            dst,
+            src,
+            cuts=rng.choice((1, 4, 64)),
+            halves=rng.random() < 0.5,
         )
         if found is not None:
             assert check(found, src, dst) == lower_bound(src, dst)
@@ -112,6 +117,27 @@ def test_the_kept_piece_takes_no_round_of_its_own_where_some_devices_have_none()
     assert found is not None
     assert len(found.rounds) == 4
     assert all(step.receivers.all() for step in found.rounds)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize(
+    ("mesh", "src", "dst", "largest"),
+    [
+        ({"x": 3, "y": 4}, "f32[24{y}, 24{x}]", "f32[24{x}, 24{y}]", 3 / 4),
+        ({"x": 3, "y": 2}, "f32[24{x}, 24{y}]", "f32[24{y}, 24{x}]", 2 / 3),
+        ({"x": 2, "y": 2}, "f32[8{x}, 8{y}]", "f32[8{y}, 8{x}]", 1),  # whole tiles stay whole
+    ],
+)
+def test_one_box_sent_and_one_received_are_a_tile(
+    mesh: dict[str, int], src: str, dst: str, largest: float, halves: bool
+) -> None:
+    before, after = (rd.ArrayType.parse(text, rd.Mesh(mesh)) for text in (src, dst))
+    exchange = exchange_traffic(before, after).exchange
+    found = find_rounds(exchange, before, after, before, halves=halves)
+    assert found is not None
+    assert check(found, before, after) == lower_bound(before, after)
+    share = max(prod(step.taken) for step in found.rounds) / after.tile_size
+    assert share <= 1 / 2 if halves and largest < 1 else share == largest
 
 
 def test_pieces_between_digits_are_cut_or_viewed() -> None:
@@ -186,6 +212,7 @@ def test_gathers_run_as_the_platform_has_it_best(
     [
         ("f32[32{x}, 16, 64{y}]", "f32[32, 16{x}, 64{y}]", 2),
         ("f32[32{x}, 16, 64]", "f32[32, 16, 64{x}]", 1),
+        ("f32[16{x}, 16, 64]", "f32[16{y}, 16, 64]", 1),  # not the larger, but the first
         ("f32[32{x}, 16{y}]", "f32[32{y}, 16{x}]", None),
         ("f32[32{x}, 4]", "f32[32{y}, 4]", None),  # 4 do not fall into 8 chunks
         ("f32[0, 16]", "f32[0, 16{x}]", None),

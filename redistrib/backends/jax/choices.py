@@ -38,6 +38,10 @@ class Choices:
     `widens`: it widens floats of one or two bytes where they are only moved, which changes a NaN.
     `cuts`: the most boxes that a piece of an exchange is cut into where it is no box; where more
     are needed, the tiles are viewed with more axes, which may be a copy.
+    `halves`: a box is at most half of the larger tile, so one sent and one received are one tile.
+    `lanes`: the elements that memory is tiled by along the last dimension. Where they do not divide
+    a chunk, the compiler likes other layouts in a loop than outside it, and would copy the ends of
+    the loop; so the chunk is copied, out of the source and into the target.
     """
 
     all_gather: Use
@@ -46,6 +50,8 @@ class Choices:
     barriers: bool = True
     widens: bool = False
     cuts: int = 1
+    halves: bool = False
+    lanes: int = 1
 
     def in_rounds(self) -> Choices:
         """Rounds everywhere: beside the tiles, nothing but the boxes of one round."""
@@ -66,12 +72,13 @@ CHOICES = {
     ),
     # Speed is not measured, for want of devices: one collective is one launch. Compiled for H100,
     # a transposed copy after a gather that is not the first step takes up to 1.5 tiles; rounds
-    # keep every program within 1.
-    "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS),
+    # keep every program within 1, if the two boxes of a round are: between 3 and 4 parts one can be
+    # 3/4 of a tile.
+    "gpu": Choices(Use.WITHOUT_TRANSPOSE, Use.ALWAYS, halves=True),
     # Speed is not measured, for want of devices. Compiled for v5e, transposed copies take up to 2.5
     # tiles, as a tile with few minor elements is padded to 128 of them; with rounds at most 2.
     # Memory is tiled by the two minor axes, so a view with other minor axes is a copy.
-    "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE, cuts=4),
+    "tpu": Choices(Use.WITHOUT_TRANSPOSE, Use.WITHOUT_TRANSPOSE, cuts=4, lanes=128),
 }
 
 

@@ -8,7 +8,9 @@ from itertools import pairwise, zip_longest
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
@@ -54,15 +56,16 @@ def tile_program(
 def chunk_dim(plan: Plan, chunks: int) -> int | None:
     """The dimension along which a plan can run in so many chunks; None if there is none.
 
-    It is the one with the largest tile among those that the plan does not touch: what is owned in
-    it is the same in all types of the plan.
+    It is the first of those that the plan does not touch: what is owned in it is the same in all
+    types of the plan. The nearer to the front, the longer the runs of elements that a chunk is.
+    The memory of a TPU is tiled by the last two, and parts that cut these tiles are copies.
     """
     fit = [
         dim
         for dim, n in enumerate(plan.src.tile_shape)
         if n and n % chunks == 0 and len({t.dims[dim] for t in plan.types}) == 1
     ]
-    return max(fit, key=lambda dim: plan.src.tile_shape[dim], default=None)
+    return min(fit, default=None)
 
 
 def chunked_program(
@@ -90,6 +93,7 @@ def chunked_program(
     if not stages:
         return lambda tile: tile
     size = types[0].tile_shape[dim]
+    apart = any(t.tile_shape[-1] % choose.lanes for t in (types[0], types[-1]))
 
     def program(tile: Tile) -> Tile:
         dtype = tile.dtype
@@ -97,19 +101,21 @@ def chunked_program(
 
         def chunk(at: Tile, target: Tile) -> Tile:
             window = Window(dim, (at * size).astype(np.int32))
-            moved = given
+            read, into = (None, None) if apart else (window, (target, window))
+            moved = _taken(given, window, size) if apart else given
             for number, stage in enumerate(stages):
                 moved = stage.run(
                     _prepared(moved, stage, dtype, choose),
-                    read=window if number == 0 else None,
-                    into=(target, window) if number == len(stages) - 1 else None,
+                    read=read if number == 0 else None,
+                    into=into if number == len(stages) - 1 else None,
                 )
-            return moved
+            return _put(target, moved, window) if apart else moved
 
         kind = _prepared(tile, stages[-1], dtype, choose).dtype
-        target = stages[-1].empty(plan.dst.tile_shape, kind, dim)
+        shape = plan.dst.tile_shape
+        target = jnp.empty(shape, kind) if apart else stages[-1].empty(shape, kind, dim)
         whole = lax.fori_loop(0, chunks, chunk, target)
-        return from_bits(whole.reshape(plan.dst.tile_shape), dtype)
+        return from_bits(whole.reshape(shape), dtype)
 
     return program
 
@@ -117,6 +123,23 @@ def chunked_program(
 def _prepared(tile: Tile, stage: _Stage, dtype: Any, choose: Choices) -> Tile:
     """The tile as a stage takes it: as floats to compute with, else as what moves unchanged."""
     return from_bits(tile, dtype) if stage.reduces else as_bits(tile, choose)
+
+
+def _taken(tile: Tile, window: Window, size: int) -> Tile:
+    """A copy of a window of so many elements."""
+    part = lax.dynamic_slice_in_dim(tile, window.start, size, window.dim)
+    return lax.optimization_barrier(_row_major(part))
+
+
+def _put(tile: Tile, part: Tile, window: Window) -> Tile:
+    """The tile with a window of it replaced."""
+    part = _row_major(part)
+    return _row_major(lax.dynamic_update_slice_in_dim(tile, part, window.start, window.dim))
+
+
+def _row_major(tile: Tile) -> Tile:
+    """The tile, in memory in the order of its dimensions."""
+    return with_layout_constraint(tile, Layout(tuple(range(tile.ndim))))
 
 
 def _chunk(t: ArrayType, dim: int, chunks: int) -> ArrayType:
@@ -173,7 +196,9 @@ def _stages(plan: Plan, axes: Sequence[DeviceDigit] | None, choose: Choices) -> 
             continue
         held = slices[0].before if slices else step.before
         exchange = step.as_exchange(alone)
-        rounds = exchange and find_rounds(exchange, step.before, step.after, held, choose.cuts)
+        rounds = exchange and find_rounds(
+            exchange, step.before, step.after, held, choose.cuts, choose.halves
+        )
         if rounds:
             stages.append(_InRounds(rounds, names, choose))
         else:

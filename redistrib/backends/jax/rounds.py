@@ -2,8 +2,8 @@
 
 In a round each device takes a box of its source tile (dynamic_slice), sends it, and writes the one
 that it receives into its target tile (dynamic_update_slice). Laws: nothing is padded, so the bytes
-are those of the exchange; and a round begins when the last one has been written, so beside source
-and target only the boxes of one round are alive, one sent and one received.
+are those of the exchange; and a round begins when the box of the last one has arrived, so beside
+source and target only the boxes of one round are alive, one sent and one received.
 
 Nothing is transposed. Where a piece is no box of the tiles as they are, because a local digit lies
 beside it, it is cut into boxes or the tiles are viewed with an axis per digit.
@@ -115,10 +115,10 @@ class Rounds:
             put = _shifted(entries[ends[0] : ends[1]], self.target, write)
             _wait(take, now, step.taken, source.shape)
             _wait(put, now, step.placed, target.shape)
-            box = lax.dynamic_slice(source, take, step.taken)
+            arrived = lax.dynamic_slice(source, take, step.taken)
             if not step.local:
-                box = lax.ppermute(box, axes, step.routes)
-            box = box.reshape(step.placed)
+                arrived = lax.ppermute(arrived, axes, step.routes)
+            box = arrived.reshape(step.placed)
             if len(step.routes) < len(own):
                 kept = lax.dynamic_slice(target, put, step.placed)
                 box = jnp.where(entries[-1] == 1, box, kept)
@@ -126,7 +126,7 @@ class Rounds:
                 target = box
                 continue
             target = lax.dynamic_update_slice(target, box, put)
-            now, target = _after(target, choose)
+            now, target = _after(arrived, target, choose)
         return target if into else target.reshape(shape)
 
     def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
@@ -140,16 +140,17 @@ class Rounds:
         )
 
 
-def _after(tile: Tile, choose: Choices) -> tuple[Any, Tile]:
-    """A zero that is known when the tile is, and the tile.
+def _after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
+    """A zero that is known when a box has arrived, and the target that it was written into.
 
-    Without barriers it is computed from the tile, so that the compiler cannot tell that it is zero.
+    Without barriers it is computed from the box, so that the compiler cannot tell that it is zero.
+    Not from the target: XLA would fuse that with the write, write twice, and copy the target first.
     """
     if choose.barriers:
-        now, tile = lax.optimization_barrier((np.int32(0), tile))
-        return now, tile
-    first = tile[(0,) * tile.ndim]
-    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), tile
+        now, target = lax.optimization_barrier((np.int32(0), target))
+        return now, target
+    first = box[(0,) * box.ndim]
+    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), target
 
 
 def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
@@ -161,15 +162,23 @@ def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
 
 
 def find_rounds(
-    exchange: Exchange, before: ArrayType, after: ArrayType, held: ArrayType, cuts: int = 1
+    exchange: Exchange,
+    before: ArrayType,
+    after: ArrayType,
+    held: ArrayType,
+    cuts: int = 1,
+    halves: bool = False,
 ) -> Rounds | None:
     """The rounds of an exchange from tiles of `held`, of which `before` is a slice.
 
-    A piece is cut into at most so many boxes; where that is too few, the tiles get views. None
-    where a piece is no box there either: between layouts with local factors whose digits do not
-    match; and without elements.
+    A piece is cut into at most so many boxes; where that is too few, the tiles get views. With
+    `halves` a box that is not a whole target tile is at most half of the larger tile. None where a
+    piece is no box there either: between layouts with local factors whose digits do not match; and
+    without elements.
     """
     found = _cut(boxes(exchange, before, after, held), cuts)
+    if halves:
+        found = _halved(found)
     if not found.pieces:
         return None
     types = held, before, after
@@ -211,6 +220,31 @@ def _cut(found: Boxes, cuts: int) -> Boxes:
             return found
         for parts in product(*runs):
             take, put = (tuple(part[end] for part in parts) for end in range(2))
+            pieces.append(Piece(piece.sender, piece.receiver, take, put))
+    return replace(found, pieces=tuple(pieces))
+
+
+def _halved(found: Boxes) -> Boxes:
+    """The pieces in boxes of at most half of the larger tile, where all of them are boxes.
+
+    So are all between types whose digits match, but for those that are a whole tile.
+    """
+    whole = prod(found.after)
+    most = max(prod(found.before), whole) // 2
+    pieces: list[Piece] = []
+    for piece in found.pieces:
+        ends = list(zip(piece.take, piece.put, strict=True))
+        if any(len(list(_runs(*blocks))) > 1 for blocks in ends):
+            return found
+        rows = [most * n // prod(piece.shape) for n in piece.shape]
+        if prod(piece.shape) <= most or prod(piece.shape) == whole or not any(rows):
+            pieces.append(piece)
+            continue
+        dim = next(dim for dim, n in enumerate(rows) if n)
+        at = range(rows[dim], piece.shape[dim], rows[dim])
+        for part in zip(*(np.split(blocks, at) for blocks in ends[dim]), strict=True):
+            cut = [*ends[:dim], part, *ends[dim + 1 :]]
+            take, put = (tuple(blocks[end] for blocks in cut) for end in range(2))
             pieces.append(Piece(piece.sender, piece.receiver, take, put))
     return replace(found, pieces=tuple(pieces))
 

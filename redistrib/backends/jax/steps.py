@@ -260,7 +260,8 @@ def gathers_in_turn(step: AllGather, after: ArrayType) -> list[AllGather]:
     """The gather in the order of the tile; as two, if that leaves less to transpose.
 
     What comes to lie in front of the tile is gathered last, and is in place at once. The bytes are
-    the same.
+    the same. On GPU and TPU these are fewer launches than one gather, which would be rounds because
+    of its transpose; on CPU it is one launch more, and takes less time.
     """
     order = split(after, [index for _, index in step.placements]).order
     placed = sorted(zip(order, step.placements, strict=False), key=lambda pair: pair[0])
