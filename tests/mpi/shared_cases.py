@@ -151,3 +151,23 @@ def shared_results_are_used_as_such(comm: MPI.Intracomm) -> None:
     )
     with pytest.raises(rd.BackendError, match=r"rank 0: a shared tile takes \d+ bytes of /dev/shm"):
         rmpi.Redistribution.from_plan(huge, comm, shared=True)
+
+
+@case
+def shared_results_under_way_at_once_are_kept_apart(comm: MPI.Intracomm) -> None:
+    """Rank 1 comes to the end of the second call first, the others to that of the first."""
+    a, b = (rd.ArrayType.parse(t, rd.Mesh(x=comm.size)) for t in ("i32[840] sum{x}", "i32[840]"))
+    made = [rmpi.Redistribution(a, b, comm, shared=True) for _ in range(2)]
+    addends = [np.full(a.tile_shape, number, np.int32) for number in (1, 2)]
+    running = [one.start(addend) for one, addend in zip(made, addends, strict=True)]
+    if comm.rank == 1:
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            running[1].test()
+    left = {1: running[0], 2: running[1]}
+    while left:
+        for number in [number for number, call in left.items() if call.test()]:
+            [result] = left.pop(number).wait()
+            assert (result == number * comm.size).all(), "nobody returns before all have written"
+    for one in made:
+        one.free()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from mpi4py import MPI
@@ -11,12 +12,13 @@ from mpi4py import MPI
 from redistrib.backends.local import numbers, permute_sources
 from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
 from redistrib.backends.mpi.pieces import Piece, Router, view
-from redistrib.backends.mpi.shared import SharedTiles
+from redistrib.backends.mpi.shared import Notice, SharedTiles
 from redistrib.backends.mpi.transport import (
     Flow,
     Incoming,
     Link,
     Outgoing,
+    Stream,
     Tile,
     Transfer,
     Waiting,
@@ -115,14 +117,15 @@ class Exchange(Phase):
         total = largest_tile(before.type) + largest_tile(after.type)
         # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
         self.small = total * itemsize < SMALL and before is not after
-        self.shared: SharedTiles | None = None
-        self.near: list[tuple[Sequence[Piece], Tile]] = []
+        self.near: list[tuple[Stream, Tile]] = []
+        self.awaited: list[int] = []
 
     def share(self, shared: SharedTiles) -> None:
         """From now on what goes to one of these tiles is copied there."""
-        self.shared, self.small = shared, False
+        self.small = False
         near = shared.tiles
-        self.near = [(s.pieces, near[s.peer]) for s in self.sends if s.peer in near]
+        self.near = [(s, near[s.peer]) for s in self.sends if s.peer in near]
+        self.awaited = [s.peer for s in self.receives if s.peer in shared.ranks]
         self.sends = [stream for stream in self.sends if stream.peer not in near]
         self.receives = [stream for stream in self.receives if stream.peer not in shared.ranks]
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
@@ -135,8 +138,6 @@ class Exchange(Phase):
             for source, target in zip(sources, targets, strict=True):
                 if source is not None and target is not None:
                     _copy(self.own, source, target)
-            for pieces, target in self.near:
-                _copy(pieces, *opaque([sources[0], target]))
 
         if not self.communicates:
             keep()
@@ -146,9 +147,11 @@ class Exchange(Phase):
         else:
             flows: list[Flow] = [Incoming(stream, targets, self.link) for stream in self.receives]
             flows += [Outgoing(stream, sources, self.link) for stream in self.sends]
+            flows += [Notice(peer, self.link) for peer in self.awaited]
+            for stream, target in self.near:
+                write = partial(_copy, stream.pieces, *opaque([sources[0], target]))
+                flows.append(Notice(stream.peer, self.link, write))
             yield from transfer(flows, keep)
-            if self.shared is not None:
-                yield from self.shared.fence()
 
     def _at_once(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
         """One Alltoallw: the quickest for small arrays."""

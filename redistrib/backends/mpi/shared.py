@@ -1,8 +1,9 @@
 """Target tiles in memory that the ranks of a node share.
 
 What a rank has for another of its node it copies straight into that rank's tile: one copy, where a
-message through shared memory takes two. The memory is a file of the system's memory that has no
-name once all have mapped it, so it goes with the last array that looks into it.
+message through shared memory takes two. An empty message then says that it is there. The memory is
+a file of the system's memory that has no name once all have mapped it, so it goes with the last
+array that looks into it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from redistrib.backends.mpi.transport import Tile, Transfer, once
+from redistrib.backends.mpi.transport import Link, Tile
 from redistrib.errors import BackendError
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
@@ -29,7 +30,7 @@ class SharedTiles:
 
     `ranks` are those of the node by their numbers in the communicator, `shapes` the tiles of all
     its ranks. A call writes into a tile once its owner has entered the call; the owner reads it
-    after the `fence`.
+    after the notice of every rank that writes there.
 
     Raises BackendError where the node has no room for the tile of this rank.
     """
@@ -85,9 +86,33 @@ class SharedTiles:
             self._file.close()
             self._file = None
 
-    def fence(self) -> Transfer:
-        """Wait until every rank of the node has written."""
-        yield from once(self._node.Ibarrier())
+
+class Notice:
+    """An empty message after a write into another's tile: sent after `write`, without it awaited.
+
+    It goes by the tag of its redistribution, so that calls under way at once keep theirs apart,
+    in whatever order each rank comes to their ends.
+    """
+
+    slots = 1
+
+    def __init__(self, peer: int, link: Link, write: Callable[[], None] | None = None) -> None:
+        self._peer, self._link, self._write = peer, link, write
+        self._posted = False
+
+    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:  # noqa: ARG002
+        """Write and send, or await. There is one message."""
+        if self._posted:
+            return []
+        self._posted = True
+        comm, where = self._link.comm, (self._peer, self._link.tag)
+        if self._write is None:
+            return [(comm.Irecv([None, 0, MPI.BYTE], *where), self._peer)]
+        self._write()
+        return [(comm.Isend([None, 0, MPI.BYTE], *where), self._peer)]
+
+    def finish(self, slot: int) -> None:
+        """Nothing is left to be done."""
 
 
 def _free_bytes() -> int:
