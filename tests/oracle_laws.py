@@ -83,9 +83,9 @@ def verify_matrix(
     some = rng.sample(hopping, min(SAMPLE, len(hopping)))
     some += [rng.choices(range(len(types)), k=2) for _ in range(SAMPLE)]
     single = rd.Oracle(types[0].mesh, profile)
-    for row, column in some:
-        found = single.cost(types[row], types[column], strategy=strategy).seconds
-        if strategy == "auto" and len(axes) == 3:
+    for at, (row, column) in enumerate(some):
+        if strategy == "auto" and len(axes) == 3 and at % 5 == 0:
+            found = single.cost(types[row], types[column]).seconds
             assert found <= seconds[row, column] * 1.05, (types[row], types[column])
         plan = matrix.plan(row, column)
         assert (plan.src, plan.dst) == (types[row], types[column])

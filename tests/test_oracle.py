@@ -110,8 +110,16 @@ def test_where_bytes_dominate_the_planner_alone_is_within_a_twentieth_of_the_clo
     assert (alone <= closed * 1.05).all()
 
 
-@pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE, SLOWER], ids=lambda p: p.name)
-@pytest.mark.parametrize(("axes", "side"), [((2, 2, 2), 64), ((2, 4, 2), 4096), ((2, 4, 8), 64)])
+@pytest.mark.parametrize(
+    ("axes", "side", "profile"),
+    [
+        ((2, 2, 2), 64, UNIFORM),
+        ((2, 2, 2), 4096, THREE),
+        ((2, 4, 2), 64, UNEQUAL),
+        ((2, 4, 2), 4096, SLOWER),
+        ((2, 4, 8), 64, UNIFORM),
+    ],
+)
 def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
     axes: tuple[int, ...], side: int, profile: rd.Profile
 ) -> None:
@@ -122,8 +130,8 @@ def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
     alone = singles(types, profile)
     far = np.argwhere(alone > closed * 1.05).tolist()
     rng = random.Random(0)
-    some = rng.sample(far, min(15, len(far)))
-    some += [rng.choices(range(len(types)), k=2) for _ in range(15)]
+    some = rng.sample(far, min(12, len(far)))
+    some += [rng.choices(range(len(types)), k=2) for _ in range(12)]
     for row, column in some:
         found = oracle.cost(types[row], types[column])
         assert closed[row, column] * (1 - EPS) <= found.seconds <= closed[row, column] * 1.05
@@ -143,7 +151,7 @@ def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
 )
 def test_bounds_are_below_every_way(axes: tuple[int, ...], side: int, profile: rd.Profile) -> None:
     types = family(axes, side)
-    types = random.Random(0).sample(types, min(len(types), 12 if 3 in axes else len(types)))
+    types = random.Random(0).sample(types, min(len(types), 10 if 3 in axes else 40))
     closed = rd.Oracle(types[0].mesh, profile).cost_matrix(types, types)
     bounds, layouts = Bounds.of(types[0], profile.on(types[0].mesh)), [*map(layout_of, types)]
     least = np.array([[bounds.seconds(a, b) for b in layouts] for a in layouts])
