@@ -21,6 +21,13 @@ def test_shipped_profiles_say_where_their_numbers_come_from(name: str) -> None:
     assert rd.cost(*pair("f32[4096{x}]", "f32[4096]"), profile=name).seconds > 0
 
 
+def test_a_measured_profile_names_its_command() -> None:
+    profile = find_profile("two-core-mpich")
+    assert "redistrib calibrate --backend mpi" in profile.source
+    assert profile.uniform
+    assert rd.cost(*pair("f32[4096{x}]", "f32[4096]"), profile=profile).seconds > 268e-6
+
+
 def pair(src: str, dst: str, mesh: rd.Mesh | None = None) -> list[rd.ArrayType]:
     mesh = mesh or rd.Mesh(x=2, y=4)
     return [rd.ArrayType.parse(text, mesh) for text in (src, dst)]
