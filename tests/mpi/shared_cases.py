@@ -19,7 +19,7 @@ from tests.random_plans import expected_tiles, random_plans, random_tiles
 
 @case
 def random_plans_end_in_shared_tiles(comm: MPI.Intracomm) -> None:
-    for number, plan in enumerate(random_plans(comm.size + 100, comm.size, 25)):
+    for number, plan in enumerate(random_plans(comm.size + 100, comm.size, 10)):
         expected = expected_tiles(plan, number)[comm.rank]
         tile = random_tiles(plan, number)[comm.rank]
         with rmpi.Redistribution.from_plan(plan, comm, shared=True) as redistribution:
