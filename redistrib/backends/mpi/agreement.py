@@ -18,7 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 from redistrib import errors
-from redistrib.backends.mpi.transport import Transfer, Waiting, once
+from redistrib.backends.mpi.transport import Transfer, Waiting
 from redistrib.errors import BackendError, RedistribError
 
 ROLL_CALL = 0
@@ -172,7 +172,7 @@ class Watch:
         if self.timeout is None and not self.private.crowded:
             comm.Allreduce(told, heard, MPI.MIN)
         else:
-            self.drive(once(comm.Iallreduce(told, heard, MPI.MIN)), step)
+            self.drive(_once(comm.Iallreduce(told, heard, MPI.MIN)), step)
         least, most, failed = int(heard[0]), -int(heard[1]), int(heard[2])
         if failed < comm.size:
             self._raise_everywhere(error, failed)
@@ -199,3 +199,9 @@ class Watch:
         name, message = self.comm.bcast(said, root=failed)
         values = vars(error) if here and ours else {}
         raise getattr(errors, name)(message, **{**values, "rank": failed}) from error
+
+
+def _once(request: MPI.Request) -> Transfer:
+    """Wait for one request in which every rank takes part."""
+    while request != MPI.REQUEST_NULL:
+        yield Waiting([request], [-1], last=False)

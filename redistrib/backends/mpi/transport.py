@@ -88,12 +88,6 @@ class Waiting:
 Transfer = Generator[Waiting, list[int], None]
 
 
-def once(request: MPI.Request) -> Transfer:
-    """Wait for one request in which every rank takes part."""
-    while request != MPI.REQUEST_NULL:
-        yield Waiting([request], [-1], last=False)
-
-
 @dataclass(frozen=True, slots=True)
 class Link:
     """What the messages of a redistribution share."""
