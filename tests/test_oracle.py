@@ -11,7 +11,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.synth.cost import Level
-from redistrib.synth.oracle.oracle import BY_SIGNATURE, _all_pairs
+from redistrib.synth.oracle.batches import BY_SIGNATURE, all_pairs
 from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
 from redistrib.synth.oracle.stops import Bounds, layout_of, stops
 from redistrib.synth.oracle.symmetry import orbits
@@ -145,6 +145,31 @@ def test_a_single_cost_is_within_a_twentieth_of_the_closed_matrix(
     assert oracle.cost_vector(srcs, dsts).tolist() == each
 
 
+@pytest.mark.parametrize("limit", [None, 2 * 48**3])
+@pytest.mark.parametrize("profile", [UNIFORM, THREE], ids=lambda p: p.name)
+def test_a_single_cost_of_a_misaligned_pair_is_no_more_than_the_matrix(
+    profile: rd.Profile, limit: int | None
+) -> None:
+    types = [t for t in family((2, 3, 2), 48) if limit is None or t.tile_bytes <= limit]
+    oracle = rd.Oracle(types[0].mesh, profile, limit)
+    matrix = oracle.matrix(types, types)
+    misaligned = np.argwhere(matrix._exchanged).tolist()
+    some = random.Random(2).sample(misaligned, 8)
+    for row, column in some:
+        src, dst = types[row], types[column]
+        found, alone = oracle.cost(src, dst), rd.cost(src, dst, memory_limit=limit, profile=profile)
+        assert found.seconds <= matrix.seconds[row, column] * 1.05
+        assert found.seconds <= alone.seconds
+        plan = oracle.plan(src, dst)
+        assert (plan.seconds, plan.received_bytes) == (found.seconds, found.received_bytes)
+        assert plan.peak_tile_bytes <= (limit or max(src.tile_bytes, dst.tile_bytes))
+        rd.check(plan)
+    verify_runs(plan)
+    srcs, dsts = ([types[pair[end]] for pair in some] for end in range(2))
+    each = [oracle.cost(src, dst).seconds for src, dst in zip(srcs, dsts, strict=True)]
+    assert oracle.cost_vector(srcs, dsts).tolist() == each
+
+
 @pytest.mark.parametrize("profile", [UNIFORM, UNEQUAL, THREE, SLOWER], ids=lambda p: p.name)
 @pytest.mark.parametrize(
     ("axes", "side"), [((2, 2, 2), 64), ((2, 4, 8), 4096), ((2, 3, 2), 24), ((4, 1, 3), 144)]
@@ -237,11 +262,10 @@ def test_what_is_copied_from_symmetric_rows_is_what_each_pair_has(
 ) -> None:
     types = list(whole_axis_layouts(rd.Mesh(dict(zip("abc", axes, strict=True))), shape))
     types = types[missing:]
-    seconds, steps, answer = rd.Oracle(types[0].mesh, profile)._price(types, None, "auto")
-    alone = rd.Oracle(types[0].mesh, profile)
-    each, each_steps, each_answer = alone._price(types, _all_pairs(len(types)), "auto")
-    assert (seconds == each).all()
-    assert (steps[answer] == each_steps[each_answer]).all()
+    found = rd.Oracle(types[0].mesh, profile)._price(types, None, "auto")
+    each = rd.Oracle(types[0].mesh, profile)._price(types, all_pairs(len(types)), "auto")
+    assert (found.seconds == each.seconds).all()
+    assert (found.steps[found.answer] == each.steps[each.answer]).all()
 
 
 def test_symmetry_saves_signatures() -> None:
@@ -310,10 +334,34 @@ def test_batches_of_random_types_are_priced_like_each_pair_alone(seed: int) -> N
             )
         except rd.LayoutError:
             continue
-    for profile in (UNIFORM, rd.Profile("x", rd.Link(1e-6, 1e11), (("x", rd.Link(1e-6, 1e9)),))):
-        found = singles(types, profile)
+    slow = rd.Profile("x", rd.Link(1e-6, 1e11), (("x", rd.Link(1e-6, 1e9)),))
+    for profile, strategy in product((UNIFORM, slow), ("auto", "direct")):
+        found = singles(types, profile, strategy)
         for (src, dst), seconds in zip(product(types, types), found.ravel(), strict=True):
-            assert seconds == priced_alone(src, dst, "auto", None, profile), (src, dst)
+            assert seconds == priced_alone(src, dst, strategy, None, profile), (src, dst)
+
+
+@pytest.mark.parametrize("limit", [None, 48**3, 48**3 // 2])
+def test_a_matrix_of_many_misaligned_pairs_has_exchanges_and_ways_around_them(
+    limit: int | None,
+) -> None:
+    """As on 2x3x2, where searching 4,284 pairs would take a minute; few are still searched."""
+    types = family((2, 3, 2), 48)
+    oracle = rd.Oracle(types[0].mesh, UNIFORM, limit)
+    matrix = oracle.matrix(types, types)
+    fits = np.array([limit is None or t.tile_bytes <= limit for t in types])
+    assert (np.isfinite(matrix.seconds) == np.logical_and.outer(fits, fits)).all()
+    assert worst_detour(matrix.seconds, types, limit) == (1.0, 0)
+    assert oracle.stats.batched_prices < 1000
+    misaligned = np.argwhere(matrix._exchanged & (matrix._via < 0)).tolist()
+    for row, column in random.Random(0).sample(misaligned, 10):
+        plan = matrix.plan(row, column)
+        assert plan.strategy == "auto"
+        assert plan.seconds == matrix.seconds[row, column]
+        verify_runs(plan)
+        alone = rd.Oracle(types[0].mesh, UNIFORM, limit).matrix([plan.src], [plan.dst])
+        assert not alone._exchanged.any()
+        assert alone.seconds == rd.cost(plan.src, plan.dst, memory_limit=limit).seconds
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -365,8 +413,9 @@ def test_prices_grow_with_bytes() -> None:
             assert (small <= large).all()
 
 
-def test_names_and_the_order_of_axes_do_not_matter() -> None:
-    types = family((2, 4, 2), 64)
+@pytest.mark.parametrize(("axes", "side"), [((2, 4, 2), 64), ((2, 3, 2), 48)])
+def test_names_and_the_order_of_axes_do_not_matter(axes: tuple[int, ...], side: int) -> None:
+    types = family(axes, side)
     expected = rd.Oracle(types[0].mesh, UNEQUAL).cost_matrix(types, types)
     for names in (("p", "q", "a"), ("a", "b", "c")):
         new = dict(zip("cba", names, strict=True))  # a, which is slow, is called otherwise

@@ -11,19 +11,19 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, total_cost
+from redistrib.synth.oracle.batches import MAX_SEARCHED, Prices, price_pairs
 from redistrib.synth.oracle.closure import close, paths
-from redistrib.synth.oracle.signatures import find_signatures, matrix_signatures
-from redistrib.synth.oracle.stops import ENOUGH, Bounds, find_stop, layout_of
+from redistrib.synth.oracle.stops import ENOUGH, GAIN, Bounds, find_stop, layout_of, stop_types
 from redistrib.synth.plan import Plan, make_plan
 from redistrib.synth.planner import (
     Explanation,
@@ -32,16 +32,15 @@ from redistrib.synth.planner import (
     make_problem,
     solve,
 )
+from redistrib.synth.routing import lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
-from redistrib.types.refinement import check_pair
+from redistrib.types.refinement import check_pair, refine
 
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-BY_SIGNATURE = ("auto", "collectives", "direct")
-"""Strategies whose price of an aligned pair is a function of its signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +57,18 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a plan costs, step by step and in all; with a `stop`, two plans in a row."""
+    """What a plan costs, step by step and in all; with `stops`, several plans in a row."""
 
     steps: tuple[StepCost, ...]
     cost: Cost
-    stop: ArrayType | None = None
+    stops: tuple[ArrayType, ...] = ()
 
     @classmethod
     def of(
-        cls, src: ArrayType, steps: Sequence[StepCost], stop: ArrayType | None = None
+        cls, src: ArrayType, steps: Sequence[StepCost], stops: tuple[ArrayType, ...] = ()
     ) -> _Answer:
         """The answer of a plan from a type."""
-        return cls(tuple(steps), total_cost(src, steps), stop)
+        return cls(tuple(steps), total_cost(src, steps), stops)
 
     @property
     def seconds(self) -> float:
@@ -81,34 +80,38 @@ class _Answer:
 class CostMatrix:
     """Seconds from every source (rows) to every target (columns), and the plans behind them.
 
-    `seconds` is infinite where nothing fits the memory limit. Where a way through other types of
-    the matrix is cheaper than the planner's own plan, the plan is the one through them.
+    `seconds` is infinite where nothing fits the memory limit. Where a way through other `types` of
+    the question is cheaper than the planner's own plan, the plan is the one through them.
     """
 
     seconds: Floats
     _oracle: Oracle
     _strategy: str
-    _types: tuple[ArrayType, ...]
+    types: tuple[ArrayType, ...]
     _rows: Ints
     _columns: Ints
     _via: Ints
+    _exchanged: Bools
 
     def hops(self, row: int, column: int) -> tuple[ArrayType, ...]:
         """The types between source and target that the plan stops at."""
-        start, end = self._rows[[row]], self._columns[[column]]
-        found = paths(self._via, start, end)[0].tolist()
-        return tuple(self._types[b] for a, b in pairwise(found) if a != b)[:-1]
+        return tuple(self.types[n] for n in self._path(row, column)[1:-1])
 
     def plan(self, row: int, column: int) -> Plan:
         """The plan that was priced: its `seconds` is that entry, to the last bit.
 
         Raises InfeasibleError where the entry is infinite.
         """
-        src, dst = self._types[self._rows[row]], self._types[self._columns[column]]
-        hops = self.hops(row, column)
-        if not hops:
-            return self._oracle.plan_alone(src, dst, self._strategy)
-        return self._oracle.plan_through((src, *hops, dst), self._strategy)
+        path = self._path(row, column)
+        types = [self.types[n] for n in path]
+        ways = ["direct" if self._exchanged[leg] else self._strategy for leg in pairwise(path)]
+        return self._oracle.plan_through(types, ways, self._strategy)
+
+    def _path(self, row: int, column: int) -> list[int]:
+        """The types from source to target, as numbers."""
+        start, end = self._rows[row], self._columns[column]
+        found = paths(self._via, np.array([start]), np.array([end]))[0].tolist()
+        return [int(start), *(b for a, b in pairwise(found) if a != b)]
 
 
 class Oracle:
@@ -146,6 +149,7 @@ class Oracle:
         self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
         self._answer = lru_cache(maxsize=capacity)(self._ask) if stops else self._alone
         self._stops = stops
+        self._between_stops = lru_cache(maxsize=16)(self._matrix_of_stops)
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
 
@@ -159,23 +163,18 @@ class Oracle:
     def plan(self, src: ArrayType, dst: ArrayType, *, strategy: str = "auto") -> Plan:
         """The plan that `cost` prices. Raises what `redistrib.plan` raises."""
         answer = self._answer(src, dst, strategy)
-        match answer:
-            case _Answer(stop=ArrayType() as stop):
-                return self.plan_through((src, stop, dst), strategy)
-            case _:
-                return self.plan_alone(src, dst, strategy)
+        middle = answer.stops if isinstance(answer, _Answer) else ()
+        types = (src, *middle, dst)
+        ways = [_way(a, b) for a, b in pairwise(types)] if middle else [strategy]
+        return self.plan_through(types, ways, strategy)
 
-    def plan_alone(self, src: ArrayType, dst: ArrayType, strategy: str) -> Plan:
-        """The plan without a stop."""
-        self._check_mesh(src)
-        problem = make_problem(src, dst, self.memory_limit, self.profile)
-        steps, _ = solve(problem, strategy, self._stops)
-        return make_plan(src, dst, strategy, steps, self.profile, self.memory_limit, problem.common)
-
-    def plan_through(self, types: Sequence[ArrayType], strategy: str) -> Plan:
-        """The plans from each type to the next, as one."""
-        parts = [self.plan_alone(a, b, strategy) for a, b in pairwise(types)]
-        steps = [step for part in parts for step in part.steps]
+    def plan_through(self, types: Sequence[ArrayType], ways: Sequence[str], strategy: str) -> Plan:
+        """The plans from each type to the next, each of its own strategy, as one of `strategy`."""
+        steps = []
+        for (src, dst), way in zip(pairwise(types), ways, strict=True):
+            self._check_mesh(src)
+            problem = make_problem(src, dst, self.memory_limit, self.profile)
+            steps += solve(problem, way, self._stops)[0]
         return make_plan(types[0], types[-1], strategy, steps, self.profile, self.memory_limit)
 
     def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
@@ -204,7 +203,7 @@ class Oracle:
                 f"a vector has as many sources as targets; got {len(srcs)} and {len(dsts)}"
             )
         types, pairs = self._number(srcs, dsts)
-        seconds = self._price(types, pairs, strategy)[0]
+        seconds = self._price(types, pairs, strategy).seconds
         if self._stops and strategy == "auto" and len(types):
             bounds = Bounds.of(types[0], self.profile)
             layouts = [layout_of(t) for t in types]
@@ -230,10 +229,19 @@ class Oracle:
         limit, if it is no larger than the larger end. The types of one call have one shape and
         dtype. Raises LayoutError where they have not.
         """
+        return self._matrix(srcs, dsts, strategy, MAX_SEARCHED if self._stops else inf)
+
+    def _matrix(
+        self,
+        srcs: Sequence[ArrayType],
+        dsts: Sequence[ArrayType],
+        strategy: str,
+        most_searched: float,
+    ) -> CostMatrix:
         types, (rows, columns) = self._number(srcs, dsts)
         count = len(types)
-        flat, steps, answer = self._price(types, None, strategy)
-        seconds = flat.reshape(count, count)
+        priced = self._price(types, None, strategy, most_searched)
+        seconds = priced.seconds.reshape(count, count)
         sizes = sorted({t.tile_bytes for t in types})
         tiles = np.array([bisect_left(sizes, t.tile_bytes) for t in types], dtype=np.int64)
         limit = None if self.memory_limit is None else bisect_right(sizes, self.memory_limit) - 1
@@ -243,11 +251,18 @@ class Oracle:
         total = np.zeros(len(hopping[0]))
         nodes = paths(via, *hopping)
         for a, b in pairwise(nodes.T):
-            for step in steps[answer[a * count + b]].T:
+            for step in priced.steps[priced.answer[a * count + b]].T:
                 total += step
         seconds[hopping] = total
         return CostMatrix(
-            seconds[np.ix_(rows, columns)], self, strategy, tuple(types), rows, columns, via
+            seconds[np.ix_(rows, columns)],
+            self,
+            strategy,
+            tuple(types),
+            rows,
+            columns,
+            via,
+            priced.exchanged.reshape(count, count),
         )
 
     def _number(self, *lists: Sequence[ArrayType]) -> tuple[list[ArrayType], tuple[Ints, ...]]:
@@ -270,36 +285,25 @@ class Oracle:
             )
 
     def _price(
-        self, types: Sequence[ArrayType], pairs: tuple[Ints, ...] | None, strategy: str
-    ) -> tuple[Floats, Floats, Ints]:
-        """Per pair its seconds; per distinct price the seconds of its steps; which a pair has.
-
-        The pairs are numbers of types; None for every type with every type, row by row.
-        """
+        self,
+        types: Sequence[ArrayType],
+        pairs: tuple[Ints, ...] | None,
+        strategy: str,
+        most_searched: float = inf,
+    ) -> Prices:
+        """Prices of the planner; see `price_pairs`."""
         find_strategy(strategy)
-        src, dst = pairs or _all_pairs(len(types))
-        if not len(src):
-            return np.zeros(0), np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
-        which, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
-        if strategy in BY_SIGNATURE:
-            with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
-                if pairs is None:
-                    signatures = matrix_signatures(types, self.profile)
-                else:
-                    signatures = find_signatures(types, src, dst, self.profile)
-                which, first = signatures.of_pair, signatures.first
-        alone = np.flatnonzero(which < 0)
-        which[alone] = np.arange(len(first), len(first) + len(alone))
-        answers = [self._alone(types[src[p]], types[dst[p]], strategy) for p in (*first, *alone)]
+
+        def price(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
+            answer = self._alone(src, dst, strategy)
+            return None if isinstance(answer, InfeasibleError) else answer.steps
+
+        limit = inf if self.memory_limit is None else self.memory_limit
+        found = price_pairs(types, pairs, strategy, self.profile, limit, price, most_searched)
         with self._lock:
-            self._pairs += len(src)
-            self._prices += len(answers)
-        seconds = [np.inf if isinstance(a, InfeasibleError) else a.cost.seconds for a in answers]
-        each = [() if isinstance(a, InfeasibleError) else a.steps for a in answers]
-        steps = np.zeros((len(answers), max(map(len, each))))
-        for n, costs in enumerate(each):
-            steps[n, : len(costs)] = [step.seconds for step in costs]
-        return np.array(seconds)[which], steps, which
+            self._pairs += len(found.answer)
+            self._prices += len(found.steps)
+        return found
 
     def _ask_alone(
         self, src: ArrayType, dst: ArrayType, strategy: str
@@ -324,23 +328,69 @@ class Oracle:
         # The planner knows all ways with one latency: another has two, as this one has.
         if best.cost.num_collectives > 1:
             least += bounds.least_latency
-        if best.seconds > ENOUGH * least:
-            limit = self.memory_limit or max(src.tile_bytes, dst.tile_bytes)
-            found = find_stop(src, dst, best.seconds, bounds, limit, self._steps_alone)
-            if found is not None:
-                best = _Answer.of(src, found[1], found[0])
+        if best.seconds <= ENOUGH * least:
+            return best
+        limit = self.memory_limit or max(src.tile_bytes, dst.tile_bytes)
+        middle: tuple[ArrayType, ...] = ()
+        refinement = refine(src, dst)
+        if refinement.aligned:
+            stop = find_stop(src, dst, best.seconds, bounds, limit, self._seconds_alone)
+            if stop is not None:
+                middle = (stop,)
+        else:
+            received = lower_bound(src, dst, refinement) * src.itemsize
+            if best.seconds > ENOUGH * bounds.fastest(received):
+                middle = self._best_stops(src, dst, limit)
+        through = self._through(src, middle, dst) if middle else None
+        if through is not None and through.seconds * GAIN < best.seconds:
+            return through
         return best
 
-    def _steps_alone(self, src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
-        """What the steps of the planner's answer cost; None where there is none."""
-        answer = self._alone(src, dst, "auto")
-        return None if isinstance(answer, InfeasibleError) else answer.steps
+    def _through(
+        self, src: ArrayType, middle: tuple[ArrayType, ...], dst: ArrayType
+    ) -> _Answer | None:
+        """The answer with these stops; None where a part of the way has none."""
+        steps: list[StepCost] = []
+        for start, end in pairwise((src, *middle, dst)):
+            leg = self._alone(start, end, _way(start, end))
+            if isinstance(leg, InfeasibleError):
+                return None
+            steps += leg.steps
+        return _Answer.of(src, steps, middle)
+
+    def _best_stops(self, src: ArrayType, dst: ArrayType, limit: int) -> tuple[ArrayType, ...]:
+        """The stops between two types whose digits do not match, for which there are no bounds.
+
+        From the source to one, through the closed matrix of all, and from one to the target.
+        """
+        between = self._between_stops(src.shape, src.dtype)
+        if between is None:
+            return ()
+        stops = between.types
+        count = len(stops)
+        each = np.arange(count)
+        pairs = np.append(np.full(count, count), each), np.append(each, np.full(count, count + 1))
+        to, onwards = np.split(self._price((*stops, src, dst), pairs, "auto", 0).seconds, 2)
+        fits = np.array([t.tile_bytes <= limit for t in stops])
+        to[~fits] = onwards[~fits] = inf
+        first, last = divmod(int((to[:, None] + between.seconds + onwards).argmin()), count)
+        found = (stops[first], *between.hops(first, last), stops[last])
+        return tuple(b for a, b in pairwise((src, *found)) if b not in (a, dst))
+
+    def _matrix_of_stops(self, shape: tuple[int, ...], dtype: str) -> CostMatrix | None:
+        """The closed matrix of all stops of such an array; None where it has none."""
+        stops = [t for _, t in stop_types(ArrayType(self.mesh, dtype, shape))]
+        return self._matrix(stops, stops, "auto", 0) if stops else None
+
+    def _seconds_alone(self, src: ArrayType, dst: ArrayType) -> float:
+        """What the planner's answer takes; infinite where there is none."""
+        answer = self._alone(src, dst, _way(src, dst))
+        return inf if isinstance(answer, InfeasibleError) else answer.seconds
 
 
-def _all_pairs(count: int) -> tuple[Ints, Ints]:
-    """Every number below `count` with every one, row by row."""
-    each = np.arange(count)
-    return np.repeat(each, count), np.tile(each, count)
+def _way(src: ArrayType, dst: ArrayType) -> str:
+    """The strategy to or from a stop: a search where digits do not match takes too long."""
+    return "auto" if refine(src, dst).aligned else "direct"
 
 
 def cost_matrix(

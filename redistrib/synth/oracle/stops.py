@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import pairwise, permutations, product
 from math import prod
 
-from redistrib.synth.cost import Profile, StepCost
+from redistrib.synth.cost import Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
 from redistrib.types.mesh import Mesh
@@ -34,8 +34,8 @@ Held = tuple[Placement, ...]
 """What is owned of one dimension, major first."""
 Layout = tuple[Held, ...]
 Axes = frozenset[str]
-Price = Callable[[ArrayType, ArrayType], tuple[StepCost, ...] | None]
-"""What each step of the plan alone costs; None where nothing fits the memory limit."""
+Price = Callable[[ArrayType, ArrayType], float]
+"""Seconds of the plan alone; infinite where nothing fits the memory limit."""
 
 
 def layout_of(t: ArrayType) -> Layout:
@@ -139,6 +139,10 @@ class Bounds:
         """Of all links."""
         return min(latency for _, latency in self.by_latency)
 
+    def fastest(self, received: int) -> float:
+        """No sequence in which a device receives so many bytes takes less."""
+        return self.least_latency + received / self.by_bandwidth[-1][1]
+
     def seconds(self, src: Layout, dst: Layout) -> float:
         """No sequence of collectives from one layout to the other takes less."""
         seconds = before = 0.0
@@ -162,37 +166,33 @@ class Bounds:
         return self.size * (1 - kept) / parts
 
 
+def stop_types(like: ArrayType) -> Iterator[tuple[Layout, ArrayType]]:
+    """The stops of an array, each as a layout and as a type."""
+    for layout in stops(like.mesh, like.shape):
+        placements = [p for held in layout for p in held]
+        yield layout, ArrayType.from_placements(like.mesh, like.dtype, like.shape, placements)
+
+
 def find_stop(
     src: ArrayType, dst: ArrayType, seconds: float, bounds: Bounds, most: int, price: Price
-) -> tuple[ArrayType, list[StepCost]] | None:
-    """A layout to stop at where that takes less than `seconds`, and all steps' costs.
-
-    But for NEAR the cheapest one.
+) -> ArrayType | None:
+    """A layout to stop at where that takes less than `seconds`; but for NEAR the cheapest one.
 
     A stop has tiles of at most `most` bytes.
     """
     start, end = layout_of(src), layout_of(dst)
     order = []
-    for layout in stops(src.mesh, src.shape):
+    for layout, stop in stop_types(src):
         first, second = bounds.seconds(start, layout), bounds.seconds(layout, end)
         if (first + second) * NEAR < seconds and layout not in (start, end):
-            order.append((first + second, second, layout))
-    best = seconds / GAIN
-    found = None
-    for least, rest, layout in sorted(order, key=lambda entry: entry[:2]):
-        if least * NEAR >= best:
+            order.append((first + second, second, stop))
+    best, found = seconds, None
+    for least, rest, stop in sorted(order, key=lambda entry: entry[:2]):
+        if least * NEAR * GAIN >= best:
             break
-        placements = [p for held in layout for p in held]
-        stop = ArrayType.from_placements(src.mesh, src.dtype, src.shape, placements)
-        if stop.tile_bytes > most or (steps := price(src, stop)) is None:
+        if stop.tile_bytes > most or ((to := price(src, stop)) + rest) * NEAR * GAIN >= best:
             continue
-        if (_seconds(steps) + rest) * NEAR >= best or (more := price(stop, dst)) is None:
-            continue
-        both = [*steps, *more]
-        if (through := _seconds(both)) < best:
-            best, found = through, (stop, both)
+        through = to + price(stop, dst)
+        if through * GAIN < best:
+            best, found = through, stop
     return found
-
-
-def _seconds(costs: Sequence[StepCost]) -> float:
-    return sum(step.seconds for step in costs)

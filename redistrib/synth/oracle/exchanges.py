@@ -1,0 +1,142 @@
+"""What the exchanges of many pairs carry: `exchange_traffic` at once, without who serves whom.
+
+Law: a device receives its target tile less what it holds of it, and has a peer for each source tile
+that meets its target tile, its own included. Both counts are products over dimensions, so two
+tables per dimension, over the ways to own it, answer for all pairs; digits need not match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import lcm, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.synth.collectives import Exchange
+from redistrib.synth.cost import Profile, StepTraffic, step_seconds
+from redistrib.synth.oracle.stops import Held, layout_of
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import Placement
+from redistrib.types.positions import digit_values, whole_axes
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_ENTRIES = 1 << 22
+"""Of a table: ways to own the source's dimension x the target's x devices."""
+CHUNK = 1 << 12  # pairs at a time
+
+
+class Exchanges:
+    """The types of a batch, of one mesh and shape and without partial axes, dimension by dimension.
+
+    Raises OverflowError where their tables would be too large.
+    """
+
+    def __init__(self, types: Sequence[ArrayType]) -> None:
+        like = types[0]
+        layouts = [layout_of(t) for t in types]
+        self._held = np.empty((len(like.shape), len(types)), dtype=np.int64)
+        self._tables = []
+        self._volume = 1  # elements in a cell of all dimensions' grids
+        for dim, size in enumerate(like.shape):
+            ways: dict[Held, int] = {}
+            self._held[dim] = [ways.setdefault(layout[dim], len(ways)) for layout in layouts]
+            grid = lcm(*(index.end for held in ways for _, index in held))
+            self._volume *= size // grid
+            self._tables.append(_tables(like, list(ways), grid))
+
+    def counts(self, src: Ints, dst: Ints) -> tuple[Ints, Ints]:
+        """Per pair what the worst device holds of its target tile, in cells, and the most peers."""
+        held, peers = np.empty_like(src), np.empty_like(src)
+        for n in range(0, len(src), CHUNK):
+            pairs = slice(n, n + CHUNK)
+            both = [
+                tuple(table[ways[src[pairs]], ways[dst[pairs]]] for table in tables)
+                for tables, ways in zip(self._tables, self._held, strict=True)
+            ]
+            held[pairs] = np.multiply.reduce([overlap for overlap, _ in both]).min(axis=1)
+            peers[pairs] = np.multiply.reduce([met for _, met in both]).max(axis=1)
+        return held, peers
+
+    def elements(self, cells: int) -> int:
+        """Elements in so many cells."""
+        return cells * self._volume
+
+
+def _tables(like: ArrayType, ways: Sequence[Held], grid: int) -> tuple[Ints, Ints]:
+    """Cells that a device holds and needs, source tiles it needs: [source, target, device]."""
+    axes = whole_axes(like.mesh)
+    devices = np.arange(like.mesh.num_devices)
+    shape = (len(ways), len(ways), len(devices))
+    if prod(shape) > MAX_ENTRIES:
+        raise OverflowError(f"tables have at most {MAX_ENTRIES} entries; got {prod(shape)}")
+    cells = np.arange(grid)
+    tile = np.zeros((len(ways), grid), dtype=np.int64)  # whose cell it is
+    own = np.zeros((len(ways), len(devices)), dtype=np.int64)  # which tile a device has
+    for n, held in enumerate(ways):
+        for device, index in held:
+            tile[n] = tile[n] * index.size + cells // (grid // index.end) % index.size
+            own[n] = own[n] * index.size + digit_values([device], devices, axes)
+    most = int(tile.max()) + 1
+    each = np.arange(len(ways))[:, None]
+    overlap, met = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
+    for n in range(len(ways)):
+        # Cells by target, source tile and target tile.
+        code = (each * most + tile[n]) * most + tile
+        common = np.bincount(code.ravel(), minlength=len(ways) * most * most)
+        common = common.reshape(len(ways), most, most)
+        overlap[n] = common[each, own[n], own]
+        met[n] = np.count_nonzero(common, axis=1)[each, own]
+    return overlap, met
+
+
+def exchange_prices(
+    types: Sequence[ArrayType], src: Ints, dst: Ints, profile: Profile
+) -> tuple[Ints, Floats]:
+    """Per pair the number of its price, -1 for none, and the prices, the seconds of one exchange.
+
+    There is none where a type is partial or nothing crosses, nor where tables would be too large.
+    """
+    price = np.full(len(src), -1)
+    whole = np.array([not t.partial for t in types])
+    chosen = np.flatnonzero(whole[src] & whole[dst])
+    try:
+        exchanges = Exchanges(types)
+    except OverflowError:
+        chosen = chosen[:0]
+    if not len(chosen):
+        return price, np.zeros(0)
+    src, dst = src[chosen], dst[chosen]
+    held, peers = exchanges.counts(src, dst)
+    sizes = {t.tile_size: n for n, t in enumerate(types)}
+    tile = np.array([sizes[t.tile_size] for t in types])[dst]
+    key = np.stack([tile, held, peers, _links(types, src, dst, profile)])
+    _, first, number = np.unique(key, axis=1, return_index=True, return_inverse=True)
+    seconds = np.zeros(len(first))
+    for n, p in enumerate(first):
+        before, after = types[src[p]], types[dst[p]]
+        received = after.tile_size - exchanges.elements(int(held[p]))
+        traffic = StepTraffic(received * after.itemsize, 0, int(peers[p]))
+        if received:
+            seconds[n] = step_seconds(Exchange(after.placements), before, traffic, profile)
+    price[chosen] = np.where(seconds[number] > 0, number, -1)
+    return price, seconds
+
+
+def _links(types: Sequence[ArrayType], src: Ints, dst: Ints, profile: Profile) -> Ints:
+    """Per pair a code of the axes that are owned otherwise after than before, whose links count."""
+    code = np.zeros(len(src), dtype=np.int64)
+    if profile.uniform:
+        return code
+    for axis, _ in types[0].mesh.axes:
+        number: dict[tuple[Placement, ...], int] = {}
+        of_type = np.array(
+            [
+                number.setdefault(tuple(p for p in t.placements if p[0].axis == axis), len(number))
+                for t in types
+            ]
+        )
+        code = code * 2 + (of_type[src] != of_type[dst])
+    return code
