@@ -6,7 +6,8 @@
 3. A single answer over the closed matrix: that of the planner alone, the largest ratio of all pairs
    and the share above 1.05, and that of `cost`, on the 100 pairs that the first is worst at and
    100 others; and what one such `cost` takes on a fresh oracle.
-4. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
+4. Pairs whose digits do not match: a matrix, and `cost`, beside the planner.
+5. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
    answers, and what the oracle answers.
 
 CPU time of the process; the calls that are compared take turns.
@@ -33,6 +34,7 @@ import redistrib as rd
 from bench.planners import PASS, Shardy, forget, types
 from bench.problems import Problem, axis_names, layouts, random_pair
 from bench.timing import machine, settle
+from redistrib.types.refinement import refine
 
 FAMILIES = (
     ((2, 2, 2), (4096,) * 3),
@@ -211,6 +213,47 @@ def detour_rows() -> list[Figures]:
     return rows
 
 
+MISALIGNED = ((2, 3, 2), (48, 4608))
+"""Pairs of this mesh without matching digits: a matrix of many prices them as exchanges."""
+
+
+def misaligned_rows(count: int = 60) -> list[Figures]:
+    """Per size and profile a matrix and single answers beside the planner, on a sample of pairs."""
+    axes, sides = MISALIGNED
+    rows = []
+    rng = random.Random(0)
+    for side, profile in product(sides, links()):
+        found = family(axes, (side,) * 3)
+        mesh = found[0].mesh
+        start = time.process_time()
+        closed = rd.Oracle(mesh, profile).cost_matrix(found, found)
+        spent = time.process_time() - start
+        planned, single, times = [], [], []
+        while len(single) < count:
+            row, column = rng.choices(range(len(found)), k=2)
+            src, dst = found[row], found[column]
+            if refine(src, dst).aligned:
+                continue
+            planned.append(closed[row, column] / rd.cost(src, dst, profile=profile).seconds)
+            oracle = rd.Oracle(mesh, profile)
+            start = time.process_time()
+            single.append(oracle.cost(src, dst).seconds / closed[row, column])
+            times.append(time.process_time() - start)
+        rows.append(
+            {
+                "mesh": "x".join(map(str, axes)),
+                "side": side,
+                "links": profile.name,
+                "matrix_seconds": spent,
+                "matrix_over_planner": max(planned),
+                "in_the_mean": sum(planned) / count,
+                "cost": max(single),
+                "ms": sum(times) / count * 1e3,
+            }
+        )
+    return rows
+
+
 # --- Alpa's formula ----------------------------------------------------------------------------
 
 MLP = ((128, 1024), (1024, 1024))
@@ -284,7 +327,7 @@ def run(quick: bool, only: str | None = None) -> Figures:
     settle()
     if only is not None:
         at = ["x".join(map(str, axes)) for axes, _ in FAMILIES].index(only)
-        return {"matrix": matrix_rows(shardy, 2, 50, [at]), "single": [], "detours": [], "alpa": []}
+        return {"matrix": matrix_rows(shardy, 2, 50, [at])}
     return {
         "command": "python -m bench.oracle" + " --quick" * quick,
         "machine": machine(),
@@ -296,6 +339,7 @@ def run(quick: bool, only: str | None = None) -> Figures:
         ),
         "single": single_row(shardy, 3 if quick else 7, 10 if quick else 60),
         "detours": [] if quick else detour_rows(),
+        "misaligned": [] if quick else misaligned_rows(),
         "alpa": alpa_rows(),
     }
 
@@ -326,8 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    for name in ("matrix", "single", "detours", "alpa"):
-        rows = figures[name]
+    for name in ("matrix", "single", "detours", "misaligned", "alpa"):
+        rows = figures.get(name)
         if not rows:
             continue
         print(f"\n{name}\n\n{table(rows if isinstance(rows, list) else [rows])}")

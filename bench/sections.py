@@ -61,8 +61,9 @@ SECTIONS = (
         "asked, over Shardy's whole Python call; `warm`: asked before. `target`: what the ratio "
         "before it shall not exceed. `detours`: over the cheapest way through other layouts, at "
         "worst, the `planner` alone (`above_1.05`: on so many pairs by more than that), and the "
-        "oracle's `cost` on 200 pairs, half of them the worst. `alpa`: its formula on the same "
-        "questions.",
+        "oracle's `cost` on 200 pairs, half of them the worst. `misaligned`: 60 pairs whose digits "
+        "do not match, a matrix of all pairs over the planner alone, and `cost` over the matrix. "
+        "`alpa`: its formula on the same questions.",
     ),
     Section(
         "mpi",

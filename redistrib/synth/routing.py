@@ -39,6 +39,8 @@ def lower_bound(src: ArrayType, dst: ArrayType, refinement: Refinement | None = 
     6
     """
     refinement = refinement or refine(src, dst)
+    if refinement.aligned:
+        return exchange_size(dst, refinement)[0]
     return dst.tile_size - least_overlap(dst, refinement.components())
 
 

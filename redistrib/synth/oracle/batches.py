@@ -71,16 +71,17 @@ def price_pairs(
             else:
                 signatures = find_signatures(types, src, dst, profile)
             answer, first = signatures.of_pair, signatures.first
-    alone = np.flatnonzero(answer < 0)
+    fits = np.array([t.tile_bytes <= limit for t in types])
+    alone = np.flatnonzero((answer < 0) & fits[src] & fits[dst])
     exchange, of_exchanges = np.full(len(src), -1), np.zeros(0)
     if strategy == "direct" or (strategy == "auto" and len(alone) > most_searched):
-        fits = np.array([t.tile_bytes <= limit for t in types])
-        some = alone[fits[src[alone]] & fits[dst[alone]]]
-        exchange[some], of_exchanges = exchange_prices(types, src[some], dst[some], profile)
+        exchange[alone], of_exchanges = exchange_prices(types, src[alone], dst[alone], profile)
         alone = alone[exchange[alone] < 0]
     exchanged = exchange >= 0
     each = [price(types[src[p]], types[dst[p]]) for p in (*first, *alone)]
     answer[alone] = np.arange(len(first), len(each))
+    answer[answer < 0] = len(each)
+    each.append(None)  # no plan holds an end that does not fit
     answer[exchanged] = len(each) + exchange[exchanged]
     most = max([1, *(len(costs or ()) for costs in each)])
     steps = np.zeros((len(each) + len(of_exchanges), most))

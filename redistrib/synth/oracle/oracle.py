@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import InfeasibleError, LayoutError
-from redistrib.synth.cost import Cost, Profile, StepCost, find_profile, total_cost
+from redistrib.synth.cost import Cost, Link, Profile, StepCost, find_profile, total_cost
 from redistrib.synth.oracle.batches import MAX_SEARCHED, Prices, price_pairs
 from redistrib.synth.oracle.closure import close, paths
 from redistrib.synth.oracle.stops import ENOUGH, GAIN, Bounds, find_stop, layout_of, stop_types
@@ -57,18 +57,16 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a plan costs, step by step and in all; with `stops`, several plans in a row."""
+    """What a plan costs, step by step and in all; with `stops`, several plans in a row.
+
+    Of a plan alone whether digits match, and the bytes that some device must receive.
+    """
 
     steps: tuple[StepCost, ...]
     cost: Cost
     stops: tuple[ArrayType, ...] = ()
-
-    @classmethod
-    def of(
-        cls, src: ArrayType, steps: Sequence[StepCost], stops: tuple[ArrayType, ...] = ()
-    ) -> _Answer:
-        """The answer of a plan from a type."""
-        return cls(tuple(steps), total_cost(src, steps), stops)
+    aligned: bool = False
+    bound: int = 0
 
     @property
     def seconds(self) -> float:
@@ -149,6 +147,11 @@ class Oracle:
         self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
         self._answer = lru_cache(maxsize=capacity)(self._ask) if stops else self._alone
         self._stops = stops
+        links = {self.profile.link_of(axis) for axis, size in mesh.axes if size > 1}
+        self._fastest = Link(
+            min((link.latency for link in links), default=0.0),
+            max((link.bandwidth for link in links), default=1.0),
+        )
         self._between_stops = lru_cache(maxsize=16)(self._matrix_of_stops)
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
@@ -316,31 +319,32 @@ class Oracle:
             _, steps = solve(problem, strategy, self._stops)
         except InfeasibleError as error:
             return error.with_traceback(None)
-        return _Answer.of(src, steps)
+        bound, common = 0, problem.common
+        if common is not None and not (src.partial or dst.partial):
+            bound = lower_bound(src, problem.dst, common) * src.itemsize
+        aligned = common is not None and common.aligned
+        return _Answer(steps, total_cost(src, steps), (), aligned, bound)
 
     def _ask(self, src: ArrayType, dst: ArrayType, strategy: str) -> _Answer | InfeasibleError:
-        """What the planner answers, or with a stop where that is cheaper."""
+        """What the planner answers, or with stops where that is cheaper."""
         best = self._alone(src, dst, strategy)
         if strategy != "auto" or isinstance(best, InfeasibleError) or src.partial or dst.partial:
             return best
-        bounds = Bounds.of(src, self.profile)
-        least = bounds.seconds(layout_of(src), layout_of(dst))
-        # The planner knows all ways with one latency: another has two, as this one has.
-        if best.cost.num_collectives > 1:
-            least += bounds.least_latency
+        # Where digits match the planner knows all ways with one latency: others have two as well.
+        latencies = 2 if best.aligned and best.cost.num_collectives > 1 else 1
+        least = self._fastest.latency * latencies + best.bound / self._fastest.bandwidth
         if best.seconds <= ENOUGH * least:
             return best
         limit = self.memory_limit or max(src.tile_bytes, dst.tile_bytes)
         middle: tuple[ArrayType, ...] = ()
-        refinement = refine(src, dst)
-        if refinement.aligned:
-            stop = find_stop(src, dst, best.seconds, bounds, limit, self._seconds_alone)
-            if stop is not None:
-                middle = (stop,)
+        if best.aligned:
+            bounds = Bounds.of(src, self.profile)
+            least = bounds.seconds(layout_of(src), layout_of(dst))
+            least += self._fastest.latency * (latencies - 1)
+            if best.seconds > ENOUGH * least:
+                middle = find_stop(src, dst, best.seconds, bounds, limit, self._seconds_alone)
         else:
-            received = lower_bound(src, dst, refinement) * src.itemsize
-            if best.seconds > ENOUGH * bounds.fastest(received):
-                middle = self._best_stops(src, dst, limit)
+            middle = self._best_stops(src, dst, limit)
         through = self._through(src, middle, dst) if middle else None
         if through is not None and through.seconds * GAIN < best.seconds:
             return through
@@ -356,7 +360,7 @@ class Oracle:
             if isinstance(leg, InfeasibleError):
                 return None
             steps += leg.steps
-        return _Answer.of(src, steps, middle)
+        return _Answer(tuple(steps), total_cost(src, steps), middle)
 
     def _best_stops(self, src: ArrayType, dst: ArrayType, limit: int) -> tuple[ArrayType, ...]:
         """The stops between two types whose digits do not match, for which there are no bounds.

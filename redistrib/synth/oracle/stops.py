@@ -134,15 +134,6 @@ class Bounds:
         ]
         return cls(t.size * t.itemsize, tuple(by_bandwidth), tuple(by_latency))
 
-    @property
-    def least_latency(self) -> float:
-        """Of all links."""
-        return min(latency for _, latency in self.by_latency)
-
-    def fastest(self, received: int) -> float:
-        """No sequence in which a device receives so many bytes takes less."""
-        return self.least_latency + received / self.by_bandwidth[-1][1]
-
     def seconds(self, src: Layout, dst: Layout) -> float:
         """No sequence of collectives from one layout to the other takes less."""
         seconds = before = 0.0
@@ -175,8 +166,8 @@ def stop_types(like: ArrayType) -> Iterator[tuple[Layout, ArrayType]]:
 
 def find_stop(
     src: ArrayType, dst: ArrayType, seconds: float, bounds: Bounds, most: int, price: Price
-) -> ArrayType | None:
-    """A layout to stop at where that takes less than `seconds`; but for NEAR the cheapest one.
+) -> tuple[ArrayType, ...]:
+    """A layout to stop at where that takes less than `seconds`: but for NEAR the cheapest one.
 
     A stop has tiles of at most `most` bytes.
     """
@@ -186,7 +177,8 @@ def find_stop(
         first, second = bounds.seconds(start, layout), bounds.seconds(layout, end)
         if (first + second) * NEAR < seconds and layout not in (start, end):
             order.append((first + second, second, stop))
-    best, found = seconds, None
+    best = seconds
+    found: tuple[ArrayType, ...] = ()
     for least, rest, stop in sorted(order, key=lambda entry: entry[:2]):
         if least * NEAR * GAIN >= best:
             break
@@ -194,5 +186,5 @@ def find_stop(
             continue
         through = to + price(stop, dst)
         if through * GAIN < best:
-            best, found = through, stop
+            best, found = through, (stop,)
     return found
