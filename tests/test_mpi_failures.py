@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from redistrib.backends.mpi.shared import MEMORY
 from tests.mpi.pool import MPICH, OPENMPI, Installation, family, kill, start
 
 ROOT = Path(__file__).parents[1]
 BOTH = pytest.mark.parametrize("mpi", [MPICH, OPENMPI], ids=lambda mpi: mpi.name)
+INTO = pytest.mark.parametrize("into", ["private", "shared"])
 RANKS = 4
 
 
-def end_of(mpi: Installation, how: str, timeout: float) -> tuple[int, str]:
+def end_of(mpi: Installation, how: str, timeout: float, into: str) -> tuple[int, str]:
     """Exit status and stderr of a doomed job that ends within 10 s of its fault."""
-    job = start(mpi, RANKS, "-m", "tests.mpi.doomed", how, str(timeout))
+    job = start(mpi, RANKS, "-m", "tests.mpi.doomed", how, str(timeout), into)
     try:
         assert job.stdout is not None
         assert job.stdout.readline().strip() == "exchanging"
@@ -47,21 +49,27 @@ def alive(pid: int) -> bool:
 
 
 @BOTH
-def test_a_killed_rank_ends_the_job(mpi: Installation) -> None:
-    status, _ = end_of(mpi, "kill", 0)
+@INTO
+def test_a_killed_rank_ends_the_job(mpi: Installation, into: str) -> None:
+    before = set(MEMORY.iterdir())
+    status, _ = end_of(mpi, "kill", 0, into)
     assert status != 0
+    assert not [f for f in set(MEMORY.iterdir()) - before if f.name.startswith("redistrib-")]
 
 
 @BOTH
 def test_a_rank_that_raises_ends_the_job(mpi: Installation) -> None:
-    status, errors = end_of(mpi, "raise", 0)
+    status, errors = end_of(mpi, "raise", 0, "private")
     assert status != 0
     assert "one rank raises" in errors
 
 
 @BOTH
-def test_the_watchdog_names_the_step_and_the_rank_that_stopped(mpi: Installation) -> None:
-    status, errors = end_of(mpi, "stop", 2)
+@INTO
+def test_the_watchdog_names_the_step_and_the_rank_that_stopped(
+    mpi: Installation, into: str
+) -> None:
+    status, errors = end_of(mpi, "stop", 2, into)
     assert status != 0
     said = re.search(
         r"BackendError: (the \w+ .*) made no progress for 2 s; "

@@ -1,6 +1,8 @@
 """A job whose last rank dies, stops or raises while the others exchange with it, again and again.
 
-python -m mpi4py -m tests.mpi.doomed HOW TIMEOUT     HOW: kill, stop or raise; TIMEOUT: seconds or 0
+python -m mpi4py -m tests.mpi.doomed HOW TIMEOUT INTO
+
+HOW: kill, stop or raise; TIMEOUT: seconds or 0; INTO: private or shared tiles
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 
 
-def main(how: str, timeout: str) -> None:
+def main(how: str, timeout: str, into: str) -> None:
     comm = MPI.COMM_WORLD
     mesh = rd.Mesh(x=comm.size)
     n = 1024
     src, dst = (rd.ArrayType.parse(t, mesh) for t in (f"f32[{n}{{x}}, {n}]", f"f32[{n}, {n}{{x}}]"))
-    redistribution = rmpi.Redistribution(src, dst, comm, timeout=float(timeout) or None)
-    tile, out = np.zeros(src.tile_shape, np.float32), np.empty(dst.tile_shape, np.float32)
+    shared = into == "shared"
+    redistribution = rmpi.Redistribution(
+        src, dst, comm, timeout=float(timeout) or None, shared=shared
+    )
+    tile = np.zeros(src.tile_shape, np.float32)
+    out = None if shared else np.empty(dst.tile_shape, np.float32)
     if comm.rank == comm.size - 1:
         end = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(how)
         if end is not None:
