@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 from math import prod
 from typing import TypeVar
 
@@ -228,4 +227,4 @@ def _part_of(rng: random.Random, digit: _D) -> _D:
     factors = primes(digit.size)
     rng.shuffle(factors)
     at = rng.randrange(len(factors))
-    return replace(digit, pre=digit.pre * prod(factors[:at]), size=factors[at])
+    return digit._replace(pre=digit.pre * prod(factors[:at]), size=factors[at])

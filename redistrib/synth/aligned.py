@@ -17,7 +17,7 @@ slice or an early gather may, and are tried within the limit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import chain, islice, product
 from math import prod
 from typing import TypeVar
 
@@ -64,7 +64,7 @@ def plan_aligned(
     spares = [run for dim in refinement.dims for run in dim if run not in named]
     closers = [Chain((d,), (None, None)) for d in idle]
     closers += [c for c in chains if c.indices[0] is None and c.indices[-1] is None]
-    options = [list(chain_choices(n, chain, closers)) for n, chain in enumerate(chains)]
+    options = [list(chain_choices(n, moved, closers)) for n, moved in enumerate(chains)]
     options += [list(idle_choices(len(chains) + n, d, spares)) for n, d in enumerate(idle)]
 
     def price(choices: Sequence[Choice]) -> _Priced | None:
@@ -73,7 +73,10 @@ def plan_aligned(
     reducing = roles.reduce or roles.produce
     floor = (lambda _: 0.0) if reducing else _floor(src, options, profile)
     seconds, steps = _cheapest(options, price, floor)
-    if not reducing:
+    # Where all collectives run at one speed, none alone costs more than a gather of all.
+    communicating = sum(not isinstance(step, DynamicSlice) for step in steps)
+    one_speed = profile.uniform and not profile.efficiency
+    if not reducing and (communicating > 1 or not one_speed):
         once = _gather_once(src, refinement, limit)
         once, cost, _ = _add(once, 0.0, src.tile_size, src.itemsize, profile)
         if once and cost < seconds:
@@ -113,12 +116,13 @@ def _price(
     if placed is None:
         return None
 
-    def collect(entries: Iterable[Placement]) -> tuple[Placement, ...]:
+    def collect(entries: Iterable[tuple[Placement, ...]]) -> tuple[Placement, ...]:
+        found = tuple(chain.from_iterable(entries))
         if not placed:
-            return tuple(entries)
-        return tuple((device, placed.get(index, index)) for device, index in entries)
+            return found
+        return tuple((device, placed.get(index, index)) for device, index in found)
 
-    placings = collect(p for choice in choices for p in choice.slices)
+    placings = collect([choice.slices for choice in choices])
     slices = placings
     scatters: tuple[Placement, ...] = ()
     reduces: tuple[DeviceDigit, ...] = ()
@@ -126,9 +130,9 @@ def _price(
         slices = tuple(p for p in placings if not roles.reduced(p[0]))
         scatters = tuple(p for p in placings if roles.reduced(p[0]))
         reduces = roles.rest(roles.reduce, (d for d, _ in scatters))
-    early = collect(p for choice in choices for p in choice.early)
-    late = collect(p for choice in choices for p in choice.late)
-    releases = collect(p for choice in choices for p in choice.gathers)
+    early = collect([choice.early for choice in choices])
+    late = collect([choice.late for choice in choices])
+    releases = collect([choice.gathers for choice in choices])
     gathers = releases
     spreads: tuple[Placement, ...] = ()
     replicates: tuple[DeviceDigit, ...] = ()

@@ -421,12 +421,22 @@ def price_steps(
     return tuple(found)
 
 
-def total_cost(src: ArrayType, steps: Iterable[StepCost]) -> Cost:
-    """The cost of a plan from the type `src`; seconds are added in the order of the steps."""
-    seconds, received, peak, count = 0.0, 0, src.tile_bytes, 0
+def total_seconds(steps: Iterable[StepCost]) -> float:
+    """The seconds of a plan, added in the order of its steps.
+
+    One by one, as prices of batches are; `sum` of floats rounds otherwise since Python 3.12.
+    """
+    seconds = 0.0
     for step in steps:
         seconds += step.seconds
-        received += step.received_bytes
-        peak = max(peak, step.tile_bytes)
-        count += step.communicates
-    return Cost(seconds, received, peak, count)
+    return seconds
+
+
+def total_cost(src: ArrayType, steps: Sequence[StepCost]) -> Cost:
+    """The cost of a plan from the type `src`."""
+    return Cost(
+        total_seconds(steps),
+        sum(step.received_bytes for step in steps),
+        max([src.tile_bytes, *(step.tile_bytes for step in steps)]),
+        sum(step.communicates for step in steps),
+    )

@@ -27,6 +27,7 @@ from redistrib.synth.cost import (
     price_steps,
     step_seconds,
     total_cost,
+    total_seconds,
 )
 from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
 from redistrib.synth.misaligned import plan_misaligned
@@ -284,7 +285,7 @@ def _between(start: ArrayType, end: ArrayType, problem: Problem) -> list[Collect
         found.append(paper_steps(start, end))
 
     def seconds(steps: list[Collective]) -> float:
-        return total_cost(start, price_steps(start, end, steps, profile)).seconds
+        return total_seconds(price_steps(start, end, steps, profile))
 
     best = min(found, key=seconds, default=None)
     bound = inf if best is None else seconds(best) * (1 - 1e-9)
@@ -358,11 +359,11 @@ def solve(problem: Problem, strategy: str, wide: bool = False) -> Solution:
     except InfeasibleError:
         return _priced_direct(problem)
     costs = problem.step_costs(collectives)
-    seconds = total_cost(problem.src, costs).seconds
+    seconds = total_seconds(costs)
     if seconds <= _direct_floor(problem):
         return collectives, costs
     direct, direct_costs = _priced_direct(problem)
-    if seconds <= total_cost(problem.src, direct_costs).seconds:
+    if seconds <= total_seconds(direct_costs):
         return collectives, costs
     return direct, direct_costs
 

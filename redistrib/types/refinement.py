@@ -154,7 +154,7 @@ def _own_cuts(
             lo = 1
             for factor in factors:
                 hi = lo * factor.size
-                orig[dim] |= {lo, hi}
+                orig[dim].add(hi)
                 if isinstance(factor, DeviceDigit):
                     use = (dim, lo, hi, factor.axis, factor.pre)
                     uses.setdefault(dim, []).append(use)
@@ -170,7 +170,8 @@ def _closed(
     orig: dict[_Object, set[int]], uses: dict[_Object, list[_Use]]
 ) -> dict[_Object, set[int]]:
     least = {obj: set(cuts) for obj, cuts in orig.items()}
-    _propagate(least, [(obj, c) for obj, cuts in orig.items() for c in cuts], uses)
+    # The first and the last cut of an object are inside no use.
+    _propagate(least, [(obj, c) for obj, cuts in orig.items() for c in sorted(cuts)[1:-1]], uses)
     return least
 
 
@@ -294,6 +295,9 @@ def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, In
     pieces = {}
     for device, index in t.placements:
         within = [c for c in cuts[index.dim] if index.pre < c < index.end]
+        if not within:
+            pieces[device] = index
+            continue
         for a, b in pairwise([index.pre, *within, index.end]):
             pre = device.pre * (a // index.pre)
             pieces[DeviceDigit(device.axis, pre, b // a)] = IndexDigit(index.dim, a, b // a)

@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "auto never exchanges",
         PLANNER,
-        "    if seconds <= total_cost(problem.src, direct_costs).seconds:\n",
+        "    if seconds <= total_seconds(direct_costs):\n",
         "    if seconds >= 0:\n",
     ),
     Mutant(
