@@ -2,7 +2,8 @@
 
 1. `cost_matrix` of a fresh oracle over all pairs of whole-axis layouts of arrays of rank 3, per
    pair, beside Shardy's reshard pass on a sample of the same pairs (the pass alone, parsed before).
-2. One `cost`: cold (fresh types, fresh oracle) beside Shardy's whole Python call, and remembered.
+2. One `cost`: cold (fresh types, fresh oracle) beside Shardy's whole Python call (`shardy_call`:
+   module text to module; `shardy_text`: layouts to the text of the steps), and remembered.
 3. A single answer over the closed matrix: that of the planner alone, the largest ratio of all pairs
    and the share above 1.05, and that of `cost`, on the 100 pairs that the first is worst at and
    100 others; and what one such `cost` takes on a fresh oracle.
@@ -121,15 +122,17 @@ def single_row(shardy: Shardy, rounds: int, count: int) -> Figures:
         for axes in ((2, 2, 2), (2, 4, 2))
         for _ in range(count)
     ]
-    cold, theirs, warm = [], [], []
+    cold, theirs, texts, warm = [], [], [], []
     for problem in problems:
-        mine, peer = [], []
-        call = shardy.call(problem)
+        mine, peer, text = [], [], []
+        call, text_call = shardy.call(problem), shardy.text_call(problem)
         for _ in range(rounds):
             mine.append(seconds(cold_call(problem)))
             peer.append(seconds(call()))
+            text.append(seconds(text_call()))
         cold.append(median(mine))
         theirs.append(median(peer))
+        texts.append(median(text))
         src, dst = types(problem)
         oracle = rd.Oracle(src.mesh)
         oracle.cost(src, dst)
@@ -142,6 +145,7 @@ def single_row(shardy: Shardy, rounds: int, count: int) -> Figures:
         "pairs": len(problems),
         "cold_us": median(cold) * 1e6,
         "shardy_call_us": median(theirs) * 1e6,
+        "shardy_text_us": median(texts) * 1e6,
         "ratio": median(cold) / median(theirs),
         "ratio_per_pair": median(ratios),
         "cold_target": COLD_TARGET,

@@ -9,15 +9,14 @@ smaller tile. Axes idle on both sides can do the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
 from redistrib.types.refinement import Refinement
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """Device digits u1..um, index digits b0..bm: uk owns b(k-1) in the source, bk in the target.
 
     b0 or bm is None where u1 or um is free on that side; in a cycle they are the same.
@@ -27,8 +26,7 @@ class Chain:
     indices: tuple[IndexDigit | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What is done with a chain.
 
     `slices` happen first and `gathers` last; `early` gathers and `late` slices happen just before

@@ -350,6 +350,14 @@ def step_seconds(
     return profile.seconds(axes, traffic.received_bytes, traffic.latencies, step.collective)
 
 
+def exchange_seconds(
+    src: ArrayType, dst: ArrayType, received: int, peers: int, profile: Profile
+) -> float:
+    """Time of an exchange in which the worst device receives so many elements."""
+    axes = crossed(Exchange(dst.placements), src) if profile.axes else ()
+    return profile.seconds(axes, received * src.itemsize, peers, Exchange.collective)
+
+
 def crossed(step: Collective, before: ArrayType) -> tuple[DeviceDigit, ...]:
     """The device digits that data crosses: for an exchange, those whose ownership changes."""
     if isinstance(step, Exchange):

@@ -17,15 +17,14 @@ from math import inf, prod
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.across import plan_across
 from redistrib.synth.aligned import plan_aligned
-from redistrib.synth.collectives import Collective, Exchange
+from redistrib.synth.collectives import Collective
 from redistrib.synth.cost import (
     Cost,
     Profile,
     StepCost,
-    StepTraffic,
+    exchange_seconds,
     find_profile,
     price_steps,
-    step_seconds,
     total_cost,
     total_seconds,
 )
@@ -92,7 +91,7 @@ def cost(
 ) -> Cost:
     """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
     problem = make_problem(src, dst, memory_limit, profile)
-    return total_cost(problem.src, solve(problem, strategy)[1])
+    return total_cost(problem.src, price(problem, strategy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +359,8 @@ def solve(problem: Problem, strategy: str, wide: bool = False) -> Solution:
         return _priced_direct(problem)
     costs = problem.step_costs(collectives)
     seconds = total_seconds(costs)
-    if seconds <= _direct_floor(problem):
+    exchange = _exchange_cost(problem)
+    if not seconds or (exchange is not None and seconds <= exchange.seconds):
         return collectives, costs
     direct, direct_costs = _priced_direct(problem)
     if seconds <= total_seconds(direct_costs):
@@ -368,22 +368,34 @@ def solve(problem: Problem, strategy: str, wide: bool = False) -> Solution:
     return direct, direct_costs
 
 
+def price(problem: Problem, strategy: str, wide: bool = False) -> tuple[StepCost, ...]:
+    """What each step of `solve` costs. An exchange is not routed where its price needs no route."""
+    exchange = _exchange_cost(problem)
+    if exchange is None or strategy not in ("auto", "direct"):
+        return solve(problem, strategy, wide)[1]
+    if strategy == "auto":
+        with suppress(InfeasibleError):
+            costs = problem.step_costs(_collectives(problem, wide))
+            if total_seconds(costs) <= exchange.seconds:
+                return costs
+    return (exchange,)
+
+
 def _priced_direct(problem: Problem) -> Solution:
     direct, traffic = _direct_steps(problem)
     return direct, problem.step_costs(direct, traffic)
 
 
-def _direct_floor(problem: Problem) -> float:
-    """At most the seconds of `direct`: its price for an aligned pair that reduces nothing."""
-    src, dst, refinement = problem.src, problem.dst, problem.refinement
-    if not refinement.aligned or src.partial or dst.partial:
-        return 0.0
+def _exchange_cost(problem: Problem) -> StepCost | None:
+    """What `direct` costs where it is one exchange between types whose digits match."""
+    src, dst, refinement = problem.src, problem.dst, problem.common
+    if refinement is None or not refinement.aligned or src.partial or dst.partial:
+        return None
     received, peers = exchange_size(dst, refinement)
     if not received:
-        return inf  # nothing is cheaper than slices
-    exchange = Exchange(dst.placements)
-    traffic = StepTraffic(received * src.itemsize, 0, peers)
-    return step_seconds(exchange, src, traffic, problem.profile)
+        return None
+    seconds = exchange_seconds(src, dst, received, peers, problem.profile)
+    return StepCost(seconds, received * src.itemsize, dst.tile_bytes, True)
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -13,8 +13,7 @@ from math import lcm, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.synth.collectives import Exchange
-from redistrib.synth.cost import Profile, StepTraffic, step_seconds
+from redistrib.synth.cost import Profile, exchange_seconds
 from redistrib.synth.oracle.stops import Held, layout_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import Placement
@@ -118,9 +117,8 @@ def exchange_prices(
     for n, p in enumerate(first):
         before, after = types[src[p]], types[dst[p]]
         received = after.tile_size - exchanges.elements(int(held[p]))
-        traffic = StepTraffic(received * after.itemsize, 0, int(peers[p]))
         if received:
-            seconds[n] = step_seconds(Exchange(after.placements), before, traffic, profile)
+            seconds[n] = exchange_seconds(before, after, received, int(peers[p]), profile)
     price[chosen] = np.where(seconds[number] > 0, number, -1)
     return price, seconds
 

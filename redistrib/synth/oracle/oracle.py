@@ -30,6 +30,7 @@ from redistrib.synth.planner import (
     explain,
     find_strategy,
     make_problem,
+    price,
     solve,
 )
 from redistrib.synth.routing import lower_bound
@@ -297,12 +298,12 @@ class Oracle:
         """Prices of the planner; see `price_pairs`."""
         find_strategy(strategy)
 
-        def price(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
+        def price_alone(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
             answer = self._alone(src, dst, strategy)
             return None if isinstance(answer, InfeasibleError) else answer.steps
 
         limit = inf if self.memory_limit is None else self.memory_limit
-        found = price_pairs(types, pairs, strategy, self.profile, limit, price, most_searched)
+        found = price_pairs(types, pairs, strategy, self.profile, limit, price_alone, most_searched)
         with self._lock:
             self._pairs += len(found.answer)
             self._prices += len(found.steps)
@@ -316,7 +317,7 @@ class Oracle:
         find_strategy(strategy)
         try:
             problem = make_problem(src, dst, self.memory_limit, self.profile)
-            _, steps = solve(problem, strategy, self._stops)
+            steps = price(problem, strategy, self._stops)
         except InfeasibleError as error:
             return error.with_traceback(None)
         bound, common = 0, problem.common
