@@ -57,8 +57,9 @@ $(READY_BENCH): $(READY)
 demo: setup
 	$(BIN)/redistrib demo
 
+# Two at a time; tests of one file share ranks and processes, so they stay together.
 test: setup $(READY_OPENMPI)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 exhaustive: setup $(READY_OPENMPI)
 	$(BIN)/python -m tests.exhaustive
