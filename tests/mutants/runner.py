@@ -49,6 +49,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/test_paper.py",
     ),
     "redistrib/synth/across.py": ("tests/test_across.py",),
+    "redistrib/synth/oracle/": ("tests/test_oracle.py",),
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
     "redistrib/checker.py": ("tests/test_checker.py",),
     "redistrib/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
