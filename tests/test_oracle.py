@@ -12,6 +12,7 @@ import pytest
 import redistrib as rd
 from redistrib.synth.cost import Level
 from redistrib.synth.oracle.batches import BY_SIGNATURE, all_pairs
+from redistrib.synth.oracle.exchanges import Exchanges, exchange_prices
 from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
 from redistrib.synth.oracle.stops import Bounds, layout_of, stops
 from redistrib.synth.oracle.symmetry import orbits
@@ -365,6 +366,26 @@ def test_a_matrix_of_many_misaligned_pairs_has_exchanges_and_ways_around_them(
         alone = rd.Oracle(types[0].mesh, UNIFORM, limit).matrix([plan.src], [plan.dst])
         assert not alone._exchanged.any()
         assert alone.seconds == rd.cost(plan.src, plan.dst, memory_limit=limit).seconds
+
+
+@pytest.mark.parametrize(
+    ("axes", "texts"),
+    [
+        ({"a": 4096, "b": 3}, ("f32[{n}{{a,b}}]", "f32[{n}{{b,a}}]")),
+        ({"a": 2, "b": 3}, ("f32[{n}{{a,b}}]", "f32[{n}{{_4194304,b}}]")),
+        ({"a": 2**22, "b": 3}, ("f32[{n}{{a:(1)2,b}}]", "f32[{n}{{b,a:(1)2}}]")),
+    ],
+)
+def test_exchanges_that_would_take_large_tables_have_no_price(
+    axes: dict[str, int], texts: tuple[str, str]
+) -> None:
+    mesh = rd.Mesh(axes)
+    types = [rd.ArrayType.parse(text.format(n=3 * 2**24), mesh) for text in texts]
+    with pytest.raises(OverflowError, match="at most 4194304 entries"):
+        Exchanges(types)
+    price, seconds = exchange_prices(types, np.array([0, 1]), np.array([1, 0]), UNIFORM)
+    assert (price == -1).all()
+    assert not len(seconds)
 
 
 def test_the_plan_of_a_misaligned_entry_is_the_exchange_that_was_priced() -> None:

@@ -23,8 +23,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_ENTRIES = 1 << 22
-"""Of a table: ways to own the source's dimension x the target's x devices."""
-CHUNK = 1 << 12  # pairs at a time
+"""Of a table, and of what it is counted from."""
+CHUNK = 1 << 16  # pairs times devices that are looked at at once
 
 
 class Exchanges:
@@ -38,6 +38,7 @@ class Exchanges:
         layouts = [layout_of(t) for t in types]
         self._held = np.empty((len(like.shape), len(types)), dtype=np.int64)
         self._tables = []
+        self._devices = like.mesh.num_devices
         self._volume = 1  # elements in a cell of all dimensions' grids
         for dim, size in enumerate(like.shape):
             ways: dict[Held, int] = {}
@@ -49,8 +50,9 @@ class Exchanges:
     def counts(self, src: Ints, dst: Ints) -> tuple[Ints, Ints]:
         """Per pair what the worst device holds of its target tile, in cells, and the most peers."""
         held, peers = np.empty_like(src), np.empty_like(src)
-        for n in range(0, len(src), CHUNK):
-            pairs = slice(n, n + CHUNK)
+        step = max(1, CHUNK // self._devices)
+        for n in range(0, len(src), step):
+            pairs = slice(n, n + step)
             both = [
                 tuple(table[ways[src[pairs]], ways[dst[pairs]]] for table in tables)
                 for tables, ways in zip(self._tables, self._held, strict=True)
@@ -67,18 +69,19 @@ class Exchanges:
 def _tables(like: ArrayType, ways: Sequence[Held], grid: int) -> tuple[Ints, Ints]:
     """Cells that a device holds and needs, source tiles it needs: [source, target, device]."""
     axes = whole_axes(like.mesh)
-    devices = np.arange(like.mesh.num_devices)
+    devices = range(like.mesh.num_devices)
+    most = max(prod(index.size for _, index in held) for held in ways)  # tiles
     shape = (len(ways), len(ways), len(devices))
-    if prod(shape) > MAX_ENTRIES:
-        raise OverflowError(f"tables have at most {MAX_ENTRIES} entries; got {prod(shape)}")
-    cells = np.arange(grid)
+    entries = max(prod(shape), len(ways) * most**2, len(ways) * grid)
+    if entries > MAX_ENTRIES:
+        raise OverflowError(f"tables have at most {MAX_ENTRIES} entries; got {entries}")
+    at, cells = np.arange(len(devices)), np.arange(grid)
     tile = np.zeros((len(ways), grid), dtype=np.int64)  # whose cell it is
     own = np.zeros((len(ways), len(devices)), dtype=np.int64)  # which tile a device has
     for n, held in enumerate(ways):
         for device, index in held:
             tile[n] = tile[n] * index.size + cells // (grid // index.end) % index.size
-            own[n] = own[n] * index.size + digit_values([device], devices, axes)
-    most = int(tile.max()) + 1
+            own[n] = own[n] * index.size + digit_values([device], at, axes)
     each = np.arange(len(ways))[:, None]
     overlap, met = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
     for n in range(len(ways)):
