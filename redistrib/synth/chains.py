@@ -49,7 +49,9 @@ class Choice(NamedTuple):
     @property
     def spares(self) -> set[IndexDigit]:
         """The spare index digits to be placed."""
-        return {i for _, i in (*self.slices, *self.gathers) if i.dim < 0}
+        if not (self.slices or self.gathers):
+            return set()
+        return {i for _, i in self.slices + self.gathers if i.dim < 0}
 
 
 def find_chains(

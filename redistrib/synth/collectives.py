@@ -101,7 +101,7 @@ class _Placed:
     @property
     def axes(self) -> tuple[DeviceDigit, ...]:
         """The device digits."""
-        return tuple(device for device, _ in self.placements)
+        return tuple([device for device, _ in self.placements])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class AllToAll:
 
     @property
     def axes(self) -> tuple[DeviceDigit, ...]:
-        return tuple(move.device for move in self.moves)
+        return tuple([move.device for move in self.moves])
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,11 +122,13 @@ def refine(src: ArrayType, dst: ArrayType) -> Refinement:
     if not aligned:
         cuts = _common_chains(orig, least, sizes, uses, src, dst)
     dims = tuple(
-        tuple(IndexDigit(dim, a, b // a) for a, b in pairwise(cuts[dim]))
-        for dim in range(len(src.shape))
+        [
+            tuple([IndexDigit(dim, a, b // a) for a, b in pairwise(cuts[dim])])
+            for dim in range(len(src.shape))
+        ]
     )
     axes = tuple(
-        DeviceDigit(name, a, b // a) for name, _ in src.mesh.axes for a, b in pairwise(cuts[name])
+        [DeviceDigit(name, a, b // a) for name, _ in src.mesh.axes for a, b in pairwise(cuts[name])]
     )
     return Refinement(aligned, dims, axes, _split(src, cuts), _split(dst, cuts))
 

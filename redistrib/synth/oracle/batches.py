@@ -80,8 +80,9 @@ def price_pairs(
     exchanged = exchange >= 0
     each = [price(types[src[p]], types[dst[p]]) for p in (*first, *alone)]
     answer[alone] = np.arange(len(first), len(each))
-    answer[answer < 0] = len(each)
-    each.append(None)  # no plan holds an end that does not fit
+    if (over := (answer < 0) & ~exchanged).any():
+        answer[over] = len(each)
+        each.append(None)  # no plan holds an end that does not fit
     answer[exchanged] = len(each) + exchange[exchanged]
     most = max([1, *(len(costs or ()) for costs in each)])
     steps = np.zeros((len(each) + len(of_exchanges), most))
