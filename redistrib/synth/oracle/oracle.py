@@ -1,9 +1,9 @@
 """The oracle: what moves cost, one by one or a matrix at a time, for those who choose layouts.
 
 A price is always that of a plan that can be had. Single questions are answered by the planner, with
-a stop on the way where that is cheaper (`stops.py`), and remembered. A matrix is reduced to its
-signatures (`signatures.py`), each is priced once by the planner alone, and it is closed over its
-types (`closure.py`), so that no detour through them is cheaper.
+stops on the way where that is cheaper (`stops.py`), and remembered. A matrix is reduced to its
+signatures and exchanges (`batches.py`), each is priced once by the planner alone, and it is closed
+over its types (`closure.py`), so that no detour through them is cheaper.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ class Oracle:
 
     The planner has a few hundred microseconds for a question, the oracle a few milliseconds, where
     bounds say that they may pay: an answer of `auto` may have tiles up to the larger end over equal
-    links too, and a single one may stop at a layout of whole axes. `stops=False`: every answer is
-    that of `redistrib.plan`.
+    links too, and a single one may stop at a layout of whole axes. A matrix of many pairs whose
+    digits do not match takes their exchanges, or ways around them, and searches none of them.
+    `stops=False`: every answer is that of `redistrib.plan`.
 
     >>> mesh = Mesh(x=2, y=4)
     >>> oracle = Oracle(mesh)
