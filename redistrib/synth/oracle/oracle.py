@@ -175,12 +175,14 @@ class Oracle:
 
     def plan_through(self, types: Sequence[ArrayType], ways: Sequence[str], strategy: str) -> Plan:
         """The plans from each type to the next, each of its own strategy, as one of `strategy`."""
-        steps = []
+        steps, common = [], None
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
             self._check_mesh(src)
             problem = make_problem(src, dst, self.memory_limit, self.profile)
             steps += solve(problem, way, self._stops)[0]
-        return make_plan(types[0], types[-1], strategy, steps, self.profile, self.memory_limit)
+            common = problem.common if len(types) == 2 else None
+        ends = types[0], types[-1]
+        return make_plan(*ends, strategy, steps, self.profile, self.memory_limit, common)
 
     def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
         """Why this plan: the alternatives with their costs."""
