@@ -233,11 +233,12 @@ def tiles_may_have_any_strides(comm: MPI.Intracomm) -> None:
     array = example(plan.src)
     tile, expected = (tile_of(array, t, comm.rank) for t in (plan.src, plan.dst))
     with pytest.MonkeyPatch.context() as patch:
-        # One Alltoallw; messages from tile to tile, kept for the next call or not.
-        for small, kept in ((exchange.SMALL, transport.KEPT), (0, transport.KEPT), (0, 0)):
+        # One Alltoallw; messages from tile to tile, all of them at once or a few at a time.
+        for small, depth in ((exchange.SMALL, 64), (0, 1 << 20), (0, 2)):
             patch.setattr(exchange, "SMALL", small)
             patch.setattr(transport, "SHORT_RUN", 0)
-            patch.setattr(transport, "KEPT", kept)
+            patch.setattr(transport, "SLAB_RUNS", 1)
+            patch.setattr(transport, "DEPTH_DIRECT", depth)
             with rmpi.Redistribution.from_plan(plan, comm) as redistribution:
                 for source in strided(tile):
                     for out in strided(np.empty_like(expected)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.local import same_bits, tile_of
-from redistrib.backends.mpi import exchange
+from redistrib.backends.mpi import exchange, transport
 from redistrib.backends.mpi.agreement import private
 from tests.mpi.cases import case, direct, example, mesh_for
 from tests.random_plans import expected_tiles, random_plans, random_tiles
@@ -36,15 +38,16 @@ def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
     """On one node nothing is; on several, only what crosses. The bytes moved are the same."""
     plan = direct(mesh_for(comm), "i32[48{x}, 48{y}]", "i32[48{y}, 48{x}]")
     near = set(private(comm).near)
-    sent: list[int] = []
+    peers: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        post = exchange.Outgoing.post
+        messages = transport.Stream.messages
 
-        def watched(self: exchange.Outgoing, slot: int) -> list[tuple[MPI.Request, int]]:
-            sent.append(self.peer)
-            return post(self, slot)
+        def watched(self: transport.Stream, *given: Any) -> Iterator[transport.Message]:
+            peers.append(self.peer)
+            return messages(self, *given)
 
-        patch.setattr(exchange.Outgoing, "post", watched)
+        patch.setattr(transport.Stream, "messages", watched)
+        patch.setattr(transport, "SHORT_RUN", 0)
         patch.setattr(exchange, "SMALL", 0)
         plain, shared = (
             rmpi.Redistribution.from_plan(plan, comm, shared=shared) for shared in (False, True)
@@ -55,11 +58,11 @@ def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
         )
         tile = tile_of(example(plan.src), plan.src, comm.rank)
         for redistribution in (plain, shared):
-            sent.clear()
+            peers.clear()
             result = redistribution(tile)
             assert same_bits(result, tile_of(example(plan.src), plan.dst, comm.rank))
-        assert not near & set(sent)
-    far = comm.allreduce(len(sent))
+        assert not near & set(peers)
+    far = comm.allreduce(len(peers))
     assert (far > 0) == (len(near) < comm.size and comm.size > 2), far
 
 

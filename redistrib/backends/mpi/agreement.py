@@ -27,7 +27,7 @@ TAGS = 32_000
 """Every MPI allows tags up to 32767."""
 GRACE = 1.0
 """Seconds in which the others answer a roll call."""
-PATIENCE = {"data": 1000, "agreement": 10}
+PATIENCE = 1000
 """Polls in vain before a rank on a crowded node sleeps between them: polls also move data."""
 NAP = 0.0001
 """Seconds that it sleeps."""
@@ -112,7 +112,6 @@ class Watch:
             MPI.Request.Waitall(requests)
             return list(range(len(requests)))
         start = time.monotonic()
-        patience = PATIENCE["agreement" if waiting.peers == [-1] else "data"]
         polls = 0
         while True:
             done = MPI.Request.Testsome(requests)
@@ -123,7 +122,7 @@ class Watch:
                 if late or self.comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL):
                     self._give_up(waiting.peers, step)
             polls += 1
-            if polls < patience or not self.private.crowded:
+            if polls < PATIENCE or not self.private.crowded:
                 os.sched_yield()
             else:
                 time.sleep(NAP)

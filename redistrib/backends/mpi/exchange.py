@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from mpi4py import MPI
 
 from redistrib.backends.local import numbers, permute_sources
 from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
 from redistrib.backends.mpi.pieces import Piece, Router, view
-from redistrib.backends.mpi.shared import Notice, SharedTiles
+from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.transport import (
     Flow,
     Incoming,
     Link,
+    Message,
     Outgoing,
+    Started,
     Stream,
     Tile,
     Transfer,
     Waiting,
     opaque,
+    places_of,
     streams_of,
     transfer,
 )
@@ -33,9 +35,15 @@ from redistrib.types.digits import DeviceDigit
 SMALL = 1 << 20
 """Bytes of source and target tile below which one Alltoallw beats messages per peer."""
 
+EMPTY: Message = [None, 0, MPI.BYTE]
+"""The message which says that something was copied into a tile."""
+
+T = TypeVar("T")
 Shape = tuple[int, ...]
 Tiles = Sequence[Tile | None]
 """Arrays of one type; None on ranks that have no tile of it."""
+Posted = tuple[Message, int]
+"""A message and its peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,7 @@ class Exchange(Phase):
         self.small = total * itemsize < SMALL and before is not after
         self.near: list[tuple[Stream, Tile]] = []
         self.awaited: list[int] = []
+        self._bound: tuple[list[Any], Any] = [], None
 
     def share(self, shared: SharedTiles) -> None:
         """From now on what goes to one of these tiles is copied there."""
@@ -134,43 +143,83 @@ class Exchange(Phase):
         """Send, receive, and copy meanwhile what does not travel."""
         sources, targets = opaque(sources), opaque(targets)
 
-        def keep() -> None:
+        def copy() -> list[Started]:
+            told = []
+            for stream, near in self.near:
+                _copy(stream.pieces, *opaque([sources[0], near]))
+                told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
             for source, target in zip(sources, targets, strict=True):
                 if source is not None and target is not None:
                     _copy(self.own, source, target)
+            return told
 
         if not self.communicates:
-            keep()
+            copy()
         elif self.small and len(sources) == 1:
-            keep()
+            copy()
             yield from self._at_once(sources, targets, blocking=blocking)
         else:
-            flows: list[Flow] = [Incoming(stream, targets, self.link) for stream in self.receives]
-            flows += [Outgoing(stream, sources, self.link) for stream in self.sends]
-            flows += [Notice(peer, self.link) for peer in self.awaited]
-            for stream, target in self.near:
-                write = partial(_copy, stream.pieces, *opaque([sources[0], target]))
-                flows.append(Notice(stream.peer, self.link, write))
-            yield from transfer(flows, keep)
+            started = self._start(sources, targets)
+            flows: list[Flow] = [
+                *(Incoming(s, targets, self.link) for s in self.receives if not s.direct),
+                *(Outgoing(s, sources, self.link) for s in self.sends if not s.direct),
+            ]
+            yield from transfer(flows, lambda: [*started, *copy()])
+
+    def _start(self, sources: Tiles, targets: Tiles) -> list[Started]:
+        """Start all that travels straight from tile to tile, and await word of what is copied."""
+
+        def make() -> tuple[list[Posted], list[Posted]]:
+            receives, sends = (
+                [
+                    (message, stream.peer)
+                    for stream in streams
+                    if stream.direct
+                    for message in stream.messages(tiles, self.link.datatypes)
+                ]
+                for streams, tiles in ((self.receives, targets), (self.sends, sources))
+            )
+            return receives, sends
+
+        comm, tag = self.link.comm, self.link.tag
+        receives, sends = self._kept(make, sources, targets)
+        return [
+            *((comm.Irecv(EMPTY, peer, tag), peer) for peer in self.awaited),
+            *((comm.Irecv(message, peer, tag), peer) for message, peer in receives),
+            *((comm.Isend(message, peer, tag), peer) for message, peer in sends),
+        ]
 
     def _at_once(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
         """One Alltoallw: the quickest for small arrays."""
         comm = self.link.comm
-        messages = []
-        for streams, tiles in ((self.sends, sources), (self.receives, targets)):
-            counts, types = [0] * comm.size, [MPI.BYTE] * comm.size
-            base = 0 if tiles[0] is None else tiles[0].__array_interface__["data"][0]
-            for stream in streams:
-                counts[stream.peer] = 1
-                types[stream.peer] = self.link.datatypes.together(base, stream.views(tiles))
-            buffer = MPI.buffer.fromaddress(base, 0)
-            messages.append([buffer, counts, [0] * comm.size, types])
+
+        def make() -> list[Message]:
+            messages = []
+            for streams, tiles in ((self.sends, sources), (self.receives, targets)):
+                counts, types = [0] * comm.size, [MPI.BYTE] * comm.size
+                base = 0 if tiles[0] is None else tiles[0].__array_interface__["data"][0]
+                for stream in streams:
+                    counts[stream.peer] = 1
+                    types[stream.peer] = self.link.datatypes.together(base, stream.views(tiles))
+                buffer = MPI.buffer.fromaddress(base, 0)
+                messages.append([buffer, counts, [0] * comm.size, types])
+            return messages
+
+        messages = self._kept(make, sources, targets)
         if blocking:
             comm.Alltoallw(*messages)
         else:
             request = comm.Ialltoallw(*messages)
             while request != MPI.REQUEST_NULL:
                 yield Waiting([request], [-1])
+
+    def _kept(self, make: Callable[[], T], sources: Tiles, targets: Tiles) -> T:
+        """What is made for these tiles, or was in the last call: programs reuse their tiles."""
+        places = places_of((*sources, *targets))
+        if places != self._bound[0]:
+            self._bound = places, make()
+        found: T = self._bound[1]
+        return found
 
 
 def _copy(pieces: Sequence[Piece], source: Tile | None, target: Tile | None) -> None:

@@ -60,8 +60,11 @@ class Piece:
 
 def view(tile: NDArray[np.generic], place: Place, shape: Sequence[int]) -> NDArray[np.generic]:
     """The elements of a piece in a tile, writeable if the tile is."""
+    strides = place.strides(tile.strides)
+    if tile.flags.forc and tile.size:  # nearly always, and ten times as quick
+        return np.ndarray(shape, tile.dtype, tile, place.offset(tile.strides), strides)
     start = tile[tuple(slice(at, None) for at in place.first)]
-    return as_strided(start, shape, place.strides(tile.strides), writeable=tile.flags.writeable)
+    return as_strided(start, shape, strides, writeable=tile.flags.writeable)
 
 
 def c_strides(shape: Sequence[int]) -> tuple[int, ...]:

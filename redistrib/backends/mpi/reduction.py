@@ -23,6 +23,7 @@ from redistrib.backends.mpi.transport import (
     Flow,
     Link,
     Outgoing,
+    Started,
     Stream,
     Tile,
     Transfer,
@@ -101,7 +102,7 @@ class Reduction(Phase):
             _Lane(self, streams, opaque_sources, opaque_targets) for streams in self.lanes
         ]
         flows += [Outgoing(stream, opaque_sources, self.link) for stream in self.sends]
-        yield from transfer(flows, lambda: None)
+        yield from transfer(flows, lambda: ())
         self.spread.communicates = self.communicates
         yield from self.spread.run(targets, targets, blocking=blocking)
 
@@ -130,7 +131,7 @@ class _Lane:
                 self.own = stream.chunks(stream.views(sources))
         self.waiting: dict[int, tuple[list[Tile], list[Tile]]] = {}
 
-    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:
+    def post(self, slot: int) -> list[Started]:
         """Receive the next chunk of every other sender."""
         parts = next(self.chunks, None)
         if parts is None:

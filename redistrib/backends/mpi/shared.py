@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from redistrib.backends.mpi.transport import Link, Tile
+from redistrib.backends.mpi.transport import Tile
 from redistrib.errors import BackendError
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
@@ -85,34 +85,6 @@ class SharedTiles:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-class Notice:
-    """An empty message after a write into another's tile: sent after `write`, without it awaited.
-
-    It goes by the tag of its redistribution, so that calls under way at once keep theirs apart,
-    in whatever order each rank comes to their ends.
-    """
-
-    slots = 1
-
-    def __init__(self, peer: int, link: Link, write: Callable[[], None] | None = None) -> None:
-        self._peer, self._link, self._write = peer, link, write
-        self._posted = False
-
-    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:  # noqa: ARG002
-        """Write and send, or await. There is one message."""
-        if self._posted:
-            return []
-        self._posted = True
-        comm, where = self._link.comm, (self._peer, self._link.tag)
-        if self._write is None:
-            return [(comm.Irecv([None, 0, MPI.BYTE], *where), self._peer)]
-        self._write()
-        return [(comm.Isend([None, 0, MPI.BYTE], *where), self._peer)]
-
-    def finish(self, slot: int) -> None:
-        """Nothing is left to be done."""
 
 
 def _free_bytes() -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, product
+from itertools import islice, product
 from math import prod
 from typing import Any, Protocol
 
@@ -35,12 +35,12 @@ LEAST_CHUNK = 4096
 DEPTH = 2
 """Packed chunks of a stream in flight: one is packed while the other travels."""
 DEPTH_DIRECT = 64
-"""Chunks under a datatype in flight: nearly always all of them, which is the cheapest to await."""
-KEPT = 1024
-"""Messages of a stream that are kept for the next call on the same tiles."""
+"""Chunks of a stream under a datatype in flight: nearly always all of them."""
 
 Message = list[Any]
 """What a send or receive takes: buffer, count and datatype."""
+Started = tuple[MPI.Request, int]
+"""A request, and the rank that it waits for."""
 Tile = NDArray[Any]
 Buffer = NDArray[np.uint8]
 Bounds = tuple[slice, ...]
@@ -102,6 +102,11 @@ def _address(tile: Tile) -> int:
     return found
 
 
+def places_of(tiles: Iterable[Tile | None]) -> list[Any]:
+    """Where tiles lie: addresses and strides."""
+    return [None if tile is None else (_address(tile), tile.strides) for tile in tiles]
+
+
 def _part(piece: Tile, part: Bounds) -> Tile:
     """A part of a piece as a view, of a scalar too."""
     index: Any = (*part, ...)
@@ -110,7 +115,10 @@ def _part(piece: Tile, part: Bounds) -> Tile:
 
 
 class Stream:
-    """The pieces from one rank to another, seen from one of them; `place` is on its own side."""
+    """The pieces from one rank to another, seen from one of them; `places` are on its own side.
+
+    `packed`: its chunks go through buffers. `direct`: none does, and all are under way at once.
+    """
 
     def __init__(
         self, peer: int, pieces: Sequence[Piece], side: str, itemsize: int, chunk: int, packed: bool
@@ -128,11 +136,13 @@ class Stream:
             if SLAB_RUNS is not None and piece.contiguous < piece.size:
                 limit = min(limit, SLAB_RUNS * piece.contiguous)
             self.limits.append(limit)
+        parts = (part for at, piece in enumerate(pieces) for part in self._cut(at, piece.shape))
+        few = len(list(islice(parts, DEPTH_DIRECT + 1))) <= DEPTH_DIRECT
+        self.direct = not self.packed and few
         # Kept for all calls: fresh memory costs more than the copy.
         self.buffers = [
             np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if self.packed else 0)
         ]
-        self._bound: tuple[list[Any], list[Message]] = [], []
 
     @property
     def scratch_bytes(self) -> int:
@@ -148,25 +158,19 @@ class Stream:
             for place, piece in zip(self.places, self.pieces, strict=True)
         ]
 
-    def messages(self, tiles: Sequence[Tile | None], datatypes: Datatypes) -> Iterable[Message]:
-        """The chunks that travel from tile to tile. Programs reuse their tiles: the last are kept.
+    def messages(self, tiles: Iterable[Tile | None], datatypes: Datatypes) -> Iterator[Message]:
+        """The chunks that travel from tile to tile. They hold addresses and no tiles."""
+        return (datatypes.message(part) for [part] in self.chunks(self.views(tiles)))
 
-        They hold addresses and no tiles, so that none lives longer for it.
-        """
-        where = [None if tile is None else (_address(tile), tile.strides) for tile in tiles]
-        if where != self._bound[0]:
-            made = (datatypes.message(part) for [part] in self.chunks(self.views(tiles)))
-            first = list(islice(made, KEPT + 1))
-            if len(first) > KEPT:
-                return chain(first, made)
-            self._bound = where, first
-        return self._bound[1]
+    def _cut(self, number: int, shape: Sequence[int]) -> Iterator[Bounds]:
+        """The parts of a piece that are a message each."""
+        return cut(shape, self.limits[number % len(self.limits)])
 
     def chunks(self, views: Sequence[Tile]) -> Iterator[list[Tile]]:
         """The parts of the pieces that travel in one message each."""
         if not self.packed:
             for number, piece in enumerate(views):
-                for part in cut(piece.shape, self.limits[number % len(self.limits)]):
+                for part in self._cut(number, piece.shape):
                     yield [_part(piece, part)]
             return
         parts: list[Tile] = []
@@ -269,8 +273,8 @@ class Flow(Protocol):
 
     slots: int
 
-    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:
-        """Start the next chunk in a slot: requests and their peers, none where none is left."""
+    def post(self, slot: int) -> list[Started]:
+        """Start the next chunk in a slot: its requests, none where none is left."""
 
     def finish(self, slot: int) -> None:
         """What is done when all requests of a slot are complete."""
@@ -288,7 +292,7 @@ class _Line:
         if stream.packed:
             self.chunks = stream.chunks(stream.views(tiles))
         else:
-            self.direct = iter(stream.messages(tiles, link.datatypes))
+            self.direct = stream.messages(tiles, link.datatypes)
         self.packed: dict[int, list[Tile]] = {}
 
     def _next(self, slot: int) -> tuple[list[Tile], Message] | None:
@@ -308,7 +312,7 @@ class _Line:
 class Outgoing(_Line):
     """Chunks to a peer, straight from the tiles or packed."""
 
-    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:
+    def post(self, slot: int) -> list[Started]:
         """Send the next chunk."""
         chunk = self._next(slot)
         if chunk is None:
@@ -326,7 +330,7 @@ class Outgoing(_Line):
 class Incoming(_Line):
     """Chunks from a peer, straight into the tiles or unpacked."""
 
-    def post(self, slot: int) -> list[tuple[MPI.Request, int]]:
+    def post(self, slot: int) -> list[Started]:
         """Receive the next chunk."""
         chunk = self._next(slot)
         if chunk is None:
@@ -350,11 +354,14 @@ def unpacked(buffer: Buffer, parts: Sequence[Tile]) -> Iterator[Tile]:
         at += part.nbytes
 
 
-def transfer(flows: Sequence[Flow], meanwhile: Callable[[], None]) -> Transfer:
-    """Run flows to their ends; `meanwhile` is done once the first chunks are on their way."""
+def transfer(flows: Sequence[Flow], meanwhile: Callable[[], Iterable[Started]]) -> Transfer:
+    """Run flows to their ends; `meanwhile` is done once the first chunks are on their way.
+
+    What it has started is waited for, and no more.
+    """
     requests: list[MPI.Request] = []
     peers: list[int] = []
-    owners: list[tuple[int, int]] = []
+    owners: list[tuple[int, int] | None] = []
     left: dict[tuple[int, int], int] = {}
     more = set(range(len(flows)))
 
@@ -371,10 +378,13 @@ def transfer(flows: Sequence[Flow], meanwhile: Callable[[], None]) -> Transfer:
 
     for number, flow in enumerate(flows):
         all(post(number, slot) for slot in range(flow.slots))
-    meanwhile()
+    for request, peer in meanwhile():
+        requests.append(request)
+        peers.append(peer)
+        owners.append(None)
     while requests:
         done = yield Waiting(requests, peers, last=not more)
-        finished = [owners[at] for at in done]
+        finished = [owner for at in done if (owner := owners[at]) is not None]
         for at in sorted(done, reverse=True):
             for column in (requests, peers, owners):
                 del column[at]
