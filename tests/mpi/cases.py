@@ -205,6 +205,14 @@ def disagreement_is_an_error_on_all(comm: MPI.Intracomm) -> None:
     limit = 1 if comm.rank == 1 else None
     with pytest.raises(rd.InfeasibleError, match=r"rank 1: .*memory limit is 1"):
         rmpi.Redistribution(*ends, comm, memory_limit=limit)
+    # One rank would wait inside a collective that blocks, the others beside one that does not.
+    for timeouts in ((None, 5.0), (5.0, None), (5.0, 6.0)):
+        timeout = timeouts[comm.rank == 1]
+        with pytest.raises(rd.BackendError, match=r"different problems: .* with a timeout of"):
+            rmpi.Redistribution(*ends, comm, timeout=timeout)
+    for timeout in (0.0, -1.0, float("nan")):
+        with pytest.raises(rd.BackendError, match="timeout is a number of seconds above 0, or"):
+            rmpi.Redistribution(*ends, comm, timeout=timeout)
 
 
 @case

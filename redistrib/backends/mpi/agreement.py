@@ -85,10 +85,15 @@ def _processors() -> set[int]:
 
 @dataclass(slots=True)
 class Watch:
-    """Waits for the other ranks, for ever or for `timeout` seconds without any progress."""
+    """Waits for the other ranks, for ever or for `timeout` seconds without any progress.
+
+    agreed: whether the ranks are known to have the same timeout. A collective that blocks on one
+        and not on another would be two kinds of it, which never end.
+    """
 
     private: Private
     timeout: float | None
+    agreed: bool = False
     given_up: list[BackendError] = field(default_factory=list)
 
     @property
@@ -168,7 +173,7 @@ class Watch:
         # The least of x and of -x tell whether all are equal; the last is the first rank in error.
         told = np.array([number, -number, comm.size if error is None else comm.rank], np.int64)
         heard = np.empty_like(told)
-        if self.timeout is None and not self.private.crowded:
+        if self.agreed and self.timeout is None and not self.private.crowded:
             comm.Allreduce(told, heard, MPI.MIN)
         else:
             self.drive(_once(comm.Iallreduce(told, heard, MPI.MIN)), step)

@@ -116,7 +116,8 @@ class Redistribution:
         self.out = None
         self._shared: SharedTiles | None = None
         self._link = Link(owned.comm, owned.next_tag(), Datatypes())
-        self.watch = Watch(owned, timeout)
+        usable = timeout is None or timeout > 0
+        self.watch = Watch(owned, timeout if usable else None)
         self._phases: list[Phase] = []
         self._running: Running | None = None
         error: Exception | None = None
@@ -131,16 +132,24 @@ class Redistribution:
                 scratch = SCRATCH + largest // 20
             if scratch < 1:
                 raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
+            if not usable:
+                raise BackendError(
+                    f"timeout is a number of seconds above 0, or None; got {timeout}",
+                    timeout=timeout,
+                )
             given = f"{src} -> {dst} of {self.dtype}"
             if self._ranks[0] != self._ranks[1]:
                 given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
             planned = "" if self.plan is None else self.plan.to_json()
             given += " into shared tiles" * shared
+            if timeout is not None:
+                given += f" with a timeout of {timeout:g} s"
             text = f"{given} {self.src.mesh} {self.dst.mesh} {scratch} {planned}"
         except Exception as raised:  # noqa: BLE001 - the other ranks must hear of it
             error = raised
         step = "the agreement on the problem"
         self.watch.agree(error, text, step, given)
+        self.watch.agreed = True
         try:
             self._phases = list(self._make_phases(scratch or 0))
             if shared:
