@@ -216,6 +216,20 @@ def disagreement_is_an_error_on_all(comm: MPI.Intracomm) -> None:
 
 
 @case
+def replicas_share_the_sending(comm: MPI.Intracomm) -> None:
+    size = 48 * comm.size
+    whole = rd.ArrayType.parse(f"i32[{size}]", rd.Mesh(r=2))
+    parts = rd.ArrayType.parse(f"i32[{size}{{x}}]", rd.Mesh(x=comm.size))
+    with rmpi.Redistribution(whole, parts, comm, src_ranks=[0, 1]) as redistribution:
+        sent = comm.allgather(redistribution.sent_bytes)
+        received = comm.allgather(redistribution.received_bytes)
+    # Each of the two keeps its own part, and sends half of the others.
+    assert received == [0, 0, *[parts.tile_bytes] * (comm.size - 2)]
+    assert sum(sent) == sum(received)
+    assert abs(sent[0] - sent[1]) <= parts.tile_bytes
+
+
+@case
 def wrong_data_is_an_error_on_all(comm: MPI.Intracomm) -> None:
     plan = direct(rd.Mesh(x=comm.size), "i32[48{x}]", "i32[48]")
     array = example(plan.src)

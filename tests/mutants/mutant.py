@@ -32,6 +32,7 @@ def load() -> tuple[Mutant, ...]:
     """All mutants, in the order of the layers."""
     from tests.mutants import (
         of_checks,
+        of_mpi,
         of_oracle,
         of_paper,
         of_planner,
@@ -40,7 +41,16 @@ def load() -> tuple[Mutant, ...]:
         of_types,
     )
 
-    modules = (of_types, of_rules, of_planner, of_oracle, of_paper, of_checks, of_proofs)
+    modules = (
+        of_types,
+        of_rules,
+        of_planner,
+        of_oracle,
+        of_paper,
+        of_checks,
+        of_proofs,
+        of_mpi,
+    )
     return tuple(mutant for module in modules for mutant in module.MUTANTS)
 
 

@@ -24,6 +24,7 @@ from py_compile import PycInvalidationMode
 from queue import SimpleQueue
 
 from tests.mutants.mutant import Mutant
+from tests.test_mpi_backend import cases
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 240  # for what takes half a minute if nothing hangs
@@ -53,6 +54,13 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
     "redistrib/checker.py": ("tests/test_checker.py",),
     "redistrib/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
+    # Real ranks; two of them do not crowd the machine.
+    "redistrib/backends/mpi/": (
+        "tests/test_mpi_runs.py",
+        *(f"tests/test_mpi_backend.py::test_mpi[mpich-4-{case}]" for case in cases()),
+        "tests/test_mpi_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
+        "tests/test_mpi_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
+    ),
     "redistrib/backends/": ("tests/test_simulator.py", "tests/test_boxes.py"),
     "proofs/": ("tests/test_proofs.py",),
 }
@@ -80,7 +88,7 @@ LEFT_OUT = (
 def kill_suite(file: str) -> tuple[str, ...]:
     """What runs against a mutant of `file`, in order, as arguments of pytest."""
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
-    if not file.startswith("redistrib/"):
+    if not file.startswith("redistrib/") or file.startswith("redistrib/backends/mpi/"):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too
 

@@ -156,6 +156,7 @@ class Exchange(Phase):
         if not self.communicates:
             copy()
         elif self.small and len(sources) == 1:
+            # Not a batch: its datatype would have the distances between the tiles of one call.
             copy()
             yield from self._at_once(sources, targets, blocking=blocking)
         else:
