@@ -39,9 +39,10 @@ class Redistribution:
     shared: the result is always the array `out`, in memory that the ranks of a node share: what a
         rank has for another of its node is copied once, straight into place, and only what goes to
         other nodes is sent. Each call overwrites it, once all ranks are in that call.
-    timeout: seconds, the same on all ranks, without progress after which the call raises on the ranks that wait, with the
-        step and the ranks that do not answer. The communicator is of no use then; whether to
-        call comm.Abort is up to the program. By default a call waits for ever, as MPI does.
+    timeout: seconds without progress, the same on all ranks, after which the call raises on those
+        that wait, with the step and the ranks that do not answer. The communicator is of no use
+        then; whether to call comm.Abort is up to the program. By default a call waits for ever, as
+        MPI does.
 
     Raises on every rank, the same error, if it fails on one or the ranks were given different
     problems: LayoutError, InfeasibleError, or BackendError with the attribute `rank`.
