@@ -47,9 +47,9 @@ def load() -> tuple[Mutant, ...]:
         of_planner,
         of_oracle,
         of_paper,
+        of_mpi,
         of_checks,
         of_proofs,
-        of_mpi,
     )
     return tuple(mutant for module in modules for mutant in module.MUTANTS)
 

@@ -21,11 +21,11 @@ MUTANTS = (
     Mutant(
         "word that a piece was copied goes out before the copy",
         EXCHANGE,
-        """                _copy(stream.pieces, *opaque([sources[0], near]))
+        """                _copy(stream.pieces, sources[0], near)
                 told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
 """,
         """                told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
-                _copy(stream.pieces, *opaque([sources[0], near]))
+                _copy(stream.pieces, sources[0], near)
 """,
     ),
     Mutant(

@@ -88,6 +88,7 @@ LEFT_OUT = (
 def kill_suite(file: str) -> tuple[str, ...]:
     """What runs against a mutant of `file`, in order, as arguments of pytest."""
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
+    # What runs a plan under MPI is used by none of the others.
     if not file.startswith("redistrib/") or file.startswith("redistrib/backends/mpi/"):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too

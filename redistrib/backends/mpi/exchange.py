@@ -23,6 +23,7 @@ from redistrib.backends.mpi.transport import (
     Tile,
     Transfer,
     Waiting,
+    address_of,
     opaque,
     places_of,
     streams_of,
@@ -36,7 +37,11 @@ SMALL = 1 << 20
 """Bytes of source and target tile below which one Alltoallw beats messages per peer."""
 
 EMPTY: Message = [None, 0, MPI.BYTE]
-"""The message which says that something was copied into a tile."""
+"""The message which says that something was copied into a tile.
+
+It goes by the tag of its redistribution, so that calls under way at once keep theirs apart, in
+whatever order each rank comes to their ends.
+"""
 
 T = TypeVar("T")
 Shape = tuple[int, ...]
@@ -125,14 +130,14 @@ class Exchange(Phase):
         total = largest_tile(before.type) + largest_tile(after.type)
         # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
         self.small = total * itemsize < SMALL and before is not after
-        self.near: list[tuple[Stream, Tile]] = []
+        self.near: list[tuple[Stream, Tile | None]] = []
         self.awaited: list[int] = []
         self._bound: tuple[list[Any], Any] = [], None
 
     def share(self, shared: SharedTiles) -> None:
         """From now on what goes to one of these tiles is copied there."""
         self.small = False
-        near = shared.tiles
+        near = dict(zip(shared.tiles, opaque(shared.tiles.values()), strict=True))
         self.near = [(s, near[s.peer]) for s in self.sends if s.peer in near]
         self.awaited = [s.peer for s in self.receives if s.peer in shared.ranks]
         self.sends = [stream for stream in self.sends if stream.peer not in near]
@@ -146,7 +151,7 @@ class Exchange(Phase):
         def copy() -> list[Started]:
             told = []
             for stream, near in self.near:
-                _copy(stream.pieces, *opaque([sources[0], near]))
+                _copy(stream.pieces, sources[0], near)
                 told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
             for source, target in zip(sources, targets, strict=True):
                 if source is not None and target is not None:
@@ -170,17 +175,16 @@ class Exchange(Phase):
     def _start(self, sources: Tiles, targets: Tiles) -> list[Started]:
         """Start all that travels straight from tile to tile, and await word of what is copied."""
 
+        def posted(streams: Sequence[Stream], tiles: Tiles) -> list[Posted]:
+            return [
+                (message, stream.peer)
+                for stream in streams
+                if stream.direct
+                for message in stream.messages(tiles, self.link.datatypes)
+            ]
+
         def make() -> tuple[list[Posted], list[Posted]]:
-            receives, sends = (
-                [
-                    (message, stream.peer)
-                    for stream in streams
-                    if stream.direct
-                    for message in stream.messages(tiles, self.link.datatypes)
-                ]
-                for streams, tiles in ((self.receives, targets), (self.sends, sources))
-            )
-            return receives, sends
+            return posted(self.receives, targets), posted(self.sends, sources)
 
         comm, tag = self.link.comm, self.link.tag
         receives, sends = self._kept(make, sources, targets)
@@ -198,7 +202,7 @@ class Exchange(Phase):
             messages = []
             for streams, tiles in ((self.sends, sources), (self.receives, targets)):
                 counts, types = [0] * comm.size, [MPI.BYTE] * comm.size
-                base = 0 if tiles[0] is None else tiles[0].__array_interface__["data"][0]
+                base = 0 if tiles[0] is None else address_of(tiles[0])
                 for stream in streams:
                     counts[stream.peer] = 1
                     types[stream.peer] = self.link.datatypes.together(base, stream.views(tiles))

@@ -117,13 +117,18 @@ class Redistribution:
         self.out = None
         self._shared: SharedTiles | None = None
         self._link = Link(owned.comm, owned.next_tag(), Datatypes())
-        usable = timeout is None or timeout > 0
-        self.watch = Watch(owned, timeout if usable else None)
+        self.watch = Watch(owned, None)
         self._phases: list[Phase] = []
         self._running: Running | None = None
         error: Exception | None = None
         text = given = ""
         try:
+            if timeout is not None and not timeout > 0:
+                raise BackendError(
+                    f"timeout is a number of seconds above 0, or None; got {timeout}",
+                    timeout=timeout,
+                )
+            self.watch.timeout = timeout
             self.src, self.dst = src, dst
             self._ranks = _ranks_of(src, dst, ranks, comm.size)
             self.plan = make()
@@ -133,11 +138,6 @@ class Redistribution:
                 scratch = SCRATCH + largest // 20
             if scratch < 1:
                 raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
-            if not usable:
-                raise BackendError(
-                    f"timeout is a number of seconds above 0, or None; got {timeout}",
-                    timeout=timeout,
-                )
             given = f"{src} -> {dst} of {self.dtype}"
             if self._ranks[0] != self._ranks[1]:
                 given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"

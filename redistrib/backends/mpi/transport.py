@@ -97,14 +97,15 @@ class Link:
     datatypes: Datatypes
 
 
-def _address(tile: Tile) -> int:
+def address_of(tile: Tile) -> int:
+    """Where the first element of a tile lies."""
     found: int = tile.__array_interface__["data"][0]
     return found
 
 
 def places_of(tiles: Iterable[Tile | None]) -> list[Any]:
     """Where tiles lie: addresses and strides."""
-    return [None if tile is None else (_address(tile), tile.strides) for tile in tiles]
+    return [None if tile is None else (address_of(tile), tile.strides) for tile in tiles]
 
 
 def _part(piece: Tile, part: Bounds) -> Tile:
@@ -137,8 +138,7 @@ class Stream:
                 limit = min(limit, SLAB_RUNS * piece.contiguous)
             self.limits.append(limit)
         parts = (part for at, piece in enumerate(pieces) for part in self._cut(at, piece.shape))
-        few = len(list(islice(parts, DEPTH_DIRECT + 1))) <= DEPTH_DIRECT
-        self.direct = not self.packed and few
+        self.direct = not self.packed and next(islice(parts, DEPTH_DIRECT, None), None) is None
         # Kept for all calls: fresh memory costs more than the copy.
         self.buffers = [
             np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if self.packed else 0)
@@ -222,7 +222,7 @@ class Datatypes:
 
     def message(self, part: Tile) -> Message:
         """What a send or receive takes for the elements of a strided array."""
-        address = _address(part)
+        address = address_of(part)
         if part.flags.c_contiguous:
             return [MPI.buffer.fromaddress(address, part.nbytes), part.nbytes, MPI.BYTE]
         datatype = self.strided(part)
@@ -238,7 +238,7 @@ class Datatypes:
 
     def together(self, base: int, views: Sequence[Tile]) -> MPI.Datatype:
         """The datatype of several strided arrays, relative to an address."""
-        offsets = [_address(piece) - base for piece in views]
+        offsets = [address_of(piece) - base for piece in views]
         key = (*offsets, *((piece.shape, piece.strides) for piece in views), views[0].itemsize)
         if key not in self._made:
             types = [self.strided(piece) for piece in views]
@@ -288,16 +288,16 @@ class _Line:
         self.slots = DEPTH if stream.packed else DEPTH_DIRECT
         self.link, self.buffers = link, stream.buffers
         self.chunks: Iterator[list[Tile]] = iter(())
-        self.direct: Iterator[Message] = iter(())
+        self.messages: Iterator[Message] = iter(())
         if stream.packed:
             self.chunks = stream.chunks(stream.views(tiles))
         else:
-            self.direct = stream.messages(tiles, link.datatypes)
+            self.messages = stream.messages(tiles, link.datatypes)
         self.packed: dict[int, list[Tile]] = {}
 
     def _next(self, slot: int) -> tuple[list[Tile], Message] | None:
         """The next chunk, if it is to be packed, and its message; None where there is none left."""
-        message = next(self.direct, None)
+        message = next(self.messages, None)
         if message is not None:
             return [], message
         parts = next(self.chunks, None)
@@ -365,23 +365,23 @@ def transfer(flows: Sequence[Flow], meanwhile: Callable[[], Iterable[Started]]) 
     left: dict[tuple[int, int], int] = {}
     more = set(range(len(flows)))
 
+    def wait_for(started: Iterable[Started], owner: tuple[int, int] | None) -> None:
+        for request, peer in started:
+            requests.append(request)
+            peers.append(peer)
+            owners.append(owner)
+
     def post(number: int, slot: int) -> bool:
         started = flows[number].post(slot)
         if not started:
             more.discard(number)
         left[number, slot] = len(started)
-        for request, peer in started:
-            requests.append(request)
-            peers.append(peer)
-            owners.append((number, slot))
+        wait_for(started, (number, slot))
         return bool(started)
 
     for number, flow in enumerate(flows):
         all(post(number, slot) for slot in range(flow.slots))
-    for request, peer in meanwhile():
-        requests.append(request)
-        peers.append(peer)
-        owners.append(None)
+    wait_for(meanwhile(), None)
     while requests:
         done = yield Waiting(requests, peers, last=not more)
         finished = [owner for at in done if (owner := owners[at]) is not None]
