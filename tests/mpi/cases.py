@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import product
 from math import lcm
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,9 +214,9 @@ def disagreement_is_an_error_on_all(comm: MPI.Intracomm) -> None:
     for timeout in (0.0, -1.0, float("nan")):
         with pytest.raises(rd.BackendError, match="timeout is a number of seconds above 0, or"):
             rmpi.Redistribution(*ends, comm, timeout=timeout)
-    odd: Any = "soon" if comm.rank == 1 else None
+    wrong: Any = "soon" if comm.rank == 1 else None
     with pytest.raises(rd.BackendError, match="rank 1: TypeError"):
-        rmpi.Redistribution(*ends, comm, timeout=odd)
+        rmpi.Redistribution(*ends, comm, timeout=wrong)
 
 
 @case
