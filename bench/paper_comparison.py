@@ -32,7 +32,7 @@ import redistrib as rd
 from bench.planners import types
 from bench.problems import Problem, layouts
 from bench.timing import machine, settle, timed
-from redistrib.synth.cost import Link, Profile
+from redistrib.synth.plan.profile import Link, Profile
 from tests.exhaustive.stages import MESHES as EXHAUSTIVE
 
 STRATEGIES = ("paper", "collectives", "direct")

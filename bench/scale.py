@@ -21,7 +21,7 @@ from typing import Any
 import redistrib as rd
 from bench.harness import Limits, LostError, Worker
 from bench.workloads import Workload
-from redistrib.synth.cost import Profile, find_profile
+from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.types.digits import DeviceDigit
 
 Figures = dict[str, Any]

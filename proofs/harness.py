@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import redistrib as rd
-from redistrib.certificate.solver import Outcome, below, decide, horner, load_z3
+from redistrib.checker.certificate.solver import Outcome, below, decide, horner, load_z3
 
 z3 = load_z3()
 Term = Any

@@ -1,6 +1,6 @@
 """Exact redistribution of sharded arrays: layouts as types, plans of collectives, backends."""
 
-from redistrib.checker import check
+from redistrib.checker.checker import check
 from redistrib.errors import (
     BackendError,
     CheckError,
@@ -9,10 +9,11 @@ from redistrib.errors import (
     RedistribError,
     TypeSyntaxError,
 )
-from redistrib.synth.cost import Cost, Link, Profile
 from redistrib.synth.oracle import CostMatrix, Oracle, complete, cost_matrix
-from redistrib.synth.plan import Plan
-from redistrib.synth.planner import Explanation, cost, explain, plan
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.price import Cost
+from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.planner.choose import Explanation, cost, explain, plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

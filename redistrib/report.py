@@ -16,12 +16,13 @@ from typing import Literal
 import numpy as np
 
 from redistrib.errors import LayoutError
-from redistrib.synth.collectives import Exchange
-from redistrib.synth.cost import DEFAULT_PROFILE, Profile, step_seconds
-from redistrib.synth.paper.derivation import derivation_lines, paper_steps
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.price import step_seconds
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
+from redistrib.synth.planner.paper.derivation import derivation_lines, paper_steps
 from redistrib.types.array_type import ArrayType
-from redistrib.types.syntax import format_factor
+from redistrib.types.notation import format_factor
 
 Detail = Literal["concise", "normal", "full"]
 """One line; header and steps; also the type after each step and who holds what at both ends."""

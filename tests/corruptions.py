@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import redistrib as rd
-from redistrib.synth import collectives as c
-from redistrib.synth.plan import make_plan
-from redistrib.synth.tables import permute_table
+from redistrib.synth.plan import collectives as c
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.plan.tables import permute_table
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
 

@@ -6,7 +6,8 @@ import random
 from collections import Counter
 
 import redistrib as rd
-from redistrib.synth.paper.calculus import (
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.planner.paper.calculus import (
     Gather,
     Move,
     PaperType,
@@ -20,9 +21,8 @@ from redistrib.synth.paper.calculus import (
     interpret,
     prime_system,
 )
-from redistrib.synth.paper.derivation import lower
-from redistrib.synth.paper.normal_form import Program, Rule, easy, normal_form, rewrite
-from redistrib.synth.plan import make_plan
+from redistrib.synth.planner.paper.derivation import lower
+from redistrib.synth.planner.paper.normal_form import Program, Rule, easy, normal_form, rewrite
 from tests.verify import verify_plan
 
 

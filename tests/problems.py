@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 import redistrib as rd
-from redistrib.synth import collectives as c
-from redistrib.synth.plan import make_plan
-from redistrib.synth.reductions import local_runs
-from redistrib.synth.routing import exchange_traffic
-from redistrib.synth.tables import permute_table
+from redistrib.synth.plan import collectives as c
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.plan.routing import exchange_traffic
+from redistrib.synth.plan.tables import permute_table
+from redistrib.synth.planner.reductions import local_runs
 from redistrib.types.digits import DeviceDigit, IndexDigit, Local, Placement, piece_of, primes
 
 _D = TypeVar("_D", DeviceDigit, IndexDigit)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.backends import simulator
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.mesh import Mesh
 from tests.problems import random_digits, random_type, random_walk
 

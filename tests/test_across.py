@@ -13,7 +13,7 @@ import pytest
 import redistrib as rd
 from redistrib.backends import simulator
 from redistrib.backends.boxes import boxes
-from redistrib.synth.routing import exchange_traffic
+from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.equivalence import equivalent, on_mesh
 from tests.generators import random_layout
 from tests.verify import verify_plan

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from bench.scale import FAMILIES, LIMITS, PROFILES, compile_xla, fitted, predicted, simulate
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 
 BLOW_UP = next(family for family in FAMILIES if family.name == "rows over x to columns over y")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import redistrib as rd
-from redistrib.synth.plan import make_plan
+from redistrib.synth.plan.data import make_plan
 from redistrib.types.refinement import refine
 from tests.verify import verify_bounds, verify_semantics
 

@@ -15,13 +15,13 @@ import pytest
 
 import redistrib as rd
 from redistrib.backends import simulator
-from redistrib.certificate import certify
+from redistrib.checker.certificate import certify
 from redistrib.cli import commands
-from redistrib.synth.collectives import CollectivePermute, ReplicatedToPartial
-from redistrib.synth.paper.calculus import PaperType, interpret, prime_system
-from redistrib.synth.paper.derivation import lower
-from redistrib.synth.paper.normal_form import normal_form
-from redistrib.synth.plan import make_plan
+from redistrib.synth.plan.collectives import CollectivePermute, ReplicatedToPartial
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.planner.paper.calculus import PaperType, interpret, prime_system
+from redistrib.synth.planner.paper.derivation import lower
+from redistrib.synth.planner.paper.normal_form import normal_form
 from redistrib.types.digits import parse_device_digit as device
 from tests.corruptions import CORRUPTIONS, PLANS, by_hand, planned
 from tests.generators import random_pair

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import redistrib as rd
-from redistrib import checker
 from redistrib.backends import simulator
-from redistrib.certificate import certify
-from redistrib.synth import collectives as c
+from redistrib.checker import checker
+from redistrib.checker.certificate import certify
+from redistrib.synth.plan import collectives as c
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
 from tests.corruptions import (
@@ -260,7 +260,7 @@ def test_the_checker_is_short_and_shares_only_the_types() -> None:
         "redistrib.errors",
         *(
             f"redistrib.types.{name}"
-            for name in ("array_type", "digits", "equivalence", "mesh", "positions", "syntax")
+            for name in ("array_type", "digits", "equivalence", "mesh", "notation", "positions")
         ),
     }
 

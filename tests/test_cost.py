@@ -7,8 +7,9 @@ import random
 import pytest
 
 import redistrib as rd
-from redistrib.synth import collectives as c
-from redistrib.synth.cost import LOCAL, Link, Profile, price_step, step_traffic
+from redistrib.synth.plan import collectives as c
+from redistrib.synth.plan.price import LOCAL, price_step, step_traffic
+from redistrib.synth.plan.profile import Link, Profile
 from redistrib.types.digits import parse_device_digit as device
 from tests.problems import random_mesh, random_shape, random_type, random_walk
 

@@ -11,7 +11,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.cli.progress import progress
-from redistrib.synth.cost import Profile
+from redistrib.synth.plan.profile import Profile
 from tests.mpi.pool import MPICH, kill, start
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import redistrib as rd
-from redistrib.synth.cost import Level
 from redistrib.synth.oracle.batches import BY_SIGNATURE, all_pairs
 from redistrib.synth.oracle.exchanges import Exchanges, exchange_prices
 from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
 from redistrib.synth.oracle.stops import Bounds, layout_of, stops
 from redistrib.synth.oracle.symmetry import orbits
+from redistrib.synth.plan.profile import Level
 from tests.generators import random_layout, random_pair, whole_axis_layouts
 from tests.oracle_laws import (
     EPS,

@@ -13,8 +13,9 @@ import pytest
 
 import redistrib as rd
 from redistrib.cli import commands
-from redistrib.synth.paper import normal_form as nf
-from redistrib.synth.paper.calculus import (
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.planner.paper import normal_form as nf
+from redistrib.synth.planner.paper.calculus import (
     Gather,
     Move,
     PaperType,
@@ -29,9 +30,8 @@ from redistrib.synth.paper.calculus import (
     interpret,
     prime_system,
 )
-from redistrib.synth.paper.derivation import derive, lower
-from redistrib.synth.paper.search import synthesise
-from redistrib.synth.plan import make_plan
+from redistrib.synth.planner.paper.derivation import derive, lower
+from redistrib.synth.planner.paper.search import synthesise
 from tests.exhaustive.stages import MESHES, layouts
 from tests.generators import random_pair, whole_axis_layouts
 from tests.paper_programs import (

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import redistrib as rd
-from redistrib.synth import exact
-from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
-from redistrib.synth.exact import ExactSearch
-from redistrib.synth.misaligned import plan_misaligned
-from redistrib.synth.plan import make_plan
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
+from redistrib.synth.planner import exact
+from redistrib.synth.planner.exact import ExactSearch
+from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
 from tests.generators import random_pair, whole_axis_layouts

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import redistrib as rd
-from redistrib.synth.cost import Level, find_profile, profile_names
+from redistrib.synth.plan.profile import Level, find_profile, profile_names
 
 SYSTEMS = ("tpu-v5e", "tpu-v5p", "dgx-h100", "a100-cloud", "mpi-cluster")
 

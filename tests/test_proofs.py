@@ -21,10 +21,10 @@ import proofs.__main__ as runner
 import redistrib as rd
 from proofs import harness, transposition
 from proofs.harness import Goal, false, proved, z3
-from redistrib import checker
-from redistrib.certificate.solver import Outcome
+from redistrib.checker import checker
+from redistrib.checker.certificate.solver import Outcome
 from redistrib.cli.values import problem_types
-from redistrib.synth.paper.calculus import (
+from redistrib.synth.planner.paper.calculus import (
     Gather,
     PaperType,
     Slice,
@@ -32,7 +32,7 @@ from redistrib.synth.paper.calculus import (
     interpret,
     prime_system,
 )
-from redistrib.synth.paper.normal_form import rewrite
+from redistrib.synth.planner.paper.normal_form import rewrite
 from tests.corruptions import PLANS
 from tests.paper_programs import random_program
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import redistrib as rd
-from redistrib.synth.routing import lower_bound
+from redistrib.synth.plan.routing import lower_bound
 from redistrib.types.digits import is_chain
 from redistrib.types.refinement import refine
 from tests.generators import random_pair

@@ -17,8 +17,8 @@ from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import choices
 from redistrib.backends.jax.rounds import Rounds, find_rounds
 from redistrib.backends.jax.steps import Step, gathers_in_turn
-from redistrib.synth.collectives import AllGather, AllToAll, DynamicSlice, Exchange
-from redistrib.synth.routing import exchange_traffic, lower_bound
+from redistrib.synth.plan.collectives import AllGather, AllToAll, DynamicSlice, Exchange
+from redistrib.synth.plan.routing import exchange_traffic, lower_bound
 from tests.generators import random_pair
 from tests.problems import random_type
 from tests.random_plans import random_mesh

@@ -11,9 +11,9 @@ import pytest
 
 import redistrib as rd
 from redistrib.backends import simulator
-from redistrib.synth import collectives as c
-from redistrib.synth.plan import Plan, make_plan
-from redistrib.synth.tables import RoutingTable, permute_table
+from redistrib.synth.plan import collectives as c
+from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.tables import RoutingTable, permute_table
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
 from tests.problems import (

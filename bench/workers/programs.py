@@ -28,7 +28,7 @@ from redistrib.backends.jax import shardings
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.workloads import source_tile
 from redistrib.interop.hlo_traffic import hlo_traffic
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 
 

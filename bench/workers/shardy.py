@@ -15,7 +15,7 @@ from bench.planners import Shardy
 from bench.problems import axis_names
 from bench.workers.protocol import UnsupportedError, WrongError
 from bench.workloads import problem_of
-from redistrib.synth.plan import Plan, make_plan
+from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.types.array_type import ArrayType
 
 STEP = re.compile(r"= sdy\.(\w+) .*out_sharding=<@mesh, \[(.*)\]> :")

@@ -16,8 +16,8 @@ from math import gcd, prod
 import numpy as np
 
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import Exchange
-from redistrib.synth.tables import RoutingTable
+from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.tables import RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, piece_of
 from redistrib.types.positions import Positions, digit_values, weight, whole_axes, with_digits

@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
@@ -32,7 +32,7 @@ from redistrib.synth.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.tables import PermuteTable
+from redistrib.synth.plan.tables import PermuteTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.mesh import Mesh

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from redistrib.backends.delivery import identity, table_senders
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import CollectivePermute
+from redistrib.synth.plan.collectives import CollectivePermute
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, is_chain
 from redistrib.types.mesh import Mesh

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from redistrib.backends.delivery import Array, Delivery, deliver, first_of, identity, tiles_of
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllReduce,
     Collective,
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

@@ -31,11 +31,11 @@ from redistrib.cli import values
 from redistrib.cli.facts import find_facts
 from redistrib.cli.lint import lint as find_problems
 from redistrib.cli.progress import progress
-from redistrib.interop.jax_program import plan_to_jax
-from redistrib.interop.sdy_program import plan_to_sdy
-from redistrib.interop.stablehlo_program import plan_to_stablehlo
-from redistrib.synth.cost import find_profile
-from redistrib.synth.planner import STRATEGIES
+from redistrib.interop.programs.jax import plan_to_jax
+from redistrib.interop.programs.sdy import plan_to_sdy
+from redistrib.interop.programs.stablehlo import plan_to_stablehlo
+from redistrib.synth.plan.profile import find_profile
+from redistrib.synth.planner.choose import STRATEGIES
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
@@ -304,7 +304,7 @@ def check(path: Path, by_proof: bool) -> int:
     found = rd.check(data)
     proof = None
     if by_proof:
-        from redistrib.certificate import certify
+        from redistrib.checker.certificate import certify
 
         proof = certify(data)
     click.echo(f"{data['src']} -> {data['dst']}: correct")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import BackendError, RedistribError
-from redistrib.synth.plan_json import FORMAT
+from redistrib.synth.plan.json import FORMAT
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

@@ -25,8 +25,8 @@ from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, Workload, array_of, source_tile
 from redistrib.errors import BackendError
-from redistrib.synth.plan import Plan
-from redistrib.synth.planner import plan
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.planner.choose import plan
 
 BACKENDS = ("simulator", "jax", "mpi")
 TIMEOUT = 90.0

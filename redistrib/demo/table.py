@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redistrib.demo.workloads import Workload
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 
 Figures = dict[str, Any]
 

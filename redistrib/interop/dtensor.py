@@ -20,7 +20,7 @@ from math import prod
 from redistrib.errors import LayoutError
 from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import no_word, whole_partial
-from redistrib.synth.prime_digits import merge_state
+from redistrib.synth.planner.prime_digits import merge_state
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain
 from redistrib.types.mesh import Mesh

@@ -15,7 +15,7 @@ from typing import assert_never
 
 from redistrib.backends.local import Split, split
 from redistrib.errors import LayoutError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,

@@ -109,7 +109,7 @@ class ArrayType:
 
         Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type.
         """
-        from redistrib.types.syntax import parse_type
+        from redistrib.types.notation import parse_type
 
         return parse_type(text, mesh)
 
@@ -271,12 +271,12 @@ class ArrayType:
         return (ArrayType, fields)
 
     def __str__(self) -> str:
-        from redistrib.types.syntax import format_type
+        from redistrib.types.notation import format_type
 
         return format_type(self)
 
     def __repr__(self) -> str:
-        from redistrib.types.syntax import format_factor
+        from redistrib.types.notation import format_factor
 
         dims = [tuple(format_factor(f, self.mesh) for f in dim) for dim in self.dims]
         partial = tuple(format_factor(f, self.mesh) for f in self.partial)
@@ -371,6 +371,6 @@ def _check(t: ArrayType) -> None:
 
 
 def _name(digit: Factor, mesh: Mesh) -> str:
-    from redistrib.types.syntax import format_factor
+    from redistrib.types.notation import format_factor
 
     return format_factor(digit, mesh)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from math import log2
 
 import redistrib as rd
-from redistrib.synth.cost import DEFAULT_PROFILE, Link, Profile
-from redistrib.synth.exact import ExactSearch
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
+from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.exhaustive import mpi_units
 from tests.generators import random_pair, whole_axis_layouts

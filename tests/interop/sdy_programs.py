@@ -12,7 +12,7 @@ from jax._src.interpreters import mlir
 from jaxlib.mlir import ir
 
 import redistrib as rd
-from redistrib.interop.sdy_program import plan_to_sdy
+from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.shardy import parse_sdy
 from redistrib.types.digits import Factor, Local
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import redistrib as rd
-from redistrib.interop.jax_program import plan_to_jax
-from redistrib.interop.sdy_program import plan_to_sdy
-from redistrib.interop.stablehlo_program import plan_to_stablehlo
+from redistrib.interop.programs.jax import plan_to_jax
+from redistrib.interop.programs.sdy import plan_to_sdy
+from redistrib.interop.programs.stablehlo import plan_to_stablehlo
 
 JAX_PROGRAM = '''\
 """f32[8{x}, 8] -> f32[8, 8{x}] on the mesh x=2,y=4.

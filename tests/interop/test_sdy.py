@@ -9,7 +9,7 @@ import pytest
 from jaxlib.mlir import ir
 
 import redistrib as rd
-from redistrib.interop.sdy_program import plan_to_sdy
+from redistrib.interop.programs.sdy import plan_to_sdy
 from tests.generators import random_pair, whole_axis_layouts
 from tests.interop.sdy_programs import CONTEXT, collectives, verify_sdy, verify_sdy_pair
 

@@ -21,8 +21,8 @@ from redistrib.backends import simulator
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi import exchange, transport
 from redistrib.backends.mpi.agreement import private
-from redistrib.synth.plan import make_plan
-from redistrib.synth.routing import exchange_traffic
+from redistrib.synth.plan.data import make_plan
+from redistrib.synth.plan.routing import exchange_traffic
 from tests.generators import whole_axis_layouts
 from tests.mpi.draws import draw
 from tests.random_plans import expected_tiles, random_plans, random_tiles

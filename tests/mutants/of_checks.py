@@ -2,11 +2,11 @@
 
 from tests.mutants.mutant import Mutant
 
-CHECKER = "redistrib/checker.py"
-CERTIFICATE = "redistrib/certificate/__init__.py"
-SOLVER = "redistrib/certificate/solver.py"
-STEPS = "redistrib/certificate/steps.py"
-CERTIFIED_TABLES = "redistrib/certificate/tables.py"
+CHECKER = "redistrib/checker/checker.py"
+CERTIFICATE = "redistrib/checker/certificate/__init__.py"
+SOLVER = "redistrib/checker/certificate/solver.py"
+STEPS = "redistrib/checker/certificate/steps.py"
+CERTIFIED_TABLES = "redistrib/checker/certificate/tables.py"
 DELIVERY = "redistrib/backends/delivery.py"
 SIMULATOR = "redistrib/backends/simulator.py"
 LOCAL = "redistrib/backends/local.py"

@@ -2,10 +2,10 @@
 
 from tests.mutants.mutant import Mutant
 
-CALCULUS = "redistrib/synth/paper/calculus.py"
-NORMAL_FORM = "redistrib/synth/paper/normal_form.py"
-SEARCH = "redistrib/synth/paper/search.py"
-DERIVATION = "redistrib/synth/paper/derivation.py"
+CALCULUS = "redistrib/synth/planner/paper/calculus.py"
+NORMAL_FORM = "redistrib/synth/planner/paper/normal_form.py"
+SEARCH = "redistrib/synth/planner/paper/search.py"
+DERIVATION = "redistrib/synth/planner/paper/derivation.py"
 
 MUTANTS = (
     Mutant(

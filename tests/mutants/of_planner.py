@@ -2,14 +2,14 @@
 
 from tests.mutants.mutant import Mutant
 
-PLANNER = "redistrib/synth/planner.py"
-ALIGNED = "redistrib/synth/aligned.py"
-CHAINS = "redistrib/synth/chains.py"
-MISALIGNED = "redistrib/synth/misaligned.py"
-REDUCTIONS = "redistrib/synth/reductions.py"
-EXACT = "redistrib/synth/exact.py"
-PRIMES = "redistrib/synth/prime_digits.py"
-ACROSS = "redistrib/synth/across.py"
+PLANNER = "redistrib/synth/planner/choose.py"
+ALIGNED = "redistrib/synth/planner/three_phase.py"
+CHAINS = "redistrib/synth/planner/chains.py"
+MISALIGNED = "redistrib/synth/planner/halfway.py"
+REDUCTIONS = "redistrib/synth/planner/reductions.py"
+EXACT = "redistrib/synth/planner/exact.py"
+PRIMES = "redistrib/synth/planner/prime_digits.py"
+ACROSS = "redistrib/synth/planner/across.py"
 
 MUTANTS = (
     Mutant(

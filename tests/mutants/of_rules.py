@@ -2,13 +2,14 @@
 
 from tests.mutants.mutant import Mutant
 
-COLLECTIVES = "redistrib/synth/collectives.py"
-TABLES = "redistrib/synth/tables.py"
-ROUTING = "redistrib/synth/routing.py"
-COST = "redistrib/synth/cost.py"
-PLAN = "redistrib/synth/plan.py"
-PLAN_JSON = "redistrib/synth/plan_json.py"
-TRANSPOSE = "redistrib/synth/transpose.py"
+COLLECTIVES = "redistrib/synth/plan/collectives.py"
+TABLES = "redistrib/synth/plan/tables.py"
+ROUTING = "redistrib/synth/plan/routing.py"
+COST = "redistrib/synth/plan/price.py"
+PROFILE = "redistrib/synth/plan/profile.py"
+PLAN = "redistrib/synth/plan/data.py"
+PLAN_JSON = "redistrib/synth/plan/json.py"
+TRANSPOSE = "redistrib/synth/plan/transpose.py"
 
 MUTANTS = (
     Mutant(
@@ -187,7 +188,7 @@ MUTANTS = (
     ),
     Mutant(
         "a collective over several axes takes the fastest of them",
-        COST,
+        PROFILE,
         "bandwidth = min(link.bandwidth for link in used)",
         "bandwidth = max(link.bandwidth for link in used)",
     ),

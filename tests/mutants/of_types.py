@@ -8,7 +8,7 @@ EQUIVALENCE = "redistrib/types/equivalence.py"
 MESH = "redistrib/types/mesh.py"
 POSITIONS = "redistrib/types/positions.py"
 REFINEMENT = "redistrib/types/refinement.py"
-SYNTAX = "redistrib/types/syntax.py"
+SYNTAX = "redistrib/types/notation.py"
 
 MUTANTS = (
     Mutant(

@@ -45,15 +45,15 @@ CHECKS = (
 AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/types/equivalence.py": ("tests/test_types.py", "tests/test_across.py"),
     "redistrib/types/": ("tests/test_types.py", "tests/test_refinement.py"),
-    "redistrib/synth/paper/": (
+    "redistrib/synth/planner/paper/": (
         "tests/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
         "tests/test_paper.py",
     ),
-    "redistrib/synth/across.py": ("tests/test_across.py",),
+    "redistrib/synth/planner/across.py": ("tests/test_across.py",),
     "redistrib/synth/oracle/": ("tests/test_oracle.py",),
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
-    "redistrib/checker.py": ("tests/test_checker.py",),
-    "redistrib/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
+    "redistrib/checker/checker.py": ("tests/test_checker.py",),
+    "redistrib/checker/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
     # Real ranks; two of them do not crowd the machine.
     "redistrib/backends/mpi/": (
         "tests/test_mpi_runs.py",

@@ -17,8 +17,8 @@ from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
 from redistrib.backends.jax.rounds import Rounds, Window, find_rounds
 from redistrib.backends.jax.steps import Step, gathers_in_turn
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import AllGather, Collective, DynamicSlice
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 

@@ -23,8 +23,8 @@ from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
 from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
 from redistrib.errors import BackendError
-from redistrib.synth.collectives import Collective, Exchange
-from redistrib.synth.plan import Plan, make_plan
+from redistrib.synth.plan.collectives import Collective, Exchange
+from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.types.array_type import ArrayType
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only

@@ -22,7 +22,7 @@ from redistrib.backends.jax import shardings
 from redistrib.backends.jax.partitioned import constrain
 from redistrib.backends.jax.planning import Options, Planned, find_plan
 from redistrib.errors import BackendError, LayoutError
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.named_sharding import entries_of, type_of

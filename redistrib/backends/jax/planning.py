@@ -12,8 +12,8 @@ from typing import Any
 
 from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
 from redistrib.errors import InfeasibleError
-from redistrib.synth.plan import Plan
-from redistrib.synth.planner import plan
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.planner.choose import plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 

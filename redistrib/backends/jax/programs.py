@@ -19,7 +19,7 @@ from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
 from redistrib.backends.local import same_bits, tile_of
 from redistrib.errors import BackendError, LayoutError
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from redistrib.backends.boxes import Boxes, Piece, boxes, edge_colouring
 from redistrib.backends.jax.choices import Choices
-from redistrib.synth.collectives import Exchange
+from redistrib.synth.plan.collectives import Exchange
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import is_chain
 from redistrib.types.positions import Positions

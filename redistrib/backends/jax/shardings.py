@@ -17,11 +17,11 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
 from redistrib.errors import LayoutError
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, Local, is_chain
 from redistrib.types.mesh import Mesh
-from redistrib.types.syntax import format_factor
+from redistrib.types.notation import format_factor
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 

@@ -17,7 +17,7 @@ from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import MAX_GROUP, Choices, Use, as_bits, from_bits
 from redistrib.backends.jax.rounds import Window
 from redistrib.backends.local import groups, numbers, permute_sources, split
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,

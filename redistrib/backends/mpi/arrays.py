@@ -18,7 +18,7 @@ from redistrib.backends.mpi.memory import anonymous_bytes, peak_extra
 from redistrib.backends.mpi.redistribution import Redistribution
 from redistrib.backends.mpi.transport import Tile
 from redistrib.errors import BackendError
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 
 

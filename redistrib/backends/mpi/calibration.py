@@ -10,7 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from redistrib.backends.mpi.redistribution import Redistribution
-from redistrib.synth.cost import Link, Profile
+from redistrib.synth.plan.profile import Link, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

@@ -29,7 +29,7 @@ from redistrib.backends.mpi.transport import (
     streams_of,
     transfer,
 )
-from redistrib.synth.collectives import CollectivePermute
+from redistrib.synth.plan.collectives import CollectivePermute
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 

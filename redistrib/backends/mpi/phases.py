@@ -17,7 +17,7 @@ from redistrib.backends.local import numbers, split
 from redistrib.backends.mpi.exchange import End, Phase, Tiles, exchange, permute
 from redistrib.backends.mpi.reduction import Reduction
 from redistrib.backends.mpi.transport import Link, Tile, Transfer
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
@@ -29,7 +29,7 @@ from redistrib.synth.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import inside
 

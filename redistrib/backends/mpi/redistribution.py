@@ -16,8 +16,8 @@ from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.transport import Datatypes, Link, Tile, Transfer
 from redistrib.errors import BackendError, LayoutError
-from redistrib.synth.cost import Profile
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
 
 SCRATCH = 1 << 20
@@ -70,7 +70,7 @@ class Redistribution:
         shared: bool = False,
     ) -> None:
         def make() -> Plan | None:
-            from redistrib.synth.planner import plan
+            from redistrib.synth.planner.choose import plan
 
             uneven = isinstance(src, UnevenType) or isinstance(dst, UnevenType)
             if uneven or src.mesh != dst.mesh or self._ranks[0] != self._ranks[1]:

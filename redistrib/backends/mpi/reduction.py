@@ -32,7 +32,7 @@ from redistrib.backends.mpi.transport import (
     transfer,
     unpacked,
 )
-from redistrib.synth.reductions import PartialRoles
+from redistrib.synth.planner.reductions import PartialRoles
 from redistrib.types.array_type import ArrayType
 
 UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}

@@ -15,8 +15,8 @@ from itertools import pairwise, permutations, product
 import numpy as np
 
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError, TypeSyntaxError
-from redistrib.synth.cost import Profile
 from redistrib.synth.oracle.oracle import Oracle
+from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, apart
 from redistrib.types.refinement import check_pair

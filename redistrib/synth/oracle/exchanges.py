@@ -13,8 +13,9 @@ from math import lcm, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.synth.cost import Profile, exchange_seconds
 from redistrib.synth.oracle.stops import Held, layout_of
+from redistrib.synth.plan.price import exchange_seconds
+from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import Placement
 from redistrib.types.positions import digit_values, whole_axes

@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import InfeasibleError, LayoutError
-from redistrib.synth.cost import Cost, Link, Profile, StepCost, find_profile, total_cost
 from redistrib.synth.oracle.batches import MAX_SEARCHED, Prices, price_pairs
 from redistrib.synth.oracle.closure import close, paths
 from redistrib.synth.oracle.stops import ENOUGH, GAIN, Bounds, find_stop, layout_of, stop_types
-from redistrib.synth.plan import Plan, make_plan
-from redistrib.synth.planner import (
+from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.price import Cost, StepCost, total_cost
+from redistrib.synth.plan.profile import Link, Profile, find_profile
+from redistrib.synth.plan.routing import lower_bound
+from redistrib.synth.planner.choose import (
     Explanation,
     explain,
     find_strategy,
@@ -33,7 +35,6 @@ from redistrib.synth.planner import (
     price,
     solve,
 )
-from redistrib.synth.routing import lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import pairwise, permutations, product
 from math import prod
 
-from redistrib.synth.cost import Profile
+from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
 from redistrib.types.mesh import Mesh

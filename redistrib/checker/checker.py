@@ -26,8 +26,8 @@ from redistrib.types.digits import parse_device_digit as device_digit
 from redistrib.types.digits import parse_index_digit as index_digit
 from redistrib.types.equivalence import equivalent
 from redistrib.types.mesh import Mesh
+from redistrib.types.notation import format_factor
 from redistrib.types.positions import digit_values, whole_axes, with_digits
-from redistrib.types.syntax import format_factor
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
 STRATEGIES = ("auto", "collectives", "direct", "paper", "exact")

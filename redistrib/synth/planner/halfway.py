@@ -15,8 +15,7 @@ from itertools import combinations, islice, product
 from math import prod
 
 from redistrib.errors import InfeasibleError
-from redistrib.synth.aligned import plan_aligned
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllToAll,
     Collective,
@@ -24,15 +23,17 @@ from redistrib.synth.collectives import (
     DynamicSlice,
     Move,
 )
-from redistrib.synth.cost import Profile, price_step
-from redistrib.synth.prime_digits import (
+from redistrib.synth.plan.price import price_step
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.plan.tables import owned_runs, permute_table
+from redistrib.synth.planner.prime_digits import (
     PrimePlaces,
     State,
     merge_state,
     prime_systems,
     split_state,
 )
-from redistrib.synth.tables import owned_runs, permute_table
+from redistrib.synth.planner.three_phase import plan_aligned
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, primes
 from redistrib.types.refinement import refine

@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import assert_never
 
 from redistrib.errors import LayoutError
-from redistrib.interop.mlir import tensor_type
+from redistrib.interop.programs.mlir import tensor_type
 from redistrib.interop.shardy import format_refs, format_sdy, format_sdy_mesh
 from redistrib.interop.words import check_sum
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
@@ -31,7 +31,7 @@ from redistrib.synth.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
     DeviceDigit,

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import gcd
 
 from redistrib.errors import LayoutError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllReduce,
     Collective,
     DynamicSlice,

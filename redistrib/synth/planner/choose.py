@@ -15,25 +15,24 @@ from dataclasses import dataclass
 from math import inf, prod
 
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
-from redistrib.synth.across import plan_across
-from redistrib.synth.aligned import plan_aligned
-from redistrib.synth.collectives import Collective
-from redistrib.synth.cost import (
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.price import (
     Cost,
-    Profile,
     StepCost,
     exchange_seconds,
-    find_profile,
     price_steps,
     total_cost,
     total_seconds,
 )
-from redistrib.synth.exact import MAX_STATES, ExactSearch, exact_steps
-from redistrib.synth.misaligned import plan_misaligned
-from redistrib.synth.paper.derivation import paper_steps
-from redistrib.synth.plan import Plan, make_plan
-from redistrib.synth.reductions import make_partial, partial_roles, reduce_partial
-from redistrib.synth.routing import Traffic, exchange_size, exchange_traffic
+from redistrib.synth.plan.profile import Profile, find_profile
+from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
+from redistrib.synth.planner.across import plan_across
+from redistrib.synth.planner.exact import MAX_STATES, ExactSearch, exact_steps
+from redistrib.synth.planner.halfway import plan_misaligned
+from redistrib.synth.planner.paper.derivation import paper_steps
+from redistrib.synth.planner.reductions import make_partial, partial_roles, reduce_partial
+from redistrib.synth.planner.three_phase import plan_aligned
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.mesh import check_enumerable

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import ClassVar
 
 from redistrib.errors import LayoutError
-from redistrib.synth.tables import PermuteTable, RoutingTable
+from redistrib.synth.plan.tables import PermuteTable, RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
     DeviceDigit,

@@ -18,10 +18,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from redistrib.certificate.family import family
-from redistrib.certificate.solver import load_z3, require
-from redistrib.certificate.steps import lemmas, prove
-from redistrib.certificate.views import view_of
+from redistrib.checker.certificate.family import family
+from redistrib.checker.certificate.solver import load_z3, require
+from redistrib.checker.certificate.steps import lemmas, prove
+from redistrib.checker.certificate.views import view_of
 from redistrib.errors import CheckError, RedistribError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh

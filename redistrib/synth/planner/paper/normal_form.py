@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from redistrib.synth.paper.calculus import (
+from redistrib.synth.planner.paper.calculus import (
     Gather,
     Move,
     PaperType,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from redistrib.synth.collectives import Exchange
-from redistrib.synth.tables import RoutingTable, TableTraffic, route_across, route_component
+from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.tables import RoutingTable, TableTraffic, route_across, route_component
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.positions import whole_axes

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import lcm, prod
 
-from redistrib.certificate.views import View
+from redistrib.checker.certificate.views import View
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, inside, is_chain
 from redistrib.types.mesh import Mesh
-from redistrib.types.syntax import format_factor
+from redistrib.types.notation import format_factor
 
 
 def family(src: ArrayType, dst: ArrayType, views: Sequence[View]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from redistrib.errors import RedistribError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
@@ -27,8 +27,8 @@ from redistrib.synth.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan import Plan, make_plan
-from redistrib.synth.tables import PermuteTable, RoutingTable
+from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.tables import PermuteTable, RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
     DeviceDigit,
@@ -123,7 +123,7 @@ def _mesh(data: dict[str, Any]) -> Mesh:
 
 
 def _axis_text(device: DeviceDigit, mesh: Mesh) -> str:
-    from redistrib.types.syntax import format_factor
+    from redistrib.types.notation import format_factor
 
     return format_factor(device, mesh)
 

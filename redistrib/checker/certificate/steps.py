@@ -5,8 +5,16 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from redistrib.certificate.solver import Term, below, decide, horner, load_z3, numbers, require
-from redistrib.certificate.views import View
+from redistrib.checker.certificate.solver import (
+    Term,
+    below,
+    decide,
+    horner,
+    load_z3,
+    numbers,
+    require,
+)
+from redistrib.checker.certificate.views import View
 from redistrib.errors import CheckError
 from redistrib.types.digits import DeviceDigit, IndexDigit
 

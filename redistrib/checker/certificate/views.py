@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from redistrib.certificate.solver import require
-from redistrib.certificate.tables import Table
+from redistrib.checker.certificate.solver import require
+from redistrib.checker.certificate.tables import Table
 from redistrib.errors import CheckError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, apart, is_chain, object_of, split_at

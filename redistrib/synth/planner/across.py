@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from math import gcd
 
-from redistrib.synth.collectives import AllGather, Collective, DynamicSlice
-from redistrib.synth.reductions import local_runs, make_partial, partial_roles, reduce_partial
-from redistrib.synth.routing import exchange_traffic
+from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
+from redistrib.synth.plan.routing import exchange_traffic
+from redistrib.synth.planner.reductions import (
+    local_runs,
+    make_partial,
+    partial_roles,
+    reduce_partial,
+)
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, piece_of, split_off
 

@@ -27,7 +27,7 @@ from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Local, is_chain, primes
 from redistrib.types.mesh import Mesh
-from redistrib.types.syntax import format_factor
+from redistrib.types.notation import format_factor
 
 # --- types -------------------------------------------------------------------------------------
 

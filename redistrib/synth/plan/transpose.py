@@ -9,7 +9,7 @@ becomes a partial sum over it, and the reverse. So no tile and no step is larger
 from __future__ import annotations
 
 from redistrib.errors import LayoutError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
@@ -22,8 +22,8 @@ from redistrib.synth.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan import Plan, make_plan
-from redistrib.synth.routing import exchange_traffic
+from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.array_type import ArrayType
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from redistrib.backends.delivery import identity
 from redistrib.backends.local import groups, numbers, permute_sources
-from redistrib.interop.mlir import element_type, tensor_type
+from redistrib.interop.programs.mlir import element_type, tensor_type
 from redistrib.interop.tile_program import (
     Digits,
     Gather,
@@ -30,7 +30,7 @@ from redistrib.interop.tile_program import (
     Transpose,
     with_shapes,
 )
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.mesh import Mesh
 
 Shape = tuple[int, ...]

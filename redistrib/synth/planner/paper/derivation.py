@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllToAll,
     Collective,
@@ -14,12 +14,18 @@ from redistrib.synth.collectives import (
     DynamicSlice,
     Move,
 )
-from redistrib.synth.paper import calculus
-from redistrib.synth.paper.calculus import Operation, PaperType, describe, interpret, prime_system
-from redistrib.synth.paper.normal_form import easy, normal_form
-from redistrib.synth.paper.search import synthesise
-from redistrib.synth.prime_digits import merge_state
-from redistrib.synth.tables import permute_table
+from redistrib.synth.plan.tables import permute_table
+from redistrib.synth.planner.paper import calculus
+from redistrib.synth.planner.paper.calculus import (
+    Operation,
+    PaperType,
+    describe,
+    interpret,
+    prime_system,
+)
+from redistrib.synth.planner.paper.normal_form import easy, normal_form
+from redistrib.synth.planner.paper.search import synthesise
+from redistrib.synth.planner.prime_digits import merge_state
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.refinement import check_pair

@@ -21,15 +21,7 @@ from itertools import chain, islice, product
 from math import prod
 from typing import TypeVar
 
-from redistrib.synth.chains import (
-    Chain,
-    Choice,
-    chain_choices,
-    find_chains,
-    idle_choices,
-    spare_digit,
-)
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
@@ -41,8 +33,17 @@ from redistrib.synth.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.cost import Profile, price_step
-from redistrib.synth.reductions import PartialRoles, partial_roles
+from redistrib.synth.plan.price import price_step
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.chains import (
+    Chain,
+    Choice,
+    chain_choices,
+    find_chains,
+    idle_choices,
+    spare_digit,
+)
+from redistrib.synth.planner.reductions import PartialRoles, partial_roles
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
 from redistrib.types.refinement import Refinement

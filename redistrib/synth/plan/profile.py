@@ -1,41 +1,33 @@
-"""What a step costs: alpha-beta per mesh axis, under a hardware profile (docs/oracle.md).
+"""Hardware profiles: what the links of a machine take, in seconds and bytes a second.
 
-    seconds = latency * latencies + received bytes / (bandwidth * efficiency)
-
-of the slowest link that the step crosses. Profiles are TOML files: see docs/oracle.md.
+A profile is a TOML file or an object; docs/oracle.md has the format and the profiles that come
+with the library.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from redistrib.errors import RedistribError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
     AllToAll,
-    Collective,
     CollectivePermute,
-    DynamicSlice,
     Exchange,
     ReduceScatter,
-    ReplicatedToPartial,
-    ShardedToPartial,
 )
-from redistrib.synth.routing import Traffic, exchange_traffic
-from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
-from redistrib.types.refinement import Refinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,178 +265,3 @@ def find_profile(profile: Profile | str | Path | None) -> Profile:
             return _shipped(profile)
         case _:
             return Profile.load(profile)
-
-
-@dataclass(frozen=True, slots=True)
-class StepTraffic:
-    """Bytes that the worst device receives and sends in one step, and the latencies it pays."""
-
-    received_bytes: int
-    sent_bytes: int
-    latencies: int = 1
-
-
-LOCAL = (DynamicSlice, ReplicatedToPartial, ShardedToPartial)
-"""The collectives that move nothing between devices."""
-
-
-def step_sizes(step: Collective, tile: int) -> tuple[int, int]:
-    """What each device receives in a step other than an exchange, and its tile after; elements.
-
-    The table in docs/theory.md, section 2: s elements per tile, groups of k devices.
-    """
-    k = 1
-    for device in step.axes:
-        k *= device.size
-    match step:
-        case DynamicSlice():
-            return 0, tile // k
-        case AllGather():
-            return tile * (k - 1), tile * k
-        case AllToAll():
-            return tile // k * (k - 1), tile
-        case CollectivePermute(routes, table):
-            if table is not None:
-                moved = table.sources != tuple(range(k))
-            else:
-                moved = any(old != new for old, new in routes)
-            return tile if moved else 0, tile
-        case ReduceScatter():
-            return tile // k * (k - 1), tile // k
-        case AllReduce():
-            # a reduce_scatter and an all_gather of chunks that differ by one element at most
-            return tile + (k - 2) * ceil(tile / k), tile
-        case ReplicatedToPartial():
-            return 0, tile
-        case ShardedToPartial():
-            return 0, tile * k
-        case Exchange():
-            raise AssertionError("the traffic of an exchange depends on both its types")
-
-
-def step_traffic(
-    step: Collective,
-    before: ArrayType,
-    after: ArrayType,
-    known: Refinement | Traffic | None = None,
-) -> StepTraffic:
-    """The traffic of a step between two types.
-
-    `known` is their refinement, or the answer for an exchange in elements, where that was found.
-    """
-    itemsize = before.itemsize
-    if isinstance(step, Exchange):
-        traffic = known if isinstance(known, Traffic) else exchange_traffic(before, after, known)
-        return StepTraffic(traffic.received * itemsize, traffic.sent * itemsize, traffic.peers)
-    received = step_sizes(step, before.tile_size)[0] * itemsize
-    return StepTraffic(received, received, 2 if isinstance(step, AllReduce) else 1)
-
-
-def step_seconds(
-    step: Collective, before: ArrayType, traffic: StepTraffic, profile: Profile
-) -> float:
-    """Time of a step from the type `before`."""
-    if isinstance(step, LOCAL):
-        return 0.0
-    axes = crossed(step, before) if profile.axes else ()
-    return profile.seconds(axes, traffic.received_bytes, traffic.latencies, step.collective)
-
-
-def exchange_seconds(
-    src: ArrayType, dst: ArrayType, received: int, peers: int, profile: Profile
-) -> float:
-    """Time of an exchange in which the worst device receives so many elements."""
-    axes = crossed(Exchange(dst.placements), src) if profile.axes else ()
-    return profile.seconds(axes, received * src.itemsize, peers, Exchange.collective)
-
-
-def crossed(step: Collective, before: ArrayType) -> tuple[DeviceDigit, ...]:
-    """The device digits that data crosses: for an exchange, those whose ownership changes."""
-    if isinstance(step, Exchange):
-        changed = set(before.placements).symmetric_difference(step.placements)
-        return tuple(sorted({device for device, _ in changed}))
-    return step.axes
-
-
-def price_step(
-    step: Collective, tile: int, itemsize: int, profile: Profile
-) -> tuple[int, int, float]:
-    """Of a step other than an exchange: bytes received, elements of the tile after it, seconds."""
-    elements, after = step_sizes(step, tile)
-    received = elements * itemsize
-    if isinstance(step, LOCAL):
-        return received, after, 0.0
-    latencies = 2 if isinstance(step, AllReduce) else 1
-    return received, after, profile.seconds(step.axes, received, latencies, step.collective)
-
-
-@dataclass(frozen=True, slots=True)
-class StepCost:
-    """One step: seconds, bytes that its worst device receives, bytes of the tile after it."""
-
-    seconds: float
-    received_bytes: int
-    tile_bytes: int
-    communicates: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a move costs: estimated seconds, bytes per device, and communicating steps."""
-
-    seconds: float
-    received_bytes: int
-    peak_tile_bytes: int
-    num_collectives: int
-
-
-def price_steps(
-    src: ArrayType,
-    dst: ArrayType,
-    steps: Sequence[Collective],
-    profile: Profile,
-    known: Refinement | Traffic | None = None,
-) -> tuple[StepCost, ...]:
-    """What each step of a plan costs.
-
-    `known` is the refinement of its ends or the traffic of its exchange, where that was found.
-    Types between the steps are made only where there is an exchange.
-    """
-    found = []
-    held, itemsize = src.tile_size, src.itemsize
-    for at, step in enumerate(steps):
-        if isinstance(step, Exchange):
-            before, after = src, dst
-            if len(steps) > 1:
-                for earlier in steps[:at]:
-                    before = earlier.apply(before)
-                after = step.apply(before)
-                known = known if isinstance(known, Traffic) else None
-            traffic = step_traffic(step, before, after, known)
-            received, held = traffic.received_bytes, after.tile_size
-            seconds = step_seconds(step, before, traffic, profile)
-        else:
-            received, held, seconds = price_step(step, held, itemsize, profile)
-        found.append(StepCost(seconds, received, held * itemsize, not isinstance(step, LOCAL)))
-    return tuple(found)
-
-
-def total_seconds(steps: Iterable[StepCost]) -> float:
-    """The seconds of a plan, added in the order of its steps.
-
-    One by one, as prices of batches are; `sum` of floats rounds otherwise since Python 3.12.
-    """
-    seconds = 0.0
-    for step in steps:
-        seconds += step.seconds
-    return seconds
-
-
-def total_cost(src: ArrayType, steps: Sequence[StepCost]) -> Cost:
-    """The cost of a plan from the type `src`."""
-    return Cost(
-        total_seconds(steps),
-        sum(step.received_bytes for step in steps),
-        max([src.tile_bytes, *(step.tile_bytes for step in steps)]),
-        sum(step.communicates for step in steps),
-    )

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from redistrib.synth.paper.calculus import (
+from redistrib.synth.planner.paper.calculus import (
     Gather,
     Move,
     Operation,

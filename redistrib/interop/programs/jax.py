@@ -24,7 +24,7 @@ from redistrib.interop.tile_program import (
     Transpose,
     with_shapes,
 )
-from redistrib.synth.plan import Plan
+from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh

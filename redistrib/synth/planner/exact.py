@@ -14,7 +14,7 @@ from math import inf, prod
 from operator import ne
 
 from redistrib.errors import InfeasibleError, RedistribError
-from redistrib.synth.collectives import (
+from redistrib.synth.plan.collectives import (
     AllGather,
     AllToAll,
     Collective,
@@ -22,8 +22,9 @@ from redistrib.synth.collectives import (
     DynamicSlice,
     Move,
 )
-from redistrib.synth.cost import Profile
-from redistrib.synth.prime_digits import (
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.plan.tables import owned_runs, permute_table
+from redistrib.synth.planner.prime_digits import (
     FREE,
     Places,
     PrimePlaces,
@@ -32,7 +33,6 @@ from redistrib.synth.prime_digits import (
     prime_systems,
     split_state,
 )
-from redistrib.synth.tables import owned_runs, permute_table
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, divisors
 

@@ -8,16 +8,10 @@ from fractions import Fraction
 from math import ceil, prod
 
 from redistrib.errors import LayoutError
-from redistrib.synth.collectives import Collective
-from redistrib.synth.cost import (
-    DEFAULT_PROFILE,
-    LOCAL,
-    Profile,
-    StepTraffic,
-    step_seconds,
-    step_traffic,
-)
-from redistrib.synth.routing import exchange_traffic, lower_bound
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.price import LOCAL, StepTraffic, step_seconds, step_traffic
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
+from redistrib.synth.plan.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.refinement import Refinement, held_fraction, refine
@@ -78,20 +72,20 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON text, the same for the same problem in every process."""
-        from redistrib.synth.plan_json import plan_to_json
+        from redistrib.synth.plan.json import plan_to_json
 
         return plan_to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """The plan in a JSON text. Raises RedistribError for anything else."""
-        from redistrib.synth.plan_json import plan_from_json
+        from redistrib.synth.plan.json import plan_from_json
 
         return plan_from_json(text)
 
     def transpose(self) -> Plan:
         """The plan of the transposed linear map, from `dst` to `src`, step by step in reverse."""
-        from redistrib.synth.transpose import transpose
+        from redistrib.synth.plan.transpose import transpose
 
         return transpose(self)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.certificate.solver import require
+from redistrib.checker.certificate.solver import require
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
     DeviceDigit,

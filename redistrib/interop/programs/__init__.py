@@ -1,0 +1,1 @@
+"""Plans as the programs of others: Shardy, StableHLO, jax.lax."""
