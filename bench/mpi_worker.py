@@ -21,8 +21,8 @@ from mpi4py import MPI
 import redistrib as rd
 from bench import mpi_peers
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.local import same_bits
 from redistrib.backends.mpi.memory import peak_extra
+from redistrib.types.tile import same_bits
 
 SLAB_RUNS = 1024
 

@@ -17,9 +17,9 @@ from jax.sharding import PartitionSpec as P
 
 import redistrib as rd
 from redistrib.backends import jax as rjax
-from redistrib.backends.local import same_bits
 from redistrib.interop.hlo_traffic import HloTraffic, hlo_traffic
 from redistrib.types.named_sharding import type_of
+from redistrib.types.tile import same_bits
 from tests.worker import Cases
 
 case = Cases()

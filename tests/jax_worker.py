@@ -14,12 +14,12 @@ from jax.sharding import PartitionSpec as P
 import redistrib as rd
 from redistrib.backends import jax as rjax
 from redistrib.backends.jax import shardings
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan.collectives import AllGather, AllToAll, DynamicSlice, Exchange, Move
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.digits import DeviceDigit, IndexDigit
+from redistrib.types.tile import same_bits, tile_of
 from tests.random_plans import expected_tiles, random_plans, random_tiles
 from tests.worker import Cases
 

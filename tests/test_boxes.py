@@ -10,11 +10,11 @@ import pytest
 
 import redistrib as rd
 from redistrib.backends.boxes import boxes, padded_shape, rounds
-from redistrib.backends.local import groups, numbers, split
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.synth.plan.routing import exchange_size, exchange_traffic, lower_bound
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.refinement import refine
+from redistrib.types.tile import groups, numbers, split
 from tests.problems import random_type
 from tests.random_plans import random_mesh
 

@@ -15,9 +15,9 @@ import pytest
 
 import redistrib as rd
 from redistrib import demo
-from redistrib.backends.local import same_bits
 from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, array_of, source_tile
+from redistrib.types.tile import same_bits
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]

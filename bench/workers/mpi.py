@@ -24,8 +24,8 @@ from bench.workers.protocol import (
 )
 from bench.workloads import array_of, parse_types
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.workloads import source_tile
+from redistrib.types.tile import same_bits, tile_of
 
 IDLE = 0.005
 comm = MPI.COMM_WORLD

@@ -25,11 +25,11 @@ from bench.workers.shardy import shardy_plan
 from bench.workloads import array_of, parse_types
 from redistrib.backends import jax as rjax
 from redistrib.backends.jax import shardings
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.workloads import source_tile
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
+from redistrib.types.tile import same_bits, tile_of
 
 
 def prepare(program: str, workload: Figures) -> tuple[Figures, Run]:

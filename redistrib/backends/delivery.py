@@ -32,16 +32,15 @@ from redistrib.synth.plan.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan.tables import PermuteTable
+from redistrib.synth.plan.tables import table_senders
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.mesh import Mesh
 from redistrib.types.positions import digit_values, whole_axes, with_digits
+from redistrib.types.reduction import UFUNCS, identity
 
 Array = NDArray[Any]
 _Strides = dict[DeviceDigit | IndexDigit, int]
-
-_UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Delivery:
         # An axis of stride 0 repeats the same elements: they are reduced once.
         once = self.view[tuple(slice(0, 1 if s == 0 else None) for s in self.view.strides)]
         axes = tuple(range(kept, self.view.ndim))
-        result = _UFUNCS[reduction].reduce(
+        result = UFUNCS[reduction].reduce(
             once,
             axis=axes,
             dtype=self.view.dtype,
@@ -186,34 +185,6 @@ def local_digits(t: ArrayType, cuts: Iterable[IndexDigit]) -> list[IndexDigit]:
     return result
 
 
-def identity(dtype: np.dtype[Any], reduction: str | None) -> Any:
-    """The value that a reduction (sum, prod, max, min) ignores, in a dtype.
-
-    >>> identity(np.dtype("int8"), "max"), identity(np.dtype("float32"), "min")
-    (np.int8(-128), np.float32(inf))
-    """
-    if reduction == "prod":
-        return dtype.type(1)
-    if reduction == "sum":  # -0.0, since +0.0 turns an addend of -0.0 into +0.0
-        return dtype.type(complex(-0.0, -0.0) if dtype.kind == "c" else -0.0)
-    lowest = reduction == "max"
-    if dtype.kind == "b":
-        return dtype.type(not lowest)
-    if dtype.kind in "iu":
-        return dtype.type(np.iinfo(dtype).min if lowest else np.iinfo(dtype).max)
-    infinity = -np.inf if lowest else np.inf
-    if dtype.kind == "c":
-        return dtype.type(complex(infinity, infinity))
-    value = dtype.type(infinity)
-    if not np.isnan(value):
-        return value
-    # f8e4m3fn has no infinity: its largest number takes that place.
-    import ml_dtypes
-
-    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
-    return dtype.type(limits.min if lowest else limits.max)
-
-
 def first_of(mesh: Mesh, digits: Iterable[DeviceDigit]) -> NDArray[np.bool_]:
     """At which positions of the mesh all of these digits are 0."""
     result = np.ones(mesh.num_devices, bool)
@@ -274,13 +245,6 @@ def _take(tiles: Array, t: ArrayType, senders: NDArray[np.intp]) -> Array:
     """The tiles of these senders; along a tile axis of stride 0 only one element is copied."""
     once = tiles[(slice(None), *(slice(0, 1 if s == 0 else None) for s in tiles.strides[1:]))]
     return np.broadcast_to(once[senders], (len(senders), *t.tile_shape))
-
-
-def table_senders(table: PermuteTable, mesh: Mesh) -> NDArray[np.intp]:
-    """Who sends to each position under a table."""
-    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
-    wanted = np.array(table.sources, np.intp)[digit_values(table.axes, here, axes)]
-    return with_digits(here, table.axes, wanted, axes)
 
 
 def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array) -> Delivery:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
-from redistrib.backends.delivery import Array, Delivery, deliver, first_of, identity, tiles_of
+from redistrib.backends.delivery import Array, Delivery, deliver, first_of, tiles_of
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import (
     AllReduce,
@@ -24,6 +24,7 @@ from redistrib.synth.plan.collectives import (
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
+from redistrib.types.reduction import identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from redistrib.backends import simulator
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, Workload, array_of, source_tile
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.planner.choose import plan
+from redistrib.types.tile import same_bits, tile_of
 
 BACKENDS = ("simulator", "jax", "mpi")
 TIMEOUT = 90.0

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.demo.workloads import array_of, source_tile
 from redistrib.errors import LayoutError
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
+from redistrib.types.tile import same_bits, tile_of
 
 Figures = dict[str, Any]
 

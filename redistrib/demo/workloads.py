@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.local import tile_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
+from redistrib.types.tile import tile_of
 
 Array = NDArray[Any]
 

@@ -13,7 +13,6 @@ from itertools import pairwise
 from math import prod
 from typing import assert_never
 
-from redistrib.backends.local import Split, split
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.collectives import (
     AllGather,
@@ -29,6 +28,7 @@ from redistrib.synth.plan.collectives import (
 )
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, merge_factors
+from redistrib.types.tile import Split, split
 
 Digits = tuple[DeviceDigit, ...]
 

@@ -29,8 +29,7 @@ from redistrib.types.digits import (
     parse_device_digit,
 )
 from redistrib.types.mesh import Mesh
-
-REDUCTIONS = ("sum", "prod", "max", "min")
+from redistrib.types.reduction import REDUCTIONS
 
 
 @dataclass(frozen=True, slots=True, init=False)

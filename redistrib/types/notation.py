@@ -10,9 +10,10 @@ from typing import NoReturn
 
 from redistrib.errors import LayoutError, TypeSyntaxError
 from redistrib.types import dtypes
-from redistrib.types.array_type import REDUCTIONS, ArrayType
+from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import MAX_DIGITS, DeviceDigit, Factor, Local
 from redistrib.types.mesh import AXIS_NAME, Mesh
+from redistrib.types.reduction import REDUCTIONS
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<local>_\d+\b)|(?P<subaxis>(?P<axis>NAME)\s*:\s*\(\s*(?P<pre>\d+)\s*\)\s*(?P<size>\d+))"

@@ -27,10 +27,10 @@ from jaxlib.mlir import ir
 
 import redistrib as rd
 from redistrib.backends.jax import dtypes_of
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
 from redistrib.synth.plan.collectives import Exchange
+from redistrib.types.tile import same_bits, tile_of
 from tests.random_plans import expected_tiles, random_plans, random_tiles
 
 CASES: dict[str, Callable[[], None]] = {}

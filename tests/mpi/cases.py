@@ -18,11 +18,11 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi import exchange, transport
 from redistrib.backends.mpi.agreement import private
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.routing import exchange_traffic
+from redistrib.types.tile import same_bits, tile_of
 from tests.generators import whole_axis_layouts
 from tests.mpi.draws import draw
 from tests.random_plans import expected_tiles, random_plans, random_tiles

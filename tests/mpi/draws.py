@@ -11,8 +11,8 @@ from mpi4py import MPI
 
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi import exchange, transport
+from redistrib.types.tile import same_bits, tile_of
 from tests.problems import random_type
 from tests.random_plans import (
     example,

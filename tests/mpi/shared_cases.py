@@ -12,9 +12,9 @@ from mpi4py import MPI
 
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi import exchange, transport
 from redistrib.backends.mpi.agreement import private
+from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 from tests.random_plans import expected_tiles, random_plans, random_tiles
 

@@ -9,7 +9,9 @@ STEPS = "redistrib/checker/certificate/steps.py"
 CERTIFIED_TABLES = "redistrib/checker/certificate/tables.py"
 DELIVERY = "redistrib/backends/delivery.py"
 SIMULATOR = "redistrib/backends/simulator.py"
-LOCAL = "redistrib/backends/local.py"
+REDUCTION = "redistrib/types/reduction.py"
+TABLES = "redistrib/synth/plan/tables.py"
+TILE = "redistrib/types/tile.py"
 
 MUTANTS = (
     Mutant(
@@ -188,19 +190,19 @@ MUTANTS = (
     ),
     Mutant(
         "the identities of maximum and minimum are swapped",
-        DELIVERY,
+        REDUCTION,
         '    lowest = reduction == "max"\n',
         '    lowest = reduction == "min"\n',
     ),
     Mutant(
         "the identity of a sum is +0.0",
-        DELIVERY,
+        REDUCTION,
         '        return dtype.type(complex(-0.0, -0.0) if dtype.kind == "c" else -0.0)\n',
         "        return dtype.type(0)\n",
     ),
     Mutant(
         "a table sends where it should receive",
-        DELIVERY,
+        TABLES,
         "wanted = np.array(table.sources, np.intp)[digit_values(table.axes, here, axes)]",
         "wanted = np.argsort(np.array(table.sources, np.intp))[digit_values(table.axes, here, axes)]",
     ),
@@ -248,13 +250,13 @@ MUTANTS = (
     ),
     Mutant(
         "pieces are put back in the order that brought them to the front",
-        LOCAL,
+        TILE,
         "inverse = sorted(range(len(self.order)), key=self.order.__getitem__)",
         "inverse = self.order",
     ),
     Mutant(
         "the devices of a group are in the order of their positions",
-        LOCAL,
+        TILE,
         "order = np.lexsort((numbers(mesh, digits), first))",
         'order = np.argsort(first, kind="stable")',
     ),

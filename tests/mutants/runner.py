@@ -44,12 +44,20 @@ CHECKS = (
 # The tests of an area, by the start of the path of the mutated file.
 AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/types/equivalence.py": ("tests/test_types.py", "tests/test_across.py"),
+    "redistrib/types/tile.py": ("tests/test_boxes.py", "tests/test_simulator.py"),
+    "redistrib/types/reduction.py": ("tests/test_simulator.py",),
     "redistrib/types/": ("tests/test_types.py", "tests/test_refinement.py"),
     "redistrib/synth/planner/paper/": (
         "tests/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
         "tests/test_paper.py",
     ),
     "redistrib/synth/planner/across.py": ("tests/test_across.py",),
+    "redistrib/synth/plan/tables.py": (
+        "tests/test_simulator.py",
+        "tests/test_rules.py",
+        "tests/test_cost.py",
+        "tests/test_planner.py",
+    ),
     "redistrib/synth/oracle/": ("tests/test_oracle.py",),
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
     "redistrib/checker/checker.py": ("tests/test_checker.py",),

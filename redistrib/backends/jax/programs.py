@@ -17,11 +17,11 @@ from redistrib.backends.jax import shardings
 from redistrib.backends.jax.lowering import tile_program
 from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.tile import same_bits, tile_of
 
 # jax.sharding and jax.config are typed in parts only.
 PartitionSpec: Any = jax.sharding.PartitionSpec

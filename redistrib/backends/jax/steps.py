@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.backends.boxes import boxes, padded_shape, rounds
-from redistrib.backends.delivery import identity
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import MAX_GROUP, Choices, Use, as_bits, from_bits
 from redistrib.backends.jax.rounds import Window
-from redistrib.backends.local import groups, numbers, permute_sources, split
 from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
@@ -29,8 +27,11 @@ from redistrib.synth.plan.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
+from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.reduction import identity
+from redistrib.types.tile import groups, numbers, split
 
 # jax.lax is typed in parts only, and its arrays are traced values here.
 lax: Any = jax.lax

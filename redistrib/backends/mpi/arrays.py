@@ -12,7 +12,6 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from redistrib.backends import simulator
-from redistrib.backends.local import same_bits, tile_of
 from redistrib.backends.mpi.agreement import Watch, private
 from redistrib.backends.mpi.memory import anonymous_bytes, peak_extra
 from redistrib.backends.mpi.redistribution import Redistribution
@@ -20,6 +19,7 @@ from redistrib.backends.mpi.transport import Tile
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
+from redistrib.types.tile import same_bits, tile_of
 
 
 @dataclass(frozen=True, slots=True)

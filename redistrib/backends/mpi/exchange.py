@@ -8,7 +8,6 @@ from typing import Any, ClassVar, TypeVar
 
 from mpi4py import MPI
 
-from redistrib.backends.local import numbers, permute_sources
 from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
 from redistrib.backends.mpi.pieces import Piece, Router, view
 from redistrib.backends.mpi.shared import SharedTiles
@@ -30,8 +29,10 @@ from redistrib.backends.mpi.transport import (
     transfer,
 )
 from redistrib.synth.plan.collectives import CollectivePermute
+from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.tile import numbers
 
 SMALL = 1 << 20
 """Bytes of source and target tile below which one Alltoallw beats messages per peer."""

@@ -12,8 +12,6 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from redistrib.backends.delivery import identity
-from redistrib.backends.local import numbers, split
 from redistrib.backends.mpi.exchange import End, Phase, Tiles, exchange, permute
 from redistrib.backends.mpi.reduction import Reduction
 from redistrib.backends.mpi.transport import Link, Tile, Transfer
@@ -32,6 +30,8 @@ from redistrib.synth.plan.collectives import (
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import inside
+from redistrib.types.reduction import identity
+from redistrib.types.tile import numbers, split
 
 
 def phases_of(

@@ -34,8 +34,7 @@ from redistrib.backends.mpi.transport import (
 )
 from redistrib.synth.planner.reductions import PartialRoles
 from redistrib.types.array_type import ArrayType
-
-UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+from redistrib.types.reduction import UFUNCS
 
 
 class Reduction(Phase):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from redistrib.backends.delivery import identity
-from redistrib.backends.local import groups, permute_sources
 from redistrib.errors import LayoutError
 from redistrib.interop.jax_text import format_partition_spec
 from redistrib.interop.tile_program import (
@@ -25,9 +23,12 @@ from redistrib.interop.tile_program import (
     with_shapes,
 )
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
+from redistrib.types.reduction import identity
+from redistrib.types.tile import groups
 
 _NATIVE = {"sum": "psum", "max": "pmax", "min": "pmin"}
 _FOLDS = {"sum": "sum", "prod": "prod", "max": "max", "min": "min"}

@@ -12,8 +12,6 @@ from typing import Any, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.delivery import identity
-from redistrib.backends.local import groups, numbers, permute_sources
 from redistrib.interop.programs.mlir import element_type, tensor_type
 from redistrib.interop.tile_program import (
     Digits,
@@ -31,7 +29,10 @@ from redistrib.interop.tile_program import (
     with_shapes,
 )
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.mesh import Mesh
+from redistrib.types.reduction import identity
+from redistrib.types.tile import groups, numbers
 
 Shape = tuple[int, ...]
 

@@ -10,11 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from redistrib.synth.plan.collectives import Exchange
-from redistrib.synth.plan.tables import RoutingTable, TableTraffic, route_across, route_component
+import numpy as np
+
+from redistrib.synth.plan.collectives import CollectivePermute, Exchange
+from redistrib.synth.plan.tables import (
+    RoutingTable,
+    TableTraffic,
+    route_across,
+    route_component,
+    table_senders,
+)
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
-from redistrib.types.positions import whole_axes
+from redistrib.types.mesh import Mesh
+from redistrib.types.positions import Positions, digit_values, whole_axes, with_digits
 from redistrib.types.refinement import Component, Refinement, min_overlap, refine
 
 
@@ -144,3 +153,13 @@ def _route_digits(component: Component) -> tuple[list[tuple[DeviceDigit, DeviceD
             pairs.append((first, last))
     gathered: list[IndexDigit] = [i for i in owner if i not in owned_after.values()]
     return pairs, prod(index.size for index in gathered)
+
+
+def permute_sources(mesh: Mesh, step: CollectivePermute) -> Positions:
+    """For every position, the position that it receives its tile from."""
+    if step.table is not None:
+        return table_senders(step.table, mesh)
+    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
+    # Where `new` has a value now, `old` had it before.
+    values = digit_values([new for _, new in step.routes], here, axes)
+    return with_digits(here, [old for old, _ in step.routes], values, axes)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Placement, apart, inside
-from redistrib.types.positions import Positions, digit_values, weight, whole_axes
+from redistrib.types.mesh import Mesh
+from redistrib.types.positions import Positions, digit_values, weight, whole_axes, with_digits
 from redistrib.types.refinement import Component, check_pair, needed
 
 
@@ -254,3 +255,10 @@ def _owner_parts(component: Component, owners: Sequence[DeviceDigit]) -> list[Po
                 part += values // (run.end // index.end) % index.size * weight(device, owners)
         parts.append(part)
     return parts
+
+
+def table_senders(table: PermuteTable, mesh: Mesh) -> NDArray[np.intp]:
+    """Who sends to each position under a table."""
+    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
+    wanted = np.array(table.sources, np.intp)[digit_values(table.axes, here, axes)]
+    return with_digits(here, table.axes, wanted, axes)

@@ -1,9 +1,21 @@
-"""What one device does for a step, and who its peers are, in terms of digits.
+"""What one device holds, as digits: a tile cut into pieces, and who else has the other pieces.
 
 A tile is a mixed-radix number per dimension: its local index digits, major to minor. Bringing some
 of them to the front turns the tile into pieces, one per value of these digits; a collective moves
 pieces between the devices of a group, and the pieces that arrive are put back at the digits that
 they stand for. Only `reshape` and `transpose` are used, so numpy and jax arrays serve alike.
+
+On 2 devices, `f32[12{x}]` has tiles of 6 elements. The local digit `0:(2)3` cuts each into 3 pieces
+of 2, and the devices that differ in x alone are one group:
+
+>>> mesh = Mesh(x=2)
+>>> t = ArrayType.parse("f32[12{x}]", mesh)
+>>> array = np.arange(12, dtype=np.float32)
+>>> tile = tile_of(array, t, 1)
+>>> split(t, [IndexDigit(0, 2, 3)]).pieces(tile).tolist()
+[[6.0, 7.0], [8.0, 9.0], [10.0, 11.0]]
+>>> groups(mesh, [DeviceDigit("x", 1, 2)]).tolist()
+[[0, 1]]
 """
 
 from __future__ import annotations
@@ -17,13 +29,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.delivery import identity, table_senders
 from redistrib.errors import BackendError
-from redistrib.synth.plan.collectives import CollectivePermute
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, is_chain
 from redistrib.types.mesh import Mesh
 from redistrib.types.positions import Positions, digit_values, whole_axes, with_digits
+from redistrib.types.reduction import identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +124,6 @@ def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
     size = prod(digit.size for digit in digits)
     order = np.lexsort((numbers(mesh, digits), first))
     return order.reshape(-1, size)
-
-
-def permute_sources(mesh: Mesh, step: CollectivePermute) -> Positions:
-    """For every position, the position that it receives its tile from."""
-    if step.table is not None:
-        return table_senders(step.table, mesh)
-    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
-    # Where `new` has a value now, `old` had it before.
-    values = digit_values([new for _, new in step.routes], here, axes)
-    return with_digits(here, [old for old, _ in step.routes], values, axes)
 
 
 def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:
