@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from tests.mutants import __main__ as command
 from tests.mutants.mutant import Mutant, faults, load
 from tests.mutants.runner import ROOT, BaselineError, Verdict, kill_suite, run_mutants, run_suite
+from tests.mutants.syntax import CHOSEN
 
 DIGITS = "redistrib/types/digits.py"
 RIGHT = "all(b % a == 0 for a, b in pairwise(cuts))"
-CAUGHT = Mutant("caught", DIGITS, RIGHT, "all(b > a for a, b in pairwise(cuts))")
-SURVIVES = Mutant("survives", DIGITS, RIGHT, "all(not b % a for a, b in pairwise(cuts))")
-HANGS = Mutant("hangs", DIGITS, "    p = 2\n    while p", "    p = 2\n    while True or p")
+CAUGHT = Mutant("caught", DIGITS, "is_chain", RIGHT, "all(b > a for a, b in pairwise(cuts))")
+SURVIVES = Mutant("survives", DIGITS, "is_chain", "b % a == 0", "not b % a")
+HANGS = Mutant("hangs", DIGITS, "primes", "while p * p <= n: ...", "while True or p: ...")
 
 
 def test_every_snippet_stands_once_in_its_file() -> None:
@@ -23,7 +27,7 @@ def test_every_snippet_stands_once_in_its_file() -> None:
 
 
 def test_every_file_of_the_table_has_a_kill_suite() -> None:
-    for file in {mutant.file for mutant in load()}:
+    for file in {mutant.place(ROOT) for mutant in load()}:
         for test in kill_suite(file):
             path, _, name = test.partition("::")
             name = name.partition("[")[0]
@@ -34,11 +38,13 @@ def test_every_file_of_the_table_has_a_kill_suite() -> None:
 @pytest.mark.parametrize(
     ("mutant", "fault"),
     [
-        (Mutant("gone", DIGITS, "no such text", ""), "has the snippet 0 times"),
-        (Mutant("several", DIGITS, "return", "yield"), "times, not once"),
-        (Mutant("same", DIGITS, RIGHT, RIGHT), "changes nothing"),
-        (Mutant("broken", DIGITS, RIGHT, "("), "was never closed"),
-        (Mutant("nowhere", "redistrib/none.py", "a", "b"), "No such file"),
+        (Mutant("gone", DIGITS, "is_chain", "no == 1", ""), "has the snippet 0 times"),
+        (Mutant("several", DIGITS, "primes", "n", "p"), "times in redistrib"),
+        (Mutant("same", DIGITS, "is_chain", RIGHT, RIGHT), "changes nothing"),
+        (Mutant("broken", DIGITS, "is_chain", RIGHT, "("), "was never closed"),
+        (Mutant("nowhere", "redistrib/none.py", "none", "a", "b"), "has the snippet nowhere"),
+        (Mutant("unknown", DIGITS, "is_chain", "b % a == 0", "b % c == 0"), "names c"),
+        (Mutant("more", DIGITS, "primes", "p = 2", "if 0: ..."), "that it does not replace"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(mutant: Mutant, fault: str) -> None:
@@ -46,6 +52,122 @@ def test_a_table_that_does_not_fit_is_refused(mutant: Mutant, fault: str) -> Non
     assert found.startswith(f"{mutant.name}: ")
     assert fault in found
     assert faults([CAUGHT, CAUGHT], ROOT) == ["caught: 2 mutants have this name"]
+
+
+class Renamed(ast.NodeTransformer):
+    """Gives every variable of a function another name."""
+
+    def __init__(self) -> None:
+        self.local: set[str] = set()
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        outer = self.local
+        if not outer:
+            inside = [n for top in (node.args, *node.body) for n in ast.walk(top)]
+            functions = {n.name for n in inside if isinstance(n, ast.FunctionDef)}
+            names = {getattr(n, CHOSEN[type(n)]) for n in inside if binds(n)}
+            names = names - functions - {*dir(builtins), None}
+            self.local = {name for name in names if not name.endswith("_new")}
+        self.generic_visit(node)
+        self.local = outer
+        return node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        chosen = CHOSEN.get(type(node), "")
+        name = getattr(node, chosen, None)
+        if name in self.local:
+            setattr(node, chosen, f"{name}_new")
+        return super().generic_visit(node)
+
+
+def binds(node: ast.AST) -> bool:
+    read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    return type(node) in CHOSEN and not read
+
+
+def renamed(text: str) -> str:
+    return ast.unparse(Renamed().visit(ast.parse(text))) + "\n"
+
+
+def test_new_names_of_variables_and_a_move_break_no_mutant(tmp_path: Path) -> None:
+    """The bug is the same after every local variable has a new name and every module moves."""
+    written = ""
+    for mutant in load():
+        file = mutant.place(ROOT)
+        moved = tmp_path / Path(mutant.file).parts[0] / "elsewhere.py"
+        if file != written:
+            moved.parent.mkdir(exist_ok=True)
+            moved.write_text(renamed((ROOT / file).read_text(encoding="utf-8")), encoding="utf-8")
+            written = file
+        assert mutant.place(tmp_path) == moved.relative_to(tmp_path).as_posix(), mutant.name
+        # What replaces the snippet may bind names of its own.
+        assert renamed(mutant.source(tmp_path)) == renamed(mutant.source(ROOT)), mutant.name
+
+
+SOURCE = """
+import sys
+
+LIMITS = {"a": 1, "b": 2}
+
+def widest(rows, least=0):
+    def cells(row):
+        return [cell for cell in row if cell]
+    for row in rows:
+        least = max(least, len(cells(row)))
+    for number in rows:
+        sys.exit(number)
+    match rows:
+        case [first] if first:
+            return first
+        case [first, *_]:
+            return LIMITS[first]
+    return least
+"""
+
+
+@pytest.mark.parametrize(
+    ("scope", "old", "new", "wanted"),
+    [
+        ("widest", "max(least, len(cells(row)))", "len(cells(row))", "least = len(cells(row))"),
+        ("widest", "max(c, len(f(r)))", "c + len(f(r))", "least = least + len(cells(row))"),
+        ("widest.cells", "[x for x in y if x]", "y", "        return row\n"),
+        ("LIMITS", "{'b': 2, 'a': 1}", "{}", None),
+        ("LIMITS", "{'a': 1, 'b': 2}", "{}", "LIMITS = {}\n"),
+        (
+            "widest",
+            "for n in rows: sys.exit(n)",
+            "",
+            "least = max(least, len(cells(row)))\n    match",
+        ),
+        (
+            "widest",
+            "for n in x: sys.exit(n)",
+            "for n in x[1:]: sys.exit(n)",
+            "in rows[1:]:\n        sys",
+        ),
+        ("widest", "for n in x: ...", "for n in x[1:]: ...", None),
+        (
+            "widest",
+            "match x:\n    case [a, *_]: ...",
+            "match x:\n    case [*_, a]: ...",
+            "case [first] if first:\n            return first\n        case [*_, first]:",
+        ),
+        ("widest", "os.exit(number)", "number", None),
+        ("widest", "sys.exit(rows)", "rows", "rows"),
+        ("widest", "max(x, len(y(x)))", "x", None),
+    ],
+)
+def test_a_snippet_matches_up_to_the_names_of_variables(
+    scope: str, old: str, new: str, wanted: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "redistrib").mkdir()
+    (tmp_path / "redistrib/module.py").write_text(dedent(SOURCE), encoding="utf-8")
+    mutant = Mutant("bug", "redistrib/module.py", scope, old, new)
+    if wanted is None:
+        with pytest.raises(ValueError, match=r"has the snippet \d times"):
+            mutant.source(tmp_path)
+    else:
+        assert wanted in mutant.source(tmp_path)
 
 
 @pytest.fixture
@@ -96,6 +218,6 @@ def test_a_mutant_that_hangs_is_stopped(tree: Path) -> None:
 
 def test_a_tree_that_fails_as_it_is_catches_nothing(tree: Path) -> None:
     (tree / DIGITS).write_text(CAUGHT.source(tree), encoding="utf-8")
-    wrong = Mutant("late", DIGITS, "p += 1", "p += 2")
+    wrong = Mutant("late", DIGITS, "primes", "p += 1", "p += 2")
     with pytest.raises(BaselineError, match="without any mutant"):
         run_mutants([wrong], 1, print, tree, lambda file: [file])

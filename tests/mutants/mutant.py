@@ -1,31 +1,81 @@
-"""What a mutant is, and the table of all."""
+"""What a mutant is, where it stands in the code, and the table of all."""
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from tests.mutants.syntax import Match, definitions, matches, parsed, unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bug: `old`, which stands exactly once in `file`, becomes `new`.
+    """A bug: `old`, which stands exactly once in the definition `scope`, becomes `new`.
 
-    `name` says in plain words what is wrong then; `file` is relative to the root of the tree.
+    `name` says in plain words what is wrong then. `scope` is the qualified name of a function, a
+    method (`Class.method`), a class or a constant; `file`, relative to the root of the tree, is
+    where to look for it first. Has the definition moved, it is found in any other module below the
+    same folder of the root. `old` and `new` are both an expression or both statements, compared as
+    in `tests.mutants.syntax`: neither layout nor the names of local variables count.
     """
 
     name: str
     file: str
+    scope: str
     old: str
     new: str
 
+    def place(self, root: Path) -> str:
+        """The file that has the snippet, relative to the root. Raises ValueError unless it stands
+        once."""
+        return self._find(root)[0]
+
     def source(self, root: Path) -> str:
-        """The text of the file with the bug in it. Raises ValueError unless `old` is there once."""
-        text = (root / self.file).read_text(encoding="utf-8")
-        if (count := text.count(self.old)) != 1:
-            raise ValueError(f"{self.name}: {self.file} has the snippet {count} times, not once")
-        return text.replace(self.old, self.new)
+        """The text of that file with the bug in it. Raises ValueError unless `old` is there once,
+        and where `new` uses names that are not known there."""
+        _, module, match = self._find(root)
+        new = parsed(self.old, self.new)[1]
+        if missing := unknown(new, match, module):
+            raise ValueError(f"what replaces it names {', '.join(sorted(missing))}")
+        match.put(new)
+        return ast.unparse(ast.fix_missing_locations(module)) + "\n"
+
+    def _find(self, root: Path) -> tuple[str, ast.Module, Match]:
+        old = parsed(self.old, self.new)[0]
+        counts = {}
+        for file in self._files(root):
+            module = ast.parse(_text(root / file, (root / file).stat().st_mtime_ns))
+            found = [
+                match
+                for definition, local in definitions(module, self.scope)
+                for match in matches(definition, old, local)
+            ]
+            if len(found) == 1:
+                return file, module, found[0]
+            if found or file == self.file:
+                counts[file] = len(found)
+        stands = ", ".join(f"{count} times in {file}" for file, count in counts.items())
+        raise ValueError(f"{self.scope} has the snippet {stands or 'nowhere'}, not once")
+
+    def _files(self, root: Path) -> Iterator[str]:
+        """The modules to look in, the one it should be in first."""
+        if (root / self.file).exists():
+            yield self.file
+        word = self.scope.rpartition(".")[2]
+        for path in sorted((root / Path(self.file).parts[0]).rglob("*.py")):
+            file = path.relative_to(root).as_posix()
+            if file != self.file and word in _text(path, path.stat().st_mtime_ns):
+                yield file
+
+
+@cache
+def _text(path: Path, changed: int) -> str:
+    """The text of a file as of a time."""
+    return path.read_text(encoding="utf-8")
 
 
 def load() -> tuple[Mutant, ...]:

@@ -15,119 +15,171 @@ MUTANTS = (
     Mutant(
         "messages are kept for the tiles of any later call",
         EXCHANGE,
-        "if places != self._bound[0]:",
-        "if not self._bound[0]:",
+        "Exchange._kept",
+        "places != self._bound[0]",
+        "not self._bound[0]",
     ),
     Mutant(
         "word that a piece was copied goes out before the copy",
         EXCHANGE,
-        """                _copy(stream.pieces, sources[0], near)
-                told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
+        "Exchange.run.copy",
+        """
+_copy(stream.pieces, sources[0], near)
+told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
 """,
-        """                told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
-                _copy(stream.pieces, sources[0], near)
+        """
+told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
+_copy(stream.pieces, sources[0], near)
 """,
     ),
     Mutant(
         "a call with a shared result does not wait for the copies of others",
         EXCHANGE,
-        "            *((comm.Irecv(EMPTY, peer, tag), peer) for peer in self.awaited),\n",
-        "",
+        "Exchange._start",
+        """
+return [
+    *((comm.Irecv(EMPTY, peer, tag), peer) for peer in self.awaited),
+    *((comm.Irecv(message, peer, tag), peer) for message, peer in receives),
+    *((comm.Isend(message, peer, tag), peer) for message, peer in sends),
+]
+""",
+        """
+return [
+    *((comm.Irecv(message, peer, tag), peer) for message, peer in receives),
+    *((comm.Isend(message, peer, tag), peer) for message, peer in sends),
+]
+""",
     ),
     Mutant(
         "what a rank holds it fetches from others",
         PIECES,
-        "            if size and receiver in ranks:\n",
-        "            if size and receiver == ranks[0]:\n",
+        "Router._routes",
+        "receiver in ranks",
+        "receiver == ranks[0]",
     ),
     Mutant(
         "the first of the ranks that hold a box sends it to all",
         PIECES,
+        "Router._routes",
         "load[sender] -= size",
         "load[sender] += 0",
     ),
     Mutant(
         "what two tiles share begins where the run of the first does",
         RUNS,
-        "starts = np.maximum(a.starts[at_a], b.starts[at_b])",
-        "starts = a.starts[at_a]",
+        "common",
+        "np.maximum(a.starts[at_a], b.starts[at_b])",
+        "a.starts[at_a]",
     ),
     Mutant(
         "places that fill whole rows are evenly nested",
         RUNS,
-        "if left or not all(",
-        "if left and not all(",
+        "_regular",
+        """
+if left or not all(
+    ((x.reshape(rows, width) - x[::width, None] == x[:width] - x[0]).all() for x in (a, b))
+):
+    ...
+""",
+        """
+if left and (
+    not all(((x.reshape(rows, width) - x[::width, None] == x[:width] - x[0]).all() for x in (a, b)))
+):
+    ...
+""",
     ),
     Mutant(
         "the rest of a piece that is no whole slab stays behind",
         TRANSPORT,
-        "for low in range(0, shape[axis], step):",
-        "for low in range(0, shape[axis] - step + 1, step):",
+        "cut",
+        "range(0, shape[axis], step)",
+        "range(0, shape[axis] - step + 1, step)",
     ),
     Mutant(
         "a chunk is taken for complete with the first of its messages",
         TRANSPORT,
-        "if not left[number, slot]:",
-        "if left[number, slot] >= 0:",
+        "transfer",
+        "not left[number, slot]",
+        "left[number, slot] >= 0",
     ),
     Mutant(
         "a datatype of several levels has the strides of the innermost",
         TRANSPORT,
-        "inner, made = made, made.Create_hvector(count, 1, stride)",
-        "inner, made = made, made.Create_vector(count, 1, 1)",
+        "_strided",
+        "made.Create_hvector(count, 1, stride)",
+        "made.Create_vector(count, 1, 1)",
     ),
     Mutant(
         "the first addend is reduced with what was there",
         REDUCTION,
-        "                if at:\n",
-        "                if at >= 0:\n",
+        "_Lane.finish",
+        """
+if at:
+    ...
+else:
+    ...
+""",
+        """
+if at >= 0:
+    ...
+else:
+    ...
+""",
     ),
     Mutant(
         "own addends are cut by their own buffer",
         REDUCTION,
-        "                stream.chunk = put.chunk\n",
+        "_Lane.__init__",
+        "stream.chunk = put.chunk",
         "",
     ),
     Mutant(
         "a reduced array is exchanged among all who want it, whatever their addends",
         REDUCTION,
-        "of_source, of_target = before.groups(kept), after.groups(kept)",
-        "of_source, of_target = before.groups(()), after.groups(())",
+        "Reduction.__init__",
+        "before.groups(kept), after.groups(kept)",
+        "before.groups(()), after.groups(())",
     ),
     Mutant(
         "balanced tiles are those of ceil",
         LAYOUTS,
-        "return start, start + step + (number < more)",
-        "return start, start + step + (more > 0)",
+        "UnevenType.block",
+        "number < more",
+        "more > 0",
     ),
     Mutant(
         "ranks agree whatever they were given",
         AGREEMENT,
-        "if least != most:",
-        "if least > most:",
+        "Watch.agree",
+        "least != most",
+        "least > most",
     ),
     Mutant(
         "an error on one rank is no error",
         AGREEMENT,
-        "comm.size if error is None else comm.rank]",
-        "comm.size]",
+        "Watch.agree",
+        "comm.size if error is None else comm.rank",
+        "comm.size",
     ),
     Mutant(
         "ranks with different timeouts wait in different collectives",
         AGREEMENT,
-        "if self.agreed and self.timeout is None",
-        "if self.timeout is None",
+        "Watch.agree",
+        "self.agreed and self.timeout is None and not self.private.crowded",
+        "self.timeout is None and not self.private.crowded",
     ),
     Mutant(
         "a call may overwrite its own source",
         REDISTRIBUTION,
-        "if any(t is not None and np.may_share_memory(out, t) for t in tiles):",
-        "if any(t is out for t in tiles):",
+        "Redistribution._results",
+        "t is not None and np.may_share_memory(out, t)",
+        "t is out",
     ),
     Mutant(
         "a start agrees with a call",
         REDISTRIBUTION,
-        'begun = "a call" if blocking else "a start"',
-        'begun = "a call"',
+        "Redistribution._run",
+        '"a call" if blocking else "a start"',
+        '"a call"',
     ),
 )

@@ -14,223 +14,302 @@ MUTANTS = (
     Mutant(
         "a digit of a device is counted from the minor end of its axis",
         ARRAY_TYPE,
-        "return coordinate // (axis_size // device.end) % device.size",
-        "return coordinate // device.pre % device.size",
+        "ArrayType.digit_coordinate",
+        "axis_size // device.end",
+        "device.pre",
     ),
     Mutant(
         "a tile lists its local factors minor to major",
         ARRAY_TYPE,
-        "indices = (indices[:, None] + np.arange(k) * stride).reshape(-1)",
-        "indices = (indices + (np.arange(k) * stride)[:, None]).reshape(-1)",
+        "ArrayType.tile",
+        "indices[:, None] + np.arange(k) * stride",
+        "indices + (np.arange(k) * stride)[:, None]",
     ),
     Mutant(
         "factors need not divide a dimension, only fit in it",
         ARRAY_TYPE,
-        "    if n % split:\n",
-        "    if n < split:\n",
+        "_canonical_dim",
+        "n % split",
+        "n < split",
     ),
     Mutant(
         "a dimension with one local factor only keeps it",
         ARRAY_TYPE,
-        "if merged and isinstance(merged[-1], Local):",
-        "if len(merged) > 1 and isinstance(merged[-1], Local):",
+        "_canonical_dim",
+        "merged and isinstance(merged[-1], Local)",
+        "len(merged) > 1 and isinstance(merged[-1], Local)",
     ),
     Mutant(
         "an axis may be used twice",
         ARRAY_TYPE,
-        "if b.pre < a.end and (a.pre == b.pre or b.pre % a.pre == 0):",
-        "if b.pre < a.pre:",
+        "_check",
+        "b.pre < a.end and (a.pre == b.pre or b.pre % a.pre == 0)",
+        "b.pre < a.pre",
     ),
     Mutant(
         "sub-axes of an axis need not be nested",
         ARRAY_TYPE,
-        "        if not is_chain(bounds):\n",
-        "        if bounds != sorted(bounds):\n",
+        "_check",
+        "not is_chain(bounds)",
+        "bounds != sorted(bounds)",
     ),
     Mutant(
         "a partial axis may own something too",
         ARRAY_TYPE,
-        "    for factor in t.partial:\n        used.setdefault(factor.axis, []).append(factor)\n",
+        "_check",
+        """
+for factor in t.partial:
+    used.setdefault(factor.axis, []).append(factor)
+""",
         "",
     ),
     Mutant(
         "parts of a partial axis are not put in order",
         ARRAY_TYPE,
-        "key=lambda d: (order[d.axis], d.pre))",
-        "key=lambda d: order[d.axis])",
+        "_canonical_partial",
+        "(order[d.axis], d.pre)",
+        "order[d.axis]",
     ),
     Mutant(
         "local factors divide the tile too",
         ARRAY_TYPE,
-        "return n // prod(factor.size for factor in factors if isinstance(factor, DeviceDigit))",
-        "return n // prod(factor.size for factor in factors)",
+        "_local_size",
+        "(factor.size for factor in factors if isinstance(factor, DeviceDigit))",
+        "(factor.size for factor in factors)",
     ),
     Mutant(
         "the local factor between two owned digits has the size of all before it",
         ARRAY_TYPE,
-        "factors.append(Local(index.pre // end))",
-        "factors.append(Local(index.pre))",
+        "ArrayType.from_placements",
+        "index.pre // end",
+        "index.pre",
     ),
     Mutant(
         "owned digits are put in the order of their axes",
         ARRAY_TYPE,
-        "entries.sort(key=lambda entry: entry[1].pre)",
-        "entries.sort(key=lambda entry: entry[0])",
+        "ArrayType.from_placements",
+        "entry[1].pre",
+        "entry[0]",
     ),
     Mutant(
         "numbers that rise are a divisibility chain",
         DIGITS,
-        "return all(b % a == 0 for a, b in pairwise(cuts))",
-        "return all(b >= a for a, b in pairwise(cuts))",
+        "is_chain",
+        "b % a == 0",
+        "b >= a",
     ),
     Mutant(
         "the last prime of a number is lost",
         DIGITS,
-        "return found + [n] * (n > 1)",
-        "return found",
+        "primes",
+        "found + [n] * (n > 1)",
+        "found",
     ),
     Mutant(
         "a digit that begins inside another is a part of it",
         DIGITS,
-        "fits = digit.pre % whole.pre == 0 and whole.end % digit.end == 0",
-        "fits = digit.pre % whole.pre == 0 and digit.pre < whole.end",
+        "inside",
+        "whole.end % digit.end == 0",
+        "digit.pre < whole.end",
     ),
     Mutant(
         "digits that do not overlap are independent, nested or not",
         DIGITS,
-        "return b.pre % a.end == 0 or a.pre % b.end == 0 or object_of(a) != object_of(b)",
-        "return b.pre >= a.end or a.pre >= b.end or object_of(a) != object_of(b)",
+        "apart",
+        "b.pre % a.end == 0 or a.pre % b.end == 0 or object_of(a) != object_of(b)",
+        "b.pre >= a.end or a.pre >= b.end or object_of(a) != object_of(b)",
     ),
     Mutant(
         "a part of a digit owns what the whole begins with",
         DIGITS,
-        "return IndexDigit(index.dim, index.pre * (device.pre // whole.pre), device.size)",
-        "return IndexDigit(index.dim, index.pre, device.size)",
+        "piece_of",
+        "index.pre * (device.pre // whole.pre)",
+        "index.pre",
     ),
     Mutant(
         "taking a part out of a digit loses what is before it",
         DIGITS,
-        "    if before > 1:\n        yield",
-        "    if before > device.size:\n        yield",
+        "split_off",
+        """
+after = whole.end // device.end
+if before > 1:
+    ...
+""",
+        """
+after = whole.end // device.end
+if before > device.size:
+    ...
+""",
     ),
     Mutant(
         "what is left after a part of a digit begins where the part does",
         DIGITS,
-        "IndexDigit(index.dim, index.pre * before * device.size, after),",
-        "IndexDigit(index.dim, index.pre * before, after),",
+        "split_off",
+        "index.pre * before * device.size",
+        "index.pre * before",
     ),
     Mutant(
         "a cut of a dimension is taken for one of the axis",
         DIGITS,
-        "ends |= {device.pre * cut // index.pre for of, cut in cuts if of == index.dim}",
-        "ends |= {cut for of, cut in cuts if of == index.dim}",
+        "split_at",
+        "{device.pre * cut // index.pre for of, cut in cuts if of == index.dim}",
+        "{cut for of, cut in cuts if of == index.dim}",
     ),
     Mutant(
         "minor-then-major parts of an axis merge as well",
         DIGITS,
-        "if x == y and p * k == q:",
-        "if x == y and (p * k == q or q * m == p):",
+        "merge_factors",
+        """
+match (last, factor):
+    case [DeviceDigit(x, p, k), DeviceDigit(y, q, m)] if x == y and p * k == q:
+        merged[-1] = DeviceDigit(x, p, k * m)
+""",
+        """
+match (last, factor):
+    case [DeviceDigit(x, p, k), DeviceDigit(y, q, m)] if x == y and (p * k == q or q * m == p):
+        merged[-1] = DeviceDigit(x, p, k * m)
+""",
     ),
     Mutant(
         "local neighbours merge by adding their sizes",
         DIGITS,
-        "merged[-1] = Local(a * b)",
-        "merged[-1] = Local(a + b)",
+        "merge_factors",
+        "Local(a * b)",
+        "Local(a + b)",
     ),
     Mutant(
         "positions of a mesh are column-major",
         MESH,
-        "for name, size in reversed(self.axes):",
-        "for name, size in self.axes:",
+        "Mesh.coordinates",
+        "reversed(self.axes)",
+        "self.axes",
     ),
     Mutant(
         "the order of devices is no part of a mesh",
         MESH,
-        "            if ids == tuple(range(total)):\n",
-        "            if sorted(ids) == list(range(total)):\n",
+        "Mesh.__init__",
+        "ids == tuple(range(total))",
+        "sorted(ids) == list(range(total))",
     ),
     Mutant(
         "an axis weighs the axes before it",
         POSITIONS,
-        "prod(axis.size for axis in axes[at + 1 :])",
-        "prod(axis.size for axis in axes[:at])",
+        "weight",
+        "axes[at + 1 :]",
+        "axes[:at]",
     ),
     Mutant(
         "several digits are set in the wrong order",
         POSITIONS,
-        "for digit in reversed(digits):",
-        "for digit in digits:",
+        "with_digits",
+        "reversed(digits)",
+        "digits",
     ),
     Mutant(
         "the digits of another mesh are listed minor to major",
         EQUIVALENCE,
-        "found.insert(0, DeviceDigit(",
-        "found.append(DeviceDigit(",
+        "_digits",
+        "found.insert(0, DeviceDigit(axis.axis, room // size, size))",
+        "found.append(DeviceDigit(axis.axis, room // size, size))",
     ),
     Mutant(
         "what a type does not use at the minor end of an axis is not free",
         ARRAY_TYPE,
-        "            free.append(DeviceDigit(name, end, size // end))\n        return",
-        "            pass\n        return",
+        "ArrayType.free_digits",
+        "free.append(DeviceDigit(name, end, size // end))",
+        "pass",
     ),
     Mutant(
         "devices that sum different addends are alike",
         EQUIVALENCE,
-        "            frozenset(groups[rests[position]]),\n",
-        "            frozenset(),\n",
+        "_holdings",
+        "frozenset(groups[rests[position]])",
+        "frozenset()",
     ),
     Mutant(
         "the image of a cut forgets where its axis digit begins",
         REFINEMENT,
-        "yield axis, pre * (cut // lo)",
-        "yield axis, cut // lo",
+        "_images",
+        """
+if isinstance(obj, int):
+    if lo < cut < hi and cut % lo == 0 and (hi % cut == 0):
+        yield (axis, pre * (cut // lo))
+else:
+    ...
+""",
+        """
+if isinstance(obj, int):
+    if lo < cut < hi and cut % lo == 0 and (hi % cut == 0):
+        yield (axis, cut // lo)
+else:
+    ...
+""",
     ),
     Mutant(
         "cuts propagate one step and no further",
         REFINEMENT,
-        "                new.append((other, image))\n",
+        "_propagate",
+        "new.append((other, image))",
         "",
     ),
     Mutant(
         "partial axes make no cuts",
         REFINEMENT,
-        "        for factor in t.partial:\n            orig[factor.axis] |= {factor.pre, factor.end}\n",
+        "_own_cuts",
+        """
+for factor in t.partial:
+    orig[factor.axis] |= {factor.pre, factor.end}
+""",
         "",
     ),
     Mutant(
         "one object with nested cuts makes a pair aligned",
         REFINEMENT,
-        "aligned = all(is_chain(chain) for chain in cuts.values())",
-        "aligned = any(is_chain(chain) for chain in cuts.values())",
+        "refine",
+        "all(is_chain(chain) for chain in cuts.values())",
+        "any(is_chain(chain) for chain in cuts.values())",
     ),
     Mutant(
         "a component is aligned if either side of each use is one run",
         REFINEMENT,
-        "whole[key] &= runs[a] == index and runs[b] == device",
-        "whole[key] &= runs[a] == index or runs[b] == device",
+        "Refinement._join",
+        "runs[a] == index and runs[b] == device",
+        "runs[a] == index or runs[b] == device",
     ),
     Mutant(
         "a digit that is local in the source counts as owned by another",
         REFINEMENT,
-        "return int(all(owner.get(index, device) == device for device, index in component.dst))",
-        "return int(all(owner.get(index) == device for device, index in component.dst))",
+        "min_overlap",
+        "owner.get(index, device)",
+        "owner.get(index)",
     ),
     Mutant(
         "all runs of a cycle have to agree, the first one too",
         REFINEMENT,
-        "return Fraction(1, prod(run.size for run in component.dims[1:]))",
-        "return Fraction(1, prod(run.size for run in component.dims))",
+        "held_fraction",
+        "component.dims[1:]",
+        "component.dims",
     ),
     Mutant(
         "in a misaligned component the target's digits are listed by device",
         REFINEMENT,
+        "needed",
         "sorted(component.dst, key=lambda placement: placement[1])",
         "sorted(component.dst)",
     ),
     Mutant(
         "a part of an axis is written like the whole",
         SYNTAX,
-        "case DeviceDigit(axis, 1, size) if size == mesh.axis_size(axis):",
-        "case DeviceDigit(axis, 1, size):",
+        "format_factor",
+        """
+match factor:
+    case DeviceDigit(axis, 1, size) if size == mesh.axis_size(axis):
+        return axis
+""",
+        """
+match factor:
+    case DeviceDigit(axis, 1, size):
+        return axis
+""",
     ),
 )

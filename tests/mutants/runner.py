@@ -189,12 +189,13 @@ def run_mutants(
 
         def verdict(mutant: Mutant) -> Verdict:
             tree = free.get()
-            path = tree / mutant.file
+            file = mutant.place(tree)
+            path = tree / file
             right = path.read_text(encoding="utf-8")
             start = time.perf_counter()
             try:
                 path.write_text(mutant.source(tree), encoding="utf-8")
-                found = run_suite(tree, suite(mutant.file))
+                found = run_suite(tree, suite(file))
             finally:
                 path.write_text(right, encoding="utf-8")
                 free.put(tree)
@@ -203,7 +204,7 @@ def run_mutants(
             report(result)
             return result
 
-        everything = dict.fromkeys(test for m in mutants for test in suite(m.file))
+        everything = dict.fromkeys(test for m in mutants for test in suite(m.place(root)))
         if (found := run_suite(trees[0], [*everything])) is not None:
             raise BaselineError(f"without any mutant: {' '.join(found)}")
         return list(pool.map(verdict, mutants))
