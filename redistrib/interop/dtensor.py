@@ -21,7 +21,7 @@ from redistrib.errors import LayoutError
 from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import no_word, whole_partial
 from redistrib.synth.planner.prime_digits import merge_state
-from redistrib.types.array_type import ArrayType
+from redistrib.types.array_type import ArrayType, uneven
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain
 from redistrib.types.mesh import Mesh
 
@@ -139,8 +139,13 @@ class _Tile:
         That digit may consist of several digits of the array. Raises LayoutError where it is not
         nested with them or does not divide what is left.
         """
-        if device.size == 1 or not self.local[dim][:1] or not self.local[dim][0].size:
+        left = prod(digit.size for digit in self.local[dim])
+        if device.size == 1 or not left:
             return []  # nothing to own
+        if left % (before * device.size):
+            what = f"{left} local positions of dimension {dim} for a shard over {device.size}"
+            factor = f" devices with split factor {before}" if before > 1 else " devices"
+            raise uneven(left, before * device.size, what + factor)
         rest: list[IndexDigit] = []
         taken: list[Placement] = []
         low, high = before, before * device.size
@@ -163,7 +168,7 @@ class _Tile:
                 return taken
         sizes = [digit.size for digit in self.local[dim]]
         raise LayoutError(
-            f"a shard over {device.size} devices with split factor {before} divides and nests "
+            f"a shard over {device.size} devices with split factor {before} nests "
             f"in the local digits of dimension {dim}; got digits of sizes {sizes}",
             dim=dim,
         )

@@ -19,7 +19,7 @@ from redistrib.errors import LayoutError
 from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import (
     check_device_order,
-    check_sum,
+    check_reduction,
     whole_owners,
     whole_partial,
     with_copies,
@@ -53,7 +53,7 @@ def format_partition_spec(t: ArrayType) -> str:
     Raises LayoutError for what a PartitionSpec has no word for.
     """
     entries = [_entry(axes) for axes in whole_owners(t, "a PartitionSpec")]
-    check_sum(t, "a PartitionSpec")
+    check_reduction(t, "a PartitionSpec")
     if t.partial:
         entries.append(f"unreduced={{{_names(whole_partial(t, 'a PartitionSpec'))}}}")
     return f"P({', '.join(entries)})"
@@ -173,7 +173,7 @@ def format_aval(t: ArrayType) -> str:
         f"{n}@{name(axes)}" if axes else str(n)
         for n, axes in zip(t.shape, whole_owners(t, "an aval"), strict=True)
     ]
-    check_sum(t, "an aval")
+    check_reduction(t, "an aval")
     partial = f"{{U:{name(whole_partial(t, 'an aval'))}}}" if t.partial else ""
     return f"{dtypes.long_name(t.dtype)}[{','.join(dims)}]{partial}"
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import check_complete, no_word
-from redistrib.types.array_type import ArrayType
+from redistrib.types.array_type import ArrayType, uneven
 from redistrib.types.digits import DeviceDigit, Factor, Local
 from redistrib.types.mesh import Mesh
 
@@ -27,7 +27,8 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
     'f64[16{_4,p}, 8{q}]'
 
     Raises TypeSyntaxError with the column for malformed text, for fields that contradict the mesh
-    or a given shape, and for what has no type: RSRC or CSRC other than 0, cut-off cycles.
+    or a given shape, and for RSRC or CSRC other than 0; LayoutError for cut-off cycles, which are
+    uneven.
     """
     scanner = Scanner(text)
     if len(mesh.axes) != 2:
@@ -57,11 +58,7 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
         if first:
             scanner.fail("0; a matrix that starts at another process has no type", columns[6 + dim])
         if n % (block * count):
-            scanner.fail(
-                f"a block whose cycle over {count} processes divides {n}; cut-off cycles have no "
-                "type",
-                columns[4 + dim],
-            )
+            raise uneven(n, block * count, f"{n} in blocks of {block} over {count} processes")
         cycles = n // (block * count)
         dims.append([Local(max(cycles, 1)), DeviceDigit(name, 1, count)])
     if fields[8] < sizes[0] // mesh.axes[0][1]:

@@ -75,6 +75,13 @@ class Scanner:
                 return mark
         return None
 
+    def ahead(self, *marks: str) -> bool:
+        """Whether these marks stand here, one after another; none is taken."""
+        start = self.at
+        there = all(self.accept(mark) for mark in marks)
+        self.at = start
+        return there
+
     def expect(self, *marks: str) -> str:
         """The one of these marks that stands here."""
         found = self.accept(*marks)

@@ -2,6 +2,7 @@
 
     <["x"=2, "y"=4], device_ids=[...]>
     #sdy.sharding<@mesh, [{"x"}, {"y":(2)2}], replicated={"y":(1)2}, unreduced={"z"}>
+    #sdy.sharding<@mesh, [{"x"}, {}], unreduced=max{"y"}>
 
 A part of an axis is written `"y":(pre)size`. A list of dimensions is major to minor. An *open*
 dimension, `{"x", ?}`, is a pattern rather than a layout: it is an error unless `closed` says to
@@ -14,13 +15,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from redistrib.interop.scanner import Scanner
-from redistrib.interop.words import check_sum, owners, with_copies
+from redistrib.interop.words import check_reduction, owners, with_copies
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
 
 _SYMBOL = re.compile(r"@[A-Za-z_][A-Za-z0-9_.$]*")
 _PRIORITY = re.compile(r"p[0-9]+")
+_WORD = re.compile(r"[a-z]+")
+REDUCTIONS = ("sum", "max", "min")
+"""The reductions that Shardy and HLO have words for."""
 
 
 def parse_sdy_mesh(text: str) -> Mesh:
@@ -79,10 +83,10 @@ def parse_sdy(
         scanner.fail("an inline mesh, as no mesh is given", column)
     scanner.expect(",")
     dims = read_dims(scanner, mesh, len(shape), closed=closed)
-    partial, copies = read_sets(scanner, mesh)
+    sets = read_sets(scanner, mesh)
     scanner.expect(">")
     scanner.end()
-    return with_copies(mesh, dtype, shape, dims, partial, copies)
+    return with_copies(mesh, dtype, shape, dims, *sets)
 
 
 def format_sdy(t: ArrayType) -> str:
@@ -91,9 +95,21 @@ def format_sdy(t: ArrayType) -> str:
     Raises LayoutError for what Shardy has no word for.
     """
     dims = ", ".join(format_refs(digits, t.mesh) for digits in owners(t, "Shardy"))
-    check_sum(t, "Shardy")
-    partial = f", unreduced={format_refs(t.partial, t.mesh)}" if t.partial else ""
-    return f"#sdy.sharding<@mesh, [{dims}]{partial}>"
+    return f"#sdy.sharding<@mesh, [{dims}]{format_unreduced(t, 'Shardy')}>"
+
+
+def format_unreduced(t: ArrayType, notation: str, quote: str = '"') -> str:
+    """The partial set of a type with its reduction, a sum where none is stated; empty for none.
+
+    >>> mesh = Mesh(x=2, y=4)
+    >>> format_unreduced(ArrayType(mesh, "f32", (8,), partial=["y"], reduction="max"), "Shardy")
+    ', unreduced=max{"y"}'
+    """
+    check_reduction(t, notation, *REDUCTIONS)
+    if not t.partial:
+        return ""
+    reduction = "" if t.reduction == "sum" else t.reduction
+    return f", unreduced={reduction}{format_refs(t.partial, t.mesh, quote)}"
 
 
 def format_refs(digits: Iterable[DeviceDigit], mesh: Mesh, quote: str = '"') -> str:
@@ -128,14 +144,22 @@ def read_dims(
     return dims
 
 
-def read_sets(scanner: Scanner, mesh: Mesh) -> tuple[list[DeviceDigit], list[DeviceDigit]]:
-    """The `unreduced` and the `replicated` axes, as far as they follow."""
+def read_sets(scanner: Scanner, mesh: Mesh) -> tuple[list[DeviceDigit], list[DeviceDigit], str]:
+    """The `unreduced` and the `replicated` axes as far as they follow, and the reduction."""
     sets: dict[str, list[DeviceDigit]] = {"unreduced": [], "replicated": []}
-    while scanner.accept(","):
-        kind = scanner.expect("replicated", "unreduced")
+    reduction = "sum"
+    while not scanner.ahead(",", "metadata") and scanner.accept(","):
+        column = scanner.column
+        kind = scanner.expect("replicated", "unreduced", "manual")
+        if kind == "manual":
+            scanner.fail("a layout; manual does not say what a device holds", column)
         scanner.expect("=")
+        if kind == "unreduced" and (word := scanner.maybe(_WORD)):
+            if word[0] not in REDUCTIONS:
+                scanner.fail(f"'{{', or one of {', '.join(REDUCTIONS)}", word.start() + 1)
+            reduction = word[0]
         sets[kind] += _refs(scanner, mesh)
-    return sets["unreduced"], sets["replicated"]
+    return sets["unreduced"], sets["replicated"], reduction
 
 
 def read_axis_size(scanner: Scanner) -> tuple[str, int]:

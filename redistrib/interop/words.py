@@ -46,6 +46,7 @@ def with_copies(
     dims: Sequence[Sequence[str | Factor]],
     partial: Sequence[str | DeviceDigit],
     copies: Sequence[str | DeviceDigit],
+    reduction: str = "sum",
 ) -> ArrayType:
     """The type where a text also names axes that hold copies.
 
@@ -53,12 +54,12 @@ def with_copies(
     """
     if copies:
         ArrayType(mesh, dtype, shape, dims, (*partial, *copies))
-    return ArrayType(mesh, dtype, shape, dims, partial)
+    return ArrayType(mesh, dtype, shape, dims, partial, reduction)
 
 
-def check_sum(t: ArrayType, notation: str) -> None:
-    """Raise LayoutError for partial reductions other than a sum."""
-    if t.reduction not in (None, "sum"):
+def check_reduction(t: ArrayType, notation: str, *known: str) -> None:
+    """Raise LayoutError for a partial array with a reduction other than a sum or the known ones."""
+    if t.reduction not in (None, "sum", *known):
         raise no_word(notation, f"a partial {t.reduction}", t)
 
 

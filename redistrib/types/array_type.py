@@ -313,19 +313,23 @@ def _as_device_digit(factor: str | Factor, mesh: Mesh) -> DeviceDigit:
 def _canonical_dim(factors: list[Factor], n: int, mesh: Mesh) -> tuple[Factor, ...]:
     split = prod(factor.size for factor in factors)
     if n % split:
-        text = ",".join(_name(factor, mesh) for factor in factors)
-        below, above = n // split * split, (n // split + 1) * split
-        legal = f"sizes: {below} and {above}" if below else f"size: {above}"
-        raise LayoutError(
-            f"the factors of a dimension divide its size; got {n}{{{text}}} "
-            f"with product {split}; nearest legal {legal}",
-            size=n,
-            product=split,
-        )
+        raise uneven(n, split, f"{n}{{{','.join(_name(factor, mesh) for factor in factors)}}}")
     merged = merge_factors(factor for factor in factors if factor.size > 1)
     if merged and isinstance(merged[-1], Local):
         merged.pop()
     return tuple(merged)
+
+
+def uneven(size: int, product: int, given: str) -> LayoutError:
+    """The error for a dimension that its factors, of this product, do not divide."""
+    below, above = size // product * product, (size // product + 1) * product
+    legal = f"sizes: {below} and {above}" if below else f"size: {above}"
+    return LayoutError(
+        f"an uneven layout has no type, so pad the dimension: its factors divide its size; "
+        f"got {given} with product {product}; nearest legal {legal}",
+        size=size,
+        product=product,
+    )
 
 
 def _canonical_partial(partial: list[DeviceDigit], mesh: Mesh) -> tuple[DeviceDigit, ...]:

@@ -63,7 +63,7 @@ def test_random_meshes_survive() -> None:
         ("Shardy", "f32[8{_2,x}]", "a local factor before an axis"),
         ("Shardy", "f32[8] prod{x}", "a partial prod"),
         ("HLO v1", "f32[8{_2,x}]", "a local factor before an axis"),
-        ("HLO v2", "f32[8] min{x}", "a partial min"),
+        ("HLO v2", "f32[8] prod{x}", "a partial prod"),
         ("HLO v3", "f32[8{_2,x}]", "a local factor before an axis"),
         ("DTensor", "f32[8{y:(1)2}]", "what y owns"),
         ("DTensor", "f32[8] sum{y:(1)2}", "a part of an axis"),
