@@ -12,7 +12,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.backends import simulator
-from redistrib.backends.boxes import boxes
+from redistrib.synth.plan.pieces import pieces_of
 from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.equivalence import equivalent, on_mesh
 from tests.generators import random_layout
@@ -171,7 +171,7 @@ def test_the_boxes_of_an_exchange_across(seed: int) -> None:
         step = exchange_traffic(src, dst).exchange
         if step.mesh is None:
             continue
-        found = boxes(step, src, dst)
+        found = pieces_of(step, src, dst)
         array = np.arange(src.size, dtype=np.int32).reshape(src.shape)
         blocks = array[tuple(slice(None, None, size) for size in found.block)]
         held = simulator.scatter(array, src)

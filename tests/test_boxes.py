@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import redistrib as rd
-from redistrib.backends.boxes import boxes, padded_shape, rounds
+from redistrib.backends.jax.colouring import padded_shape, rounds
 from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.pieces import pieces_of
 from redistrib.synth.plan.routing import exchange_size, exchange_traffic, lower_bound
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.refinement import refine
@@ -44,7 +45,7 @@ def test_the_size_of_an_exchange_is_known_without_its_routing() -> None:
 @pytest.mark.parametrize(("seed", "devices"), PAIRS)
 def test_pieces_fill_every_tile_once_at_the_lower_bound(seed: int, devices: int) -> None:
     src, dst = random_pair(seed, devices)
-    found = boxes(exchange_traffic(src, dst).exchange, src, dst)
+    found = pieces_of(exchange_traffic(src, dst).exchange, src, dst)
     filled = [np.zeros(found.after, int) for _ in range(devices)]
     for piece in found.pieces:
         filled[piece.receiver][np.ix_(*piece.put)] += 1
@@ -61,7 +62,7 @@ def test_pieces_fill_every_tile_once_at_the_lower_bound(seed: int, devices: int)
 @pytest.mark.parametrize(("seed", "devices"), PAIRS)
 def test_rounds_hold_each_piece_once_and_each_device_once(seed: int, devices: int) -> None:
     src, dst = random_pair(seed, devices)
-    found = boxes(exchange_traffic(src, dst).exchange, src, dst)
+    found = pieces_of(exchange_traffic(src, dst).exchange, src, dst)
     away = [piece for piece in found.pieces if piece.sender != piece.receiver]
     result = rounds(away, found.elements * 4)
     assert Counter(map(id, away)) == Counter(id(p) for pieces in result for p in pieces)
@@ -78,7 +79,7 @@ def test_large_blocks_are_not_padded_and_small_ones_save_rounds() -> None:
     mesh = rd.Mesh(r=3, c=4)
     src = rd.ArrayType.parse("f32[12{r}, 12{c}]", mesh)
     dst = rd.ArrayType.parse("f32[12{c}, 12{r}]", mesh)
-    found = boxes(exchange_traffic(src, dst).exchange, src, dst)
+    found = pieces_of(exchange_traffic(src, dst).exchange, src, dst)
     away = [piece for piece in found.pieces if piece.sender != piece.receiver]
     exact, mixed = rounds(away, 10**9), rounds(away, 1)
     assert all(p.shape == padded_shape(pieces) for pieces in exact for p in pieces)
@@ -92,8 +93,8 @@ def test_an_exchange_that_asks_the_wrong_device_is_refused() -> None:
     (table,) = step.tables
     rows = tuple(tuple((value, (sender + 1) % 6) for value, sender in row) for row in table.rows)
     wrong = Exchange(step.placements, step.replicas, (type(table)(table.axes, table.owners, rows),))
-    with pytest.raises(rd.BackendError, match="elements that it does not hold"):
-        boxes(wrong, src, dst)
+    with pytest.raises(rd.BackendError, match="a sender of an exchange holds what it sends"):
+        pieces_of(wrong, src, dst)
 
 
 def test_split_and_join_are_inverse() -> None:

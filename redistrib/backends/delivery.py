@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd, prod
+from math import gcd
 from typing import Any, assert_never
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
@@ -32,11 +31,12 @@ from redistrib.synth.plan.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
+from redistrib.synth.plan.pieces import exchange_senders
 from redistrib.synth.plan.tables import table_senders
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import digit_values, whole_axes, with_digits
+from redistrib.types.positions import digit_values, whole_axes
 from redistrib.types.reduction import UFUNCS, identity
 
 Array = NDArray[Any]
@@ -77,7 +77,7 @@ def deliver(
     """What `step` makes of `tiles` [device, *tile of before], laid out as tiles of `after`.
 
     `fill`, a value or an array that broadcasts to the new tiles, is what a conversion to partial
-    puts where a device has no data. Raises BackendError if a device is asked for what it lacks.
+    puts where a device has no data. Raises BackendError where a device is asked for what it lacks.
     """
     if isinstance(step, Exchange):
         return _exchange(step, before, after, tiles)
@@ -254,28 +254,9 @@ def _exchange(step: Exchange, before: ArrayType, after: ArrayType, tiles: Array)
     # What is local and minor on both sides moves in one block: only blocks are looked up.
     block = [gcd(a, b) for a, b in zip(before.block_shape, after.block_shape, strict=True)]
     wanted = [_blocks(after, dim, block[dim]) for dim in range(len(shape))]
-    axes = whole_axes(before.mesh)
     here = np.arange(receivers).reshape(-1, *(1 for _ in shape))
-    senders = here if step.mesh is None else np.zeros_like(here)
-    owners = []
-    for device, index in before.placements:
-        stride = shape[index.dim] // index.end // block[index.dim]
-        owners.append((device, wanted[index.dim] // stride % index.size))
-        senders = with_digits(senders, [device], owners[-1][1], axes)
-    for theirs, mine in step.replicas:
-        senders = with_digits(senders, [theirs], digit_values([mine], here, axes), axes)
-    for table in step.tables:
-        rows = np.full((len(table.rows), prod(owner.size for owner in table.owners)), -1, np.intp)
-        for receiver, row in enumerate(table.rows):
-            for wants, sender in row:
-                rows[receiver, wants] = sender
-        at = here if step.mesh is not None else digit_values(table.axes, here, axes)
-        found = rows[at, digit_values(table.owners, senders, axes)]
-        _check_held(found >= 0, before)
-        senders = with_digits(senders, table.axes, found, axes)
-    if step.replicas or step.tables:
-        for device, value in owners:
-            _check_held(digit_values([device], senders, axes) == value, before)
+    counts = [n // size for n, size in zip(shape, block, strict=True)]
+    senders = exchange_senders(step, before, here, wanted, counts)
     spots = [_spots(before, dim, at, block[dim]) for dim, at in enumerate(wanted)]
     # [device, *blocks, *within a block]; where a block is one element repeated, one is looked up.
     strides = tiles.strides[1:]
@@ -324,13 +305,3 @@ def _spots(t: ArrayType, dim: int, blocks: NDArray[np.intp], block: int) -> NDAr
         result = result * gap + blocks // (n // index.pre) % gap
         end = index.end
     return result * (n // end) + blocks % (n // end)
-
-
-def _check_held(held: NDArray[np.bool_], before: ArrayType) -> None:
-    """Raise BackendError unless every sender holds what it is asked for."""
-    if not held.all():
-        raise BackendError(
-            f"a sender of an exchange holds what it sends; the routing asks a device for an "
-            f"element of {before} that is not in its tile",
-            type=before,
-        )

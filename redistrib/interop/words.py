@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from redistrib.errors import LayoutError
+from redistrib.synth.plan.collectives import Exchange
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor
 from redistrib.types.mesh import Mesh
@@ -13,6 +14,15 @@ from redistrib.types.mesh import Mesh
 def no_word(notation: str, what: str, t: ArrayType) -> LayoutError:
     """The error for a layout that a notation cannot say."""
     return LayoutError(f"{notation} has no word for {what}; got {t}", notation=notation, type=t)
+
+
+def no_exchange(step: Exchange) -> LayoutError:
+    """The error for a step that no program in StableHLO or jax.lax has one collective for."""
+    return LayoutError(
+        "no single collective of StableHLO or jax.lax is an exchange, point to point; a plan with "
+        "the strategy 'collectives' has none",
+        step=step,
+    )
 
 
 def owners(t: ArrayType, notation: str) -> list[list[DeviceDigit]]:

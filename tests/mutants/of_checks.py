@@ -8,6 +8,7 @@ SOLVER = "redistrib/checker/certificate/solver.py"
 STEPS = "redistrib/checker/certificate/steps.py"
 CERTIFIED_TABLES = "redistrib/checker/certificate/tables.py"
 DELIVERY = "redistrib/backends/delivery.py"
+PIECES = "redistrib/synth/plan/pieces.py"
 SIMULATOR = "redistrib/backends/simulator.py"
 REDUCTION = "redistrib/types/reduction.py"
 TABLES = "redistrib/synth/plan/tables.py"
@@ -278,7 +279,7 @@ for old_digit, new_digit in step.routes:
     ),
     Mutant(
         "a sender that lacks an element sends another one",
-        DELIVERY,
+        PIECES,
         "_check_held",
         "held.all",
         "held.any",

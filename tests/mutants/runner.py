@@ -52,6 +52,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/test_paper.py",
     ),
     "redistrib/synth/planner/across.py": ("tests/test_across.py",),
+    "redistrib/synth/plan/pieces.py": ("tests/test_boxes.py", "tests/test_simulator.py"),
     "redistrib/synth/plan/tables.py": (
         "tests/test_simulator.py",
         "tests/test_rules.py",

@@ -21,7 +21,7 @@ FORBIDDEN = {
     "synth": ("", "checker", "backends", "interop", "demo", "cli"),
     "checker": ("", "synth", *ABOVE_SYNTH),
     "backends": ("", "checker", "interop", "report", "demo", "cli"),
-    "interop": ("", "checker", "report", "demo", "cli"),
+    "interop": ("", "checker", "backends", "report", "demo", "cli"),
     "report": ("", "checker", "backends", "interop", "demo", "cli"),
     "demo": ("", "cli"),
 }

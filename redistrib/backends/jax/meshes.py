@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from redistrib.backends.boxes import Blocks, Boxes, Piece, boxes, padded_shape, rounds
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
+from redistrib.backends.jax.colouring import padded_shape, rounds
 from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.pieces import Blocks, Piece, Pieces, pieces_of
 from redistrib.types.array_type import ArrayType
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
@@ -49,7 +50,7 @@ def program_between(found: Planned, source: NamedSharding, target: NamedSharding
     enter = _sharding(before, reduce, source.mesh)
     crossed = _sharding(after, gather, target.mesh)
     first = _on_one_mesh(Planned(reduce), before, source.mesh, enter)
-    cross = _crossing(_with_dimensions(boxes(step, before, after)), after, enter, crossed)
+    cross = _crossing(_with_dimensions(pieces_of(step, before, after)), after, enter, crossed)
     last = _on_one_mesh(Planned(gather), plan.dst, target.mesh, target)
     return lambda x: last(cross(first(x)))
 
@@ -91,7 +92,7 @@ def _on_one_mesh(found: Planned, end: ArrayType, jax_mesh: Any, target: NamedSha
 
 
 def _crossing(
-    found: Boxes, after: ArrayType, source: NamedSharding, target: NamedSharding
+    found: Pieces, after: ArrayType, source: NamedSharding, target: NamedSharding
 ) -> Program:
     """Pieces cut on their senders, copied to their receivers, and put together there.
 
@@ -134,13 +135,13 @@ def _crossing(
     return run
 
 
-def _with_dimensions(found: Boxes) -> Boxes:
+def _with_dimensions(found: Pieces) -> Pieces:
     """The pieces of a scalar as those of an array with one element."""
     if found.block:
         return found
     only = (np.zeros(1, np.intp),)
     pieces = tuple(replace(piece, take=only, put=only) for piece in found.pieces)
-    return Boxes((1,), (1,), (1,), pieces)
+    return Pieces((1,), (1,), (1,), pieces)
 
 
 def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Program:
@@ -163,7 +164,9 @@ def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Progr
     return run
 
 
-def _cut(found: Boxes, turns: Rounds, choose: Choices, position: Any, tile: Any) -> tuple[Any, ...]:
+def _cut(
+    found: Pieces, turns: Rounds, choose: Choices, position: Any, tile: Any
+) -> tuple[Any, ...]:
     """What the device at a position of the source mesh sends, per round `[1, *blocks, *block]`."""
     rank = len(found.block)
     split = [size for pair in zip(found.before, found.block, strict=True) for size in pair]
@@ -179,7 +182,7 @@ def _cut(found: Boxes, turns: Rounds, choose: Choices, position: Any, tile: Any)
     return tuple(sent)
 
 
-def _join(found: Boxes, turns: Rounds, after: ArrayType, position: Any, *arrived: Any) -> Any:
+def _join(found: Pieces, turns: Rounds, after: ArrayType, position: Any, *arrived: Any) -> Any:
     """The tile of the device at a position of the target mesh, of what came in each round."""
     rank = len(found.block)
     blocks = jnp.zeros((*found.after, *found.block), arrived[0].dtype)

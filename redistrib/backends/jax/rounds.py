@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.boxes import Boxes, Piece, boxes, edge_colouring
 from redistrib.backends.jax.choices import Choices
+from redistrib.backends.jax.colouring import edge_colouring
 from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.pieces import Piece, Pieces, pieces_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import is_chain
 from redistrib.types.positions import Positions
@@ -39,7 +40,7 @@ View = tuple[Sizes, ...]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Boxes of one shape: each device sends at most one and receives at most one.
+    """Pieces of one shape: each device sends at most one and receives at most one.
 
     `taken` and `placed` are the shape of the boxes in the two views, in elements; `take` and `put`
     their starts, `[device, axis]`; `routes` are (sender, receiver).
@@ -176,7 +177,7 @@ def find_rounds(
     piece is no box there either: between layouts with local factors whose digits do not match; and
     without elements.
     """
-    found = _cut(boxes(exchange, before, after, held), cuts)
+    found = _cut(pieces_of(exchange, before, after, held), cuts)
     if halves:
         found = _halved(found)
     if not found.pieces:
@@ -200,18 +201,18 @@ def find_rounds(
         starts[id(piece)] = take, put
     rounds = []
     for (taken, placed), pieces in sorted(alike.items(), key=lambda item: -prod(item[0][0])):
-        for pieces_of in _schedule(pieces, after.mesh.num_devices):
+        for turn in _schedule(pieces, after.mesh.num_devices):
             taking, putting = (
                 np.zeros((after.mesh.num_devices, len(sizes)), np.intp) for sizes in (taken, placed)
             )
-            for piece in pieces_of:
+            for piece in turn:
                 taking[piece.sender], putting[piece.receiver] = starts[id(piece)]
-            routes = tuple((piece.sender, piece.receiver) for piece in pieces_of)
+            routes = tuple((piece.sender, piece.receiver) for piece in turn)
             rounds.append(Round(taken, placed, taking, putting, routes))
     return Rounds(tuple(source), tuple(target), tuple(rounds))
 
 
-def _cut(found: Boxes, cuts: int) -> Boxes:
+def _cut(found: Pieces, cuts: int) -> Pieces:
     """The pieces as boxes of the tiles as they are, if each falls into at most `cuts` of them."""
     pieces: list[Piece] = []
     for piece in found.pieces:
@@ -224,7 +225,7 @@ def _cut(found: Boxes, cuts: int) -> Boxes:
     return replace(found, pieces=tuple(pieces))
 
 
-def _halved(found: Boxes) -> Boxes:
+def _halved(found: Pieces) -> Pieces:
     """The pieces in boxes of at most half of the larger tile, where all of them are boxes.
 
     So are all between types whose digits match, but for those that are a whole tile.

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.boxes import boxes, padded_shape, rounds
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import MAX_GROUP, Choices, Use, as_bits, from_bits
+from redistrib.backends.jax.colouring import padded_shape, rounds
 from redistrib.backends.jax.rounds import Window
 from redistrib.synth.plan.collectives import (
     AllGather,
@@ -27,6 +27,7 @@ from redistrib.synth.plan.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
+from redistrib.synth.plan.pieces import pieces_of
 from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
@@ -215,7 +216,7 @@ class Step:
     def _exchange(self, tile: Tile) -> Tile:
         """Rounds of permutes; what a device keeps does not travel."""
         assert isinstance(self.step, Exchange)
-        found = boxes(self.step, self.before, self.after)
+        found = pieces_of(self.step, self.before, self.after)
         rank = len(found.block)
         if 0 in found.block:
             return tile.reshape(self.after.tile_shape)

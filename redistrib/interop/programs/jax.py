@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import assert_never
 
 from redistrib.errors import LayoutError
 from redistrib.interop.jax_text import format_partition_spec
-from redistrib.interop.tile_program import (
-    Digits,
-    Gather,
-    KeepFirst,
-    Operation,
-    Pick,
-    Place,
-    Reduce,
-    Reshape,
-    Scatter,
-    Send,
-    Swap,
-    Transpose,
-    with_shapes,
-)
+from redistrib.interop.words import no_exchange
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.plan.routing import permute_sources
+from redistrib.synth.plan.tile_program import Fetch, Groups, Send, Shape, interpret, tile_program
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
@@ -40,13 +25,12 @@ def plan_to_jax(plan: Plan) -> str:
 
     `compiled` gives a jitted function of global arrays. Raises LayoutError for an exchange.
     """
-    lines = ["def redistribute(tile):"]
-    for step, before, operations in with_shapes(plan.steps, plan.types):
-        lines.append(f"    # {step.collective}: {before}")
-        for operation, _, result in operations:
-            expression = _expression(operation, before, plan, result)
-            lines.append(f"    tile = {expression}")
-    lines += [f"    # {plan.types[-1]}", "    return tile"]
+    body = _Body(plan.src)
+    shape = plan.src.tile_shape
+    for part in tile_program(plan.steps, plan.types):
+        body.lines.append(f"    # {part.step.collective}: {part.before}")
+        shape = interpret(part.operations, body, shape)
+    lines = ["def redistribute(tile):", *body.lines, f"    # {plan.types[-1]}", "    return tile"]
     try:
         specs = [format_partition_spec(t) for t in (plan.src, plan.types[-1])]
     except LayoutError:
@@ -62,7 +46,7 @@ def plan_to_jax(plan: Plan) -> str:
             "    )",
             "    return jax.jit(program)",
         ]
-    body = "\n".join(lines)
+    text = "\n".join(lines)
     header = [
         f'"""{plan.src} -> {plan.types[-1]} on the mesh {plan.src.mesh}.',
         "",
@@ -70,68 +54,96 @@ def plan_to_jax(plan: Plan) -> str:
         '"""',
         "",
         *(["import jax"] if specs else []),
-        *(["import jax.numpy as jnp"] if "jnp." in body else []),
-        *(["from jax import lax"] if "lax." in body else []),
+        *(["import jax.numpy as jnp"] if "jnp." in text else []),
+        *(["from jax import lax"] if "lax." in text else []),
         *(["from jax.sharding import PartitionSpec as P"] if specs else []),
         "",
         "",
     ]
-    return "\n".join([*header, body])
+    return "\n".join([*header, text])
 
 
-def _expression(operation: Operation, t: ArrayType, plan: Plan, result: tuple[int, ...]) -> str:
-    """The new tile in terms of the old one, called tile."""
-    mesh = t.mesh
-    boolean = plan.src.dtype == "bool"
-    match operation:
-        case Reshape(shape):
-            return f"tile.reshape({_tuple(shape)})"
-        case Transpose(order):
-            return f"tile.transpose({_tuple(order)})"
-        case Pick(digits):
-            return f"lax.dynamic_index_in_dim(tile, {_number(digits, mesh)}, keepdims=False)"
-        case Place(digits, reduction):
-            rest = f"jnp.full({_tuple(result)}, {_identity(plan, reduction)}, tile.dtype)"
-            return f"lax.dynamic_update_index_in_dim({rest}, tile, {_number(digits, mesh)}, 0)"
-        case Gather(digits):
-            return f"lax.all_gather(tile, {_over(digits, mesh)})"
-        case Swap(digits):
-            return _swap(digits, mesh)
-        case Scatter(digits, reduction):
-            if reduction == "sum" and not boolean:
-                return f"lax.psum_scatter(tile, {_over(digits, mesh)})"
-            return _fold(_swap(digits, mesh), reduction, boolean)
-        case Reduce(digits, reduction):
-            if reduction in _NATIVE and not boolean:
-                return f"lax.{_NATIVE[reduction]}(tile, {_over(digits, mesh)})"
-            return _fold(f"lax.all_gather(tile, {_over(digits, mesh)})", reduction, boolean)
-        case KeepFirst(digits, reduction):
-            rest = f"jnp.array({_identity(plan, reduction)}, tile.dtype)"
-            return f"jnp.where({_number(digits, mesh)} == 0, tile, {rest})"
-        case Send(step):
-            part = _axes_of(step.axes, mesh)
-            pairs = [(s, to) for to, s in enumerate(permute_sources(part, step).tolist())]
-            return f"lax.ppermute(tile, {_tuple(part.sizes)}, {pairs})"
-        case _:
-            assert_never(operation)
+class _Body:
+    """The lines of the function: each operation gives the variable `tile` a new value.
+
+    As `Primitives`, it takes and gives the shape of that value.
+    """
+
+    def __init__(self, src: ArrayType) -> None:
+        self.dtype, self.boolean = src.numpy_dtype, src.dtype == "bool"
+        self.lines: list[str] = []
+
+    def set(self, expression: str, shape: Shape) -> Shape:
+        """Append an assignment of an expression in terms of `tile`, whose value has a shape."""
+        self.lines.append(f"    tile = {expression}")
+        return shape
+
+    def reshape(self, tile: Shape, shape: Shape) -> Shape:  # noqa: ARG002
+        return self.set(f"tile.reshape({_tuple(shape)})", shape)
+
+    def transpose(self, tile: Shape, order: tuple[int, ...]) -> Shape:
+        return self.set(f"tile.transpose({_tuple(order)})", tuple(tile[axis] for axis in order))
+
+    def pick(self, pieces: Shape, groups: Groups) -> Shape:
+        number = _place(groups)
+        return self.set(f"lax.dynamic_index_in_dim(tile, {number}, keepdims=False)", pieces[1:])
+
+    def place(self, piece: Shape, groups: Groups, reduction: str) -> Shape:
+        shape = (groups.size, *piece)
+        rest = f"jnp.full({_tuple(shape)}, {self._identity(reduction)}, tile.dtype)"
+        number = _place(groups)
+        return self.set(f"lax.dynamic_update_index_in_dim({rest}, tile, {number}, 0)", shape)
+
+    def gather(self, tile: Shape, groups: Groups) -> Shape:
+        return self.set(f"lax.all_gather(tile, {_over(groups)})", (groups.size, *tile))
+
+    def swap(self, pieces: Shape, groups: Groups) -> Shape:
+        return self.set(_all_to_all(groups), pieces)
+
+    def scatter(self, pieces: Shape, groups: Groups, reduction: str) -> Shape:
+        if reduction == "sum" and not self.boolean:
+            return self.set(f"lax.psum_scatter(tile, {_over(groups)})", pieces[1:])
+        return self.set(self._fold(_all_to_all(groups), reduction), pieces[1:])
+
+    def reduce(self, tile: Shape, groups: Groups, reduction: str) -> Shape:
+        if reduction in _NATIVE and not self.boolean:
+            return self.set(f"lax.{_NATIVE[reduction]}(tile, {_over(groups)})", tile)
+        return self.set(self._fold(f"lax.all_gather(tile, {_over(groups)})", reduction), tile)
+
+    def keep_first(self, tile: Shape, groups: Groups, reduction: str) -> Shape:
+        rest = f"jnp.array({self._identity(reduction)}, tile.dtype)"
+        return self.set(f"jnp.where({_place(groups)} == 0, tile, {rest})", tile)
+
+    def send(self, tile: Shape, send: Send) -> Shape:
+        mesh = _axes_of(send.step.axes, send.mesh)
+        sources = Send(mesh, send.step).sources().tolist()
+        pairs = [(source, position) for position, source in enumerate(sources)]
+        return self.set(f"lax.ppermute(tile, {_tuple(mesh.sizes)}, {pairs})", tile)
+
+    def fetch(self, tile: Shape, fetch: Fetch) -> Shape:  # noqa: ARG002
+        raise no_exchange(fetch.step)
+
+    def _identity(self, reduction: str) -> str:
+        value = identity(self.dtype, reduction)
+        text = repr(getattr(value, "item", lambda: value)())
+        return f"float({text!r})" if text in ("inf", "-inf") else text
+
+    def _fold(self, pieces: str, reduction: str) -> str:
+        name = (_BOOL_FOLDS if self.boolean else _FOLDS)[reduction]
+        return f"{pieces}.{name}(0).astype(tile.dtype)"
 
 
-def _swap(digits: Digits, mesh: Mesh) -> str:
-    return f"lax.all_to_all(tile, {_over(digits, mesh, 'split_axis=0, concat_axis=0')})"
+def _all_to_all(of: Groups) -> str:
+    return f"lax.all_to_all(tile, {_over(of, 'split_axis=0, concat_axis=0')})"
 
 
-def _fold(pieces: str, reduction: str, boolean: bool) -> str:
-    name = (_BOOL_FOLDS if boolean else _FOLDS)[reduction]
-    return f"{pieces}.{name}(0).astype(tile.dtype)"
-
-
-def _over(digits: Digits, mesh: Mesh, more: str = "") -> str:
+def _over(of: Groups, more: str = "") -> str:
     """The axes of a collective; for parts of axes also the groups along these axes."""
-    arguments = [_tuple([d.axis for d in digits])] + [more] * bool(more)
-    if any(digit.size != mesh.axis_size(digit.axis) for digit in digits):
-        part = _axes_of(digits, mesh)
-        arguments[0] = _tuple(part.sizes)
-        arguments.append(f"axis_index_groups={groups(part, digits).tolist()}")
+    arguments = [_tuple([d.axis for d in of.digits])] + [more] * bool(more)
+    if any(digit.size != of.mesh.axis_size(digit.axis) for digit in of.digits):
+        mesh = _axes_of(of.digits, of.mesh)
+        arguments[0] = _tuple(mesh.sizes)
+        arguments.append(f"axis_index_groups={groups(mesh, of.digits).tolist()}")
     return ", ".join(arguments)
 
 
@@ -141,30 +153,24 @@ def _axes_of(digits: Sequence[DeviceDigit], mesh: Mesh) -> Mesh:
     return Mesh([(name, size) for name, size in mesh.axes if name in used])
 
 
-def _number(digits: Digits, mesh: Mesh) -> str:
-    """The row-major value of these digits on this device.
+def _place(of: Groups) -> str:
+    """The place of this device in its group, the row-major value of the digits.
 
-    >>> _number((DeviceDigit("x", 1, 2), DeviceDigit("y", 2, 2)), Mesh(x=2, y=8))
+    >>> _place(Groups(Mesh(x=2, y=8), (DeviceDigit("x", 1, 2), DeviceDigit("y", 2, 2))))
     "lax.axis_index('x') * 2 + lax.axis_index('y') // 2 % 2"
     """
-    if all(digit.size == mesh.axis_size(digit.axis) for digit in digits):
-        names = [digit.axis for digit in digits]
+    if all(digit.size == of.mesh.axis_size(digit.axis) for digit in of.digits):
+        names = [digit.axis for digit in of.digits]
         return f"lax.axis_index({_tuple(names) if len(names) > 1 else repr(names[0])})"
     terms = []
     weight = 1
-    for digit in reversed(digits):
-        stride = mesh.axis_size(digit.axis) // digit.end
+    for digit in reversed(of.digits):
+        stride = of.mesh.axis_size(digit.axis) // digit.end
         term = f"lax.axis_index({digit.axis!r})"
         term += f" // {stride}" * (stride > 1) + f" % {digit.size}" * (digit.pre > 1)
         terms.append(term + f" * {weight}" * (weight > 1))
         weight *= digit.size
     return " + ".join(reversed(terms))
-
-
-def _identity(plan: Plan, reduction: str) -> str:
-    value = identity(plan.src.numpy_dtype, reduction)
-    text = repr(getattr(value, "item", lambda: value)())
-    return f"float({text!r})" if text in ("inf", "-inf") else text
 
 
 def _tuple(items: Iterable[object]) -> str:

@@ -7,34 +7,18 @@ mesh, whatever its id; a runtime's device assignment says which device that is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.interop.programs.mlir import element_type, tensor_type
-from redistrib.interop.tile_program import (
-    Digits,
-    Gather,
-    KeepFirst,
-    Operation,
-    Pick,
-    Place,
-    Reduce,
-    Reshape,
-    Scatter,
-    Send,
-    Swap,
-    Transpose,
-    with_shapes,
-)
+from redistrib.interop.words import no_exchange
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.plan.routing import permute_sources
-from redistrib.types.mesh import Mesh
+from redistrib.synth.plan.tile_program import Fetch, Groups, Send, Shape, interpret, tile_program
+from redistrib.types.array_type import ArrayType
 from redistrib.types.reduction import identity
-from redistrib.types.tile import groups, numbers
-
-Shape = tuple[int, ...]
 
 _REDUCERS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 _BOOL_REDUCERS = {"sum": "or", "prod": "and", "max": "or", "min": "and"}
@@ -45,11 +29,11 @@ def plan_to_stablehlo(plan: Plan) -> str:
 
     Raises LayoutError for an exchange.
     """
-    body = _Body(plan.src.mesh, plan.src.dtype, plan.src.numpy_dtype)
-    for step, before, operations in with_shapes(plan.steps, plan.types):
-        body.lines.append(f"// {step.collective}: {before}")
-        for operation, shape, result in operations:
-            body.add(operation, shape, result)
+    body = _Body(plan.src)
+    tile = _Value(0, plan.src.tile_shape)
+    for part in tile_program(plan.steps, plan.types):
+        body.lines.append(f"// {part.step.collective}: {part.before}")
+        tile = interpret(part.operations, body, tile)
     argument, result_type = (tensor_type(t.tile_shape, t.dtype) for t in (plan.src, plan.types[-1]))
     attributes = f"mhlo.num_partitions = 1 : i32, mhlo.num_replicas = {body.devices} : i32"
     lines = [
@@ -57,141 +41,158 @@ def plan_to_stablehlo(plan: Plan) -> str:
         f"  // {plan.src} -> {plan.types[-1]} on the mesh {plan.src.mesh}",
         f"  func.func public @main(%0: {argument}) -> {result_type} {{",
         *(f"    {line}" for line in body.lines),
-        f"    return %{body.tile} : {result_type}",
+        f"    return %{tile.number} : {result_type}",
         "  }",
         "}",
     ]
     return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value of the program, `%number`, and its shape."""
+
+    number: int
+    shape: Shape
+
+
 class _Body:
-    """The operations of the function; `tile` is the number of the value that holds the tile."""
+    """The operations of the function; as `Primitives`, it takes and gives values."""
 
-    def __init__(self, mesh: Mesh, dtype: str, numpy_dtype: np.dtype[Any]) -> None:
-        self.mesh, self.dtype, self.numpy_dtype = mesh, dtype, numpy_dtype
-        self.devices = mesh.num_devices
+    def __init__(self, src: ArrayType) -> None:
+        self.dtype, self.numpy_dtype = src.dtype, src.numpy_dtype
+        self.devices = src.mesh.num_devices
         self.lines: list[str] = []
-        self.tile = self.values = 0
+        self.values = 0
 
-    def add(self, operation: Operation, shape: Shape, result: Shape) -> None:
-        """Append an operation that takes the tile of one shape to another."""
-        match operation:
-            case Reshape():
-                self.tile = self._reshape(self.tile, shape, result)
-            case Transpose(order):
-                dims = f"dims = {list(order)}"
-                arrow = f"({self._type(shape)}) -> {self._type(result)}"
-                self.tile = self._value(f"stablehlo.transpose %{self.tile}, {dims} : {arrow}")
-            case Pick(digits):
-                start = self._starts(self._number(digits), len(shape))
-                sizes = [1, *shape[1:]]
-                types = ", ".join([self._type(shape), *["tensor<i32>"] * len(shape)])
-                picked = self._value(
-                    f"stablehlo.dynamic_slice %{self.tile}, {start}, sizes = {sizes} : "
-                    f"({types}) -> {self._type(sizes)}"
-                )
-                self.tile = self._reshape(picked, sizes, result)
-            case Place(digits, reduction):
-                rest = self._identity(result, reduction)
-                piece = self._reshape(self.tile, shape, (1, *shape))
-                start = self._starts(self._number(digits), len(result))
-                types = ", ".join(
-                    [self._type(result), self._type((1, *shape)), *["tensor<i32>"] * len(result)]
-                )
-                self.tile = self._value(
-                    f"stablehlo.dynamic_update_slice %{rest}, %{piece}, {start} : "
-                    f"({types}) -> {self._type(result)}"
-                )
-            case Gather(digits):
-                one = self._reshape(self.tile, shape, (1, *shape))
-                self.tile = self._collective(
-                    "all_gather", one, (1, *shape), result, digits, "all_gather_dim = 0 : i64"
-                )
-            case Swap(digits):
-                attributes = (
-                    "split_dimension = 0 : i64, concat_dimension = 0 : i64, "
-                    f"split_count = {shape[0]} : i64"
-                )
-                self.tile = self._collective(
-                    "all_to_all", self.tile, shape, result, digits, attributes
-                )
-            case Scatter(digits, reduction):
-                one = self._collective(
-                    "reduce_scatter",
-                    self.tile,
-                    shape,
-                    (1, *result),
-                    digits,
-                    "scatter_dimension = 0 : i64",
-                    self._reducer(reduction),
-                )
-                self.tile = self._reshape(one, (1, *result), result)
-            case Reduce(digits, reduction):
-                self.tile = self._collective(
-                    "all_reduce", self.tile, shape, result, digits, "", self._reducer(reduction)
-                )
-            case KeepFirst(digits, reduction):
-                rest = self._identity(shape, reduction)
-                zero = self._value("stablehlo.constant dense<0> : tensor<i32>")
-                first = self._value(
-                    f"stablehlo.compare EQ, %{self._number(digits)}, %{zero} : "
-                    "(tensor<i32>, tensor<i32>) -> tensor<i1>"
-                )
-                self.tile = self._value(
-                    f"stablehlo.select %{first}, %{self.tile}, %{rest} : "
-                    f"tensor<i1>, {self._type(shape)}"
-                )
-            case Send(step):
-                pairs = [
-                    [source, to]
-                    for to, source in enumerate(permute_sources(self.mesh, step).tolist())
-                ]
-                self.tile = self._value(
-                    f'"stablehlo.collective_permute"(%{self.tile}) '
-                    f"<{{source_target_pairs = {_dense(pairs)}}}> : "
-                    f"({self._type(shape)}) -> {self._type(result)}"
-                )
-            case _:
-                assert_never(operation)
+    def reshape(self, tile: _Value, shape: Shape) -> _Value:
+        if tile.shape == shape:
+            return tile
+        arrow = f"({self._type(tile.shape)}) -> {self._type(shape)}"
+        return self._value(f"stablehlo.reshape %{tile.number} : {arrow}", shape)
+
+    def transpose(self, tile: _Value, order: tuple[int, ...]) -> _Value:
+        shape = tuple(tile.shape[axis] for axis in order)
+        arrow = f"({self._type(tile.shape)}) -> {self._type(shape)}"
+        dims = f"dims = {list(order)}"
+        return self._value(f"stablehlo.transpose %{tile.number}, {dims} : {arrow}", shape)
+
+    def pick(self, pieces: _Value, groups: Groups) -> _Value:
+        rank, piece = len(pieces.shape), pieces.shape[1:]
+        start = self._starts(self._place(groups), rank)
+        sizes = (1, *piece)
+        types = ", ".join([self._type(pieces.shape), *["tensor<i32>"] * rank])
+        picked = self._value(
+            f"stablehlo.dynamic_slice %{pieces.number}, {start}, sizes = {list(sizes)} : "
+            f"({types}) -> {self._type(sizes)}",
+            sizes,
+        )
+        return self.reshape(picked, piece)
+
+    def place(self, piece: _Value, groups: Groups, reduction: str) -> _Value:
+        shape = (groups.size, *piece.shape)
+        rest = self._identity(shape, reduction)
+        placed = self.reshape(piece, (1, *piece.shape))
+        start = self._starts(self._place(groups), len(shape))
+        types = ", ".join(
+            [self._type(shape), self._type(placed.shape), *["tensor<i32>"] * len(shape)]
+        )
+        return self._value(
+            f"stablehlo.dynamic_update_slice %{rest}, %{placed.number}, {start} : "
+            f"({types}) -> {self._type(shape)}",
+            shape,
+        )
+
+    def gather(self, tile: _Value, groups: Groups) -> _Value:
+        piece = self.reshape(tile, (1, *tile.shape))
+        shape = (groups.size, *tile.shape)
+        return self._collective("all_gather", piece, shape, groups, "all_gather_dim = 0 : i64")
+
+    def swap(self, pieces: _Value, groups: Groups) -> _Value:
+        attributes = (
+            "split_dimension = 0 : i64, concat_dimension = 0 : i64, "
+            f"split_count = {groups.size} : i64"
+        )
+        return self._collective("all_to_all", pieces, pieces.shape, groups, attributes)
+
+    def scatter(self, pieces: _Value, groups: Groups, reduction: str) -> _Value:
+        piece = pieces.shape[1:]
+        reduced = self._collective(
+            "reduce_scatter",
+            pieces,
+            (1, *piece),
+            groups,
+            "scatter_dimension = 0 : i64",
+            self._reducer(reduction),
+        )
+        return self.reshape(reduced, piece)
+
+    def reduce(self, tile: _Value, groups: Groups, reduction: str) -> _Value:
+        reducer = self._reducer(reduction)
+        return self._collective("all_reduce", tile, tile.shape, groups, "", reducer)
+
+    def keep_first(self, tile: _Value, groups: Groups, reduction: str) -> _Value:
+        rest = self._identity(tile.shape, reduction)
+        zero = self._number("stablehlo.constant dense<0> : tensor<i32>")
+        first = self._number(
+            f"stablehlo.compare EQ, %{self._place(groups)}, %{zero} : "
+            "(tensor<i32>, tensor<i32>) -> tensor<i1>"
+        )
+        return self._value(
+            f"stablehlo.select %{first}, %{tile.number}, %{rest} : "
+            f"tensor<i1>, {self._type(tile.shape)}",
+            tile.shape,
+        )
+
+    def send(self, tile: _Value, send: Send) -> _Value:
+        pairs = [[source, position] for position, source in enumerate(send.sources().tolist())]
+        return self._value(
+            f'"stablehlo.collective_permute"(%{tile.number}) '
+            f"<{{source_target_pairs = {_dense(pairs)}}}> : "
+            f"({self._type(tile.shape)}) -> {self._type(tile.shape)}",
+            tile.shape,
+        )
+
+    def fetch(self, tile: _Value, fetch: Fetch) -> _Value:  # noqa: ARG002
+        raise no_exchange(fetch.step)
 
     def _collective(
         self,
         name: str,
-        value: int,
+        value: _Value,
         shape: Shape,
-        result: Shape,
-        digits: Digits,
+        groups: Groups,
         attributes: str,
         region: str = "",
-    ) -> int:
-        listed = _dense(groups(self.mesh, digits).tolist())
+    ) -> _Value:
+        listed = _dense(groups.members().tolist())
         given = ", ".join(filter(None, [attributes, f"replica_groups = {listed}"]))
         return self._value(
-            f'"stablehlo.{name}"(%{value}) <{{{given}}}>{region} : '
-            f"({self._type(shape)}) -> {self._type(result)}"
+            f'"stablehlo.{name}"(%{value.number}) <{{{given}}}>{region} : '
+            f"({self._type(value.shape)}) -> {self._type(shape)}",
+            shape,
         )
 
-    def _number(self, digits: Digits) -> int:
-        """The row-major value of these digits on this device, looked up by its replica id."""
-        table = numbers(self.mesh, digits)
-        listed = self._value(f"stablehlo.constant {_dense(table.tolist(), 'i32')}")
-        replica = self._value("stablehlo.replica_id : tensor<ui32>")
-        one = self._value(
+    def _place(self, groups: Groups) -> int:
+        """The place of this device in its group, looked up by its replica id."""
+        listed = self._number(f"stablehlo.constant {_dense(groups.places().tolist(), 'i32')}")
+        replica = self._number("stablehlo.replica_id : tensor<ui32>")
+        entry = self._number(
             f"stablehlo.dynamic_slice %{listed}, %{replica}, sizes = [1] : "
             f"(tensor<{self.devices}xi32>, tensor<ui32>) -> tensor<1xi32>"
         )
-        return self._value(f"stablehlo.reshape %{one} : (tensor<1xi32>) -> tensor<i32>")
+        return self._number(f"stablehlo.reshape %{entry} : (tensor<1xi32>) -> tensor<i32>")
 
     def _starts(self, number: int, rank: int) -> str:
         """The start of a slice: a number in front, zeros behind."""
         if rank == 1:
             return f"%{number}"
-        zero = self._value("stablehlo.constant dense<0> : tensor<i32>")
+        zero = self._number("stablehlo.constant dense<0> : tensor<i32>")
         return ", ".join([f"%{number}", *[f"%{zero}"] * (rank - 1)])
 
     def _identity(self, shape: Shape, reduction: str) -> int:
         value = np.asarray(identity(self.numpy_dtype, reduction), self.numpy_dtype)
-        return self._value(f"stablehlo.constant dense<{_literal(value)}> : {self._type(shape)}")
+        return self._number(f"stablehlo.constant dense<{_literal(value)}> : {self._type(shape)}")
 
     def _reducer(self, reduction: str) -> str:
         scalar = f"tensor<{element_type(self.dtype)}>"
@@ -202,17 +203,14 @@ class _Body:
             f"stablehlo.return %c : {scalar} }})"
         )
 
-    def _reshape(self, value: int, shape: Sequence[int], result: Sequence[int]) -> int:
-        if tuple(shape) == tuple(result):
-            return value
-        return self._value(
-            f"stablehlo.reshape %{value} : ({self._type(shape)}) -> {self._type(result)}"
-        )
-
     def _type(self, shape: Sequence[int]) -> str:
         return tensor_type(shape, self.dtype)
 
-    def _value(self, operation: str) -> int:
+    def _value(self, operation: str, shape: Shape) -> _Value:
+        return _Value(self._number(operation), shape)
+
+    def _number(self, operation: str) -> int:
+        """Append an operation; the number of its value."""
         self.values += 1
         self.lines.append(f"%{self.values} = {operation}")
         return self.values

@@ -1,0 +1,362 @@
+"""A plan as a program on one device's tile: about ten primitive operations, as data.
+
+A collective works on the leading dimension of an array of pieces. Before it, reshapes and a
+transposition bring the digits that it moves to the front; after it, others put them where they are
+local. Every backend runs this program, and every printer prints it: each supplies the `Primitives`,
+and `interpret` walks the operations.
+
+On 2 devices, the rows of a 4 x 6 array become its columns. A tile of 2 x 6 elements is seen as 2
+pieces of 2 x 3, one for each device; the pieces that arrive are the upper and the lower half of the
+new tile, in order already:
+
+>>> from redistrib.synth.plan.collectives import Move
+>>> from redistrib.types.digits import IndexDigit
+>>> mesh = Mesh(x=2)
+>>> rows, columns = (ArrayType.parse(text, mesh) for text in ("f32[4{x}, 6]", "f32[4, 6{x}]"))
+>>> move = Move(DeviceDigit("x", 1, 2), IndexDigit(0, 1, 2), IndexDigit(1, 1, 2))
+>>> shape = rows.tile_shape
+>>> for operation in operations_of(AllToAll((move,)), rows, columns):
+...     shape = shape_after(operation, shape)
+...     print(type(operation).__name__, shape)
+Reshape (2, 2, 3)
+Transpose (2, 2, 3)
+Swap (2, 2, 3)
+Reshape (4, 3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Protocol, TypeVar, assert_never
+
+from redistrib.synth.plan.collectives import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Collective,
+    CollectivePermute,
+    DynamicSlice,
+    Exchange,
+    ReduceScatter,
+    ReplicatedToPartial,
+    ShardedToPartial,
+)
+from redistrib.synth.plan.pieces import Pieces, pieces_of
+from redistrib.synth.plan.routing import permute_sources
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, merge_factors
+from redistrib.types.mesh import Mesh
+from redistrib.types.positions import Positions
+from redistrib.types.tile import Split, groups, numbers, split
+
+T = TypeVar("T")
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of devices of a mesh that differ in some digits only.
+
+    A device's place in its group is the row-major value of the digits.
+    """
+
+    mesh: Mesh
+    digits: tuple[DeviceDigit, ...]
+
+    @property
+    def size(self) -> int:
+        """Devices in a group."""
+        return prod(digit.size for digit in self.digits)
+
+    def members(self) -> Positions:
+        """The positions of the devices of each group, `[group, place]`."""
+        return groups(self.mesh, self.digits)
+
+    def places(self) -> Positions:
+        """The place in its group of the device at each position."""
+        return numbers(self.mesh, self.digits)
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """The same elements in row-major order under another shape."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    """Dimension i of the result is dimension `order[i]`."""
+
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Of `[k, *piece]` the piece whose number is the device's place in its group of k."""
+
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`[*piece]` to `[k, *piece]`: at the device's place in its group; elsewhere the identity."""
+
+    groups: Groups
+    reduction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """`[*tile]` to `[k, *tile]`: the tiles of all devices of the group, by place."""
+
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """`[k, *piece]` to `[k, *piece]`: piece i goes to place i of the group."""
+
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """`[k, *piece]` to `[*piece]`: at place i the reduction of piece i over the group."""
+
+    groups: Groups
+    reduction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """The reduction of the tile over the group, on every device of it."""
+
+    groups: Groups
+    reduction: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFirst:
+    """The tile at place 0 of each group; the identity of the reduction elsewhere."""
+
+    groups: Groups
+    reduction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Whole tiles to other devices of the mesh."""
+
+    mesh: Mesh
+    step: CollectivePermute
+
+    def sources(self) -> Positions:
+        """Per position, the one that it receives its tile from."""
+        return permute_sources(self.mesh, self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A tile of `before` to one of `after`: each piece of it from a device that holds it."""
+
+    step: Exchange
+    before: ArrayType
+    after: ArrayType
+
+    def pieces(self) -> Pieces:
+        """Who sends what to whom."""
+        return pieces_of(self.step, self.before, self.after)
+
+
+Operation = (
+    Reshape | Transpose | Pick | Place | Gather | Swap | Scatter | Reduce | KeepFirst | Send | Fetch
+)
+
+
+class Primitives(Protocol[T]):
+    """What a backend supplies: every operation on a value that stands for tiles.
+
+    For a backend that holds all devices the value is all tiles; inside a program of one device it
+    is that device's tile; for a printer it is the name of a variable.
+    """
+
+    def reshape(self, tile: T, shape: Shape) -> T:
+        """The same elements in row-major order under another shape."""
+
+    def transpose(self, tile: T, order: tuple[int, ...]) -> T:
+        """Dimension i of the result is dimension `order[i]`."""
+
+    def pick(self, pieces: T, groups: Groups) -> T:
+        """`[k, *piece] -> [*piece]`: the piece whose number is the device's place."""
+
+    def place(self, piece: T, groups: Groups, reduction: str) -> T:
+        """`[*piece] -> [k, *piece]`: at the device's place; elsewhere the identity."""
+
+    def gather(self, tile: T, groups: Groups) -> T:
+        """`[*tile] -> [k, *tile]`: the tiles of the group, by place."""
+
+    def swap(self, pieces: T, groups: Groups) -> T:
+        """`[k, *piece] -> [k, *piece]`: piece i goes to place i."""
+
+    def scatter(self, pieces: T, groups: Groups, reduction: str) -> T:
+        """`[k, *piece] -> [*piece]`: at place i the reduction of piece i over the group."""
+
+    def reduce(self, tile: T, groups: Groups, reduction: str) -> T:
+        """The reduction over the group, on every device of it."""
+
+    def keep_first(self, tile: T, groups: Groups, reduction: str) -> T:
+        """The tile at place 0; the identity elsewhere."""
+
+    def send(self, tile: T, send: Send) -> T:
+        """The tile of another device, `send.sources()`."""
+
+    def fetch(self, tile: T, fetch: Fetch) -> T:
+        """A tile of another type, in pieces: `fetch.pieces()`."""
+
+
+def interpret(operations: Iterable[Operation], primitives: Primitives[T], tile: T) -> T:
+    """What the operations make of a value, one after the other."""
+    for operation in operations:
+        match operation:
+            case Reshape(shape):
+                tile = primitives.reshape(tile, shape)
+            case Transpose(order):
+                tile = primitives.transpose(tile, order)
+            case Pick(of):
+                tile = primitives.pick(tile, of)
+            case Place(of, reduction):
+                tile = primitives.place(tile, of, reduction)
+            case Gather(of):
+                tile = primitives.gather(tile, of)
+            case Swap(of):
+                tile = primitives.swap(tile, of)
+            case Scatter(of, reduction):
+                tile = primitives.scatter(tile, of, reduction)
+            case Reduce(of, reduction):
+                tile = primitives.reduce(tile, of, reduction)
+            case KeepFirst(of, reduction):
+                tile = primitives.keep_first(tile, of, reduction)
+            case Send():
+                tile = primitives.send(tile, operation)
+            case Fetch():
+                tile = primitives.fetch(tile, operation)
+            case _:
+                assert_never(operation)
+    return tile
+
+
+@dataclass(frozen=True, slots=True)
+class TileStep:
+    """A step of a plan with the types before and after it, as operations on a tile."""
+
+    step: Collective
+    before: ArrayType
+    after: ArrayType
+    operations: tuple[Operation, ...]
+
+
+def tile_program(steps: Sequence[Collective], types: Sequence[ArrayType]) -> tuple[TileStep, ...]:
+    """The program of a plan: of its steps, with the types before, between and after them."""
+    return tuple(
+        TileStep(step, before, after, tuple(operations_of(step, before, after)))
+        for step, (before, after) in zip(steps, pairwise(types), strict=True)
+    )
+
+
+def operations_of(step: Collective, before: ArrayType, after: ArrayType) -> Iterator[Operation]:
+    """One step as operations on a tile of `before`, which make one of `after`."""
+    # Neighbours that make up a larger part of an axis have the same value together.
+    digits = tuple(d for d in merge_factors(step.axes) if isinstance(d, DeviceDigit))
+    of = Groups(before.mesh, digits)
+    reduction = before.reduction or "sum"
+    match step:
+        case DynamicSlice(placements):
+            yield from _to_pieces(split(before, [index for _, index in placements]))
+            yield Pick(of)
+        case AllGather(placements):
+            yield Gather(of)
+            yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
+        case AllToAll(moves):
+            sent = split(before, [move.target for move in moves])
+            yield from _to_pieces(sent)
+            yield Swap(of)
+            yield from _to_tile(split(after, [move.source for move in moves]), sent.piece_shape)
+        case CollectivePermute():
+            yield Send(before.mesh, step)
+        case ReduceScatter(placements):
+            yield from _to_pieces(split(before, [index for _, index in placements]))
+            yield Scatter(of, reduction)
+        case AllReduce():
+            yield Reduce(of, reduction)
+        case Exchange():
+            yield Fetch(step, before, after)
+        case ReplicatedToPartial(_, kind):
+            yield KeepFirst(of, kind)
+        case ShardedToPartial(placements, kind):
+            yield Place(of, kind)
+            yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
+        case _:
+            assert_never(step)
+
+
+def shape_after(operation: Operation, shape: Shape) -> Shape:
+    """The shape that an operation makes of an array of this shape."""
+    match operation:
+        case Reshape(result):
+            return result
+        case Transpose(order):
+            return tuple(shape[axis] for axis in order)
+        case Pick() | Scatter():
+            return shape[1:]
+        case Place(of) | Gather(of):
+            return (of.size, *shape)
+        case Swap() | Reduce() | KeepFirst() | Send():
+            return shape
+        case Fetch():
+            return operation.after.tile_shape
+        case _:
+            assert_never(operation)
+
+
+def _to_pieces(cut: Split) -> Iterator[Operation]:
+    """From the tile to `[k, *piece]`."""
+    yield from _regroup(cut.tile_shape, cut.digits, cut.order, (cut.count, *cut.piece_shape))
+
+
+def _to_tile(cut: Split, piece: Sequence[int]) -> Iterator[Operation]:
+    """From `[k, *piece]` to the tile."""
+    inverse = sorted(range(len(cut.order)), key=cut.order.__getitem__)
+    digits = tuple(cut.digits[axis] for axis in cut.order)
+    yield from _regroup((cut.count, *piece), digits, tuple(inverse), cut.tile_shape)
+
+
+def _regroup(
+    shape: Shape, digits: tuple[int, ...], order: tuple[int, ...], result: Shape
+) -> Iterator[Operation]:
+    """Seen digit by digit, transposed, seen as `result`: as few operations as that takes."""
+    # Digits of size 1 and neighbours that stay neighbours need not be told apart.
+    runs: list[list[int]] = []
+    for axis in order:
+        if digits[axis] == 1:
+            continue
+        skipped = runs and prod(digits[runs[-1][-1] + 1 : axis]) == 1 and runs[-1][-1] < axis
+        if skipped:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    first = sorted(range(len(runs)), key=lambda run: runs[run][0])
+    if first == list(range(len(runs))):
+        if shape != result:
+            yield Reshape(result)
+        return
+    split_shape = tuple(prod(digits[axis] for axis in runs[run]) for run in first)
+    moved = tuple(first.index(run) for run in range(len(runs)))
+    if split_shape != shape:
+        yield Reshape(split_shape)
+    yield Transpose(moved)
+    if tuple(split_shape[axis] for axis in moved) != result:
+        yield Reshape(result)
