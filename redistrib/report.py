@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from itertools import product
-from math import isclose, prod
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,6 @@ import numpy as np
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.plan.price import step_seconds
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.synth.planner.paper.derivation import derivation_lines, paper_steps
 from redistrib.types.array_type import ArrayType
 from redistrib.types.notation import format_factor
@@ -107,7 +105,7 @@ def header(plan: Plan) -> list[tuple[str, str]]:
             f"{format_bytes(plan.lower_bound_bytes)}{_ratio(plan)}); "
             f"sent {format_bytes(plan.sent_bytes)}",
         ),
-        ("time", f"{format_seconds(plan.seconds)} estimated"),
+        ("time", f"{format_seconds(plan.seconds)} estimated, profile {plan.profile.name}"),
     ]
     if plan.steps and not src.partial and not dst.partial:
         whole = src.size * src.itemsize
@@ -121,13 +119,8 @@ def header(plan: Plan) -> list[tuple[str, str]]:
     return lines
 
 
-def rows(plan: Plan, profile: Profile | None = None) -> list[tuple[str, ...]]:
-    """One row of texts per step, in the order of COLUMNS.
-
-    A plan does not name the profile that it was priced under: the times of steps are given where
-    those under `profile` (None: the default one) add up to the time of the plan, else left empty.
-    """
-    seconds = _step_seconds(plan, profile or DEFAULT_PROFILE)
+def rows(plan: Plan) -> list[tuple[str, ...]]:
+    """One row of texts per step, in the order of COLUMNS; times under the profile of the plan."""
     found: list[tuple[str, ...]] = []
     for at, (step, before, after) in enumerate(
         zip(plan.steps, plan.types, plan.types[1:], strict=False)
@@ -144,7 +137,7 @@ def rows(plan: Plan, profile: Profile | None = None) -> list[tuple[str, ...]]:
                 f"{format_shape(before.tile_shape)} -> {format_shape(after.tile_shape)}",
                 format_bytes(plan.traffic[at].received_bytes),
                 format_bytes(plan.live_bytes_per_step[at]),
-                format_seconds(seconds[at]) if seconds else "",
+                format_seconds(plan.seconds_per_step[at]),
             )
         )
     return found
@@ -156,19 +149,10 @@ def _ratio(plan: Plan) -> str:
     return f", {plan.received_bytes / plan.lower_bound_bytes:.2f}x"
 
 
-def _step_seconds(plan: Plan, profile: Profile) -> list[float]:
-    profile = profile.on(plan.src.mesh)
-    seconds = [
-        step_seconds(step, before, traffic, profile)
-        for step, before, traffic in zip(plan.steps, plan.types, plan.traffic, strict=False)
-    ]
-    return seconds if isclose(sum(seconds), plan.seconds, rel_tol=1e-9) else []
-
-
 # --- plain text and terminal -------------------------------------------------------------------
 
 
-def to_text(plan: Plan, detail: Detail = "normal", profile: Profile | None = None) -> str:
+def to_text(plan: Plan, detail: Detail = "normal") -> str:
     """A plan as plain text."""
     title = f"{plan.src} -> {plan.dst}"
     if detail == "concise":
@@ -179,7 +163,7 @@ def to_text(plan: Plan, detail: Detail = "normal", profile: Profile | None = Non
         )
     width = max(len(name) for name, _ in header(plan))
     lines = [title, *(f"  {name:{width}}  {value}" for name, value in header(plan)), ""]
-    lines += _table(rows(plan, profile)) if plan.steps else ["nothing to do"]
+    lines += _table(rows(plan)) if plan.steps else ["nothing to do"]
     if derived := derivation(plan):
         lines += ["", *derived]
     if detail == "full":
@@ -190,7 +174,7 @@ def to_text(plan: Plan, detail: Detail = "normal", profile: Profile | None = Non
     return "\n".join(lines)
 
 
-def print_rich(plan: Plan, profile: Profile | None = None) -> None:
+def print_rich(plan: Plan) -> None:
     """Print a plan on a terminal, with colour. Needs rich."""
     from rich.console import Console
     from rich.table import Table
@@ -208,7 +192,7 @@ def print_rich(plan: Plan, profile: Profile | None = None) -> None:
     table = Table()
     for name in ("", *COLUMNS):
         table.add_column(name, justify="right" if name in RIGHT_ALIGNED else "left")
-    for number, row in enumerate(rows(plan, profile), start=1):
+    for number, row in enumerate(rows(plan), start=1):
         table.add_row(*(Text(cell) for cell in (str(number), *row)))
     console.print(table)
     for line in derivation(plan):
@@ -352,7 +336,7 @@ STYLE = """
 """.strip()
 
 
-def to_html(plan: Plan, profile: Profile | None = None) -> str:
+def to_html(plan: Plan) -> str:
     """A plan as an HTML fragment, for a notebook or a page; no script, nothing remote."""
     title = escape(f"{plan.src} -> {plan.dst}")
     head = "".join(
@@ -361,7 +345,7 @@ def to_html(plan: Plan, profile: Profile | None = None) -> str:
     parts = [
         f"<style>{STYLE}</style>",
         f'<div class="redistrib"><h1><code>{title}</code></h1><table>{head}</table>',
-        _html_steps(rows(plan, profile)) if plan.steps else "<p>Nothing to do.</p>",
+        _html_steps(rows(plan)) if plan.steps else "<p>Nothing to do.</p>",
     ]
     for at, t in enumerate(plan.types):
         name = f"after step {at}: {plan.steps[at - 1].collective}" if at else "source"
@@ -370,17 +354,17 @@ def to_html(plan: Plan, profile: Profile | None = None) -> str:
     return "\n".join([*parts, "</div>"])
 
 
-def write_html(plan: Plan, path: str | Path, profile: Profile | None = None) -> None:
+def write_html(plan: Plan, path: str | Path) -> None:
     """Write a plan as a standalone HTML page. Raises OSError where the file cannot be written."""
-    Path(path).write_text(to_page(plan, profile), encoding="utf-8")
+    Path(path).write_text(to_page(plan), encoding="utf-8")
 
 
-def to_page(plan: Plan, profile: Profile | None = None) -> str:
+def to_page(plan: Plan) -> str:
     """A plan as a standalone HTML page."""
     title = escape(f"{plan.src} -> {plan.dst}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title></head><body>\n{to_html(plan, profile)}\n</body></html>"
+        f"<title>{title}</title></head><body>\n{to_html(plan)}\n</body></html>"
     )
 
 

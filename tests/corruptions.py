@@ -316,7 +316,7 @@ def another_collective(data: Data) -> Iterator[Data]:
 
 @corruption
 def foreign_format(data: Data) -> Iterator[Data]:
-    for wrong in ("redistrib-plan/2", "", None, 1):
+    for wrong in ("redistrib-plan/3", "", None, 1):
         yield changed(data, "format", to=wrong)
     yield changed(data, "strategy", to="fastest")
     for wrong in (float("nan"), float("inf"), -1.0, "1", None):

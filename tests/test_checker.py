@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import math
 import random
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ from redistrib.backends import simulator
 from redistrib.checker import checker
 from redistrib.checker.certificate import certify
 from redistrib.synth.plan import collectives as c
+from redistrib.synth.plan.profile import COMMUNICATING, Execution, Level
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
 from tests.corruptions import (
@@ -127,6 +129,44 @@ def test_a_tile_above_both_ends_needs_a_memory_limit() -> None:
     assert messages({**data, "memory_limit": 256}) is None
     assert messages({**data, "memory_limit": 255}) is not None
     assert messages({**data, "memory_limit": "much"}) is not None
+
+
+def priced(rng: random.Random) -> rd.Profile:
+    """Any profile: links by axis, levels, efficiencies, both ways to run an exchange."""
+
+    def link() -> rd.Link:
+        return rd.Link(rng.choice((0, 1e-6, 3e-6)), rng.choice((1e9, 7e9, 1e11 / 3)))
+
+    axes = tuple((axis, link()) for axis in "xyz" if rng.random() < 0.3)
+    levels = tuple(Level(k, link()) for k in (2, 4, 6, 24) if rng.random() < 0.3)
+    efficiency = tuple((name, 0.7) for name in COMMUNICATING if rng.random() < 0.2)
+    kind: Execution = rng.choice(("call", "rounds"))
+    return rd.Profile("any", link(), axes, kind, levels, efficiency)
+
+
+def test_seconds_are_derived_from_the_profile_to_the_last_bit() -> None:
+    told = 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        mesh = random_mesh(rng)
+        if rng.random() < 0.5:
+            devices = rng.sample(range(mesh.num_devices + 3), mesh.num_devices)
+            mesh = rd.Mesh(mesh.axes, devices=devices)
+        shape = random_shape(rng, mesh)
+        src, dst = random_type(rng, mesh, shape), random_type(rng, mesh, shape)
+        for strategy in ("auto", "collectives", "direct"):
+            try:
+                plan = rd.plan(src, dst, strategy=strategy, profile=priced(rng))
+            except rd.InfeasibleError:
+                continue
+            data = json.loads(plan.to_json())
+            assert messages(data) is None
+            for wrong in (math.nextafter(plan.seconds, 1), plan.seconds * 2 + 1):
+                assert messages({**data, "seconds": wrong}) is not None
+            for key, other in (("latency", 1.0), ("bandwidth", 1.0), ("exchange", "call")):
+                profile = {**data["profile"], key: other}
+                told += messages({**data, "profile": profile}) is not None
+    assert told > 300
 
 
 def test_collectives_contains_no_exchange() -> None:
@@ -250,19 +290,20 @@ def test_a_plan_for_65536_devices_is_checked_by_its_digits() -> None:
 
 
 def test_the_checker_is_short_and_shares_only_the_types() -> None:
-    path = Path(checker.__file__)
-    source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 400
-    nodes = ast.walk(ast.parse(source))
-    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
-    ours = {name for name in modules if name and name.startswith("redistrib")}
-    assert ours <= {
-        "redistrib.errors",
-        *(
-            f"redistrib.types.{name}"
-            for name in ("array_type", "digits", "equivalence", "mesh", "notation", "positions")
-        ),
-    }
+    for path in Path(checker.__file__).parent.glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert len(source.splitlines()) < 400
+        nodes = ast.walk(ast.parse(source))
+        modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        ours = {name for name in modules if name and name.startswith("redistrib")}
+        assert ours <= {
+            "redistrib.errors",
+            *(f"redistrib.checker.{name}" for name in ("claims", "parts", "price")),
+            *(
+                f"redistrib.types.{name}"
+                for name in ("array_type", "digits", "equivalence", "mesh", "notation", "positions")
+            ),
+        }
 
 
 def test_a_large_exchange_without_common_digits_is_checked() -> None:

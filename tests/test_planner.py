@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 import redistrib as rd
 from redistrib.synth.plan.data import make_plan
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
+from redistrib.synth.plan.profile import (
+    DEFAULT_PROFILE,
+    Link,
+    Profile,
+    find_profile,
+    profile_names,
+)
 from redistrib.synth.planner import exact
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.synth.planner.halfway import plan_misaligned
@@ -248,7 +254,7 @@ def test_planning_never_looks_at_the_number_of_devices() -> None:
 def test_the_example_of_the_json_format() -> None:
     src, dst = pair(rd.Mesh(x=2, y=4), "f32[4096{x}, 4096{y}]", "f32[4096{y}, 4096{x}]")
     data = json.loads(rd.plan(src, dst, strategy="collectives").to_json())
-    assert data["format"] == "redistrib-plan/1"
+    assert data["format"] == "redistrib-plan/2"
     assert data["mesh"] == {"axes": [["x", 2], ["y", 4]], "devices": None}
     assert [step["collective"] for step in data["steps"]] == ["collective_permute", "all_to_all"]
     assert data["steps"][0]["local_shape"] == [2048, 1024]
@@ -269,17 +275,44 @@ def test_json_keeps_the_memory_limit_and_the_seconds_of_another_profile() -> Non
     plan = rd.plan(src, dst, memory_limit=64, profile=slow)
     again = rd.Plan.from_json(plan.to_json())
     assert again == plan
-    assert (again.memory_limit, again.seconds) == (64, plan.seconds)
+    assert (again.memory_limit, again.seconds, again.profile) == (64, plan.seconds, slow)
     assert plan.seconds > 1
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_json_keeps_every_profile(name: str) -> None:
+    plan = rd.plan(*pair(rd.Mesh(x=4, y=8), "f32[64{x}, 8]", "f32[64, 8{y}]"), profile=name)
+    assert plan.profile == find_profile(name)
+    assert rd.Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_plan_of_version_1_is_priced_under_the_default_profile() -> None:
+    plan = rd.plan(*pair(rd.Mesh(x=2, y=4), "f32[8{x}]", "f32[8{y}]"), profile="dgx-h100")
+    data = {**json.loads(plan.to_json()), "format": "redistrib-plan/1"}
+    del data["profile"]
+    again = rd.Plan.from_json(json.dumps(data))
+    assert again.profile == DEFAULT_PROFILE
+    assert again == rd.plan(plan.src, plan.dst)
+    rd.check(data)
+
+
+def test_a_key_that_no_profile_has_is_refused() -> None:
+    plan = rd.plan(*pair(rd.Mesh(x=2), "f32[8{x}]", "f32[8]"))
+    data = json.loads(plan.to_json())
+    data["profile"]["jitter"] = 0.1
+    with pytest.raises(rd.RedistribError, match=r"a profile has the keys .*; got 'jitter'"):
+        rd.Plan.from_json(json.dumps(data))
+    with pytest.raises(rd.CheckError, match="a profile has no jitter"):
+        rd.check(data)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "a plan is JSON; line 1"),
-        ("[]", "format 'redistrib-plan/1'; got 'list'"),
-        ('{"format": "other/2"}', "format 'redistrib-plan/1'; got 'other/2'"),
-        ('{"format": "redistrib-plan/1"}', "incomplete or malformed: KeyError: 'mesh'"),
+        ("[]", "'redistrib-plan/2'; got 'list'"),
+        ('{"format": "other/2"}', "'redistrib-plan/2'; got 'other/2'"),
+        ('{"format": "redistrib-plan/2"}', "incomplete or malformed: KeyError: 'mesh'"),
     ],
 )
 def test_foreign_plan_files_are_refused(text: str, message: str) -> None:
@@ -449,6 +482,15 @@ def test_a_text_that_is_no_plan_is_refused(old: str, new: str) -> None:
     assert old in text
     with pytest.raises(rd.RedistribError, match="plan is"):
         rd.Plan.from_json(text.replace(old, new))
+
+
+def test_the_transpose_keeps_the_memory_limit_and_the_profile() -> None:
+    ends = pair(rd.Mesh(x=2, y=3), "f32[6{x}, 6]", "f32[6{y}, 6]")
+    plan = rd.plan(*ends, strategy="collectives", memory_limit=10**6, profile="dgx-h100")
+    back = plan.transpose()
+    assert back.peak_tile_bytes > max(back.src.tile_bytes, back.dst.tile_bytes)
+    assert (back.memory_limit, back.profile) == (10**6, plan.profile)
+    rd.check(back)
 
 
 def test_the_transpose_of_a_plan_without_elements_passes_the_checker() -> None:

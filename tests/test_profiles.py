@@ -1,5 +1,7 @@
 """Profiles: the files, the levels of a machine, and what a step costs under them."""
 
+import math
+import random
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,23 @@ def test_an_axis_has_the_link_of_the_first_level_that_holds_its_lines() -> None:
     assert (on_node.link, on_node.axes, on_node.uniform) == (node, (), True)
     transposed = [row * 8 + column for column in range(8) for row in range(2)]
     assert fast(rd.Mesh({"x": 8, "y": 2}, devices=transposed)) == ["x"]
+
+
+def test_levels_of_devices_in_order_are_those_of_the_list_of_their_ids() -> None:
+    """Consecutive ids need no enumeration; with the ids spelled out the answer is the same."""
+    rng = random.Random(1)
+    for _ in range(300):
+        sizes = [rng.choice((1, 2, 3, 4, 6)) for _ in range(rng.randint(1, 3))]
+        mesh = rd.Mesh(zip("xyz", sizes, strict=False))
+        groups = sorted({rng.randint(1, 20) for _ in range(2)})
+        levels = tuple(Level(k, rd.Link(1 / k, 1)) for k in groups)
+        profile = rd.Profile("p", rd.Link(2, 1), levels=levels)
+        # counted from a multiple of every group the ids are a list, in the same groups
+        spelled = rd.Mesh(mesh.axes, devices=[math.lcm(*groups) + n for n in mesh.ids])
+        for axis, size in mesh.axes:
+            if size > 1:
+                got, wanted = (profile.on(m) for m in (mesh, spelled))
+                assert got.link_of(axis) == wanted.link_of(axis), (mesh, groups)
 
 
 def test_a_name_overrides_the_level() -> None:

@@ -34,7 +34,6 @@ from redistrib.cli.progress import progress
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
-from redistrib.synth.plan.profile import find_profile
 from redistrib.synth.planner.choose import STRATEGIES
 
 Command = TypeVar("Command", bound=Callable[..., int])
@@ -155,19 +154,18 @@ def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -
     if form in PROGRAMS:
         stated["strategy"] = stated["strategy"] or "collectives"
     found = _plan(**stated)
-    profile = find_profile(stated["profile"])
     if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
-        report.print_rich(found, profile)
+        report.print_rich(found)
         return 0
     match form:
         case "json":
             text = found.to_json()
         case "html":
-            text = report.to_page(found, profile)
+            text = report.to_page(found)
         case "sdy" | "stablehlo" | "jax":
             text = PROGRAMS[form](found)
         case _:
-            text = report.to_text(found, detail, profile)
+            text = report.to_text(found, detail)
     if output is None:
         click.echo(text)
     else:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import BackendError, RedistribError
-from redistrib.synth.plan.json import FORMAT
+from redistrib.synth.plan.json import check_format
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
@@ -73,10 +73,7 @@ def load_plan(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:  # no text, or a number too long to read
         raise RedistribError(f"a plan is a JSON file; {path} is not: {error}", path=path) from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        given = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise RedistribError(f"a plan has the format {FORMAT!r}; got {given!r}", format=given)
-    return data
+    return check_format(data)
 
 
 def load_array(path: Path, t: ArrayType) -> Array:

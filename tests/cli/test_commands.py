@@ -50,7 +50,7 @@ def test_plan_prints_the_plan() -> None:
 def test_plan_as_json_prints_nothing_else() -> None:
     text = done("plan", *PROBLEM, "--format", "json")
     assert rd.Plan.from_json(text) == expected()
-    assert json.loads(text)["format"] == "redistrib-plan/1"
+    assert json.loads(text)["format"] == "redistrib-plan/2"
 
 
 @pytest.mark.parametrize("form", ["text", "json", "html", "sdy", "stablehlo", "jax"])

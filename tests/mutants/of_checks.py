@@ -3,6 +3,8 @@
 from tests.mutants.mutant import Mutant
 
 CHECKER = "redistrib/checker/checker.py"
+CHECKED_PARTS = "redistrib/checker/parts.py"
+CHECKED_PRICE = "redistrib/checker/price.py"
 CERTIFICATE = "redistrib/checker/certificate/__init__.py"
 SOLVER = "redistrib/checker/certificate/solver.py"
 STEPS = "redistrib/checker/certificate/steps.py"
@@ -79,23 +81,23 @@ return figures
     ),
     Mutant(
         "the checker lets a device ask others for what it holds",
-        CHECKER,
-        "_Part.loads",
-        '_require(np.array_equal(own, sender == home), "a device keeps what it already holds")',
+        CHECKED_PARTS,
+        "Part.loads",
+        'require(np.array_equal(own, sender == home), "a device keeps what it already holds")',
         "",
     ),
     Mutant(
         "the checker lets a device send what it lacks",
-        CHECKER,
-        "_Part.loads",
+        CHECKED_PARTS,
+        "Part.loads",
         "all(right)",
         "any(right)",
     ),
     Mutant(
         "the checker lets some replicas serve more than others",
-        CHECKER,
-        "_Part.loads",
-        '_require(len(senders) == len(self.spans), "all replicas serve the same amount")',
+        CHECKED_PARTS,
+        "Part.loads",
+        'require(len(senders) == len(self.spans), "all replicas serve the same amount")',
         "",
     ),
     Mutant(
@@ -109,8 +111,8 @@ return figures
         "the checker counts one addend too many in the bound",
         CHECKER,
         "_lower_bound",
-        "_size(src.partial) - 1",
-        "_size(src.partial)",
+        "size_of(src.partial) - 1",
+        "size_of(src.partial)",
     ),
     Mutant(
         "the checker counts what a device sends to itself",
@@ -118,6 +120,27 @@ return figures
         "_exchange",
         "(a - b for a, b in loads)",
         "(a for a, _ in loads)",
+    ),
+    Mutant(
+        "the checker prices an exchange as one round",
+        CHECKED_PRICE,
+        "Links.seconds",
+        'self.rounds or name != "exchange"',
+        'name != "exchange"',
+    ),
+    Mutant(
+        "the checker prices every axis alike",
+        CHECKED_PRICE,
+        "Links.seconds",
+        "[self.axes.get(digit.axis, self.rest) for digit in crossed] or [self.rest]",
+        "[self.rest]",
+    ),
+    Mutant(
+        "the checker does not look into levels",
+        CHECKED_PRICE,
+        "Links.of",
+        "axis not in axes",
+        "axis in axes",
     ),
     Mutant(
         "the checker lets a sum go on as a maximum",

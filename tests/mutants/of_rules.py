@@ -293,15 +293,15 @@ if sources[a] >= 0:
         "a plan forgets its memory limit in JSON",
         PLAN_JSON,
         "plan_from_json",
-        'make_plan(src, dst, str(data["strategy"]), steps, memory_limit=limit)',
-        'make_plan(src, dst, str(data["strategy"]), steps)',
+        'make_plan(src, dst, str(data["strategy"]), steps, profile, limit)',
+        'make_plan(src, dst, str(data["strategy"]), steps, profile)',
     ),
     Mutant(
         "a plan from JSON has the seconds of the default profile",
         PLAN_JSON,
         "plan_from_json",
-        'replace(plan, seconds=float(data["seconds"]))',
-        'replace(plan, seconds=plan.seconds + 0 * float(data["seconds"]))',
+        'DEFAULT_PROFILE if first else Profile.from_data(data["profile"])',
+        "DEFAULT_PROFILE",
     ),
     Mutant(
         "every conversion to partial is a sum in JSON",
@@ -309,6 +309,13 @@ if sources[a] >= 0:
         "_step",
         'ShardedToPartial(_placements(data["placements"]), data["reduction"])',
         'ShardedToPartial(_placements(data["placements"]), "sum")',
+    ),
+    Mutant(
+        "the transpose forgets the memory limit",
+        TRANSPOSE,
+        "transpose",
+        "make_plan(*ends, plan.strategy, reversed(steps), plan.profile, plan.memory_limit)",
+        "make_plan(*ends, plan.strategy, reversed(steps), plan.profile)",
     ),
     Mutant(
         "the transpose of a gather is a gather",

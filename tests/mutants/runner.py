@@ -61,8 +61,8 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "redistrib/synth/oracle/": ("tests/test_oracle.py",),
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
-    "redistrib/checker/checker.py": ("tests/test_checker.py",),
     "redistrib/checker/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
+    "redistrib/checker/": ("tests/test_checker.py",),
     # Real ranks; two of them do not crowd the machine.
     "redistrib/backends/mpi/": (
         "tests/test_mpi_runs.py",

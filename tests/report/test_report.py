@@ -46,11 +46,12 @@ def test_text_has_both_types_the_bounds_and_a_row_per_step() -> None:
         assert line.split()[:2] == [str(number), step.collective]
 
 
-def test_times_of_steps_add_up_or_are_left_out() -> None:
-    plan = transposition()
-    assert all(row[-1] for row in report.rows(plan))
-    other = rd.Profile("other", rd.Link(latency=1.0, bandwidth=1.0))
-    assert not any(row[-1] for row in report.rows(plan, other))
+def test_times_are_those_of_the_profile_of_the_plan() -> None:
+    slow = rd.Profile("slow", rd.Link(latency=2.0, bandwidth=1e30))
+    ends = (rd.ArrayType.parse(text, transposition().src.mesh) for text in (SRC, DST))
+    plan = rd.plan(*ends, strategy="collectives", profile=slow)
+    assert [row[-1] for row in report.rows(plan)] == ["2 s"] * len(plan.steps)
+    assert ("time", f"{2 * len(plan.steps)} s estimated, profile slow") in report.header(plan)
 
 
 def test_details() -> None:

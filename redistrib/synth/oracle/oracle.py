@@ -145,7 +145,8 @@ class Oracle:
         stops: bool = True,
     ) -> None:
         self.mesh = mesh
-        self.profile = find_profile(profile).on(mesh)
+        self._asked = find_profile(profile)
+        self.profile = self._asked.on(mesh)
         self.memory_limit = memory_limit
         self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
         self._answer = lru_cache(maxsize=capacity)(self._ask) if stops else self._alone
@@ -179,16 +180,16 @@ class Oracle:
         steps, common = [], None
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
             self._check_mesh(src)
-            problem = make_problem(src, dst, self.memory_limit, self.profile)
+            problem = make_problem(src, dst, self.memory_limit, self._asked)
             steps += solve(problem, way, self._stops)[0]
             common = problem.common if len(types) == 2 else None
         ends = types[0], types[-1]
-        return make_plan(*ends, strategy, steps, self.profile, self.memory_limit, common)
+        return make_plan(*ends, strategy, steps, self._asked, self.memory_limit, common)
 
     def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
         """Why this plan: the alternatives with their costs."""
         self._check_mesh(src)
-        found = explain(src, dst, memory_limit=self.memory_limit, profile=self.profile)
+        found = explain(src, dst, memory_limit=self.memory_limit, profile=self._asked)
         return replace(found, plan=self.plan(src, dst))
 
     @property

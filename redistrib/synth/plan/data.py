@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, prod
@@ -23,7 +23,8 @@ class Plan:
 
     If `dst` is on another mesh, the last type may be the equivalent one on the mesh of `src`.
     `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device;
-    `memory_limit` is the one that was asked for, if any.
+    `memory_limit` is the one that was asked for, if any, and `profile` the one that `seconds` is
+    an estimate under.
     """
 
     src: ArrayType
@@ -35,6 +36,7 @@ class Plan:
     seconds: float
     lower_bound_bytes: int
     memory_limit: int | None = None
+    profile: Profile = DEFAULT_PROFILE
 
     @property
     def received_bytes(self) -> int:
@@ -64,6 +66,11 @@ class Plan:
     def live_bytes(self) -> int:
         """The largest sum of tiles alive at once on a device; the source is kept."""
         return max(self.live_bytes_per_step, default=self.src.tile_bytes)
+
+    @property
+    def seconds_per_step(self) -> tuple[float, ...]:
+        """Estimated seconds of each step, whose sum, in this order, is `seconds`."""
+        return _step_seconds(self.steps, self.types, self.traffic, self.profile)
 
     @property
     def num_collectives(self) -> int:
@@ -117,7 +124,8 @@ def make_plan(
 ) -> Plan:
     """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`.
 
-    `refinement` is that of the two types, where it is known already.
+    `profile` is taken with its links on the mesh of the source. `refinement` is that of the two
+    types, where it is known already.
     """
     steps = tuple(steps)
     # The target of a plan within one mesh may be given on another mesh of the same devices.
@@ -134,10 +142,24 @@ def make_plan(
         for step, before, after in zip(steps, types, types[1:], strict=False)
     )
     seconds = 0.0
-    for step, before, t in zip(steps, types, traffic, strict=False):
-        seconds += step_seconds(step, before, t, profile)
+    for duration in _step_seconds(steps, types, traffic, profile):
+        seconds += duration
     bound = lower_bound_elements(src, target, refinement) * src.itemsize
-    return Plan(src, dst, strategy, steps, tuple(types), traffic, seconds, bound, memory_limit)
+    figures = traffic, seconds, bound, memory_limit, profile
+    return Plan(src, dst, strategy, steps, tuple(types), *figures)
+
+
+def _step_seconds(
+    steps: Sequence[Collective],
+    types: Sequence[ArrayType],
+    traffic: Sequence[StepTraffic],
+    profile: Profile,
+) -> tuple[float, ...]:
+    links = profile.on(types[0].mesh)
+    return tuple(
+        step_seconds(step, before, moved, links)
+        for step, before, moved in zip(steps, types, traffic, strict=False)
+    )
 
 
 def lower_bound_elements(

@@ -1,4 +1,4 @@
-"""Plans as JSON, format redistrib-plan/1.
+"""Plans as JSON, format redistrib-plan/2; version 1, which names no profile, is read too.
 
 A step carries what defines it as maps of digits: `placements` as [device digit, index digit],
 `moves` as [device digit, source index digit, target index digit], `routes` and `replicas` as pairs
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from redistrib.errors import RedistribError
@@ -28,6 +27,7 @@ from redistrib.synth.plan.collectives import (
     ShardedToPartial,
 )
 from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.synth.plan.tables import PermuteTable, RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
@@ -38,7 +38,8 @@ from redistrib.types.digits import (
 )
 from redistrib.types.mesh import Mesh
 
-FORMAT = "redistrib-plan/1"
+FORMAT = "redistrib-plan/2"
+READABLE = ("redistrib-plan/1", FORMAT)
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -76,13 +77,16 @@ def plan_to_json(plan: Plan) -> str:
             "live_bytes": plan.live_bytes,
             "num_collectives": plan.num_collectives,
             "seconds": plan.seconds,
+            "profile": plan.profile.to_data(),
             **({} if plan.memory_limit is None else {"memory_limit": plan.memory_limit}),
         }
     )
 
 
 def plan_from_json(text: str) -> Plan:
-    """The plan of a JSON text; its figures are computed anew, but for the estimated seconds.
+    """The plan of a JSON text; its figures are computed anew.
+
+    A plan of version 1 is priced under the default profile.
 
     Raises RedistribError if the text is no JSON, of another format, incomplete or ill-typed.
     """
@@ -92,9 +96,7 @@ def plan_from_json(text: str) -> Plan:
         raise RedistribError(f"a plan is JSON; line {error.lineno}: {error.msg}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise RedistribError(f"a plan is JSON; the text is not: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        given = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise RedistribError(f"a plan has the format {FORMAT!r}; got {given!r}", format=given)
+    check_format(data)
     try:
         mesh = _mesh(data["mesh"])
         dst_mesh = mesh if data["dst_mesh"] is None else _mesh(data["dst_mesh"])
@@ -102,13 +104,24 @@ def plan_from_json(text: str) -> Plan:
         dst = ArrayType.parse(data["dst"], dst_mesh)
         steps = [_step(step, dst_mesh) for step in data["steps"]]
         limit = None if data.get("memory_limit") is None else int(data["memory_limit"])
-        plan = make_plan(src, dst, str(data["strategy"]), steps, memory_limit=limit)
-        plan = replace(plan, seconds=float(data["seconds"]))
+        first = data["format"] == READABLE[0]
+        profile = DEFAULT_PROFILE if first else Profile.from_data(data["profile"])
+        plan = make_plan(src, dst, str(data["strategy"]), steps, profile, limit)
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RedistribError(
             f"the plan is incomplete or malformed: {type(error).__name__}: {error}"
         ) from error
     return plan
+
+
+def check_format(data: object) -> dict[str, Any]:
+    """The data of a plan in a format that is read. Raises RedistribError for any other."""
+    given = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict) or given not in READABLE:
+        raise RedistribError(
+            f"a plan has the format {' or '.join(map(repr, READABLE))}; got {given!r}", format=given
+        )
+    return data
 
 
 def _mesh_data(mesh: Mesh) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
-from math import isfinite
+from math import inf, isfinite, prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -44,6 +44,9 @@ class Link:
                 f"finite; got latency {self.latency} and bandwidth {self.bandwidth}",
                 link=self,
             )
+        # numbers of one kind have one spelling in JSON and divide alike
+        object.__setattr__(self, "latency", float(self.latency))
+        object.__setattr__(self, "bandwidth", float(self.bandwidth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class Level:
 
     devices: int
     link: Link
+
+    def __post_init__(self) -> None:
+        if type(self.devices) is not int or self.devices < 1:
+            raise RedistribError(
+                f"the devices of a level are a positive number; got {self.devices!r}"
+            )
 
 
 Execution = Literal["call", "rounds"]
@@ -68,6 +77,9 @@ class Profile:
     ("call", as in MPI) or a round of permutes per sender ("rounds", as in jax.lax), each round with
     its own latency. `efficiency` is the fraction of the bandwidth that a collective, by name,
     reaches. `source` says where the numbers come from.
+
+    Raises RedistribError for an efficiency that is not above 0 and at most 1 or of no communicating
+    collective, levels out of order, an axis named twice, or another way to run an exchange.
     """
 
     name: str
@@ -77,6 +89,24 @@ class Profile:
     levels: tuple[Level, ...] = ()
     efficiency: tuple[tuple[str, float], ...] = ()
     source: str = ""
+
+    def __post_init__(self) -> None:
+        sizes = [level.devices for level in self.levels]
+        if sizes != sorted(set(sizes)):
+            raise RedistribError(f"levels come smallest group first; got {sizes}")
+        if self.exchange not in get_args(Execution):
+            raise RedistribError(
+                f"exchange is {' or '.join(get_args(Execution))}; got {self.exchange!r}"
+            )
+        for what, pairs in (("axes", self.axes), ("efficiency", self.efficiency)):
+            if len(dict(pairs)) != len(pairs):
+                raise RedistribError(f"{what} of a profile are named once; got {pairs}")
+        _check_keys("efficiency", dict(self.efficiency), COMMUNICATING)
+        for collective, fraction in self.efficiency:
+            if not 0 < fraction <= 1:
+                raise RedistribError(
+                    f"the efficiency of {collective} is above 0 and at most 1; got {fraction}"
+                )
 
     def seconds(
         self,
@@ -141,38 +171,59 @@ class Profile:
             data = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # no TOML, or a number too long to read
             raise RedistribError(str(error)) from error
+        return cls.from_data(data, name)
+
+    @classmethod
+    def from_data(cls, data: object, name: str = "profile") -> Profile:
+        """The profile in the tables of a TOML file or the object of a JSON text.
+
+        `name` where it gives none. Raises RedistribError, also for a key that is not known.
+        """
+        if not isinstance(data, dict):
+            raise RedistribError(f"a profile is a table of keys and values; got {data!r}")
         _check_keys("a profile", data, PROFILE_KEYS, LINK_KEYS)
-        for key, kind in (("axes", dict), ("levels", list), ("efficiency", dict)):
+        for key, kind in (
+            ("name", str),
+            ("source", str),
+            ("axes", dict),
+            ("levels", list),
+            ("efficiency", dict),
+        ):
             if not isinstance(data.get(key, kind()), kind):
                 raise RedistribError(f"{key} of a profile is a {kind.__name__}; got {data[key]!r}")
-        levels = tuple(_parse_level(level) for level in data.get("levels", ()))
-        sizes = [level.devices for level in levels]
-        if sizes != sorted(set(sizes)):
-            raise RedistribError(f"levels come smallest group first; got {sizes}")
-        execution = data.get("exchange", "rounds")
-        if execution not in get_args(Execution):
-            raise RedistribError(
-                f"exchange is {' or '.join(get_args(Execution))}; got {execution!r}"
-            )
-        efficiency = data.get("efficiency", {})
-        _check_keys("efficiency", efficiency, COMMUNICATING)
-        for collective, fraction in efficiency.items():
-            if not 0 < _number(collective, fraction) <= 1:
-                raise RedistribError(
-                    f"the efficiency of {collective} is above 0 and at most 1; got {fraction}"
-                )
         return cls(
-            str(data.get("name", name)),
+            data.get("name", name),
             Link(*(_number(key, data[key]) for key in LINK_KEYS)),
             tuple(
                 (axis, _parse_link(f"axes.{axis}", link))
                 for axis, link in data.get("axes", {}).items()
             ),
-            execution,
-            levels,
-            tuple((c, float(fraction)) for c, fraction in efficiency.items()),
-            str(data.get("source", "")),
+            data.get("exchange", "rounds"),
+            tuple(_parse_level(level) for level in data.get("levels", ())),
+            tuple((c, _number(c, part)) for c, part in data.get("efficiency", {}).items()),
+            data.get("source", ""),
         )
+
+    def to_data(self) -> dict[str, Any]:
+        """The profile as the object that `from_data` reads; what it does not use is left out.
+
+        >>> Profile("node", Link(1e-6, 1e11)).to_data()
+        {'name': 'node', 'latency': 1e-06, 'bandwidth': 100000000000.0, 'exchange': 'rounds'}
+        """
+        optional = {
+            "axes": {axis: _link_data(link) for axis, link in self.axes},
+            "levels": [
+                {"devices": level.devices, **_link_data(level.link)} for level in self.levels
+            ],
+            "efficiency": dict(self.efficiency),
+            "source": self.source,
+        }
+        return {
+            "name": self.name,
+            **_link_data(self.link),
+            "exchange": self.exchange,
+            **{key: value for key, value in optional.items() if value},
+        }
 
 
 LINK_KEYS = ("latency", "bandwidth")
@@ -193,9 +244,13 @@ def _check_keys(
 
 
 def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    try:
+        number = float(value) if isinstance(value, int | float) else inf
+    except OverflowError:  # an integer above all floats
+        number = inf
+    if isinstance(value, bool) or not isfinite(number):
         raise RedistribError(f"{key} is a finite number; got {value!r}")
-    return float(value)
+    return number
 
 
 def _parse_link(what: str, data: object, also: tuple[str, ...] = ()) -> Link:
@@ -207,10 +262,11 @@ def _parse_link(what: str, data: object, also: tuple[str, ...] = ()) -> Link:
 
 def _parse_level(data: Any) -> Level:
     link = _parse_link("a level", data, ("devices",))
-    devices = data["devices"]
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise RedistribError(f"the devices of a level are a positive number; got {devices!r}")
-    return Level(devices, link)
+    return Level(data["devices"], link)
+
+
+def _link_data(link: Link) -> dict[str, float]:
+    return {"latency": link.latency, "bandwidth": link.bandwidth}
 
 
 @lru_cache(maxsize=256)
@@ -229,9 +285,14 @@ def _resolved(profile: Profile, mesh: Mesh) -> Profile:
 
 def _within(mesh: Mesh, axis: str, group: int) -> bool:
     """Whether all devices of each line along an axis are in one group of consecutive ids."""
-    names = [name for name, _ in mesh.axes]
-    groups = np.array(mesh.ids).reshape([size for _, size in mesh.axes]) // group
-    at = names.index(axis)
+    at = [name for name, _ in mesh.axes].index(axis)
+    sizes = [size for _, size in mesh.axes]
+    if mesh.devices is None:
+        # Each block of so many ids holds the lines that start in it from end to end. Where blocks
+        # do not fit into groups, the first block that a group ends in has a line across that end.
+        block = prod(sizes[at:])
+        return sizes[at] == 1 or group % block == 0 or mesh.num_devices <= group
+    groups = np.array(mesh.devices).reshape(sizes) // group
     return bool((groups == groups.take([0], axis=at)).all())
 
 

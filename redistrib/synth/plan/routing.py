@@ -100,7 +100,7 @@ def exchange_traffic(
         pairs_of = set(zip(traffic.served, traffic.kept, strict=True))
         loads = {(a * s, b * k) for a, b in loads for s, k in pairs_of}
     sent = max(a - b for a, b in loads)
-    return Traffic(exchange, dst.tile_size - overlap, sent, peers)
+    return Traffic(exchange, dst.tile_size - overlap, sent, peers if dst.size else 0)
 
 
 def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:

@@ -42,19 +42,23 @@ def dual(t: ArrayType) -> ArrayType:
 def transpose(plan: Plan) -> Plan:
     """The plan of the transposed map, from the dual of `dst` to the dual of `src`.
 
-    `seconds` is that of the default profile. Raises LayoutError where the transpose is a sum that
-    no one step of ours is: of an exchange whose replicas change, of a table permute among replicas;
-    and for a reduction other than sum, which is not linear. A target on another mesh of the same
-    devices is taken as the plan has it, on the mesh of the source.
+    It keeps the profile and the memory limit: its tiles have the sizes of those of the plan.
+
+    Raises LayoutError where the transpose is a sum that no one step of ours is: of an exchange
+    whose replicas change, of a table permute among replicas; and for a reduction other than sum,
+    which is not linear. A target on another mesh of the same devices is taken as the plan has it,
+    on the mesh of the source.
     """
     src, dst = plan.src, plan.types[-1]
     if not src.size:  # without elements nothing is summed, and types have no partial axes
-        return make_plan(dst, src, "direct", [exchange_traffic(dst, src).exchange])
+        exchange = exchange_traffic(dst, src).exchange
+        return make_plan(dst, src, "direct", [exchange], plan.profile, plan.memory_limit)
     steps = [
         _transposed(step, before, after)
         for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False)
     ]
-    return make_plan(dual(dst), dual(src), plan.strategy, reversed(steps))
+    ends = dual(dst), dual(src)
+    return make_plan(*ends, plan.strategy, reversed(steps), plan.profile, plan.memory_limit)
 
 
 def _transposed(step: Collective, before: ArrayType, after: ArrayType) -> Collective:

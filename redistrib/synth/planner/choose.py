@@ -73,10 +73,11 @@ def plan(
     Raises LayoutError if the types do not fit each other, InfeasibleError if the limit allows no
     plan, RedistribError for an unknown strategy.
     """
+    profile = find_profile(profile)
     problem = make_problem(src, dst, memory_limit, profile)
     steps = find_strategy(strategy)(problem)
     return make_plan(
-        problem.src, problem.asked, strategy, steps, problem.profile, memory_limit, problem.common
+        problem.src, problem.asked, strategy, steps, profile, memory_limit, problem.common
     )
 
 
