@@ -31,6 +31,10 @@ class LayoutError(RedistribError):
     """A mesh, an array type or a pair of types that breaks a rule of the type system."""
 
 
+class WeightMapError(RedistribError):
+    """A weight map that does not hold together; `line` and `column` (from 1) if it is a text."""
+
+
 class InfeasibleError(RedistribError):
     """No plan exists under the limit; `memory_limit` and `least_bytes` are bytes per device."""
 

@@ -1,0 +1,1 @@
+"""Whole models: how the arrays of one program are made from those of another."""

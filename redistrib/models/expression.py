@@ -1,0 +1,310 @@
+"""How one array is made from others: expressions, and their meaning.
+
+    concat(0, q, k, v)                  one after the other along dimension 0
+    wq[:, {i}]                          of a stack of layers the one of this layer
+    rearrange(w, "(h d) m -> h m d", d=128)
+
+An expression is data: it knows no layouts and no arrays. `redistrib.models.interpret` gives it a
+meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, assert_never
+
+from redistrib.errors import WeightMapError
+from redistrib.models.names import Affine, Binding, Name, Number
+from redistrib.models.pattern import Pattern
+from redistrib.types.dtypes import dtype_name
+
+
+class Position(NamedTuple):
+    """Where in a text an expression stands; both from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Node:
+    position: Position | None = field(default=None, compare=False, repr=False)
+
+    def __getitem__(self, index: Any) -> Expression:
+        """Part of the array, as numpy has it: integers drop their dimension, steps are positive."""
+        entries = index if isinstance(index, tuple) else (index,)
+        (array,) = _expressions("index", (self,))
+        return Index(array, tuple(map(_entry, entries))) if entries else array
+
+
+@dataclass(frozen=True, slots=True)
+class Source(_Node):
+    """A source array, by name."""
+
+    name: Name
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`start:stop:step` of a dimension; None is its own start or end."""
+
+    start: Number | None = None
+    stop: Number | None = None
+    step: int = 1
+
+    def __str__(self) -> str:
+        start, stop = ("" if bound is None else str(bound) for bound in (self.start, self.stop))
+        return f"{start}:{stop}" + (f":{self.step}" if self.step != 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Index(_Node):
+    """Part of an array: a number picks one index and drops the dimension, a span keeps it."""
+
+    array: Expression
+    entries: tuple[Number | Span, ...]
+
+    def __str__(self) -> str:
+        return f"{self.array}[{', '.join(map(str, self.entries))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(_Node):
+    """Arrays one after the other along a dimension."""
+
+    dim: int
+    parts: tuple[Expression, ...]
+
+    def __str__(self) -> str:
+        return f"concat({self.dim}, {', '.join(map(str, self.parts))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """`{e} in 0:128`: a placeholder takes the values from `start` up to, not including, `stop`."""
+
+    placeholder: str
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{{{self.placeholder}}} in {self.start}:{self.stop}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack(_Node):
+    """Arrays of one shape along a new dimension; with `over`, one part for each of its values."""
+
+    dim: int
+    parts: tuple[Expression, ...]
+    over: Over | None = None
+
+    def __str__(self) -> str:
+        over = f"{self.over}: " if self.over else ""
+        return f"stack({self.dim}, {over}{', '.join(map(str, self.parts))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rearrange(_Node):
+    """Dimensions split, reordered, merged and repeated by an einops pattern."""
+
+    array: Expression
+    pattern: Pattern
+    sizes: tuple[tuple[str, Number], ...] = ()
+
+    def __str__(self) -> str:
+        sizes = "".join(f", {name}={size}" for name, size in self.sizes)
+        return f'rearrange({self.array}, "{self.pattern}"{sizes})'
+
+
+@dataclass(frozen=True, slots=True)
+class Pad(_Node):
+    """Zeros after the end of a dimension, up to a size."""
+
+    array: Expression
+    dim: int
+    size: Number
+
+    def __str__(self) -> str:
+        return f"pad({self.array}, {self.dim}, {self.size})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cast(_Node):
+    """Another dtype, element by element, as numpy's `astype` rounds."""
+
+    array: Expression
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"cast({self.array}, {self.dtype})"
+
+
+Expression = Source | Index | Concat | Stack | Rearrange | Pad | Cast
+
+
+def source(name: str) -> Source:
+    """The source array of this name; `{i}` in it is a placeholder."""
+    return Source(Name.parse(_text("a name", name)))
+
+
+def concat(dim: int, *arrays: Expression) -> Concat:
+    """The arrays one after the other along a dimension."""
+    return Concat(_integer("the dimension of a concat", dim), _expressions("concat", arrays))
+
+
+def stack(dim: int, *arrays: Expression, over: tuple[str, int, int] | Over | None = None) -> Stack:
+    """The arrays along a new dimension.
+
+    `over=("e", 0, 128)` stacks one part for each value of the placeholder `{e}`.
+    """
+    if over is not None and not isinstance(over, Over):
+        over = Over(*over)
+    checked = _expressions("stack", arrays)
+    if over is not None and len(checked) != 1:
+        raise WeightMapError(f"a stack over a placeholder has one part; got {len(checked)}")
+    return Stack(_integer("the dimension of a stack", dim), checked, over)
+
+
+def rearrange(array: Expression, pattern: str, **sizes: Number) -> Rearrange:
+    """The array with its dimensions split, reordered, merged or repeated by an einops pattern.
+
+    Names that stand on the right alone need a size, and repeat the array.
+
+    >>> print(rearrange(source("wq"), "(h d) m -> h m d", d=128))
+    rearrange(wq, "(h d) m -> h m d", d=128)
+    """
+    (checked,) = _expressions("rearrange", (array,))
+    return Rearrange(checked, Pattern.parse(_text("a pattern", pattern)), tuple(sizes.items()))
+
+
+def pad(array: Expression, dim: int, size: Number) -> Pad:
+    """The array with zeros after the end of a dimension, so that it has this size."""
+    (checked,) = _expressions("pad", (array,))
+    return Pad(checked, _integer("the dimension of a pad", dim), size)
+
+
+def cast(array: Expression, dtype: object) -> Cast:
+    """The array in another dtype."""
+    (checked,) = _expressions("cast", (array,))
+    return Cast(checked, dtype_name(dtype))
+
+
+def sources(expression: Expression) -> list[Source]:
+    """The sources in an expression, in the order of its text, each time that one stands there."""
+    if isinstance(expression, Source):
+        return [expression]
+    return [leaf for part in parts(expression) for leaf in sources(part)]
+
+
+def source_names(expression: Expression, binding: Binding) -> list[str]:
+    """The names of the source arrays that an expression takes under a binding, each once."""
+    if isinstance(expression, Source):
+        return [expression.name.text(binding)]
+    bindings = [binding]
+    if isinstance(expression, Stack) and (over := expression.over) is not None:
+        bindings = [{**binding, over.placeholder: n} for n in range(over.start, over.stop)]
+    names = (
+        name for also in bindings for part in parts(expression) for name in source_names(part, also)
+    )
+    return list(dict.fromkeys(names))
+
+
+def free_placeholders(expression: Expression) -> frozenset[str]:
+    """The placeholders that need a value from outside: those that no stack in it is over."""
+    inner = [free_placeholders(part) for part in parts(expression)]
+    free = _own_numbers(expression).union(*inner)
+    if isinstance(expression, Source):
+        return expression.name.placeholders
+    if isinstance(expression, Stack) and expression.over is not None:
+        return free - {expression.over.placeholder}
+    return free
+
+
+def number_placeholders(expression: Expression) -> frozenset[str]:
+    """The free placeholders that indices and sizes depend on, not only names."""
+    inner = [number_placeholders(part) for part in parts(expression)]
+    found = _own_numbers(expression).union(*inner)
+    if isinstance(expression, Stack) and expression.over is not None:
+        return found - {expression.over.placeholder}
+    return found
+
+
+def parts(expression: Expression) -> tuple[Expression, ...]:
+    """The expressions that an expression is made from directly."""
+    match expression:
+        case Source():
+            return ()
+        case Concat(parts=inner) | Stack(parts=inner):
+            return inner
+        case Index(array=array) | Rearrange(array=array) | Pad(array=array) | Cast(array=array):
+            return (array,)
+        case _:
+            assert_never(expression)
+
+
+def _own_numbers(expression: Expression) -> frozenset[str]:
+    """The placeholders in the indices and sizes of one expression, not of its parts."""
+    match expression:
+        case Index(entries=entries):
+            ends = [(e.start, e.stop) if isinstance(e, Span) else (e,) for e in entries]
+            return _of_numbers(number for numbers in ends for number in numbers)
+        case Rearrange(sizes=sizes):
+            return _of_numbers(size for _, size in sizes)
+        case Pad(size=size):
+            return _of_numbers([size])
+        case _:
+            return frozenset()
+
+
+def _of_numbers(numbers: Any) -> frozenset[str]:
+    return frozenset(n.placeholder for n in numbers if isinstance(n, Affine))
+
+
+def _entry(entry: object) -> Number | Span:
+    match entry:
+        case Affine():
+            return entry
+        case Span():
+            return entry
+        case slice(start=start, stop=stop, step=step):
+            stride = 1 if step is None else _integer("a step", step)
+            if stride < 1:
+                raise WeightMapError(f"the step of a slice is positive; got {stride}")
+            return Span(_bound(start), _bound(stop), stride)
+        case _:
+            return _integer("an index", entry)
+
+
+def _bound(bound: object) -> Number | None:
+    return bound if bound is None or isinstance(bound, Affine) else _integer("a bound", bound)
+
+
+def _integer(what: str, value: object) -> int:
+    try:
+        if not isinstance(value, bool):
+            return value.__index__()  # type: ignore[attr-defined, no-any-return]
+    except AttributeError:
+        pass
+    raise WeightMapError(f"{what} is an integer; got {value!r}", value=value)
+
+
+def _text(what: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise WeightMapError(f"{what} is a text; got {value!r}", value=value)
+    return value
+
+
+def _expressions(what: str, parts: Sequence[object]) -> tuple[Expression, ...]:
+    for part in parts:
+        if not isinstance(part, _Node):
+            raise WeightMapError(
+                f"a {what} is of expressions, such as source('name'); got {part!r}", value=part
+            )
+    if not parts:
+        raise WeightMapError(f"a {what} has at least one part")
+    return tuple(parts)  # type: ignore[arg-type]

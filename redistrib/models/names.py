@@ -1,0 +1,140 @@
+"""Names with placeholders, and integers that depend on them.
+
+    layers.{i}.wq        the name of layer i, for every i for which there is one
+    {i+4}, {i*2}         an integer that goes with it
+
+A placeholder is a non-negative integer, written without leading zeros. A *binding* gives each
+placeholder its value: `{"i": 3}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from redistrib.errors import WeightMapError
+
+Binding = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """`factor * placeholder + offset`, written `{i}`, `{i*2}`, `{i+4}` or `{i*2+1}`.
+
+    >>> str(Affine("i", 2, -1)), Affine("i", 2, -1).value({"i": 3})
+    ('{i*2-1}', 5)
+    """
+
+    placeholder: str
+    factor: int = 1
+    offset: int = 0
+
+    def value(self, binding: Binding) -> int:
+        """The integer under a binding. Raises WeightMapError if the placeholder has no value."""
+        if self.placeholder not in binding:
+            raise WeightMapError(
+                f"nothing gives the placeholder {{{self.placeholder}}} a value; bound here: "
+                f"{', '.join(binding) or 'none'}",
+                placeholder=self.placeholder,
+            )
+        return self.factor * binding[self.placeholder] + self.offset
+
+    def solve(self, value: int) -> int | None:
+        """The value of the placeholder that gives this integer; None if none does.
+
+        >>> Affine("i", 2, 1).solve(7), Affine("i", 2, 1).solve(8)
+        (3, None)
+        """
+        quotient, rest = divmod(value - self.offset, self.factor)
+        return None if rest or quotient < 0 else quotient
+
+    def __str__(self) -> str:
+        factor = f"*{self.factor}" if self.factor != 1 else ""
+        offset = f"{self.offset:+d}" if self.offset else ""
+        return f"{{{self.placeholder}{factor}{offset}}}"
+
+
+Number = int | Affine
+
+
+def number(value: Number, binding: Binding) -> int:
+    """The integer that a number is under a binding."""
+    return value.value(binding) if isinstance(value, Affine) else value
+
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
+"""The names that need no quotes."""
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(?:\*([0-9]+))?([+-][0-9]+)?\}", re.ASCII)
+_DIGITS = "(0|[1-9][0-9]*)"
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The name of an array, as text and placeholders in turn.
+
+    >>> name = Name.parse("layers.{i}.wq")
+    >>> name.text({"i": 3}), name.match("layers.12.wq"), name.match("layers.012.wq")
+    ('layers.3.wq', {'i': 12}, None)
+    """
+
+    pieces: tuple[str | Affine, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Name:
+        """The name written like this. Raises WeightMapError for braces that hold no placeholder."""
+        pieces: list[str | Affine] = []
+        end = 0
+        for match in _PLACEHOLDER.finditer(text):
+            pieces += [text[end : match.start()]] if match.start() > end else []
+            affine = Affine(match[1], int(match[2] or 1), int(match[3] or 0))
+            if affine.factor == 0:
+                raise WeightMapError(f"{match[0]} does not depend on its placeholder", name=text)
+            pieces.append(affine)
+            end = match.end()
+        pieces += [text[end:]] if end < len(text) else []
+        if not pieces or any("{" in p or "}" in p for p in pieces if isinstance(p, str)):
+            raise WeightMapError(
+                f"a name is text with placeholders like {{i}}, {{i+4}} or {{i*2}}; got {text!r}",
+                name=text,
+            )
+        return cls(tuple(pieces))
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """The placeholders in the name."""
+        return frozenset(piece.placeholder for piece in self.pieces if isinstance(piece, Affine))
+
+    def text(self, binding: Binding) -> str:
+        """The name under a binding."""
+        return "".join(
+            str(piece.value(binding)) if isinstance(piece, Affine) else piece
+            for piece in self.pieces
+        )
+
+    def match(self, text: str) -> dict[str, int] | None:
+        """The binding under which the name is this text; None if there is none."""
+        return next(self.matches([text]), None)
+
+    def matches(self, texts: Iterable[str]) -> Iterator[dict[str, int]]:
+        """The bindings under which the name is one of these texts, in their order."""
+        pattern = re.compile(
+            "".join(_DIGITS if isinstance(p, Affine) else re.escape(p) for p in self.pieces)
+        )
+        affines = [piece for piece in self.pieces if isinstance(piece, Affine)]
+        for text in texts:
+            matched = pattern.fullmatch(text)
+            if matched is None:
+                continue
+            binding: dict[str, int] = {}
+            for affine, digits in zip(affines, matched.groups(), strict=True):
+                value = affine.solve(int(digits))
+                if value is None or binding.setdefault(affine.placeholder, value) != value:
+                    break
+            else:
+                yield binding
+
+    def __str__(self) -> str:
+        text = "".join(map(str, self.pieces))
+        plain = all(isinstance(p, Affine) or PLAIN_NAME.fullmatch(p) for p in self.pieces)
+        return text if plain else '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'

@@ -1,0 +1,117 @@
+"""Weight maps: how the parameters of one program are made from those of another.
+
+    >>> w = WeightMap.parse('''
+    ...     layers.{i}.qkv = concat(0, layers.{i}.q, layers.{i}.k, layers.{i}.v)
+    ...     lm_head        = pad(embed, 0, 8)   # the vocabulary, rounded up
+    ... ''')
+    >>> shapes = {f"layers.{i}.{x}": (2, 3) for i in range(2) for x in "qkv"} | {"embed": (5, 3)}
+    >>> made = w({name: np.ones(shape) for name, shape in shapes.items()})
+    >>> {name: array.shape for name, array in made.items()}
+    {'layers.0.qkv': (6, 3), 'layers.1.qkv': (6, 3), 'lm_head': (8, 3)}
+
+A map is a list of rules. A rule makes the targets for which all its sources exist, one for each
+binding of its placeholders; of several rules for one target the first holds. A map knows no
+layouts: its meaning is numpy's, on whole arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.errors import WeightMapError
+from redistrib.models.expression import Expression
+from redistrib.models.interpret import NumpyArrays, Shape, Shapes, interpret
+from redistrib.models.names import Name
+from redistrib.models.rule import Rule, Target
+from redistrib.models.text import parse_rules
+from redistrib.types.dtypes import dtype_name
+
+
+class WeightMap:
+    """Rules that make target arrays from source arrays; `str` gives the text, `parse` reads it.
+
+    Built from target names and expressions, or from rules:
+
+    >>> from redistrib.models.expression import concat, source
+    >>> print(WeightMap({"kv": concat(0, source("k"), source("v"))}))
+    kv = concat(0, k, v)
+    """
+
+    def __init__(self, rules: Mapping[str, Expression] | Iterable[Rule] = ()) -> None:
+        if isinstance(rules, Mapping):
+            rules = [Rule(Name.parse(name), expression) for name, expression in rules.items()]
+        self.rules = tuple(rules)
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise WeightMapError(f"a weight map is made of rules; got {rule!r}", rule=rule)
+
+    @classmethod
+    def parse(cls, text: str) -> WeightMap:
+        """The map in a text (the grammar: docs/models.md).
+
+        Raises WeightMapError with the line and column of what is wrong.
+        """
+        return cls(parse_rules(text))
+
+    def targets(self, names: Iterable[str]) -> dict[str, Target]:
+        """The arrays that the map makes where sources of these names exist, by name.
+
+        Raises WeightMapError where a rule with a range lacks a source.
+        """
+        have = frozenset(names)
+        made: dict[str, Target] = {}
+        for rule in self.rules:
+            for binding in rule.bindings(have):
+                name = rule.target.text(binding)
+                made.setdefault(name, Target(name, rule, binding))
+        return made
+
+    def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All targets, from all source arrays by name: what the map means.
+
+        Raises WeightMapError for arrays that do not fit the rules.
+        """
+        sources_ = {name: np.asarray(array) for name, array in arrays.items()}
+        return {
+            name: interpret(
+                target.rule.expression, sources_.__getitem__, NumpyArrays(), target.binding
+            )
+            for name, target in self.targets(sources_).items()
+        }
+
+    def shapes(
+        self, shapes: Mapping[str, tuple[tuple[int, ...], object]]
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of all targets, from those of all sources. Raises WeightMapError."""
+        given = {name: Shape(tuple(s), dtype_name(d)) for name, (s, d) in shapes.items()}
+        made = {
+            name: interpret(target.rule.expression, given.__getitem__, Shapes(), target.binding)
+            for name, target in self.targets(given).items()
+        }
+        return {name: (shape.shape, shape.dtype) for name, shape in made.items()}
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """The sources that no target is made from."""
+        names = list(names)
+        used = {
+            source
+            for target in self.targets(names).values()
+            for source in target.rule.sources(target.binding)
+        }
+        return [name for name in names if name not in used]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.rules))
+
+    def __repr__(self) -> str:
+        return f"WeightMap.parse({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WeightMap) and self.rules == other.rules
+
+    def __hash__(self) -> int:
+        return hash(self.rules)
