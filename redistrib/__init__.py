@@ -8,7 +8,11 @@ from redistrib.errors import (
     LayoutError,
     RedistribError,
     TypeSyntaxError,
+    WeightMapError,
 )
+from redistrib.models.expression import cast, concat, pad, rearrange, source, stack
+from redistrib.models.tracing import trace
+from redistrib.models.weight_map import WeightMap
 from redistrib.synth.oracle import CostMatrix, Oracle, complete, cost_matrix
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.price import Cost
@@ -34,10 +38,19 @@ __all__ = [
     "Profile",
     "RedistribError",
     "TypeSyntaxError",
+    "WeightMap",
+    "WeightMapError",
+    "cast",
     "check",
     "complete",
+    "concat",
     "cost",
     "cost_matrix",
     "explain",
+    "pad",
     "plan",
+    "rearrange",
+    "source",
+    "stack",
+    "trace",
 ]

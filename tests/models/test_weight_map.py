@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,3 +389,10 @@ def test_random_sequences_of_views_are_followed() -> None:
             return {"t": x}
 
         follow(load, w=(4, 6, 5))
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = Path(__file__).parents[2] / "docs/models.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 5
+    assert failed == 0
