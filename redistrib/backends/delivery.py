@@ -34,9 +34,8 @@ from redistrib.synth.plan.collectives import (
 from redistrib.synth.plan.pieces import exchange_senders
 from redistrib.synth.plan.tables import table_senders
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit
-from redistrib.types.mesh import Mesh
-from redistrib.types.positions import digit_values, whole_axes
+from redistrib.types.digits import DeviceDigit, IndexDigit, digit_values
+from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.reduction import UFUNCS, identity
 
 Array = NDArray[Any]

@@ -22,13 +22,12 @@ from redistrib.checker.parts import parts_of, size_of
 from redistrib.checker.price import Links
 from redistrib.errors import CheckError, RedistribError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, apart, inside, split_at
+from redistrib.types.digits import DeviceDigit, IndexDigit, apart, digit_values, inside, split_at
 from redistrib.types.digits import parse_device_digit as device_digit
 from redistrib.types.digits import parse_index_digit as index_digit
 from redistrib.types.equivalence import equivalent
-from redistrib.types.mesh import Mesh
+from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.notation import format_factor
-from redistrib.types.positions import digit_values, whole_axes
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
 FORMATS = ("redistrib-plan/1", "redistrib-plan/2")

@@ -19,8 +19,17 @@ from numpy.typing import NDArray
 
 from redistrib.checker.claims import require
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, apart, inside, object_of, split_at
-from redistrib.types.positions import digit_values, whole_axes, with_digits
+from redistrib.types.digits import (
+    DeviceDigit,
+    IndexDigit,
+    apart,
+    digit_values,
+    inside,
+    object_of,
+    split_at,
+    with_digits,
+)
+from redistrib.types.mesh import whole_axes
 
 MAX_ENUMERATED = 1 << 24  # coordinates times elements of one part
 

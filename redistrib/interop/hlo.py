@@ -41,9 +41,8 @@ from redistrib.interop.shardy import (
 )
 from redistrib.interop.words import check_reduction, owners, with_copies
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit
-from redistrib.types.mesh import Mesh
-from redistrib.types.positions import digit_values, whole_axes
+from redistrib.types.digits import DeviceDigit, digit_values
+from redistrib.types.mesh import Mesh, whole_axes
 
 Devices = NDArray[np.intp]
 

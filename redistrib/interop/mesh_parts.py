@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from redistrib.errors import LayoutError
-from redistrib.types.digits import DeviceDigit
+from redistrib.types.digits import DeviceDigit, Positions
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import Positions
 
 
 def mesh_digits(mesh: Mesh, pre: int, size: int) -> list[DeviceDigit]:

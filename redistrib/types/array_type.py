@@ -23,12 +23,13 @@ from redistrib.types.digits import (
     IndexDigit,
     Local,
     Placement,
+    coalesce,
+    complement,
     is_chain,
     is_number,
-    merge_factors,
     parse_device_digit,
 )
-from redistrib.types.mesh import Mesh
+from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.reduction import REDUCTIONS
 
 
@@ -206,14 +207,11 @@ class ArrayType:
         ['x:(1)2', 'x:(4)2', 'y:(1)3']
         """
         used = [*(device for device, _ in self.placements), *self.partial]
-        free = []
-        for name, size in self.mesh.axes:
-            end = 1
-            for digit in sorted(d for d in used if d.axis == name):
-                free.append(DeviceDigit(name, end, digit.pre // end))
-                end = digit.end
-            free.append(DeviceDigit(name, end, size // end))
-        return tuple(digit for digit in free if digit.size > 1)
+        return tuple(
+            free
+            for axis in whole_axes(self.mesh)
+            for free in complement([d for d in used if d.axis == axis.axis], axis)
+        )
 
     @property
     def block_shape(self) -> tuple[int, ...]:
@@ -314,7 +312,7 @@ def _canonical_dim(factors: list[Factor], n: int, mesh: Mesh) -> tuple[Factor, .
     split = prod(factor.size for factor in factors)
     if n % split:
         raise uneven(n, split, f"{n}{{{','.join(_name(factor, mesh) for factor in factors)}}}")
-    merged = merge_factors(factor for factor in factors if factor.size > 1)
+    merged = coalesce(factor for factor in factors if factor.size > 1)
     if merged and isinstance(merged[-1], Local):
         merged.pop()
     return tuple(merged)
@@ -337,7 +335,7 @@ def _canonical_partial(partial: list[DeviceDigit], mesh: Mesh) -> tuple[DeviceDi
         return ()
     order = {name: i for i, (name, _) in enumerate(mesh.axes)}
     kept = sorted((d for d in partial if d.size > 1), key=lambda d: (order[d.axis], d.pre))
-    return tuple(d for d in merge_factors(kept) if isinstance(d, DeviceDigit))
+    return tuple(d for d in coalesce(kept) if isinstance(d, DeviceDigit))
 
 
 def _local_size(n: int, factors: tuple[Factor, ...]) -> int:

@@ -1,10 +1,18 @@
-"""Digits: the parts of a mesh axis and of a dimension that own each other.
+"""Digits: the parts of a mesh axis and of a dimension that own each other, and their algebra.
 
 A *device digit* `x:(m)k` is the part of axis x with size k that has m positions before it, an
-*index digit* the same part of a dimension. With coordinate c on an axis of size n, the digit
-`x:(m)k` of the device is  (c // (n / (m k))) % k.
+*index digit* `d:(m)k` the same part of dimension d. With coordinate c on an axis of size n, the
+device digit has the value  (c // (n / (m k))) % k.  In `f32[12{_2,x}]` on x=3, index 7 of the
+dimension is 1, 0, 1 in the digits `0:(1)2`, `0:(2)3`, `0:(6)2`; x owns the one in the middle, so
+the device with coordinate 0 holds it:
 
-Both are named tuples: a plan makes, hashes and compares hundreds of them.
+>>> [7 // (12 // IndexDigit(0, pre, size).end) % size for pre, size in ((1, 2), (2, 3), (6, 2))]
+[1, 0, 1]
+
+Digits are cut into parts, parts are merged (`coalesce`), what parts leave of a digit is their
+`complement`. Both kinds are named tuples: a plan makes, hashes and compares hundreds of them. The
+last section is arithmetic of positions: `axes` are disjoint device digits, whole axes of a mesh for
+example, a position is a row-major number over them, and arrays of positions are looked at at once.
 """
 
 from __future__ import annotations
@@ -12,7 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from math import prod
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 
@@ -63,6 +75,8 @@ class Local:
 
 
 Factor = DeviceDigit | Local
+Digit = TypeVar("Digit", DeviceDigit, IndexDigit)
+Positions = NDArray[np.intp]
 Placement = tuple[DeviceDigit, IndexDigit]
 """A device digit and the index digit of the same size that it owns."""
 
@@ -132,9 +146,15 @@ def apart(a: DeviceDigit | IndexDigit, b: DeviceDigit | IndexDigit) -> bool:
 
 def piece_of(placement: Placement, device: DeviceDigit) -> IndexDigit | None:
     """The index digit that a part of a placement's device digit owns; None if it is no part."""
-    whole, index = placement
+    whole = placement[0]
     if whole.axis != device.axis or device.pre % whole.pre or whole.end % device.end:
         return None
+    return _owned(placement, device)
+
+
+def _owned(placement: Placement, device: DeviceDigit) -> IndexDigit:
+    """The index digit that a part of a placement's device digit owns."""
+    whole, index = placement
     return IndexDigit(index.dim, index.pre * (device.pre // whole.pre), device.size)
 
 
@@ -145,16 +165,8 @@ def split_off(placement: Placement, device: DeviceDigit) -> Iterator[Placement]:
     >>> [(str(d), str(i)) for d, i in split_off(whole, DeviceDigit("x", 2, 2))]
     [('x:(1)2', '0:(1)2'), ('x:(4)2', '0:(4)2')]
     """
-    whole, index = placement
-    before = device.pre // whole.pre
-    after = whole.end // device.end
-    if before > 1:
-        yield DeviceDigit(whole.axis, whole.pre, before), IndexDigit(index.dim, index.pre, before)
-    if after > 1:
-        yield (
-            DeviceDigit(whole.axis, device.end, after),
-            IndexDigit(index.dim, index.pre * before * device.size, after),
-        )
+    for left in complement([device], placement[0]):
+        yield left, _owned(placement, left)
 
 
 def split_at(
@@ -171,20 +183,45 @@ def split_at(
     cuts = list(cuts)
     pieces = []
     for device, index in placements:
-        ends = {cut for of, cut in cuts if of == device.axis}
-        ends |= {device.pre * cut // index.pre for of, cut in cuts if of == index.dim}
-        inner = sorted(end for end in ends if device.pre < end < device.end)
-        for a, b in pairwise([device.pre, *inner, device.end]):
-            if b % a:
-                raise LayoutError(f"cuts of {device} divide each other; got {inner}", digit=device)
-            part = IndexDigit(index.dim, index.pre * a // device.pre, b // a)
-            pieces.append((DeviceDigit(device.axis, a, b // a), part))
+        ends = {end for of, end in cuts if of == device.axis}
+        ends |= {device.pre * end // index.pre for of, end in cuts if of == index.dim}
+        bounds = sorted(end for end in ends if device.pre < end < device.end)
+        if not is_chain([device.pre, *bounds, device.end]):
+            raise LayoutError(f"cuts of {device} divide each other; got {bounds}", digit=device)
+        pieces += [(part, _owned((device, index), part)) for part in cut(device, bounds)]
     return pieces
 
 
 def is_number(text: str) -> bool:
     """Whether a text is a decimal number, of MAX_DIGITS ASCII digits at most."""
     return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+
+
+def cut(whole: Digit, ends: Iterable[int]) -> list[Digit]:
+    """A digit cut at these numbers of positions, major to minor; those outside it cut nothing.
+
+    >>> [str(digit) for digit in cut(DeviceDigit("x", 2, 12), [1, 4, 12, 48])]
+    ['x:(2)2', 'x:(4)3', 'x:(12)2']
+
+    The numbers inside the digit and its ends divide each other.
+    """
+    bounds = [whole.pre, *sorted({b for b in ends if whole.pre < b < whole.end}), whole.end]
+    return [whole._replace(pre=a, size=b // a) for a, b in pairwise(bounds)]
+
+
+def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
+    """What disjoint nested parts of a digit leave of it, major to minor.
+
+    >>> [str(d) for d in complement([DeviceDigit("x", 2, 2)], DeviceDigit("x", 1, 8))]
+    ['x:(1)2', 'x:(4)2']
+    """
+    left = []
+    end = whole.pre
+    for digit in sorted(used, key=lambda part: part.pre):
+        left.append(whole._replace(pre=end, size=digit.pre // end))
+        end = digit.end
+    left.append(whole._replace(pre=end, size=whole.end // end))
+    return [digit for digit in left if digit.size > 1]
 
 
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
@@ -216,8 +253,13 @@ def _pre_and_size(rest: str, text: str) -> tuple[int, int]:
     return int(pre), int(size)
 
 
-def merge_factors(factors: Iterable[Factor]) -> list[Factor]:
-    """Merge major-then-minor neighbours: `_a,_b` into `_ab`, `x:(p)k,x:(pk)l` into `x:(p)kl`."""
+def coalesce(factors: Iterable[Factor]) -> list[Factor]:
+    """Merge major-then-minor neighbours: `_a,_b` into `_ab`, `x:(p)k,x:(pk)l` into `x:(p)kl`.
+
+    >>> x, y = DeviceDigit("x", 1, 2), DeviceDigit("x", 2, 4)
+    >>> [str(factor) for factor in coalesce([Local(2), Local(3), x, y])]
+    ['_6', 'x:(1)8']
+    """
     merged: list[Factor] = []
     for factor in factors:
         last = merged[-1] if merged else None
@@ -229,3 +271,45 @@ def merge_factors(factors: Iterable[Factor]) -> list[Factor]:
             case _:
                 merged.append(factor)
     return merged
+
+
+def weight(digit: DeviceDigit, axes: Sequence[DeviceDigit]) -> int:
+    """How many positions further the next value of a digit is.
+
+    >>> axes = [DeviceDigit("x", 1, 4), DeviceDigit("y", 1, 3)]
+    >>> weight(DeviceDigit("x", 2, 2), axes), weight(DeviceDigit("x", 1, 2), axes)
+    (3, 6)
+    """
+    at = next(n for n, axis in enumerate(axes) if inside(digit, axis))
+    return axes[at].end // digit.end * prod(axis.size for axis in axes[at + 1 :])
+
+
+def digit_values(
+    digits: Iterable[DeviceDigit], at: Positions, axes: Sequence[DeviceDigit]
+) -> Positions:
+    """The row-major value of these digits at positions over `axes`, elementwise.
+
+    >>> axes = [DeviceDigit("x", 1, 4), DeviceDigit("y", 1, 3)]
+    >>> digit_values([DeviceDigit("y", 1, 3), DeviceDigit("x", 2, 2)], np.arange(12), axes)
+    array([0, 2, 4, 1, 3, 5, 0, 2, 4, 1, 3, 5])
+    """
+    values = np.zeros_like(at)
+    for digit in digits:
+        values = values * digit.size + at // weight(digit, axes) % digit.size
+    return values
+
+
+def with_digits(
+    at: Positions, digits: Sequence[DeviceDigit], values: Positions, axes: Sequence[DeviceDigit]
+) -> Positions:
+    """The positions over `axes` with these digits set to a row-major value, elementwise.
+
+    >>> axes = [DeviceDigit("x", 1, 4), DeviceDigit("y", 1, 3)]
+    >>> with_digits(np.arange(12), [DeviceDigit("x", 2, 2)], np.array([1]), axes)
+    array([ 3,  4,  5,  3,  4,  5,  9, 10, 11,  9, 10, 11])
+    """
+    for digit in reversed(digits):
+        step = weight(digit, axes)
+        at = at + (values % digit.size - at // step % digit.size) * step
+        values = values // digit.size
+    return at

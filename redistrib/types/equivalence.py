@@ -8,9 +8,8 @@ from math import gcd
 import numpy as np
 
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Factor
-from redistrib.types.mesh import Mesh
-from redistrib.types.positions import Positions, digit_values, weight, whole_axes, with_digits
+from redistrib.types.digits import DeviceDigit, Factor, Positions, digit_values, weight, with_digits
+from redistrib.types.mesh import Mesh, whole_axes
 
 
 def equivalent(a: ArrayType, b: ArrayType) -> bool:

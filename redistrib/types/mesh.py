@@ -9,7 +9,7 @@ from math import prod
 from types import MappingProxyType
 
 from redistrib.errors import LayoutError, TypeSyntaxError
-from redistrib.types.digits import MAX_DIGITS, is_number
+from redistrib.types.digits import MAX_DIGITS, DeviceDigit, is_number
 
 # `_8` is a local factor in the text of a type, so no axis can be called so.
 AXIS_NAME = re.compile(r"(?!_\d+\b)[A-Za-z_][A-Za-z0-9_.\-]*")
@@ -173,3 +173,12 @@ class Mesh:
 
 def _rebuild(axes: tuple[tuple[str, int], ...], devices: tuple[int, ...] | None) -> Mesh:
     return Mesh(axes, devices=devices)
+
+
+def whole_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:
+    """The axes of a mesh as digits, without those of size 1: its positions are row-major over them.
+
+    >>> [str(axis) for axis in whole_axes(Mesh(x=2, y=1, z=3))]
+    ['x:(1)2', 'z:(1)3']
+    """
+    return tuple(DeviceDigit(name, 1, size) for name, size in mesh.axes if size > 1)

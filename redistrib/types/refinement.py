@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import pairwise
-from math import gcd, lcm, prod
-
-import numpy as np
-from numpy.typing import NDArray
+from math import gcd, lcm
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, divisors, inside, is_chain
-from redistrib.types.mesh import check_enumerable
-from redistrib.types.positions import Positions, digit_values
+from redistrib.types.digits import (
+    DeviceDigit,
+    IndexDigit,
+    Placement,
+    cut,
+    divisors,
+    inside,
+    is_chain,
+)
 
 _Object = int | str  # a dimension or an axis
 _Use = tuple[int, int, int, str, int]  # dim, lo, hi, axis, pre: axis digit owns [lo, hi) of dim
@@ -300,61 +302,7 @@ def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, In
         if not within:
             pieces[device] = index
             continue
-        for a, b in pairwise([index.pre, *within, index.end]):
-            pre = device.pre * (a // index.pre)
-            pieces[DeviceDigit(device.axis, pre, b // a)] = IndexDigit(index.dim, a, b // a)
+        for part in cut(index, within):
+            pre = device.pre * (part.pre // index.pre)
+            pieces[DeviceDigit(device.axis, pre, part.size)] = part
     return pieces
-
-
-def min_overlap(component: Component) -> int:
-    """Elements of a component that every device is sure to hold and need: the worst device's.
-
-    Counted within the component: over the part of the index space that its dimension runs span.
-    """
-    if component.aligned:
-        owner = {index: device for device, index in component.src}
-        return int(all(owner.get(index, device) == device for device, index in component.dst))
-    return int(np.prod([held.sum(axis=1) for _, held in needed(component)], axis=0).min())
-
-
-def held_fraction(component: Component) -> Fraction:
-    """The fraction of a component's elements that some device holds and needs."""
-    if component.aligned:  # a digit that owns on both sides asks for equal values of two runs
-        return Fraction(1, prod(run.size for run in component.dims[1:]))
-    found = np.zeros([run.size for run in component.dims], dtype=bool)
-    runs = needed(component)
-    for a in range(len(runs[0][0])):
-        found[np.ix_(*(values[a][held[a]] for values, held in runs))] = True
-    return Fraction(int(found.sum()), found.size)
-
-
-def needed(component: Component) -> list[tuple[Positions, NDArray[np.bool_]]]:
-    """Per dimension run, the values that each device needs, and which of them it holds already.
-
-    Both are [row-major coordinate over the axes of the component, position in the target tile].
-    Raises LayoutError where those are too many coordinates.
-    """
-    count = prod(axis.size for axis in component.axes)
-    check_enumerable(count)
-    at = np.arange(count)
-    result = []
-    for run in component.dims:
-        values = np.zeros((len(at), 1), dtype=np.intp)
-        end = run.pre
-        for device, index in sorted(component.dst, key=lambda placement: placement[1]):
-            if inside(index, run):
-                stride = run.end // index.end
-                gap = np.arange(index.pre // end) * (stride * index.size)
-                start = digit_values([device], at, component.axes) * stride
-                values = (values[:, :, None] + (gap + start[:, None])[:, None, :]).reshape(
-                    len(at), -1
-                )
-                end = index.end
-        values = (values[:, :, None] + np.arange(run.end // end)).reshape(len(at), -1)
-        held = np.ones(values.shape, dtype=bool)
-        for device, index in component.src:
-            if inside(index, run):
-                owned = values // (run.end // index.end) % index.size
-                held &= owned == digit_values([device], at, component.axes)[:, None]
-        result.append((values, held))
-    return result

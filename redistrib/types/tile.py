@@ -31,9 +31,15 @@ from numpy.typing import NDArray
 
 from redistrib.errors import BackendError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, is_chain
-from redistrib.types.mesh import Mesh
-from redistrib.types.positions import Positions, digit_values, whole_axes, with_digits
+from redistrib.types.digits import (
+    DeviceDigit,
+    IndexDigit,
+    Positions,
+    digit_values,
+    is_chain,
+    with_digits,
+)
+from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.reduction import identity
 
 

@@ -6,7 +6,7 @@ ARRAY_TYPE = "redistrib/types/array_type.py"
 DIGITS = "redistrib/types/digits.py"
 EQUIVALENCE = "redistrib/types/equivalence.py"
 MESH = "redistrib/types/mesh.py"
-POSITIONS = "redistrib/types/positions.py"
+OVERLAP = "redistrib/types/overlap.py"
 REFINEMENT = "redistrib/types/refinement.py"
 SYNTAX = "redistrib/types/notation.py"
 
@@ -122,43 +122,35 @@ for factor in t.partial:
     Mutant(
         "a part of a digit owns what the whole begins with",
         DIGITS,
-        "piece_of",
+        "_owned",
         "index.pre * (device.pre // whole.pre)",
         "index.pre",
     ),
     Mutant(
         "taking a part out of a digit loses what is before it",
         DIGITS,
-        "split_off",
-        """
-after = whole.end // device.end
-if before > 1:
-    ...
-""",
-        """
-after = whole.end // device.end
-if before > device.size:
-    ...
-""",
+        "complement",
+        "digit.pre // end",
+        "1",
     ),
     Mutant(
         "what is left after a part of a digit begins where the part does",
         DIGITS,
-        "split_off",
-        "index.pre * before * device.size",
-        "index.pre * before",
+        "complement",
+        "end = digit.end",
+        "end = digit.pre",
     ),
     Mutant(
         "a cut of a dimension is taken for one of the axis",
         DIGITS,
         "split_at",
-        "{device.pre * cut // index.pre for of, cut in cuts if of == index.dim}",
-        "{cut for of, cut in cuts if of == index.dim}",
+        "{device.pre * end // index.pre for of, end in cuts if of == index.dim}",
+        "{end for of, end in cuts if of == index.dim}",
     ),
     Mutant(
         "minor-then-major parts of an axis merge as well",
         DIGITS,
-        "merge_factors",
+        "coalesce",
         """
 match (last, factor):
     case [DeviceDigit(x, p, k), DeviceDigit(y, q, m)] if x == y and p * k == q:
@@ -173,7 +165,7 @@ match (last, factor):
     Mutant(
         "local neighbours merge by adding their sizes",
         DIGITS,
-        "merge_factors",
+        "coalesce",
         "Local(a * b)",
         "Local(a + b)",
     ),
@@ -193,14 +185,14 @@ match (last, factor):
     ),
     Mutant(
         "an axis weighs the axes before it",
-        POSITIONS,
+        DIGITS,
         "weight",
         "axes[at + 1 :]",
         "axes[:at]",
     ),
     Mutant(
         "several digits are set in the wrong order",
-        POSITIONS,
+        DIGITS,
         "with_digits",
         "reversed(digits)",
         "digits",
@@ -214,9 +206,9 @@ match (last, factor):
     ),
     Mutant(
         "what a type does not use at the minor end of an axis is not free",
-        ARRAY_TYPE,
-        "ArrayType.free_digits",
-        "free.append(DeviceDigit(name, end, size // end))",
+        DIGITS,
+        "complement",
+        "left.append(whole._replace(pre=end, size=whole.end // end))",
         "pass",
     ),
     Mutant(
@@ -278,21 +270,21 @@ for factor in t.partial:
     ),
     Mutant(
         "a digit that is local in the source counts as owned by another",
-        REFINEMENT,
+        OVERLAP,
         "min_overlap",
         "owner.get(index, device)",
         "owner.get(index)",
     ),
     Mutant(
         "all runs of a cycle have to agree, the first one too",
-        REFINEMENT,
+        OVERLAP,
         "held_fraction",
         "component.dims[1:]",
         "component.dims",
     ),
     Mutant(
         "in a misaligned component the target's digits are listed by device",
-        REFINEMENT,
+        OVERLAP,
         "needed",
         "sorted(component.dst, key=lambda placement: placement[1])",
         "sorted(component.dst)",

@@ -28,8 +28,7 @@ from redistrib.backends.jax.colouring import edge_colouring
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.synth.plan.pieces import Piece, Pieces, pieces_of
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import is_chain
-from redistrib.types.positions import Positions
+from redistrib.types.digits import Positions, is_chain
 
 lax: Any = jax.lax  # typed in parts only
 Tile = Any

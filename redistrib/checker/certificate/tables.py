@@ -17,12 +17,12 @@ from redistrib.types.digits import (
     IndexDigit,
     Placement,
     apart,
+    digit_values,
     inside,
     piece_of,
     split_at,
 )
 from redistrib.types.digits import parse_device_digit as device_digit
-from redistrib.types.positions import digit_values
 
 MAX_ENUMERATED = 1 << 24  # coordinates times elements of one table
 

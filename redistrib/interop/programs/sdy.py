@@ -38,8 +38,8 @@ from redistrib.types.digits import (
     IndexDigit,
     Local,
     Placement,
+    coalesce,
     inside,
-    merge_factors,
     split_at,
 )
 from redistrib.types.mesh import Mesh
@@ -257,5 +257,5 @@ def _in_mesh_order(axes: Iterable[DeviceDigit], mesh: Mesh) -> list[DeviceDigit]
 
 
 def _refs(digits: Iterable[DeviceDigit], mesh: Mesh) -> str:
-    merged = merge_factors(digits)
+    merged = coalesce(digits)
     return format_refs((d for d in merged if isinstance(d, DeviceDigit)), mesh)

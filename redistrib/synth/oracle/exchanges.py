@@ -17,8 +17,8 @@ from redistrib.synth.oracle.stops import Held, layout_of
 from redistrib.synth.plan.price import exchange_seconds
 from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import Placement
-from redistrib.types.positions import digit_values, whole_axes
+from redistrib.types.digits import Placement, digit_values
+from redistrib.types.mesh import whole_axes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

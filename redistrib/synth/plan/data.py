@@ -14,7 +14,8 @@ from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.synth.plan.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
-from redistrib.types.refinement import Refinement, held_fraction, refine
+from redistrib.types.overlap import held_fraction
+from redistrib.types.refinement import Refinement, refine
 
 
 @dataclass(frozen=True, slots=True)

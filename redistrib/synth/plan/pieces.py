@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.types.array_type import ArrayType
-from redistrib.types.positions import Positions, digit_values, whole_axes, with_digits
+from redistrib.types.digits import Positions, digit_values, with_digits
+from redistrib.types.mesh import whole_axes
 
 Blocks = tuple[Positions, ...]
 """Per dimension the places of blocks in a tile, ascending."""

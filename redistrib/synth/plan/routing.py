@@ -21,10 +21,10 @@ from redistrib.synth.plan.tables import (
     table_senders,
 )
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit
-from redistrib.types.mesh import Mesh
-from redistrib.types.positions import Positions, digit_values, whole_axes, with_digits
-from redistrib.types.refinement import Component, Refinement, min_overlap, refine
+from redistrib.types.digits import DeviceDigit, IndexDigit, Positions, digit_values, with_digits
+from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.overlap import least_overlap, min_overlap
+from redistrib.types.refinement import Component, Refinement, refine
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,6 @@ def lower_bound(src: ArrayType, dst: ArrayType, refinement: Refinement | None = 
     if refinement.aligned:
         return exchange_size(dst, refinement)[0]
     return dst.tile_size - least_overlap(dst, refinement.components())
-
-
-def least_overlap(dst: ArrayType, components: list[Component]) -> int:
-    """Elements that every device both holds and needs: the least over devices."""
-    in_components = prod(run.size for c in components for run in c.dims)
-    outside = dst.size // in_components if dst.size else 0
-    return outside * prod(min_overlap(component) for component in components)
 
 
 def exchange_traffic(

@@ -14,10 +14,19 @@ from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Placement, apart, inside
-from redistrib.types.mesh import Mesh
-from redistrib.types.positions import Positions, digit_values, weight, whole_axes, with_digits
-from redistrib.types.refinement import Component, check_pair, needed
+from redistrib.types.digits import (
+    DeviceDigit,
+    Placement,
+    Positions,
+    apart,
+    digit_values,
+    inside,
+    weight,
+    with_digits,
+)
+from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.overlap import needed
+from redistrib.types.refinement import Component, check_pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,8 @@ from redistrib.synth.plan.collectives import (
 from redistrib.synth.plan.pieces import Pieces, pieces_of
 from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, merge_factors
+from redistrib.types.digits import DeviceDigit, Positions, coalesce
 from redistrib.types.mesh import Mesh
-from redistrib.types.positions import Positions
 from redistrib.types.tile import Split, groups, numbers, split
 
 T = TypeVar("T")
@@ -270,7 +269,7 @@ def tile_program(steps: Sequence[Collective], types: Sequence[ArrayType]) -> tup
 def operations_of(step: Collective, before: ArrayType, after: ArrayType) -> Iterator[Operation]:
     """One step as operations on a tile of `before`, which make one of `after`."""
     # Neighbours that make up a larger part of an axis have the same value together.
-    digits = tuple(d for d in merge_factors(step.axes) if isinstance(d, DeviceDigit))
+    digits = tuple(d for d in coalesce(step.axes) if isinstance(d, DeviceDigit))
     of = Groups(before.mesh, digits)
     reduction = before.reduction or "sum"
     match step:
