@@ -191,7 +191,7 @@ def detour_rows() -> list[Figures]:
         for profile in links():
             mesh = found[0].mesh
             closed = rd.Oracle(mesh, profile).cost_matrix(found, found).ravel()
-            planner = rd.Oracle(mesh, profile, stops=False)
+            planner = rd.Oracle(mesh, profile, effort="fast")
             alone = planner.cost_vector([t for t in found for _ in found], found * count)
             ratios = np.divide(alone, closed, out=np.ones_like(alone), where=closed > 0)
             some = [*np.argsort(-ratios)[:100].tolist(), *rng.sample(range(count**2), 100)]

@@ -39,7 +39,7 @@ def singles(
     types: list[rd.ArrayType], profile: rd.Profile | None = None, strategy: str = "auto"
 ) -> np.ndarray:
     """What the planner alone answers for every pair."""
-    oracle = rd.Oracle(types[0].mesh, profile, stops=False)
+    oracle = rd.Oracle(types[0].mesh, profile, effort="fast")
     return oracle.cost_vector(*pairs(types), strategy=strategy).reshape(len(types), -1)
 
 
@@ -200,7 +200,9 @@ def test_a_stop_keeps_the_memory_limit_and_the_plan_runs() -> None:
     verify_runs(plan)
     limited = rd.Oracle(mesh, SLOWER, src.tile_bytes)
     assert limited.plan(src, dst).peak_tile_bytes <= src.tile_bytes
-    assert rd.Oracle(mesh, SLOWER, stops=False).plan(src, dst) == rd.plan(src, dst, profile=SLOWER)
+    assert rd.Oracle(mesh, SLOWER, effort="fast").plan(src, dst) == rd.plan(
+        src, dst, profile=SLOWER
+    )
 
 
 def test_where_latencies_dominate_a_gather_and_slices_may_be_all() -> None:
@@ -242,7 +244,7 @@ def test_batched_prices_are_those_of_the_planner(
     types = family(axes, side)
     rng = random.Random(side)
     srcs, dsts = (rng.choices(types, k=250) for _ in range(2))
-    oracle = rd.Oracle(types[0].mesh, profile, limit, stops=False)
+    oracle = rd.Oracle(types[0].mesh, profile, limit, effort="fast")
     found = oracle.cost_vector(srcs, dsts, strategy=strategy)
     for src, dst, seconds in zip(srcs, dsts, found, strict=True):
         assert seconds == priced_alone(src, dst, strategy, limit, profile)
@@ -283,7 +285,7 @@ def test_so_many_pairs_that_they_come_in_chunks() -> None:
     types = family((2, 4, 2), 32)
     rng = random.Random(0)
     srcs, dsts = (rng.choices(types, k=2 * CHUNK + 100) for _ in range(2))
-    found = rd.Oracle(types[0].mesh, stops=False).cost_vector(srcs, dsts)
+    found = rd.Oracle(types[0].mesh, effort="fast").cost_vector(srcs, dsts)
     for at in rng.sample(range(len(srcs)), 200):
         assert found[at] == priced_alone(srcs[at], dsts[at], "auto", None, UNIFORM)
 

@@ -31,7 +31,7 @@ from redistrib.types.notation import format_factor
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
 FORMATS = ("redistrib-plan/1", "redistrib-plan/2")
-STRATEGIES = ("auto", "collectives", "direct", "paper", "exact")
+STRATEGIES = ("auto", "collectives", "direct", "paper", "exact", "custom")
 
 # The type after a step, its digits, elements received and sent, latencies, digits crossed.
 _Applied = tuple[ArrayType, Sequence[DeviceDigit], int, int, int, Iterable[DeviceDigit]]
@@ -65,7 +65,8 @@ def _check(data: Any, at: list[int | None]) -> dict[str, int]:
     seconds = 0.0
     for at[0], step in enumerate(data["steps"]):
         name = step["collective"]
-        require(name != "exchange" or data["strategy"] in {"auto", "direct"}, "it may exchange")
+        exchanges = data["strategy"] in {"auto", "direct", "custom"}
+        require(name != "exchange" or exchanges, "it may exchange")
         current, digits, most_received, most_sent, latencies, crossed = _apply(
             name, step, current, other
         )

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 PLANNER = "redistrib/synth/planner/choose.py"
+PROBLEM = "redistrib/synth/planner/problem.py"
 ALIGNED = "redistrib/synth/planner/three_phase.py"
 CHAINS = "redistrib/synth/planner/chains.py"
 MISALIGNED = "redistrib/synth/planner/halfway.py"
@@ -14,45 +15,52 @@ ACROSS = "redistrib/synth/planner/across.py"
 MUTANTS = (
     Mutant(
         "a memory limit has to hold the smaller end only",
-        PLANNER,
+        PROBLEM,
         "make_problem",
         "max(src.tile_bytes, dst.tile_bytes)",
         "min(src.tile_bytes, dst.tile_bytes)",
     ),
     Mutant(
         "tiles between aligned types may be as large as the larger end",
-        PLANNER,
+        PROBLEM,
         "Problem.limit",
         "min(sizes) if small else max(sizes)",
         "max(sizes)",
     ),
     Mutant(
         "a memory limit in bytes is taken for one in elements",
-        PLANNER,
+        PROBLEM,
         "Problem.limit",
         "self.memory_limit // self.src.itemsize",
         "self.memory_limit",
     ),
     Mutant(
-        "auto never exchanges",
+        "the first candidate is chosen, whatever the others cost",
         PLANNER,
-        "solve",
-        "seconds <= total_seconds(direct_costs)",
-        "seconds >= 0",
+        "_cheapest",
+        "best is None or found.seconds < bound",
+        "best is None",
+    ),
+    Mutant(
+        "the dearest candidate is chosen",
+        PLANNER,
+        "_cheapest",
+        "found.seconds < bound",
+        "found.seconds > bound",
     ),
     Mutant(
         "what becomes partial at the end does not",
         PLANNER,
-        "_collectives",
-        "[*opening, *_between(start, end, problem), *closing]",
-        "[*opening, *_between(start, end, problem)]",
+        "_wrapped.make",
+        "[*opening, *found.make(), *closing]",
+        "[*opening, *found.make()]",
     ),
     Mutant(
-        "an exact search is trusted beyond its bound",
+        "no search starts where it could win",
         PLANNER,
-        "_between",
-        "search.run() or best",
-        "search.run()",
+        "_cheapest",
+        "bound * (1 - ROUNDING) <= floor",
+        "bound * (1 - ROUNDING) >= floor",
     ),
     Mutant(
         "digits that stay where they are move too",

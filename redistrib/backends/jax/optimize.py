@@ -23,12 +23,13 @@ from redistrib.backends.jax.partitioned import free_p, free_params
 from redistrib.backends.jax.planning import Options
 from redistrib.backends.jax.shardings import is_explicit
 from redistrib.errors import InfeasibleError, LayoutError
+from redistrib.synth.planner.problem import Strategy
 
 
 def optimize(
     function: Callable[..., Any] | None = None,
     *,
-    strategy: str = "auto",
+    strategy: Strategy = "auto",
     memory_limit: int | None = None,
     **jit_options: Any,
 ) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_pro
 from redistrib.errors import InfeasibleError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.planner.choose import plan
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 
@@ -22,7 +23,7 @@ from redistrib.types.digits import DeviceDigit
 class Options:
     """How to plan: `memory_limit` in bytes per device; whether XLA may do what we cannot."""
 
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     memory_limit: int | None = None
     fallback: str = "error"
 

@@ -25,6 +25,7 @@ from redistrib.backends.jax.partitioned import constrain
 from redistrib.backends.jax.planning import Options, find_plan
 from redistrib.backends.jax.shardings import abstract, is_explicit, named
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.named_sharding import type_of
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
@@ -43,7 +44,7 @@ def reshard(
     *,
     donate: bool = False,
     memory_limit: int | None = None,
-    strategy: str = "auto",
+    strategy: Strategy = "auto",
     fallback: str = "error",
 ) -> Any:
     """Every array of a tree in another layout, outside and inside jit; differentiable.

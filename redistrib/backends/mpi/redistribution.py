@@ -18,6 +18,7 @@ from redistrib.backends.mpi.transport import Datatypes, Link, Tile, Transfer
 from redistrib.errors import BackendError, LayoutError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 
 SCRATCH = 1 << 20
@@ -58,7 +59,7 @@ class Redistribution:
         src: AnyType,
         dst: AnyType,
         comm: MPI.Intracomm,
-        strategy: str = "auto",
+        strategy: Strategy = "auto",
         *,
         memory_limit: int | None = None,
         profile: Profile | str | None = None,

@@ -17,6 +17,7 @@ import numpy as np
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError, TypeSyntaxError
 from redistrib.synth.oracle.oracle import Oracle
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, apart
 from redistrib.types.refinement import check_pair
@@ -30,7 +31,7 @@ def complete(
     src: ArrayType,
     pattern: str,
     *,
-    strategy: str = "auto",
+    strategy: Strategy = "auto",
     memory_limit: int | None = None,
     profile: Profile | str | None = None,
 ) -> ArrayType:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import inf
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +24,13 @@ from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.oracle.batches import MAX_SEARCHED, Prices, price_pairs
 from redistrib.synth.oracle.closure import close, paths
 from redistrib.synth.oracle.stops import ENOUGH, GAIN, Bounds, find_stop, layout_of, stop_types
+from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.price import Cost, StepCost, total_cost
 from redistrib.synth.plan.profile import Link, Profile, find_profile
 from redistrib.synth.plan.routing import lower_bound
-from redistrib.synth.planner.choose import (
-    Explanation,
-    explain,
-    find_strategy,
-    make_problem,
-    price,
-    solve,
-)
+from redistrib.synth.planner.choose import STRATEGIES, Explanation, choose, explain
+from redistrib.synth.planner.problem import Effort, Strategy, check_name, make_problem
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
@@ -86,7 +82,7 @@ class CostMatrix:
 
     seconds: Floats
     _oracle: Oracle
-    _strategy: str
+    _strategy: Strategy
     types: tuple[ArrayType, ...]
     _rows: Ints
     _columns: Ints
@@ -124,7 +120,7 @@ class Oracle:
     bounds say that they may pay: an answer of `auto` may have tiles up to the larger end over equal
     links too, and a single one may stop at a layout of whole axes. A matrix of many pairs whose
     digits do not match takes their exchanges, or ways around them, and searches none of them.
-    `stops=False`: every answer is that of `redistrib.plan`.
+    With the effort "fast" every answer is that of `redistrib.plan`.
 
     >>> mesh = Mesh(x=2, y=4)
     >>> oracle = Oracle(mesh)
@@ -142,15 +138,17 @@ class Oracle:
         memory_limit: int | None = None,
         *,
         capacity: int = 1 << 16,
-        stops: bool = True,
+        effort: Effort = "best",
     ) -> None:
         self.mesh = mesh
         self._asked = find_profile(profile)
         self.profile = self._asked.on(mesh)
         self.memory_limit = memory_limit
         self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
-        self._answer = lru_cache(maxsize=capacity)(self._ask) if stops else self._alone
-        self._stops = stops
+        check_name("effort", effort, get_args(Effort))
+        self.effort: Effort = effort
+        self._stops = effort == "best"
+        self._answer = lru_cache(maxsize=capacity)(self._ask) if self._stops else self._alone
         links = {self.profile.link_of(axis) for axis, size in mesh.axes if size > 1}
         self._fastest = Link(
             min((link.latency for link in links), default=0.0),
@@ -160,14 +158,14 @@ class Oracle:
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
 
-    def cost(self, src: ArrayType, dst: ArrayType, *, strategy: str = "auto") -> Cost:
+    def cost(self, src: ArrayType, dst: ArrayType, *, strategy: Strategy = "auto") -> Cost:
         """The cost of `plan(src, dst)`. Raises what it raises."""
         answer = self._answer(src, dst, strategy)
         if isinstance(answer, InfeasibleError):
             raise InfeasibleError(str(answer), **vars(answer))
         return answer.cost
 
-    def plan(self, src: ArrayType, dst: ArrayType, *, strategy: str = "auto") -> Plan:
+    def plan(self, src: ArrayType, dst: ArrayType, *, strategy: Strategy = "auto") -> Plan:
         """The plan that `cost` prices. Raises what `redistrib.plan` raises."""
         answer = self._answer(src, dst, strategy)
         middle = answer.stops if isinstance(answer, _Answer) else ()
@@ -175,13 +173,16 @@ class Oracle:
         ways = [_way(a, b) for a, b in pairwise(types)] if middle else [strategy]
         return self.plan_through(types, ways, strategy)
 
-    def plan_through(self, types: Sequence[ArrayType], ways: Sequence[str], strategy: str) -> Plan:
+    def plan_through(
+        self, types: Sequence[ArrayType], ways: Sequence[Strategy], strategy: Strategy
+    ) -> Plan:
         """The plans from each type to the next, each of its own strategy, as one of `strategy`."""
-        steps, common = [], None
+        steps: list[Collective] = []
+        common = None
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
             self._check_mesh(src)
-            problem = make_problem(src, dst, self.memory_limit, self._asked)
-            steps += solve(problem, way, self._stops)[0]
+            problem = make_problem(src, dst, self.memory_limit, self._asked, self.effort)
+            steps += choose(problem, way).make()
             common = problem.common if len(types) == 2 else None
         ends = types[0], types[-1]
         return make_plan(*ends, strategy, steps, self._asked, self.memory_limit, common)
@@ -189,8 +190,13 @@ class Oracle:
     def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
         """Why this plan: the alternatives with their costs."""
         self._check_mesh(src)
-        found = explain(src, dst, memory_limit=self.memory_limit, profile=self._asked)
-        return replace(found, plan=self.plan(src, dst))
+        limit, profile = self.memory_limit, self._asked
+        found = explain(src, dst, effort=self.effort, memory_limit=limit, profile=profile)
+        plan = self.plan(src, dst)
+        if plan.seconds >= found.plan.seconds:
+            return found
+        others = (*found.alternatives, ("stops", plan))
+        return Explanation(plan, others, len(found.alternatives))
 
     @property
     def stats(self) -> Stats:
@@ -201,7 +207,7 @@ class Oracle:
         return Stats(info.hits, info.misses, info.currsize, info.maxsize or 0, pairs, prices)
 
     def cost_vector(
-        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
+        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: Strategy = "auto"
     ) -> Floats:
         """Seconds of each pair `srcs[n]`, `dsts[n]`: those of `cost`; infinite where infeasible.
 
@@ -224,13 +230,13 @@ class Oracle:
         return seconds
 
     def cost_matrix(
-        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
+        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: Strategy = "auto"
     ) -> Floats:
         """The seconds of `matrix`."""
         return self.matrix(srcs, dsts, strategy=strategy).seconds
 
     def matrix(
-        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: str = "auto"
+        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: Strategy = "auto"
     ) -> CostMatrix:
         """What it costs from every source to every target, closed over all types given.
 
@@ -244,7 +250,7 @@ class Oracle:
         self,
         srcs: Sequence[ArrayType],
         dsts: Sequence[ArrayType],
-        strategy: str,
+        strategy: Strategy,
         most_searched: float,
     ) -> CostMatrix:
         types, (rows, columns) = self._number(srcs, dsts)
@@ -297,11 +303,11 @@ class Oracle:
         self,
         types: Sequence[ArrayType],
         pairs: tuple[Ints, ...] | None,
-        strategy: str,
+        strategy: Strategy,
         most_searched: float = inf,
     ) -> Prices:
         """Prices of the planner; see `price_pairs`."""
-        find_strategy(strategy)
+        check_name("strategy", strategy, STRATEGIES)
 
         def price_alone(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
             answer = self._alone(src, dst, strategy)
@@ -315,14 +321,14 @@ class Oracle:
         return found
 
     def _ask_alone(
-        self, src: ArrayType, dst: ArrayType, strategy: str
+        self, src: ArrayType, dst: ArrayType, strategy: Strategy
     ) -> _Answer | InfeasibleError:
         """What the planner answers."""
         self._check_mesh(src)
-        find_strategy(strategy)
+        check_name("strategy", strategy, STRATEGIES)
         try:
-            problem = make_problem(src, dst, self.memory_limit, self.profile)
-            steps = price(problem, strategy, self._stops)
+            problem = make_problem(src, dst, self.memory_limit, self._asked, self.effort)
+            steps = choose(problem, strategy).costs
         except InfeasibleError as error:
             return error.with_traceback(None)
         bound, common = 0, problem.common
@@ -331,7 +337,7 @@ class Oracle:
         aligned = common is not None and common.aligned
         return _Answer(steps, total_cost(src, steps), (), aligned, bound)
 
-    def _ask(self, src: ArrayType, dst: ArrayType, strategy: str) -> _Answer | InfeasibleError:
+    def _ask(self, src: ArrayType, dst: ArrayType, strategy: Strategy) -> _Answer | InfeasibleError:
         """What the planner answers, or with stops where that is cheaper."""
         best = self._alone(src, dst, strategy)
         if strategy != "auto" or isinstance(best, InfeasibleError) or src.partial or dst.partial:
@@ -398,7 +404,7 @@ class Oracle:
         return inf if isinstance(answer, InfeasibleError) else answer.seconds
 
 
-def _way(src: ArrayType, dst: ArrayType) -> str:
+def _way(src: ArrayType, dst: ArrayType) -> Strategy:
     """The strategy to or from a stop: a search where digits do not match takes too long."""
     return "auto" if refine(src, dst).aligned else "direct"
 
@@ -407,7 +413,7 @@ def cost_matrix(
     srcs: Sequence[TypeLike],
     dsts: Sequence[TypeLike],
     *,
-    strategy: str = "auto",
+    strategy: Strategy = "auto",
     memory_limit: int | None = None,
     profile: Profile | str | None = None,
 ) -> Floats:
@@ -416,7 +422,7 @@ def cost_matrix(
     Closed over all types given, as `Oracle.matrix` says. Raises LayoutError unless they have one
     mesh, shape and dtype.
     """
-    find_strategy(strategy)
+    check_name("strategy", strategy, STRATEGIES)
     rows, columns = [*map(as_type, srcs)], [*map(as_type, dsts)]
     if not (rows or columns):
         return np.zeros((0, 0))

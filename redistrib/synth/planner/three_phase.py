@@ -73,20 +73,13 @@ def plan_aligned(
 
     reducing = roles.reduce or roles.produce
     floor = (lambda _: 0.0) if reducing else _floor(src, options, profile)
-    seconds, steps = _cheapest(options, price, floor)
-    # Where all collectives run at one speed, none alone costs more than a gather of all.
-    communicating = sum(not isinstance(step, DynamicSlice) for step in steps)
-    one_speed = profile.uniform and not profile.efficiency
-    if not reducing and (communicating > 1 or not one_speed):
-        once = _gather_once(src, refinement, limit)
-        once, cost, _ = _add(once, 0.0, src.tile_size, src.itemsize, profile)
-        if once and cost < seconds:
-            return once
-    return steps
+    return _cheapest(options, price, floor)[1]
 
 
-def _gather_once(src: ArrayType, refinement: Refinement, limit: int) -> list[Collective]:
-    """Gather all that changes, slice the target out of it: one latency. Empty if it cannot be."""
+def gather_once(
+    src: ArrayType, refinement: Refinement, limit: int, profile: Profile
+) -> list[Collective] | None:
+    """Gather all that changes, slice the target out of it: one latency. None if it cannot be."""
     before, after = refinement.src, refinement.dst
     gathers = tuple((d, b) for d, b in before.items() if after.get(d) != b)
     vacated = {b for _, b in gathers}
@@ -94,9 +87,10 @@ def _gather_once(src: ArrayType, refinement: Refinement, limit: int) -> list[Col
     slices = tuple((d, b) for d, b in taken if d not in before and b not in vacated)
     late = tuple(p for p in taken if p not in slices)
     if not late or src.tile_size // _group(slices) * _group(gathers) > limit:
-        return []
-    opening: list[Collective] = [DynamicSlice(slices)] if slices else []
-    return [*opening, AllGather(gathers), DynamicSlice(late)]
+        return None
+    steps: list[Collective] = [DynamicSlice(slices)] if slices else []
+    steps += [AllGather(gathers), DynamicSlice(late)]
+    return _add(steps, 0.0, src.tile_size, src.itemsize, profile)[0]
 
 
 def _price(

@@ -1,0 +1,173 @@
+"""The question that a planner answers.
+
+Example: mesh x=2,y=4, `f32[4096{x}, 4096{y}] -> f32[4096{y}, 4096{x}]` under the default profile.
+`src` and `dst` are these types, `asked` is `dst`; `common` has the digits that both are cut into,
+`x:(1)2`, `y:(1)2`, `y:(2)2`; `limit(aligned=True)` is 2,097,152 elements, a tile of either end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import prod
+from typing import Literal, get_args
+
+from redistrib.errors import InfeasibleError, LayoutError, RedistribError
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.price import StepCost, price_steps
+from redistrib.synth.plan.profile import Profile, find_profile
+from redistrib.synth.plan.routing import Traffic, lower_bound
+from redistrib.types.array_type import ArrayType
+from redistrib.types.equivalence import on_mesh
+from redistrib.types.mesh import check_enumerable
+from redistrib.types.named_sharding import TypeLike, as_type
+from redistrib.types.refinement import Refinement, check_array, refine
+
+Strategy = Literal["auto", "collectives", "direct", "exact", "paper"]
+Effort = Literal["fast", "best"]
+
+MAX_BITS = 900
+"""Of a count that is priced: a float holds 2**1023, and prices multiply it by small numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a strategy is asked.
+
+    `dst` is the target `asked` for, on the mesh of the source where it has a type there. `common`
+    is the refinement of the two, None between two meshes. `memory_limit` is in bytes per device;
+    `links` is the `profile` asked for with its links on the mesh of the source.
+    """
+
+    src: ArrayType
+    dst: ArrayType
+    asked: ArrayType
+    memory_limit: int | None
+    profile: Profile
+    links: Profile
+    effort: Effort
+    common: Refinement | None
+
+    @property
+    def across(self) -> bool:
+        """Whether nothing but an exchange leads from one mesh to the other."""
+        return self.common is None
+
+    @property
+    def refinement(self) -> Refinement:
+        """The common refinement. Raises LayoutError between two meshes."""
+        if self.common is None:
+            raise LayoutError(
+                f"only an exchange leads from mesh {self.src.mesh!r} to {self.dst.mesh!r}; "
+                f"strategies that have it: auto, direct",
+                src=self.src,
+                dst=self.dst,
+            )
+        return self.common
+
+    @property
+    def partial(self) -> bool:
+        """Whether an end is partial."""
+        return bool(self.src.partial or self.dst.partial)
+
+    def refined(self, start: ArrayType, end: ArrayType) -> Refinement:
+        """The refinement of two types on the way, which mostly are the ends."""
+        if start is self.src and end == self.dst:
+            return self.refinement
+        return refine(start, end)
+
+    def step_costs(
+        self, steps: Sequence[Collective], traffic: Traffic | None = None
+    ) -> tuple[StepCost, ...]:
+        """What each step of a plan costs; `traffic` is that of its exchange, where known."""
+        known = traffic or self.common
+        return price_steps(self.src, self.dst, steps, self.links, known)
+
+    def limit(self, aligned: bool) -> int:
+        """Elements that an intermediate tile may have.
+
+        Without a memory limit none exceeds the larger end. Where digits match and no axis is slower
+        than another it pays to stay below the smaller end, unless latencies dominate: only the
+        effort "best" looks above it then.
+        """
+        if self.memory_limit is not None:
+            return self.memory_limit // self.src.itemsize
+        sizes = self.src.tile_size, self.dst.tile_size
+        small = aligned and self.links.uniform and not self.partial and self.effort == "fast"
+        return min(sizes) if small else max(sizes)
+
+    def floor(self) -> float:
+        """Seconds that no plan beats: one latency and the bytes that some device must receive."""
+        if self.common is None or self.partial:
+            return 0.0
+        received = lower_bound(self.src, self.dst, self.common) * self.src.itemsize
+        if not received:
+            return 0.0
+        links = [self.links.link_of(axis) for axis, size in self.src.mesh.axes if size > 1]
+        latency = min(link.latency for link in links)
+        return latency + received / max(link.bandwidth for link in links)
+
+
+def make_problem(
+    src: TypeLike,
+    dst: TypeLike,
+    memory_limit: int | None = None,
+    profile: Profile | str | None = None,
+    effort: Effort = "fast",
+) -> Problem:
+    """What a strategy is asked.
+
+    Raises LayoutError where the types do not fit each other, InfeasibleError where an end exceeds
+    the limit, RedistribError for an unknown profile or effort.
+    """
+    src, dst = as_type(src), as_type(dst)
+    check_array(src, dst)
+    check_name("effort", effort, get_args(Effort))
+    _check_priceable(src.size * src.itemsize, src.mesh.num_devices, dst.mesh.num_devices)
+    least = max(src.tile_bytes, dst.tile_bytes)
+    if memory_limit is not None and memory_limit < least:
+        raise InfeasibleError(
+            f"a plan holds the tiles of both ends, so it needs at least {least} bytes per device; "
+            f"the memory limit is {memory_limit}",
+            memory_limit=memory_limit,
+            least_bytes=least,
+        )
+    profile = find_profile(profile)
+    target = on_mesh(dst, src.mesh)
+    common = None if target is None else refine(src, target)
+    if common is not None and not common.aligned:
+        for component in common.components():
+            if not component.aligned:
+                check_enumerable(prod(axis.size for axis in component.axes))
+    links = profile.on(src.mesh)
+    return Problem(src, target or dst, dst, memory_limit, profile, links, effort, common)
+
+
+def check_name(what: str, name: object, known: Sequence[str]) -> None:
+    """Raise RedistribError, with the nearest legal spelling, for a name that is not known.
+
+    >>> check_name("effort", "bst", ("fast", "best"))
+    Traceback (most recent call last):
+    redistrib.errors.RedistribError: unknown effort 'bst', did you mean 'best'? known: fast, best
+    """
+    if name in known:
+        return
+    near = get_close_matches(str(name), known, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    raise RedistribError(f"unknown {what} {name!r}{hint} known: {', '.join(known)}", **{what: name})
+
+
+def _check_priceable(*counts: int) -> None:
+    """Raise LayoutError for bytes or devices too many for a price."""
+    most = max(counts).bit_length()
+    if most > MAX_BITS:
+        raise LayoutError(
+            f"seconds are floats: the bytes of an array and the devices of a mesh are below "
+            f"2**{MAX_BITS}; got a number of {most} bits",
+            bits=most,
+        )
+
+
+StrategyLike = Strategy | Callable[[Problem], Sequence[Collective]]
+"""A strategy by name, or a function that gives the steps of a plan."""
