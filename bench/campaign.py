@@ -10,7 +10,7 @@ from typing import Any
 from bench.harness import Limits, Team
 from bench.journal import NOT_RUN, Journal, duration, progress
 from bench.workloads import REAL, SURVEY, Workload, real, survey
-from redistrib.synth.plan.data import lower_bound_elements
+from redistrib.synth.plan.bounds import lower_bound_elements
 
 Figures = dict[str, Any]
 Units = Mapping[str, Callable[[], Any]]

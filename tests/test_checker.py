@@ -298,7 +298,7 @@ def test_the_checker_is_short_and_shares_only_the_types() -> None:
         ours = {name for name in modules if name and name.startswith("redistrib")}
         assert ours <= {
             "redistrib.errors",
-            *(f"redistrib.checker.{name}" for name in ("claims", "parts", "price")),
+            *(f"redistrib.checker.{name}" for name in ("claims", "lower_bound", "parts", "price")),
             *(
                 f"redistrib.types.{name}"
                 for name in ("array_type", "digits", "equivalence", "mesh", "notation", "positions")

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
 from itertools import combinations
-from math import ceil, isfinite, prod
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from redistrib.checker.claims import require
+from redistrib.checker.lower_bound import lower_bound
 from redistrib.checker.parts import parts_of, size_of
 from redistrib.checker.price import Links
 from redistrib.errors import CheckError, RedistribError
@@ -97,7 +97,7 @@ def _check(data: Any, at: list[int | None]) -> dict[str, int]:
         "num_collectives": sum(step["collective"] not in LOCAL for step in data["steps"]),
         "received_bytes": sum(received),
         "sent_bytes": sum(sent),
-        "lower_bound_bytes": _lower_bound(src, current) * src.itemsize,
+        "lower_bound_bytes": lower_bound(src, current) * src.itemsize,
         "peak_tile_bytes": max(tiles),
         "live_bytes": max(live),
     }
@@ -225,22 +225,6 @@ def _exchange(step: Any, t: ArrayType, mesh: Mesh) -> _Applied:
         loads = {(a * s, b * k) for a, b in loads for s, k in served}
     received, sent = after.tile_size - overlap, max(a - b for a, b in loads)
     return after, digits, received, sent, peers, crossed
-
-
-def _lower_bound(src: ArrayType, dst: ArrayType) -> int:
-    """Elements that the worst device must receive."""
-    same = (src.partial, src.reduction) == (dst.partial, dst.reduction)
-    if not src.size or (dst.partial and not (same and src.mesh == dst.mesh)):
-        return 0
-    if src.partial and src.mesh != dst.mesh:
-        return dst.tile_size  # a sum takes some receipt of every element
-    parts = parts_of(src, dst)
-    if same:
-        return dst.tile_size - prod(part.least_overlap() for part in parts)
-    # It takes K - 1 receipts to bring K addends together and one for each device that wants the
-    # sum, one less if such a device holds an addend. This is the mean over all devices:
-    more = size_of(src.partial) - 1 - prod(part.held() for part in parts)
-    return ceil(dst.tile_size + more * Fraction(dst.size, dst.mesh.num_devices))
 
 
 def _roles(t: ArrayType, named: Any) -> tuple[dict[DeviceDigit, IndexDigit], set[DeviceDigit]]:

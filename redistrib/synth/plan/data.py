@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil, prod
 
 from redistrib.errors import LayoutError
+from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.price import LOCAL, StepTraffic, step_seconds, step_traffic
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
-from redistrib.synth.plan.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
-from redistrib.types.overlap import held_fraction
 from redistrib.types.refinement import Refinement, refine
 
 
@@ -161,30 +158,3 @@ def _step_seconds(
         step_seconds(step, before, moved, links)
         for step, before, moved in zip(steps, types, traffic, strict=False)
     )
-
-
-def lower_bound_elements(
-    src: ArrayType, dst: ArrayType, refinement: Refinement | None = None
-) -> int:
-    """Elements that the worst device must receive (docs/theory.md, section 4).
-
-    With axes to reduce, over K devices, it takes K - 1 receipts to bring the addends of an element
-    together and one for each device that wants the sum, one less where such a device holds an
-    addend. The mean over n devices bounds the worst: s + (K - 1 - h) F / n, for a target tile of s
-    of F elements of which the fraction h has such a device. A target that is partial over other
-    axes than the source has no bound but 0: each device may hold any addend. On another mesh, each
-    device that wants a sum must receive something of every element.
-    """
-    if src.mesh != dst.mesh:
-        if src.partial or dst.partial:
-            return 0 if dst.partial else dst.tile_size
-        return exchange_traffic(src, dst).received
-    if src.partial == dst.partial and src.reduction == dst.reduction:
-        return lower_bound(src, dst, refinement)
-    if dst.partial:
-        return 0
-    refinement = refinement or refine(src, dst)
-    held = prod((held_fraction(c) for c in refinement.components()), start=Fraction(1))
-    addends = prod(digit.size for digit in src.partial)
-    more = (addends - 1 - held) * Fraction(dst.size, dst.mesh.num_devices)
-    return ceil(dst.tile_size + more)
