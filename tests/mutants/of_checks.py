@@ -2,6 +2,7 @@
 
 from tests.mutants.mutant import Mutant
 
+BOUND = "redistrib/checker/lower_bound.py"
 CHECKER = "redistrib/checker/checker.py"
 CHECKED_PARTS = "redistrib/checker/parts.py"
 CHECKED_PRICE = "redistrib/checker/price.py"
@@ -109,10 +110,24 @@ return figures
     ),
     Mutant(
         "the checker counts one addend too many in the bound",
-        CHECKER,
-        "_lower_bound",
-        "size_of(src.partial) - 1",
-        "size_of(src.partial)",
+        BOUND,
+        "lower_bound",
+        "addends + copies - 1 - saved * prod(part.held() for part in parts_of(src, dst))",
+        "addends + copies - saved * prod(part.held() for part in parts_of(src, dst))",
+    ),
+    Mutant(
+        "the checker lets an owner that becomes partial hold its part for the row",
+        BOUND,
+        "lower_bound",
+        "all(apart(d, digit) for digit in dst.partial)",
+        "any(apart(d, digit) for digit in dst.partial)",
+    ),
+    Mutant(
+        "the checker keeps addends whose digit becomes an owner",
+        BOUND,
+        "_what_stays",
+        "kept and made",
+        "kept",
     ),
     Mutant(
         "the checker counts what a device sends to itself",

@@ -7,6 +7,7 @@ TABLES = "redistrib/synth/plan/tables.py"
 ROUTING = "redistrib/synth/plan/routing.py"
 COST = "redistrib/synth/plan/price.py"
 PROFILE = "redistrib/synth/plan/profile.py"
+BOUND = "redistrib/synth/plan/bounds.py"
 PLAN = "redistrib/synth/plan/data.py"
 PLAN_JSON = "redistrib/synth/plan/json.py"
 TRANSPOSE = "redistrib/synth/plan/transpose.py"
@@ -256,10 +257,52 @@ if sources[a] >= 0:
     ),
     Mutant(
         "the bound of a reduction counts one addend too many",
-        PLAN,
-        "lower_bound_elements",
-        "addends - 1",
-        "addends",
+        BOUND,
+        "_by_mean",
+        "addends + copies - 1 - _saved(src, dst) * held",
+        "addends + copies - _saved(src, dst) * held",
+    ),
+    Mutant(
+        "the bound of a partial target wants all of it on every device of a row",
+        BOUND,
+        "_by_worst_row",
+        "Fraction(lower_bound(held, dst.with_partial(())), addends)",
+        "Fraction(lower_bound(held, dst.with_partial(())))",
+    ),
+    Mutant(
+        "the bound forgets that what becomes partial may keep its part",
+        BOUND,
+        "_by_worst_row",
+        "all(apart(device, digit) for digit in dst.partial)",
+        "device.size > 1",
+    ),
+    Mutant(
+        "a maximum may be bounded like a sum that stays",
+        BOUND,
+        "_kept",
+        "src.partial and dst.partial and src.reduction != dst.reduction",
+        "src.partial != dst.partial and src.reduction != dst.reduction",
+    ),
+    Mutant(
+        "the bound lets no addend stay where copies are made of others",
+        BOUND,
+        "_saved",
+        "not dst.partial or _releases(src, dst)",
+        "not dst.partial or src.partial",
+    ),
+    Mutant(
+        "addends stay although their devices hold copies of others",
+        BOUND,
+        "_saved",
+        "not dst.partial or _releases(src, dst)",
+        "not dst.partial",
+    ),
+    Mutant(
+        "of digits that are not nested no addend stays",
+        BOUND,
+        "_kept",
+        "min(_count(before), _count(after))",
+        "1",
     ),
     Mutant(
         "the source counts twice in the memory of the first step",

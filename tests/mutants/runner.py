@@ -59,8 +59,10 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/test_cost.py",
         "tests/test_planner.py",
     ),
+    "redistrib/synth/plan/bounds.py": ("tests/test_bounds.py",),
     "redistrib/synth/oracle/": ("tests/test_oracle.py",),
     "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
+    "redistrib/checker/lower_bound.py": ("tests/test_bounds.py",),
     "redistrib/checker/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
     "redistrib/checker/": ("tests/test_checker.py",),
     # Real ranks; two of them do not crowd the machine.
