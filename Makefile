@@ -17,12 +17,13 @@ PEERS := .venv-peers
 READY_PEERS := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive prove mutants bench bench-quick bench-peers lint docs
+.PHONY: help setup demo test test-core exhaustive prove mutants bench bench-quick bench-peers lint docs
 
 help:
 	@echo "make setup        create $(VENV): the project (editable), every extra the tests need, an MPI"
 	@echo "make demo         plan, run and verify real workloads on every backend"
 	@echo "make test         the test suite"
+	@echo "make test-core    types, rules, planner, checker, simulator: under a minute"
 	@echo "make exhaustive   the exhaustive and million-example checks"
 	@echo "make prove        the proofs"
 	@echo "make mutants      the seeded-bug table"
@@ -60,6 +61,10 @@ demo: setup
 # Two at a time; tests of one file share ranks and processes, so they stay together.
 test: setup $(READY_OPENMPI)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The inner loop: types, rules, planner, checker, simulator.
+test-core: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/core
 
 exhaustive: setup $(READY_OPENMPI)
 	$(BIN)/python -m tests.exhaustive

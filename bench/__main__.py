@@ -277,7 +277,7 @@ def commit() -> str:
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return answer.stdout.strip()
 
-    code = ("--", "bench", "redistrib", "tests/jax_survey.py")
+    code = ("--", "bench", "redistrib", "tests/jax/survey.py")
     changed = git("status", "--porcelain", "--untracked-files=no", *code)
     last = git("log", "-1", "--abbrev=12", "--format=%h", *code)
     return (last or "unknown") + "-dirty" * bool(changed)

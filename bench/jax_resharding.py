@@ -1,7 +1,7 @@
 """How fast plans run on jax, beside XLA's own resharding:  python -m bench.jax_resharding [--quick]
 
 On 16 virtual CPU devices, in one process, the two programs of a pair take turns on the same 64 MiB
-array. Pairs are those of tests/jax_survey.py that must communicate. Per pair: median milliseconds
+array. Pairs are those of tests/jax/survey.py that must communicate. Per pair: median milliseconds
 on the wall of each, and median and quartiles over turns of XLA's time over ours; the same by CPU
 time of the process, which a busy machine disturbs less. Pairs on which XLA's compiler crashes are
 counted. No GPU or TPU was at hand: bench.jax_ahead_of_time compares memory and bytes of the
@@ -29,7 +29,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from bench.timing import Timed, machine, timed
-from tests.jax_survey import Pair, pair_of, pairs, program_of
+from tests.jax.survey import Pair, pair_of, pairs, program_of
 
 ROOT = Path(__file__).parents[1]
 DEVICES = 16

@@ -1,4 +1,4 @@
-"""What the runners are measured on: the seeded survey of tests/jax_survey.py, and real programs.
+"""What the runners are measured on: the seeded survey of tests/jax/survey.py, and real programs.
 
 The real ones are the demo's and those below, restated on 16 devices at most: axes and dimensions
 are smaller, which axis owns which dimension is as in the source. bf16 and f16 are restated as u16,
@@ -16,7 +16,7 @@ import redistrib as rd
 from bench.problems import Problem
 from redistrib.demo import workloads as demo
 from redistrib.types.digits import DeviceDigit
-from tests.jax_survey import COUNTS, pairs
+from tests.jax.survey import COUNTS, pairs
 
 SURVEY = tuple(COUNTS)
 REAL = "real"
@@ -80,7 +80,7 @@ def survey(devices: int, count: int | None, size: int) -> list[Workload]:
             rd.ArrayType(mesh, pair.dtype, pair.shape, dims) for dims in (pair.src, pair.dst)
         )
         name = f"survey {devices} #{number}"
-        source = "tests/jax_survey.py"
+        source = "tests/jax/survey.py"
         found.append(
             Workload(f"survey {devices}", name, source, grown(src, size), grown(dst, size))
         )

@@ -35,7 +35,7 @@ def run_on(version: str) -> int:
         venv.create(place, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", f"jax=={version}", *PACKAGES]
         subprocess.run(install, check=True)
-    tests = sorted(str(path) for path in (ROOT / "tests").glob("test_jax_*.py"))
+    tests = sorted(str(path) for path in (ROOT / "tests/jax").glob("test_*.py"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [python, "-m", "pytest", "-q", *tests], cwd=ROOT, env=environment, check=False

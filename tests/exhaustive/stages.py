@@ -14,9 +14,9 @@ from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.exhaustive import mpi_units
 from tests.generators import random_pair, whole_axis_layouts
-from tests.jax_survey import COUNTS, DTYPES, check, crashing, pairs
-from tests.oracle_laws import FAMILIES, verify_matrix
-from tests.paper_programs import verify_paper
+from tests.jax.survey import COUNTS, DTYPES, check, crashing, pairs
+from tests.oracle.laws import FAMILIES, verify_matrix
+from tests.paper.programs import verify_paper
 from tests.verify import verify
 
 MESHES = (

@@ -1,4 +1,4 @@
-"""What must hold on all ranks of a communicator; run by the pools of test_mpi_backend.py."""
+"""What must hold on all ranks of a communicator; run by the pools of test_backend.py."""
 
 from __future__ import annotations
 

@@ -23,76 +23,83 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from queue import SimpleQueue
 
+from tests.mpi.test_backend import cases
 from tests.mutants.mutant import Mutant
-from tests.test_mpi_backend import cases
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 240  # for what takes half a minute if nothing hangs
 COPIED = ("redistrib", "proofs", "tests", "docs", "pyproject.toml")
 
 PROOFS = (
-    "tests/test_certificate.py::test_right_plans_are_proved_step_by_step",
-    "tests/test_certificate.py::test_random_plans_are_proved",
-    "tests/test_proofs.py::test_the_rules_of_the_proofs_are_those_of_the_checker",
-    "tests/test_proofs.py::test_the_transposes_of_the_proofs_are_those_of_the_planner",
-    "tests/test_proofs.py::test_each_rewriting_of_the_planner_lowers_the_measure_of_the_proofs",
+    "tests/proofs/test_certificate.py::test_right_plans_are_proved_step_by_step",
+    "tests/proofs/test_certificate.py::test_random_plans_are_proved",
+    "tests/proofs/test_proofs.py::test_the_rules_of_the_proofs_are_those_of_the_checker",
+    "tests/proofs/test_proofs.py::test_the_transposes_of_the_proofs_are_those_of_the_planner",
+    "tests/proofs/test_proofs.py::test_each_rewriting_of_the_planner_lowers_the_measure_of_the_proofs",
 )
 CHECKS = (
-    "tests/test_checker.py::test_right_plans_pass",
-    "tests/test_checker.py::test_random_plans_pass",
+    "tests/core/test_checker.py::test_right_plans_pass",
+    "tests/core/test_checker.py::test_random_plans_pass",
 )
 # The tests of an area, by the start of the path of the mutated file.
 AREAS: dict[str, tuple[str, ...]] = {
-    "redistrib/types/equivalence.py": ("tests/test_types.py", "tests/test_across.py"),
-    "redistrib/types/tile.py": ("tests/test_boxes.py", "tests/test_simulator.py"),
-    "redistrib/types/reduction.py": ("tests/test_simulator.py",),
-    "redistrib/types/": ("tests/test_types.py", "tests/test_refinement.py"),
+    "redistrib/types/equivalence.py": ("tests/core/test_types.py", "tests/core/test_across.py"),
+    "redistrib/types/tile.py": ("tests/core/test_boxes.py", "tests/core/test_simulator.py"),
+    "redistrib/types/reduction.py": ("tests/core/test_simulator.py",),
+    "redistrib/types/": ("tests/core/test_types.py", "tests/core/test_refinement.py"),
     "redistrib/synth/planner/paper/": (
-        "tests/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
-        "tests/test_paper.py",
+        "tests/proofs/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
+        "tests/paper/test_paper.py",
     ),
-    "redistrib/synth/planner/across.py": ("tests/test_across.py",),
-    "redistrib/synth/plan/pieces.py": ("tests/test_boxes.py", "tests/test_simulator.py"),
+    "redistrib/synth/planner/across.py": ("tests/core/test_across.py",),
+    "redistrib/synth/plan/pieces.py": ("tests/core/test_boxes.py", "tests/core/test_simulator.py"),
     "redistrib/synth/plan/tables.py": (
-        "tests/test_simulator.py",
-        "tests/test_rules.py",
-        "tests/test_cost.py",
-        "tests/test_planner.py",
+        "tests/core/test_simulator.py",
+        "tests/core/test_rules.py",
+        "tests/core/test_cost.py",
+        "tests/core/test_planner.py",
     ),
-    "redistrib/synth/plan/bounds.py": ("tests/test_bounds.py",),
-    "redistrib/synth/oracle/": ("tests/test_oracle.py",),
-    "redistrib/synth/": ("tests/test_rules.py", "tests/test_cost.py", "tests/test_planner.py"),
-    "redistrib/checker/lower_bound.py": ("tests/test_bounds.py",),
-    "redistrib/checker/certificate": ("tests/test_proofs.py", "tests/test_certificate.py"),
-    "redistrib/checker/": ("tests/test_checker.py",),
+    "redistrib/synth/plan/bounds.py": ("tests/core/test_bounds.py",),
+    "redistrib/synth/oracle/": ("tests/oracle/test_oracle.py",),
+    "redistrib/synth/": (
+        "tests/core/test_rules.py",
+        "tests/core/test_cost.py",
+        "tests/core/test_planner.py",
+    ),
+    "redistrib/checker/lower_bound.py": ("tests/core/test_bounds.py",),
+    "redistrib/checker/certificate": (
+        "tests/proofs/test_proofs.py",
+        "tests/proofs/test_certificate.py",
+    ),
+    "redistrib/checker/": ("tests/core/test_checker.py",),
     # Real ranks; two of them do not crowd the machine.
     "redistrib/backends/mpi/": (
-        "tests/test_mpi_runs.py",
-        *(f"tests/test_mpi_backend.py::test_mpi[mpich-4-{case}]" for case in cases()),
-        "tests/test_mpi_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
-        "tests/test_mpi_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
+        "tests/mpi/test_runs.py",
+        *(f"tests/mpi/test_backend.py::test_mpi[mpich-4-{case}]" for case in cases()),
+        "tests/mpi/test_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
+        "tests/mpi/test_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
     ),
-    "redistrib/backends/": ("tests/test_simulator.py", "tests/test_boxes.py"),
-    "proofs/": ("tests/test_proofs.py",),
+    "redistrib/backends/": ("tests/core/test_simulator.py", "tests/core/test_boxes.py"),
+    "proofs/": ("tests/proofs/test_proofs.py",),
 }
 QUICK = (
-    "tests/test_types.py",
-    "tests/test_rules.py",
-    "tests/test_cost.py",
-    "tests/test_refinement.py",
-    "tests/test_simulator.py",
-    "tests/test_boxes.py",
-    "tests/test_cases.py",
-    "tests/test_planner.py",
-    "tests/test_paper.py",
-    "tests/test_across.py",
-    "tests/test_checker.py",
-    "tests/test_certificate.py",
+    "tests/core/test_types.py",
+    "tests/core/test_rules.py",
+    "tests/core/test_cost.py",
+    "tests/core/test_refinement.py",
+    "tests/core/test_simulator.py",
+    "tests/core/test_boxes.py",
+    "tests/backends/test_cases.py",
+    "tests/core/test_planner.py",
+    "tests/paper/test_paper.py",
+    "tests/core/test_across.py",
+    "tests/core/test_checker.py",
+    "tests/proofs/test_certificate.py",
 )
 # Twenty processes that plan, and five thousand random pairs: `make test` runs them.
 LEFT_OUT = (
-    "tests/test_planner.py::test_a_plan_is_the_same_under_every_hash_seed",
-    "tests/test_planner.py::test_any_two_layouts_have_right_plans",
+    "tests/core/test_planner.py::test_a_plan_is_the_same_under_every_hash_seed",
+    "tests/core/test_planner.py::test_any_two_layouts_have_right_plans",
 )
 
 

@@ -53,5 +53,5 @@ def _noticed_by(test: str, error: pytest.ExceptionInfo[BaseException]) -> str:
                 return by
     if isinstance(error.value, LayoutError):
         return "types"
-    of_proofs = test.startswith("tests/test_proofs.py::")
+    of_proofs = test.startswith("tests/proofs/test_proofs.py::")
     return "proof" if of_proofs and isinstance(error.value, AssertionError) else "test"

@@ -30,7 +30,7 @@ FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_
 
 
 def runner(name: str, kind: str, *more: str, **options: object) -> Runner:
-    command = (sys.executable, "-m", "tests.bench_worker", kind, *more)
+    command = (sys.executable, "-m", "tests.bench.worker", kind, *more)
     return Runner(name, command, **options)  # type: ignore[arg-type]
 
 
@@ -114,7 +114,7 @@ def test_shardys_wrong_layouts_are_wrong() -> None:
 
 
 def campaign_command(path: Path, log: Path) -> list[str]:
-    return [sys.executable, "-m", "tests.test_bench_harness", str(path), str(log)]
+    return [sys.executable, "-m", "tests.bench.test_harness", str(path), str(log)]
 
 
 def run_campaign(path: Path, log: Path, about: str = "same", until: float = inf) -> list[str]:

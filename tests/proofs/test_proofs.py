@@ -34,9 +34,9 @@ from redistrib.synth.planner.paper.calculus import (
 )
 from redistrib.synth.planner.paper.normal_form import rewrite
 from tests.corruptions import PLANS
-from tests.paper_programs import random_program
+from tests.paper.programs import random_program
 
-THEORY = Path(__file__).parents[1] / "docs" / "theory.md"
+THEORY = Path(__file__).parents[2] / "docs" / "theory.md"
 
 
 OBLIGATIONS = [

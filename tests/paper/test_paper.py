@@ -34,7 +34,7 @@ from redistrib.synth.planner.paper.derivation import derive, lower
 from redistrib.synth.planner.paper.search import synthesise
 from tests.exhaustive.stages import MESHES, layouts
 from tests.generators import random_pair, whole_axis_layouts
-from tests.paper_programs import (
+from tests.paper.programs import (
     checked,
     random_program,
     verify_normal_form,
@@ -384,7 +384,7 @@ def test_the_command_shows_the_derivation() -> None:
 def test_the_derivation_in_the_documentation() -> None:
     arguments = ["plan", "--mesh", str(MESH), "--strategy", "paper", SRC, DST]
     printed = click.testing.CliRunner().invoke(commands.program, arguments).stdout
-    text = (Path(__file__).parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
     assert f"'{SRC}' '{DST}'" in text
     shown = text[text.index("```text\n") + len("```text\n") :]
     assert printed.endswith(shown[: shown.index("```")])

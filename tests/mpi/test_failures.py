@@ -13,7 +13,7 @@ import pytest
 from redistrib.backends.mpi.shared import MEMORY
 from tests.mpi.pool import MPICH, OPENMPI, Installation, family, kill, start
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("mpi", [MPICH, OPENMPI], ids=lambda mpi: mpi.name)
 INTO = pytest.mark.parametrize("into", ["private", "shared"])
 RANKS = 4

@@ -1,4 +1,4 @@
-"""The cases of test_jax_optimize.py, run in one process with 16 virtual devices."""
+"""The cases of test_optimize.py, run in one process with 16 virtual devices."""
 
 from __future__ import annotations
 

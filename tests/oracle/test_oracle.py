@@ -17,7 +17,7 @@ from redistrib.synth.oracle.stops import Bounds, layout_of, stops
 from redistrib.synth.oracle.symmetry import orbits
 from redistrib.synth.plan.profile import Level
 from tests.generators import random_layout, random_pair, whole_axis_layouts
-from tests.oracle_laws import (
+from tests.oracle.laws import (
     EPS,
     ONE_CALL,
     SLOWER,
@@ -546,7 +546,7 @@ def test_bad_questions_say_what_is_wrong() -> None:
 
 
 def test_the_examples_of_the_documentation_run() -> None:
-    page = Path(__file__).parent.parent / "docs" / "oracle.md"
+    page = Path(__file__).parents[2] / "docs" / "oracle.md"
     failed, tried = doctest.testfile(str(page), module_relative=False)
     assert tried > 8
     assert failed == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import cycle
 from math import exp, log
 
-from tests.jax_survey import DTYPES, Pair, check, crashing, pairs, specs, survey
+from tests.jax.survey import DTYPES, Pair, check, crashing, pairs, specs, survey
 
 
 def test_programs_are_exact_and_smaller_than_those_of_xla() -> None:

@@ -1,4 +1,4 @@
-"""The jax backend on virtual devices: all cases of jax_worker.py, run once in one process."""
+"""The jax backend on virtual devices: all cases of backend_worker.py, run once in one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, str]:
-    return outcome_of("tests.jax_worker", CASES, devices=12)
+    return outcome_of("tests.jax.backend_worker", CASES, devices=12)
 
 
 @pytest.mark.parametrize("case", CASES)

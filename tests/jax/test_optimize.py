@@ -20,7 +20,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, str]:
-    return outcome_of("tests.jax_optimize_worker", CASES, devices=16)
+    return outcome_of("tests.jax.optimize_worker", CASES, devices=16)
 
 
 @pytest.mark.parametrize("case", CASES)

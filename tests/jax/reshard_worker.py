@@ -1,4 +1,4 @@
-"""The cases of test_jax_reshard.py, run in one process with 16 virtual devices."""
+"""The cases of test_reshard.py, run in one process with 16 virtual devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reshard` on virtual devices: all cases of jax_reshard_worker.py, run once in one process."""
+"""`reshard` on virtual devices: all cases of reshard_worker.py, run once in one process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, str]:
-    return outcome_of("tests.jax_reshard_worker", CASES, devices=16)
+    return outcome_of("tests.jax.reshard_worker", CASES, devices=16)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.mpi.pool import MPICH, OPENMPI, Pool
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 POOLS = [
     pytest.param((mpi, ranks), id=f"{mpi.name}-{ranks}")
     for mpi, ranks in product((MPICH, OPENMPI), (2, 3, 4, 6, 8))

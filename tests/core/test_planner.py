@@ -11,7 +11,7 @@ from math import exp, log
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redistrib as rd
@@ -29,24 +29,22 @@ from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
 from tests.generators import random_pair, whole_axis_layouts
+from tests.repetitions import repetitions
 from tests.verify import verify, verify_plan, verify_runs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def pair(mesh: rd.Mesh, src: str, dst: str) -> tuple[rd.ArrayType, rd.ArrayType]:
     return rd.ArrayType.parse(src, mesh), rd.ArrayType.parse(dst, mesh)
 
 
-@settings(
-    max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
-)
-@given(st.integers(0, 2**48))
-def test_any_two_layouts_have_right_plans(seed: int) -> None:
-    verify(*random_pair(random.Random(seed).choice, partial=seed % 2 == 0))
+def test_any_two_layouts_have_right_plans() -> None:
+    for seed in range(repetitions(400, 5000)):
+        verify(*random_pair(random.Random(seed).choice, partial=seed % 2 == 0))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=repetitions(50, 200), deadline=None)
 @given(st.data())
 def test_any_two_layouts_have_right_plans_with_shrinking(data: st.DataObject) -> None:
     verify(*random_pair(lambda items: data.draw(st.sampled_from(list(items)))))
@@ -231,7 +229,7 @@ def test_a_plan_is_the_same_under_every_hash_seed() -> None:
             check=True,
             capture_output=True,
         ).stdout
-        for seed in range(20)
+        for seed in range(repetitions(3, 20))
     }
     assert len(outputs) == 1
     assert len(outputs.pop().splitlines()) == 120

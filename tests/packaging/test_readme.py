@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redistrib.cli.commands import program
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_examples_run() -> None:

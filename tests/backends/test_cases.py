@@ -19,7 +19,7 @@ from redistrib.synth.plan.data import make_plan
 from redistrib.types.refinement import refine
 from tests.verify import verify_bounds, verify_semantics
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 REAL_WORLD: list[dict[str, Any]] = json.loads((DATA / "real_world.json").read_text())
 SHARDY: list[dict[str, Any]] = json.loads((DATA / "shardy.json").read_text())
 

@@ -17,7 +17,7 @@ def test_two_processes_reshard_together() -> None:
         port = probe.getsockname()[1]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.jax_processes_worker", str(port), str(PROCESSES), str(n)],
+            [sys.executable, "-m", "tests.jax.processes_worker", str(port), str(PROCESSES), str(n)],
             cwd=ROOT,
             env=cpu_devices(8 // PROCESSES),
             stdout=subprocess.PIPE,

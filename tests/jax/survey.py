@@ -1,6 +1,6 @@
 """A seeded survey of reshardings on jax: our programs beside those of XLA, by HLO and bit for bit.
 
-`python -m tests.jax_survey` reads pairs from stdin, one JSON object a line, and writes a line for
+`python -m tests.jax.survey` reads pairs from stdin, one JSON object a line, and writes a line for
 each program: its figures, and whether every shard is what the type says. XLA's compiler divides by
 zero on some pairs and takes the process with it, so `survey` runs this in processes of its own and
 goes on after the pair that crashed.
@@ -22,7 +22,7 @@ from typing import Any
 
 import redistrib as rd
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DTYPES = ("f32", "bf16", "i8", "bool", "c64")
 MESHES = {
     8: ((2, 4), (4, 2), (2, 2, 2)),
@@ -108,7 +108,7 @@ def survey(work: Iterable[tuple[Pair, str]], timeout: float = 600) -> Iterator[F
     while left:
         text = "".join(json.dumps([asdict(pair), program]) + "\n" for pair, program in left)
         run = subprocess.run(
-            [sys.executable, "-m", "tests.jax_survey"],
+            [sys.executable, "-m", "tests.jax.survey"],
             cwd=ROOT,
             input=text,
             capture_output=True,

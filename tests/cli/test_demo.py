@@ -19,7 +19,7 @@ from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, array_of, source_tile
 from redistrib.types.tile import same_bits
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Row = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""One of several processes of a jax program: `python -m tests.jax_processes_worker PORT COUNT ID`.
+"""One of several processes of a jax program: `python -m tests.jax.processes_worker PORT COUNT ID`.
 
 Every process checks the shards that it holds, and what the compiled programs receive.
 """

@@ -1,4 +1,4 @@
-"""The cases of test_jax_backend.py, run in one process with 12 virtual devices."""
+"""The cases of test_backend.py, run in one process with 12 virtual devices."""
 
 from __future__ import annotations
 

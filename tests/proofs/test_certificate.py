@@ -25,7 +25,7 @@ from redistrib.synth.planner.paper.normal_form import normal_form
 from redistrib.types.digits import parse_device_digit as device
 from tests.corruptions import CORRUPTIONS, PLANS, by_hand, planned
 from tests.generators import random_pair
-from tests.paper_programs import random_program
+from tests.paper.programs import random_program
 from tests.problems import (
     array_of,
     expected_tiles,

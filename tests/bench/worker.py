@@ -1,4 +1,4 @@
-"""Workers that misbehave on purpose:  python -m tests.bench_worker KIND [LOG]
+"""Workers that misbehave on purpose:  python -m tests.bench.worker KIND [LOG]
 
 Each is a real process that talks to the harness as those of bench/workers do; "off by one" is the
 real one for jax with a program that adds one to every element.
