@@ -310,7 +310,7 @@ def test_a_key_that_no_profile_has_is_refused() -> None:
         ("{", "a plan is JSON; line 1"),
         ("[]", "'redistrib-plan/2'; got 'list'"),
         ('{"format": "other/2"}', "'redistrib-plan/2'; got 'other/2'"),
-        ('{"format": "redistrib-plan/2"}', "incomplete or malformed: KeyError: 'mesh'"),
+        ('{"format": "redistrib-plan/2"}', "a plan has no strategy"),
     ],
 )
 def test_foreign_plan_files_are_refused(text: str, message: str) -> None:

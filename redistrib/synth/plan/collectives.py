@@ -1,106 +1,112 @@
-"""The collectives and their typing rules: one frozen dataclass each, `apply(type) -> type`.
+"""The collectives: one frozen dataclass each, with all its facts.
 
-A rule is stated on digits. It raises LayoutError where a device digit does not have the role that
-the rule needs (owner of an index digit, free, or partial) or an index digit is not local.
+`apply` is the typing rule, stated on digits: the type after a step from the type before it. It
+raises LayoutError where a device digit does not have the role that the rule needs (owner of an
+index digit, free, or partial) or an index digit is not local. `tile_traffic` gives the elements
+that each device receives and those of its tile after the step, from those of its tile before it
+(docs/theory.md, section 2: tiles of s elements, groups of k devices), `transposed` the step that
+backpropagation runs, given the type before this one, `crossed` the digits that data crosses, and
+`fields` what JSON has of it. The checker, the certificate and the proofs have their own statement
+of each; a test compares all of them.
+
+On x=2,y=4 an all_to_all that turns f32[8{x}, 8] into f32[8, 8{x}] moves the digit x from rows to
+columns; each device, with a tile of 32 elements, keeps half of them and receives the other half:
+
+>>> rows = ArrayType.parse("f32[8{x}, 8]", Mesh(x=2, y=4))
+>>> step = AllToAll((Move(DeviceDigit("x", 1, 2), IndexDigit(0, 1, 2), IndexDigit(1, 1, 2)),))
+>>> str(step.apply(rows)), step.tile_traffic(rows.tile_size), step.latencies
+('f32[8, 8{x}]', (16, 32), 1)
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar
+from math import ceil
+from typing import Any, ClassVar, Self, get_args
 
-from redistrib.errors import LayoutError
+from redistrib.errors import LayoutError, RedistribError
+from redistrib.synth.plan.fields import (
+    Field,
+    read_device_digit,
+    read_device_digits,
+    read_digit_pairs,
+    read_fields,
+    read_index_digit,
+    read_items,
+    read_list,
+    read_permute_table,
+    read_placements,
+    read_routing_tables,
+    read_text,
+    shown,
+    write_permute_table,
+    write_routing_tables,
+    write_text_rows,
+    write_texts,
+)
+from redistrib.synth.plan.roles import Roles
 from redistrib.synth.plan.tables import PermuteTable, RoutingTable
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import (
-    DeviceDigit,
-    IndexDigit,
-    Placement,
-    apart,
-    piece_of,
-    split_off,
-)
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, apart
 from redistrib.types.mesh import Mesh
 
+PLACEMENTS = Field("placements", "placements", write_text_rows, read_placements)
+DIGITS = Field("digits", "digits", write_texts, read_device_digits)
+ONTO = "dst_mesh"
+"""What JSON has for the mesh of an exchange to another mesh."""
+REDUCTION = Field("reduction", "reduction", str, read_text)
 
-class _Layout:
-    """The roles of device digits while a rule rewrites them."""
 
-    def __init__(self, t: ArrayType) -> None:
-        self.type = t
-        self.placements = list(t.placements)
-        self.partial = list(t.partial)
+class _Facts(ABC):
+    """What is common to all collectives, and what is true of most."""
 
-    def release(self, device: DeviceDigit) -> IndexDigit:
-        """Make an owner free; gives the index digit that it owned."""
-        at = self.find(device)
-        index = None if at is None else piece_of(self.placements[at], device)
-        if at is None or index is None:
-            raise LayoutError(f"{device} owns no index digit of {self.type}", digit=device)
-        self.placements[at : at + 1] = split_off(self.placements[at], device)
-        return index
+    __slots__ = ()
+    collective: ClassVar[str]
+    fields: ClassVar[tuple[Field, ...]]
+    """The fields that define a step in JSON."""
+    communicates: ClassVar[bool] = True
+    """Whether data moves between devices; what is local takes no time."""
+    latencies: ClassVar[int] = 1
+    """How many rounds it takes, each with a latency; an exchange has one per sender instead."""
 
-    def reduce(self, device: DeviceDigit) -> None:
-        """Make a partial digit free."""
-        at = self.find_partial(device)
-        if at is None:
-            raise LayoutError(f"{device} is not partial in {self.type}", digit=device)
-        left = split_off(_alone(self.partial[at]), device)
-        self.partial[at : at + 1] = [d for d, _ in left]
+    @property
+    @abstractmethod
+    def axes(self) -> tuple[DeviceDigit, ...]:
+        """The device digits that the step names."""
 
-    def find(self, device: DeviceDigit) -> int | None:
-        """Which placement a device digit is part of, if any."""
-        for at, placement in enumerate(self.placements):
-            if piece_of(placement, device) is not None:
-                return at
-        return None
+    @property
+    def group_size(self) -> int:
+        """How many devices have all values of the digits between them."""
+        size = 1
+        for device in self.axes:
+            size *= device.size
+        return size
 
-    def find_partial(self, device: DeviceDigit) -> int | None:
-        """Which partial digit a device digit is part of, if any."""
-        for at, whole in enumerate(self.partial):
-            if piece_of(_alone(whole), device) is not None:
-                return at
-        return None
+    def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
+        """The device digits that data crosses on the way from the type `before`."""
+        return self.axes
 
-    def own(self, device: DeviceDigit, index: IndexDigit) -> None:
-        """Make a free digit the owner of a local index digit."""
-        if device.size != index.size:
-            raise LayoutError(f"an owner has the size of what it owns; got {device} and {index}")
-        self.check_free(device)
-        self.check_local(index)
-        self.placements.append((device, index))
+    @abstractmethod
+    def apply(self, t: ArrayType) -> ArrayType:
+        """The type after the step. Raises LayoutError where the rule does not hold of `t`."""
 
-    def check_local(self, index: IndexDigit) -> None:
-        if not 0 <= index.dim < len(self.type.shape) or self.type.shape[index.dim] % index.end:
-            raise LayoutError(f"{self.type} has no index digit {index}", digit=index)
-        for _, owned in self.placements:
-            if owned.dim == index.dim and not apart(owned, index):
-                raise LayoutError(f"index digit {index} is not local in {self.type}", digit=index)
-
-    def check_free(self, device: DeviceDigit) -> None:
-        for used in (*(d for d, _ in self.placements), *self.partial):
-            if used.axis == device.axis and not apart(used, device):
-                raise LayoutError(f"{device} is not free in {self.type}", digit=device)
-        if self.type.mesh.axis_size(device.axis) % device.end:
-            raise LayoutError(f"the mesh of {self.type} has no digit {device}", digit=device)
-
-    def done(self, reduction: str | None = None) -> ArrayType:
-        t = self.type
-        return ArrayType.from_placements(
-            t.mesh, t.dtype, t.shape, self.placements, self.partial, reduction or t.reduction
-        )
+    @classmethod
+    def from_data(cls, data: dict[str, Any], dst_mesh: Mesh | None = None) -> Self:
+        """The step of a JSON object; `dst_mesh` is the mesh of the target, if it is another."""
+        return cls(**read_fields(cls.fields, data))
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(_Facts):
     """A collective on device digits and the index digits that they own before or after it."""
 
     placements: tuple[Placement, ...]
+    fields: ClassVar[tuple[Field, ...]] = (PLACEMENTS,)
 
     @property
     def axes(self) -> tuple[DeviceDigit, ...]:
-        """The device digits."""
         return tuple([device for device, _ in self.placements])
 
 
@@ -109,12 +115,21 @@ class DynamicSlice(_Placed):
     """Each device keeps its part: a free device digit becomes owner of a local index digit."""
 
     collective: ClassVar[str] = "dynamic_slice"
+    communicates: ClassVar[bool] = False
 
     def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
+        roles = Roles(t)
         for device, index in self.placements:
-            layout.own(device, index)
-        return layout.done()
+            roles.own(device, index)
+        return roles.typed()
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """Nothing; 1/k of the tile."""
+        return 0, tile // self.group_size
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        """The part becomes an addend of the whole."""
+        return ShardedToPartial(self.placements, "sum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +139,19 @@ class AllGather(_Placed):
     collective: ClassVar[str] = "all_gather"
 
     def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
+        roles = Roles(t)
         for device, index in self.placements:
-            _check_owned(layout.release(device), device, index, t)
-        return layout.done()
+            roles.release_from(device, index)
+        return roles.typed()
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """The tiles of the others; all of them."""
+        k = self.group_size
+        return tile * (k - 1), tile * k
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        """What was copied to all is summed over all."""
+        return ReduceScatter(self.placements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,31 +163,56 @@ class Move:
     target: IndexDigit
 
 
+def _write_moves(moves: tuple[Move, ...]) -> list[list[str]]:
+    return write_text_rows((move.device, move.source, move.target) for move in moves)
+
+
+def _read_moves(value: Any, what: str) -> tuple[Move, ...]:
+    items = [read_items(item, what, 3) for item in read_list(value, what)]
+    return tuple(
+        Move(
+            read_device_digit(device, what),
+            read_index_digit(source, what),
+            read_index_digit(target, what),
+        )
+        for device, source, target in items
+    )
+
+
 @dataclass(frozen=True, slots=True)
-class AllToAll:
+class AllToAll(_Facts):
     """Owned index digits become local while local ones of the same sizes become owned."""
 
     moves: tuple[Move, ...]
     collective: ClassVar[str] = "all_to_all"
-
-    def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
-        for move in self.moves:
-            # The target must be local before the exchange, not by an earlier move of it.
-            layout.check_local(move.target)
-        for move in self.moves:
-            _check_owned(layout.release(move.device), move.device, move.source, t)
-        for move in self.moves:
-            layout.own(move.device, move.target)
-        return layout.done()
+    fields: ClassVar[tuple[Field, ...]] = (Field("moves", "moves", _write_moves, _read_moves),)
 
     @property
     def axes(self) -> tuple[DeviceDigit, ...]:
         return tuple([move.device for move in self.moves])
 
+    def apply(self, t: ArrayType) -> ArrayType:
+        roles = Roles(t)
+        for move in self.moves:
+            # The target must be local before the exchange, not by an earlier move of it.
+            roles.check_local(move.target)
+        for move in self.moves:
+            roles.release_from(move.device, move.source)
+        for move in self.moves:
+            roles.own(move.device, move.target)
+        return roles.typed()
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """All but 1/k of a tile; as much as before."""
+        k = self.group_size
+        return tile // k * (k - 1), tile
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        return AllToAll(tuple(Move(move.device, move.target, move.source) for move in self.moves))
+
 
 @dataclass(frozen=True, slots=True)
-class CollectivePermute:
+class CollectivePermute(_Facts):
     """Tiles change devices whole: `(old, new)` in `routes` gives what `old` owned to `new`.
 
     The routes permute a set of device digits; free and partial digits among them change their
@@ -173,6 +222,14 @@ class CollectivePermute:
     routes: tuple[tuple[DeviceDigit, DeviceDigit], ...]
     table: PermuteTable | None = None
     collective: ClassVar[str] = "collective_permute"
+    fields: ClassVar[tuple[Field, ...]] = (
+        Field("routes", "routes", write_text_rows, read_digit_pairs, ()),
+        Field("table", "table", write_permute_table, read_permute_table, None),
+    )
+
+    @property
+    def axes(self) -> tuple[DeviceDigit, ...]:
+        return self.table.axes if self.table else tuple(old for old, _ in self.routes)
 
     def apply(self, t: ArrayType) -> ArrayType:
         if self.table is not None:
@@ -182,26 +239,42 @@ class CollectivePermute:
             raise LayoutError(f"the routes of a permute are a permutation; got {self.routes}")
         if not all(apart(a, b) for a, b in combinations(olds, 2)):
             raise LayoutError(f"the digits that a permute routes are nested; got {self.routes}")
-        layout = _Layout(t)
+        roles = Roles(t)
         owners, partial = [], []
         for old, new in self.routes:
             if old.size != new.size:
                 raise LayoutError(f"a route joins digits of one size; got {old} and {new}")
-            if layout.find(old) is not None:
-                owners.append((new, layout.release(old)))
-            elif layout.find_partial(old) is not None:
-                layout.reduce(old)
+            if roles.owner(old) is not None:
+                owners.append((new, roles.release(old)))
+            elif roles.addend(old) is not None:
+                roles.reduce(old)
                 partial.append(new)
             else:
-                layout.check_free(old)
+                roles.check_free(old)
         for new, index in owners:
-            layout.own(new, index)
-        layout.partial += partial
-        return layout.done()
+            roles.own(new, index)
+        roles.partial += partial
+        return roles.typed()
 
-    @property
-    def axes(self) -> tuple[DeviceDigit, ...]:
-        return self.table.axes if self.table else tuple(old for old, _ in self.routes)
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """A tile, unless every device keeps its own; as much as before."""
+        if self.table is not None:
+            moved = self.table.sources != tuple(range(self.group_size))
+        else:
+            moved = any(old != new for old, new in self.routes)
+        return tile if moved else 0, tile
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        if self.table is not None:
+            return CollectivePermute((), self.table.inverse(before))
+        return CollectivePermute(tuple((new, old) for old, new in self.routes))
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any], dst_mesh: Mesh | None = None) -> Self:
+        """The step of a JSON object, which has either routes or a table."""
+        if ("routes" in data) == ("table" in data):
+            raise RedistribError("a collective_permute has either routes or a table")
+        return cls(**{"routes": (), **read_fields(cls.fields, data)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,26 +284,49 @@ class ReduceScatter(_Placed):
     collective: ClassVar[str] = "reduce_scatter"
 
     def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
+        roles = Roles(t)
         for device, _ in self.placements:
-            layout.reduce(device)
+            roles.reduce(device)
         for device, index in self.placements:
-            layout.own(device, index)
-        return layout.done()
+            roles.own(device, index)
+        return roles.typed()
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """An addend of its part from each of the others; 1/k of the tile."""
+        k = self.group_size
+        return tile // k * (k - 1), tile // k
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        """What was summed over all is copied to all."""
+        return AllGather(self.placements)
 
 
 @dataclass(frozen=True, slots=True)
-class AllReduce:
+class AllReduce(_Facts):
     """Partial device digits become free: every device holds the reduced tile."""
 
-    axes: tuple[DeviceDigit, ...]
+    digits: tuple[DeviceDigit, ...]
     collective: ClassVar[str] = "all_reduce"
+    fields: ClassVar[tuple[Field, ...]] = (DIGITS,)
+    latencies: ClassVar[int] = 2
+
+    @property
+    def axes(self) -> tuple[DeviceDigit, ...]:
+        return self.digits
 
     def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
-        for device in self.axes:
-            layout.reduce(device)
-        return layout.done()
+        roles = Roles(t)
+        for device in self.digits:
+            roles.reduce(device)
+        return roles.typed()
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """That of a reduce_scatter and an all_gather, of chunks that differ by one element."""
+        k = self.group_size
+        return tile + (k - 2) * ceil(tile / k), tile
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +338,20 @@ class Exchange(_Placed):
     `replicas` means that digit f of the sender is digit g of the receiver; `tables` decide for the
     components that share no digits; every other digit of the sender is that of the receiver.
     An exchange to another `mesh` has one table: of positions of both meshes.
+
+    Its traffic and its transpose depend on both its types: `routing.exchange_traffic` has them.
     """
 
     replicas: tuple[tuple[DeviceDigit, DeviceDigit], ...] = ()
     tables: tuple[RoutingTable, ...] = ()
     mesh: Mesh | None = None
     collective: ClassVar[str] = "exchange"
+    fields: ClassVar[tuple[Field, ...]] = (
+        PLACEMENTS,
+        Field("replicas", "replicas", write_text_rows, read_digit_pairs),
+        Field("tables", "tables", write_routing_tables, read_routing_tables, ()),
+        Field("onto", "mesh", lambda _: ONTO, read_text, None),
+    )
 
     def apply(self, t: ArrayType) -> ArrayType:
         if self.mesh is not None and t.partial:
@@ -256,21 +360,50 @@ class Exchange(_Placed):
             self.mesh or t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction
         )
 
+    def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
+        changed = set(before.placements).symmetric_difference(self.placements)
+        return tuple(sorted({device for device, _ in changed}))
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any], dst_mesh: Mesh | None = None) -> Self:
+        """The step of a JSON object; `dst_mesh` is the mesh of the target, if it is another."""
+        attributes = read_fields(cls.fields, data)
+        if "mesh" in attributes:
+            if attributes["mesh"] != ONTO or dst_mesh is None:
+                raise RedistribError(
+                    f"onto is {ONTO!r}, in a plan that has one; got {shown(data['onto'])}"
+                )
+            attributes["mesh"] = dst_mesh
+        return cls(**attributes)
+
 
 @dataclass(frozen=True, slots=True)
-class ReplicatedToPartial:
+class ReplicatedToPartial(_Facts):
     """Free device digits become partial: value 0 keeps the data, the others the identity."""
 
-    axes: tuple[DeviceDigit, ...]
+    digits: tuple[DeviceDigit, ...]
     reduction: str
     collective: ClassVar[str] = "replicated_to_partial"
+    fields: ClassVar[tuple[Field, ...]] = (REDUCTION, DIGITS)
+    communicates: ClassVar[bool] = False
+
+    @property
+    def axes(self) -> tuple[DeviceDigit, ...]:
+        return self.digits
 
     def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
-        for device in self.axes:
-            layout.check_free(device)
-            layout.partial.append(device)
-        return _to_partial(layout, self.reduction)
+        roles = Roles(t)
+        for device in self.digits:
+            roles.check_free(device)
+            roles.partial.append(device)
+        return roles.typed_partial(self.reduction)
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """Nothing; as much as before."""
+        return 0, tile
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,40 +412,37 @@ class ShardedToPartial(_Placed):
 
     reduction: str
     collective: ClassVar[str] = "sharded_to_partial"
+    fields: ClassVar[tuple[Field, ...]] = (REDUCTION, PLACEMENTS)
+    communicates: ClassVar[bool] = False
 
     def apply(self, t: ArrayType) -> ArrayType:
-        layout = _Layout(t)
+        roles = Roles(t)
         for device, index in self.placements:
-            _check_owned(layout.release(device), device, index, t)
-            layout.partial.append(device)
-        return _to_partial(layout, self.reduction)
+            roles.release_from(device, index)
+            roles.partial.append(device)
+        return roles.typed_partial(self.reduction)
+
+    def tile_traffic(self, tile: int) -> tuple[int, int]:
+        """Nothing; k times the tile."""
+        return 0, tile * self.group_size
+
+    def transposed(self, before: ArrayType) -> TileCollective:
+        """Of the sum each device keeps its part."""
+        return DynamicSlice(self.placements)
 
 
-Collective = (
+TileCollective = (
     DynamicSlice
     | AllGather
     | AllToAll
     | CollectivePermute
     | ReduceScatter
     | AllReduce
-    | Exchange
     | ReplicatedToPartial
     | ShardedToPartial
 )
+"""The collectives whose traffic is told by the sizes of tiles and groups alone."""
 
+Collective = TileCollective | Exchange
 
-def _alone(device: DeviceDigit) -> Placement:
-    """A digit that owns nothing, in the shape of a placement, so that the same split serves."""
-    return device, IndexDigit(0, device.pre, device.size)
-
-
-def _check_owned(owned: IndexDigit, device: DeviceDigit, index: IndexDigit, t: ArrayType) -> None:
-    if owned != index:
-        raise LayoutError(f"{device} owns {owned} in {t}, not {index}", digit=device)
-
-
-def _to_partial(layout: _Layout, reduction: str) -> ArrayType:
-    t = layout.type
-    if t.partial and t.reduction != reduction:
-        raise LayoutError(f"{t} is a partial {t.reduction}; got another reduction, {reduction}")
-    return layout.done(reduction)
+BY_NAME: dict[str, type[Collective]] = {kind.collective: kind for kind in get_args(Collective)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
-from redistrib.synth.plan.price import LOCAL, StepTraffic, step_seconds, step_traffic
+from redistrib.synth.plan.price import StepTraffic, step_seconds, step_traffic
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
@@ -73,7 +73,7 @@ class Plan:
     @property
     def num_collectives(self) -> int:
         """Communicating steps."""
-        return sum(not isinstance(step, LOCAL) for step in self.steps)
+        return sum(step.communicates for step in self.steps)
 
     def to_json(self) -> str:
         """The plan as JSON text, the same for the same problem in every process."""

@@ -9,37 +9,48 @@ Types are on `mesh`, and on `dst_mesh` from the exchange on that says `"onto": "
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from redistrib.errors import RedistribError
-from redistrib.synth.plan.collectives import (
-    AllGather,
-    AllReduce,
-    AllToAll,
-    Collective,
-    CollectivePermute,
-    DynamicSlice,
-    Exchange,
-    Move,
-    ReduceScatter,
-    ReplicatedToPartial,
-    ShardedToPartial,
-)
+from redistrib.synth.plan.collectives import BY_NAME, Collective
 from redistrib.synth.plan.data import Plan, make_plan
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
-from redistrib.synth.plan.tables import PermuteTable, RoutingTable
-from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import (
-    DeviceDigit,
-    Placement,
-    parse_device_digit,
-    parse_index_digit,
+from redistrib.synth.plan.fields import (
+    REQUIRED,
+    read_count,
+    read_counts,
+    read_items,
+    read_list,
+    read_object,
+    read_text,
+    shown,
+    write_fields,
 )
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
+from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
+from redistrib.types.notation import format_factor
 
 FORMAT = "redistrib-plan/2"
 READABLE = ("redistrib-plan/1", FORMAT)
+FIGURES = (
+    "received_bytes",
+    "sent_bytes",
+    "lower_bound_bytes",
+    "peak_tile_bytes",
+    "live_bytes",
+    "num_collectives",
+    "seconds",
+)
+PLAN_KEYS = ("format", "strategy", "mesh", "dst_mesh", "src", "dst", "steps", *FIGURES)
+STEP_KEYS = (
+    "collective",
+    "axes",
+    "type",
+    "local_shape",
+    "received_bytes",
+    "sent_bytes",
+    "live_bytes",
+)
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -52,13 +63,13 @@ def plan_to_json(plan: Plan) -> str:
         steps.append(
             {
                 "collective": step.collective,
-                "axes": [_axis_text(device, t.mesh) for device in step.axes],
+                "axes": [format_factor(device, t.mesh) for device in step.axes],
                 "type": str(t),
                 "local_shape": list(t.tile_shape),
                 "received_bytes": traffic.received_bytes,
                 "sent_bytes": traffic.sent_bytes,
                 "live_bytes": live,
-                **_step_data(step),
+                **write_fields(step.fields, step),
             }
         )
     return json.dumps(
@@ -97,21 +108,23 @@ def plan_from_json(text: str) -> Plan:
     except (TypeError, ValueError, RecursionError) as error:
         raise RedistribError(f"a plan is JSON; the text is not: {error}") from error
     check_format(data)
-    try:
-        mesh = _mesh(data["mesh"])
-        dst_mesh = mesh if data["dst_mesh"] is None else _mesh(data["dst_mesh"])
-        src = ArrayType.parse(data["src"], mesh)
-        dst = ArrayType.parse(data["dst"], dst_mesh)
-        steps = [_step(step, dst_mesh) for step in data["steps"]]
-        limit = None if data.get("memory_limit") is None else int(data["memory_limit"])
-        first = data["format"] == READABLE[0]
-        profile = DEFAULT_PROFILE if first else Profile.from_data(data["profile"])
-        plan = make_plan(src, dst, str(data["strategy"]), steps, profile, limit)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise RedistribError(
-            f"the plan is incomplete or malformed: {type(error).__name__}: {error}"
-        ) from error
-    return plan
+    first = data["format"] == READABLE[0]
+    keys = PLAN_KEYS if first else (*PLAN_KEYS, "profile")
+    read_object(data, "a plan", keys, ("memory_limit",))
+    mesh = _read_mesh(data["mesh"], "mesh")
+    dst_mesh = None if data["dst_mesh"] is None else _read_mesh(data["dst_mesh"], "dst_mesh")
+    src = ArrayType.parse(read_text(data["src"], "src"), mesh)
+    dst = ArrayType.parse(read_text(data["dst"], "dst"), dst_mesh or mesh)
+    steps = []
+    for number, item in enumerate(read_list(data["steps"], "steps")):
+        try:
+            steps.append(_read_step(item, None if dst_mesh == mesh else dst_mesh))
+        except RedistribError as error:
+            raise RedistribError(f"step {number}: {error}", step=number) from error
+    limit = data.get("memory_limit")
+    limit = None if limit is None else read_count(limit, "memory_limit")
+    profile = DEFAULT_PROFILE if first else Profile.from_data(data["profile"])
+    return make_plan(src, dst, read_text(data["strategy"], "strategy"), steps, profile, limit)
 
 
 def check_format(data: object) -> dict[str, Any]:
@@ -131,116 +144,23 @@ def _mesh_data(mesh: Mesh) -> dict[str, Any]:
     }
 
 
-def _mesh(data: dict[str, Any]) -> Mesh:
-    return Mesh([(name, size) for name, size in data["axes"]], devices=data["devices"])
+def _read_mesh(value: Any, what: str) -> Mesh:
+    read_object(value, what, ("axes", "devices"))
+    axes = [read_items(item, what, 2) for item in read_list(value["axes"], what)]
+    devices = value["devices"]
+    return Mesh(
+        [(read_text(name, what), read_count(size, what)) for name, size in axes],
+        devices=None if devices is None else read_counts(devices, what),
+    )
 
 
-def _axis_text(device: DeviceDigit, mesh: Mesh) -> str:
-    from redistrib.types.notation import format_factor
-
-    return format_factor(device, mesh)
-
-
-def _pairs(items: Sequence[Sequence[object]]) -> list[list[str]]:
-    return [[str(entry) for entry in item] for item in items]
-
-
-def _step_data(step: Collective) -> dict[str, Any]:
-    match step:
-        case DynamicSlice() | AllGather() | ReduceScatter():
-            return {"placements": _pairs(step.placements)}
-        case AllToAll():
-            return {"moves": _pairs([(m.device, m.source, m.target) for m in step.moves])}
-        case CollectivePermute(routes, table):
-            if table is None:
-                return {"routes": _pairs(routes)}
-            return {
-                "table": {
-                    "axes": [str(axis) for axis in table.axes],
-                    "sources": list(table.sources),
-                    "placements": _pairs(table.placements),
-                }
-            }
-        case AllReduce():
-            return {"digits": [str(d) for d in step.axes]}
-        case Exchange():
-            data: dict[str, Any] = {
-                "placements": _pairs(step.placements),
-                "replicas": _pairs(step.replicas),
-            }
-            if step.tables:
-                data["tables"] = [
-                    {
-                        "axes": [str(axis) for axis in table.axes],
-                        "owners": [str(owner) for owner in table.owners],
-                        "rows": [[list(entry) for entry in row] for row in table.rows],
-                    }
-                    for table in step.tables
-                ]
-            if step.mesh is not None:
-                data["onto"] = "dst_mesh"
-            return data
-        case ReplicatedToPartial():
-            return {"reduction": step.reduction, "digits": [str(d) for d in step.axes]}
-        case ShardedToPartial():
-            return {"reduction": step.reduction, "placements": _pairs(step.placements)}
-
-
-def _step(data: dict[str, Any], dst_mesh: Mesh) -> Collective:
-    match data["collective"]:
-        case "dynamic_slice":
-            return DynamicSlice(_placements(data["placements"]))
-        case "all_gather":
-            return AllGather(_placements(data["placements"]))
-        case "all_to_all":
-            return AllToAll(
-                tuple(
-                    Move(parse_device_digit(d), parse_index_digit(a), parse_index_digit(b))
-                    for d, a, b in data["moves"]
-                )
-            )
-        case "collective_permute" if "table" in data:
-            table = data["table"]
-            return CollectivePermute(
-                (),
-                PermuteTable(
-                    tuple(parse_device_digit(d) for d in table["axes"]),
-                    tuple(int(a) for a in table["sources"]),
-                    _placements(table["placements"]),
-                ),
-            )
-        case "collective_permute":
-            return CollectivePermute(_digit_pairs(data["routes"]))
-        case "reduce_scatter":
-            return ReduceScatter(_placements(data["placements"]))
-        case "all_reduce":
-            return AllReduce(tuple(parse_device_digit(d) for d in data["digits"]))
-        case "exchange":
-            return Exchange(
-                _placements(data["placements"]),
-                _digit_pairs(data["replicas"]),
-                tuple(
-                    RoutingTable(
-                        tuple(parse_device_digit(d) for d in table["axes"]),
-                        tuple(parse_device_digit(d) for d in table["owners"]),
-                        tuple(tuple((int(a), int(b)) for a, b in row) for row in table["rows"]),
-                    )
-                    for table in data.get("tables", ())
-                ),
-                dst_mesh if "onto" in data else None,
-            )
-        case "replicated_to_partial":
-            digits = tuple(parse_device_digit(d) for d in data["digits"])
-            return ReplicatedToPartial(digits, data["reduction"])
-        case "sharded_to_partial":
-            return ShardedToPartial(_placements(data["placements"]), data["reduction"])
-        case other:
-            raise ValueError(f"unknown collective {other!r}")
-
-
-def _placements(items: list[list[str]]) -> tuple[Placement, ...]:
-    return tuple((parse_device_digit(d), parse_index_digit(i)) for d, i in items)
-
-
-def _digit_pairs(items: list[list[str]]) -> tuple[tuple[DeviceDigit, DeviceDigit], ...]:
-    return tuple((parse_device_digit(a), parse_device_digit(b)) for a, b in items)
+def _read_step(value: Any, dst_mesh: Mesh | None) -> Collective:
+    name = value.get("collective") if isinstance(value, dict) else None
+    if not isinstance(name, str) or name not in BY_NAME:
+        raise RedistribError(
+            f"a collective is one of {', '.join(BY_NAME)}; got {shown(name)}", collective=name
+        )
+    kind = BY_NAME[name]
+    required = [field.key for field in kind.fields if field.default is REQUIRED]
+    optional = [field.key for field in kind.fields if field.default is not REQUIRED]
+    return kind.from_data(read_object(value, name, (*STEP_KEYS, *required), optional), dst_mesh)

@@ -9,24 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
-from redistrib.synth.plan.collectives import (
-    AllGather,
-    AllReduce,
-    AllToAll,
-    Collective,
-    CollectivePermute,
-    DynamicSlice,
-    Exchange,
-    ReduceScatter,
-    ReplicatedToPartial,
-    ShardedToPartial,
-)
+from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import Traffic, exchange_traffic
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit
 from redistrib.types.refinement import Refinement
 
 
@@ -37,44 +24,6 @@ class StepTraffic:
     received_bytes: int
     sent_bytes: int
     latencies: int = 1
-
-
-LOCAL = (DynamicSlice, ReplicatedToPartial, ShardedToPartial)
-"""The collectives that move nothing between devices."""
-
-
-def step_sizes(step: Collective, tile: int) -> tuple[int, int]:
-    """What each device receives in a step other than an exchange, and its tile after; elements.
-
-    The table in docs/theory.md, section 2: s elements per tile, groups of k devices.
-    """
-    k = 1
-    for device in step.axes:
-        k *= device.size
-    match step:
-        case DynamicSlice():
-            return 0, tile // k
-        case AllGather():
-            return tile * (k - 1), tile * k
-        case AllToAll():
-            return tile // k * (k - 1), tile
-        case CollectivePermute(routes, table):
-            if table is not None:
-                moved = table.sources != tuple(range(k))
-            else:
-                moved = any(old != new for old, new in routes)
-            return tile if moved else 0, tile
-        case ReduceScatter():
-            return tile // k * (k - 1), tile // k
-        case AllReduce():
-            # a reduce_scatter and an all_gather of chunks that differ by one element at most
-            return tile + (k - 2) * ceil(tile / k), tile
-        case ReplicatedToPartial():
-            return 0, tile
-        case ShardedToPartial():
-            return 0, tile * k
-        case Exchange():
-            raise AssertionError("the traffic of an exchange depends on both its types")
 
 
 def step_traffic(
@@ -91,17 +40,17 @@ def step_traffic(
     if isinstance(step, Exchange):
         traffic = known if isinstance(known, Traffic) else exchange_traffic(before, after, known)
         return StepTraffic(traffic.received * itemsize, traffic.sent * itemsize, traffic.peers)
-    received = step_sizes(step, before.tile_size)[0] * itemsize
-    return StepTraffic(received, received, 2 if isinstance(step, AllReduce) else 1)
+    received = step.tile_traffic(before.tile_size)[0] * itemsize
+    return StepTraffic(received, received, step.latencies)
 
 
 def step_seconds(
     step: Collective, before: ArrayType, traffic: StepTraffic, profile: Profile
 ) -> float:
     """Time of a step from the type `before`."""
-    if isinstance(step, LOCAL):
+    if not step.communicates:
         return 0.0
-    axes = crossed(step, before) if profile.axes else ()
+    axes = step.crossed(before) if profile.axes else ()
     return profile.seconds(axes, traffic.received_bytes, traffic.latencies, step.collective)
 
 
@@ -109,28 +58,20 @@ def exchange_seconds(
     src: ArrayType, dst: ArrayType, received: int, peers: int, profile: Profile
 ) -> float:
     """Time of an exchange in which the worst device receives so many elements."""
-    axes = crossed(Exchange(dst.placements), src) if profile.axes else ()
+    axes = Exchange(dst.placements).crossed(src) if profile.axes else ()
     return profile.seconds(axes, received * src.itemsize, peers, Exchange.collective)
-
-
-def crossed(step: Collective, before: ArrayType) -> tuple[DeviceDigit, ...]:
-    """The device digits that data crosses: for an exchange, those whose ownership changes."""
-    if isinstance(step, Exchange):
-        changed = set(before.placements).symmetric_difference(step.placements)
-        return tuple(sorted({device for device, _ in changed}))
-    return step.axes
 
 
 def price_step(
     step: Collective, tile: int, itemsize: int, profile: Profile
 ) -> tuple[int, int, float]:
     """Of a step other than an exchange: bytes received, elements of the tile after it, seconds."""
-    elements, after = step_sizes(step, tile)
+    assert not isinstance(step, Exchange), "the traffic of an exchange depends on both its types"
+    elements, after = step.tile_traffic(tile)
     received = elements * itemsize
-    if isinstance(step, LOCAL):
+    if not step.communicates:
         return received, after, 0.0
-    latencies = 2 if isinstance(step, AllReduce) else 1
-    return received, after, profile.seconds(step.axes, received, latencies, step.collective)
+    return received, after, profile.seconds(step.axes, received, step.latencies, step.collective)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +121,7 @@ def price_steps(
             seconds = step_seconds(step, before, traffic, profile)
         else:
             received, held, seconds = price_step(step, held, itemsize, profile)
-        found.append(StepCost(seconds, received, held * itemsize, not isinstance(step, LOCAL)))
+        found.append(StepCost(seconds, received, held * itemsize, step.communicates))
     return tuple(found)
 
 

@@ -18,14 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from redistrib.errors import RedistribError
-from redistrib.synth.plan.collectives import (
-    AllGather,
-    AllReduce,
-    AllToAll,
-    CollectivePermute,
-    Exchange,
-    ReduceScatter,
-)
+from redistrib.synth.plan.collectives import BY_NAME
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
 
@@ -228,10 +221,7 @@ class Profile:
 
 LINK_KEYS = ("latency", "bandwidth")
 PROFILE_KEYS = (*LINK_KEYS, "name", "source", "exchange", "levels", "axes", "efficiency")
-COMMUNICATING = tuple(
-    kind.collective
-    for kind in (AllGather, AllToAll, CollectivePermute, ReduceScatter, AllReduce, Exchange)
-)
+COMMUNICATING = tuple(name for name, kind in BY_NAME.items() if kind.communicates)
 
 
 def _check_keys(

@@ -9,19 +9,7 @@ becomes a partial sum over it, and the reverse. So no tile and no step is larger
 from __future__ import annotations
 
 from redistrib.errors import LayoutError
-from redistrib.synth.plan.collectives import (
-    AllGather,
-    AllReduce,
-    AllToAll,
-    Collective,
-    CollectivePermute,
-    DynamicSlice,
-    Exchange,
-    Move,
-    ReduceScatter,
-    ReplicatedToPartial,
-    ShardedToPartial,
-)
+from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.array_type import ArrayType
@@ -62,28 +50,12 @@ def transpose(plan: Plan) -> Plan:
 
 
 def _transposed(step: Collective, before: ArrayType, after: ArrayType) -> Collective:
-    match step:
-        case DynamicSlice(placements):
-            return ShardedToPartial(placements, "sum")
-        case ShardedToPartial(placements):
-            return DynamicSlice(placements)
-        case AllGather(placements):
-            return ReduceScatter(placements)
-        case ReduceScatter(placements):
-            return AllGather(placements)
-        case AllToAll(moves):
-            return AllToAll(tuple(Move(m.device, m.target, m.source) for m in moves))
-        case CollectivePermute(routes, table):
-            if table is None:
-                return CollectivePermute(tuple((new, old) for old, new in routes))
-            return CollectivePermute((), table.inverse(before))
-        case AllReduce() | ReplicatedToPartial():
-            return step
-        case Exchange():
-            same = before.mesh == after.mesh or not (before.free_digits or after.free_digits)
-            if not same or dual(before).partial != dual(after).partial:
-                raise LayoutError(
-                    f"the transpose of an exchange is one only where the same axes are replicated "
-                    f"before and after; got {before} and {after}"
-                )
-            return exchange_traffic(dual(after), dual(before)).exchange
+    if not isinstance(step, Exchange):
+        return step.transposed(before)
+    same = before.mesh == after.mesh or not (before.free_digits or after.free_digits)
+    if not same or dual(before).partial != dual(after).partial:
+        raise LayoutError(
+            f"the transpose of an exchange is one only where the same axes are replicated "
+            f"before and after; got {before} and {after}"
+        )
+    return exchange_traffic(dual(after), dual(before)).exchange
