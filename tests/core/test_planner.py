@@ -466,19 +466,27 @@ def test_an_exact_search_among_too_many_types_is_refused(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "message"),
     [
-        ('"seconds"', "[" * 100_000),
-        ('"memory_limit": 64', '"memory_limit": Infinity'),
-        ('"memory_limit": 64', '"memory_limit": "many"'),
-        ('"steps"', '"step"'),
+        ('"seconds"', "[" * 100_000, "a plan is JSON"),
+        ('"memory_limit": 64', '"memory_limit": Infinity', "memory_limit is an integer"),
+        ('"memory_limit": 64', '"memory_limit": "many"', "memory_limit is an integer"),
+        ('"memory_limit": 64', '"memory_limit": 64.0', "memory_limit is an integer"),
+        ('"memory_limit": 64', '"memory_limit": true', "memory_limit is an integer"),
+        ('"steps"', '"step"', "a plan has no steps"),
+        ('"steps"', '"speed": 1, "steps"', "a plan has the unknown key 'speed'"),
+        ('"placements"', '"speed": 1, "placements"', "step 0: all_gather has the unknown key"),
+        ('"all_gather"', '"gather"', "step 0: a collective is one of dynamic_slice"),
+        ('"0:(1)2"', "0", "step 0: placements is a text; got 0"),
+        ('["x", 2]', '["x", 2.0]', "mesh is an integer of at least 0; got 2.0"),
+        ('"devices": null', '"devices": [0, true]', "mesh is an integer of at least 0; got True"),
     ],
 )
-def test_a_text_that_is_no_plan_is_refused(old: str, new: str) -> None:
+def test_a_text_that_is_no_plan_is_refused(old: str, new: str, message: str) -> None:
     ends = pair(rd.Mesh(x=2), "f32[8{x}]", "f32[8]")
-    text = rd.plan(*ends, memory_limit=64).to_json()
+    text = rd.plan(*ends, memory_limit=64, strategy="collectives").to_json()
     assert old in text
-    with pytest.raises(rd.RedistribError, match="plan is"):
+    with pytest.raises(rd.RedistribError, match=message):
         rd.Plan.from_json(text.replace(old, new))
 
 
