@@ -62,7 +62,7 @@ def random_tiles(plan: Plan, seed: int) -> list[NDArray[np.generic]]:
             addends[key] = example(
                 t.shape, t.numpy_dtype, rng, exact=bool(t.partial or _partial(plan))
             )
-        tiles.append(np.ascontiguousarray(addends[key][np.ix_(*whole.tile(position))]))
+        tiles.append(np.array(addends[key][np.ix_(*whole.tile(position))], order="C"))
     return tiles
 
 

@@ -10,12 +10,14 @@ CERTIFICATE = "redistrib/checker/certificate/__init__.py"
 SOLVER = "redistrib/checker/certificate/solver.py"
 STEPS = "redistrib/checker/certificate/steps.py"
 CERTIFIED_TABLES = "redistrib/checker/certificate/tables.py"
-DELIVERY = "redistrib/backends/delivery.py"
 PIECES = "redistrib/synth/plan/pieces.py"
-SIMULATOR = "redistrib/backends/simulator.py"
+SIMULATOR = "redistrib/backends/simulator/__init__.py"
 REDUCTION = "redistrib/types/reduction.py"
 TABLES = "redistrib/synth/plan/tables.py"
 TILE = "redistrib/types/tile.py"
+TILES = "redistrib/backends/simulator/tiles.py"
+TILE_PROGRAM = "redistrib/synth/plan/tile_program.py"
+TRAFFIC = "redistrib/backends/simulator/traffic.py"
 
 MUTANTS = (
     Mutant(
@@ -258,34 +260,53 @@ match view.kind:
         "len(names) <= 2",
     ),
     Mutant(
-        "a gather delivers to each device its own part only",
-        DELIVERY,
-        "deliver",
-        """
-result[device] = 0
-result[index] = source[device]
-""",
-        "result[index] = source[device]",
+        "a gather delivers the tile at place 0 only",
+        TILES,
+        "Views.gather",
+        "tuple((digit.size, stride) for digit, stride in gathered)",
+        "tuple((digit.size, 0) for digit, stride in gathered)",
     ),
     Mutant(
         "a permute runs backwards",
-        DELIVERY,
-        "deliver",
-        """
-for old_digit, new_digit in step.routes:
-    result[new_digit] = source[old_digit]
-""",
-        """
-for old_digit, new_digit in step.routes:
-    result[old_digit] = source[new_digit]
-""",
+        TILES,
+        "Views.send",
+        "{new: before[old] for old, new in send.step.routes if old.size > 1}",
+        "{old: before[new] for old, new in send.step.routes if old.size > 1}",
     ),
     Mutant(
         "a slice walks the tile and not the devices",
-        DELIVERY,
-        "deliver",
-        "source[device] + source[index]",
-        "source[index]",
+        TILES,
+        "Views.pick",
+        "stride + number",
+        "number",
+    ),
+    Mutant(
+        "a swap leaves the pieces where they are",
+        TILES,
+        "Views.swap",
+        "_with(devices, {digit: number for digit, _, number in pairs})",
+        "devices",
+    ),
+    Mutant(
+        "where a dimension begins inside an axis, its major part walks like the minor one",
+        TILES,
+        "_regrouped",
+        "(n, stride * (size // n))",
+        "(n, stride)",
+    ),
+    Mutant(
+        "digits that change places are taken for neighbours",
+        TILE_PROGRAM,
+        "_regroup",
+        "runs and prod(digits[runs[-1][-1] + 1 : axis]) == 1 and runs[-1][-1] < axis",
+        "runs and prod(digits[runs[-1][-1] + 1 : axis]) == 1",
+    ),
+    Mutant(
+        "every receiver asks the same replica",
+        PIECES,
+        "exchange_senders",
+        "with_digits(senders, [theirs], digit_values([mine], receivers, axes), axes)",
+        "senders",
     ),
     Mutant(
         "the identities of maximum and minimum are swapped",
@@ -310,7 +331,7 @@ for old_digit, new_digit in step.routes:
     ),
     Mutant(
         "a place in a tile counts what is owned, not what lies between",
-        DELIVERY,
+        TILES,
         "_spots",
         "n // index.pre",
         "n // index.end",
@@ -324,21 +345,21 @@ for old_digit, new_digit in step.routes:
     ),
     Mutant(
         "the sharded to partial conversion writes every part to place 0",
-        DELIVERY,
-        "deliver",
-        "target[device] += target[index]",
-        "target[device] += 0",
+        TILES,
+        "Views.place",
+        "whole[np.arange(len(held)), groups.places()] = held",
+        "whole[:, 0] = held",
     ),
     Mutant(
         "the measurement gives all chunks of an all_reduce one size",
-        SIMULATOR,
+        TRAFFIC,
         "_traffic",
         "tile // group + (c < tile % group)",
         "tile // group",
     ),
     Mutant(
         "the measurement counts the source twice",
-        SIMULATOR,
+        TRAFFIC,
         "measure",
         "held if live else 0",
         "held",
@@ -354,7 +375,7 @@ for old_digit, new_digit in step.routes:
         "every addend of a scattered array holds the data",
         SIMULATOR,
         "scatter",
-        "tiles[~first_of(type.mesh, type.partial)]",
+        "tiles[numbers(type.mesh, type.partial) > 0]",
         "tiles[:0]",
     ),
     Mutant(

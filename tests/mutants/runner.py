@@ -53,6 +53,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "redistrib/synth/planner/across.py": ("tests/core/test_across.py",),
     "redistrib/synth/plan/pieces.py": ("tests/core/test_boxes.py", "tests/core/test_simulator.py"),
+    "redistrib/synth/plan/tile_program.py": ("tests/core/test_tile_program.py",),
     "redistrib/synth/plan/tables.py": (
         "tests/core/test_simulator.py",
         "tests/core/test_rules.py",
@@ -79,7 +80,11 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/mpi/test_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
         "tests/mpi/test_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
     ),
-    "redistrib/backends/": ("tests/core/test_simulator.py", "tests/core/test_boxes.py"),
+    "redistrib/backends/": (
+        "tests/core/test_simulator.py",
+        "tests/core/test_boxes.py",
+        "tests/core/test_tile_program.py",
+    ),
     "proofs/": ("tests/proofs/test_proofs.py",),
 }
 QUICK = (

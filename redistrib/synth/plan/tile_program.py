@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from typing import Protocol, TypeVar, assert_never
@@ -258,7 +259,10 @@ class TileStep:
     operations: tuple[Operation, ...]
 
 
-def tile_program(steps: Sequence[Collective], types: Sequence[ArrayType]) -> tuple[TileStep, ...]:
+@lru_cache(maxsize=1024)
+def tile_program(
+    steps: tuple[Collective, ...], types: tuple[ArrayType, ...]
+) -> tuple[TileStep, ...]:
     """The program of a plan: of its steps, with the types before, between and after them."""
     return tuple(
         TileStep(step, before, after, tuple(operations_of(step, before, after)))
