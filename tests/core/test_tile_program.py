@@ -69,12 +69,12 @@ class Toy:
             for tile, place in zip(tiles, places, strict=True)
         ]
 
-    def send(self, tiles: list[Tile], send: Send) -> list[Tile]:
-        return [tiles[source] for source in send.sources()]
+    def send(self, tiles: list[Tile], operation: Send) -> list[Tile]:
+        return [tiles[source] for source in operation.sources()]
 
-    def fetch(self, tiles: list[Tile], fetch: Fetch) -> list[Tile]:
-        found = fetch.pieces()
-        shape, count = fetch.after.tile_shape, fetch.after.mesh.num_devices
+    def fetch(self, tiles: list[Tile], operation: Fetch) -> list[Tile]:
+        found = operation.pieces()
+        shape, count = operation.after.tile_shape, operation.after.mesh.num_devices
         result = [np.empty(shape, tiles[0].dtype) for _ in range(count)]
         for piece in found.pieces:
             ends = [

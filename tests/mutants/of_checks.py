@@ -270,8 +270,8 @@ match view.kind:
         "a permute runs backwards",
         TILES,
         "Views.send",
-        "{new: before[old] for old, new in send.step.routes if old.size > 1}",
-        "{old: before[new] for old, new in send.step.routes if old.size > 1}",
+        "{new: before[old] for old, new in operation.step.routes if old.size > 1}",
+        "{old: before[new] for old, new in operation.step.routes if old.size > 1}",
     ),
     Mutant(
         "a slice walks the tile and not the devices",

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import gcd, prod
 from typing import Any
 
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 from redistrib.synth.plan.pieces import exchange_senders
 from redistrib.synth.plan.tile_program import Fetch, Groups, Send
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, digit_values
+from redistrib.types.digits import DeviceDigit, IndexDigit, complement, cut, digit_values
 from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.reduction import UFUNCS, identity
 
@@ -190,18 +189,18 @@ class Views:
         kept = np.where(first, held, self.fill(tiles, reduction).astype(held.dtype))
         return Tiles.stacked(kept, tiles.mesh, tiles.shape)
 
-    def send(self, tiles: Tiles, send: Send) -> Tiles:
+    def send(self, tiles: Tiles, operation: Send) -> Tiles:
         """The strides of the digits that lose a tile go to those that get it; by table, a copy."""
-        if send.step.table is None:
-            devices = _cut(tiles.devices, [old for old, _ in send.step.routes])
+        if operation.step.table is None:
+            devices = _cut(tiles.devices, [old for old, _ in operation.step.routes])
             before = dict(devices)
-            strides = {new: before[old] for old, new in send.step.routes if old.size > 1}
+            strides = {new: before[old] for old, new in operation.step.routes if old.size > 1}
             return replace(tiles, devices=_with(devices, strides))
-        return Tiles.stacked(tiles.once()[send.sources()], tiles.mesh, tiles.shape)
+        return Tiles.stacked(tiles.once()[operation.sources()], tiles.mesh, tiles.shape)
 
-    def fetch(self, tiles: Tiles, fetch: Fetch) -> Tiles:
+    def fetch(self, tiles: Tiles, operation: Fetch) -> Tiles:
         """Copied from the senders, block by block."""
-        return _fetched(tiles, fetch)
+        return _fetched(tiles, operation)
 
     def fill(self, tiles: Tiles, reduction: str) -> Array:
         """What a device holds that has nothing to add; it broadcasts to `[device, *tile]`."""
@@ -244,14 +243,8 @@ def _cut(devices: Devices, digits: Sequence[DeviceDigit]) -> Devices:
     """The digits of a position, cut where one of `digits` begins or ends."""
     result = []
     for whole, stride in devices:
-        cuts = {whole.pre, whole.end}
-        for digit in digits:
-            if digit.axis == whole.axis:
-                cuts |= {cut for cut in (digit.pre, digit.end) if whole.pre < cut < whole.end}
-        result += [
-            (DeviceDigit(whole.axis, low, high // low), stride * (whole.end // high))
-            for low, high in pairwise(sorted(cuts))
-        ]
+        ends = [end for d in digits if d.axis == whole.axis for end in (d.pre, d.end)]
+        result += [(part, stride * (whole.end // part.end)) for part in cut(whole, ends)]
     return tuple(result)
 
 
@@ -318,19 +311,15 @@ def _local_digits(t: ArrayType) -> list[list[IndexDigit]]:
     """
     result: list[list[IndexDigit]] = []
     for dim, n in enumerate(t.shape):
-        end = 1
-        spans = []
-        for owned in sorted(index for _, index in t.placements if index.dim == dim):
-            spans.append(IndexDigit(dim, end, owned.pre // end))
-            end = owned.end
-        spans.append(IndexDigit(dim, end, n // end))
-        result.append([digit for digit in spans if digit.size != 1])
+        owned = [index for _, index in t.placements if index.dim == dim]
+        whole = IndexDigit(dim, 1, n)
+        result.append(complement(owned, whole) if n else [whole])
     return result
 
 
-def _fetched(tiles: Tiles, fetch: Fetch) -> Tiles:
+def _fetched(tiles: Tiles, operation: Fetch) -> Tiles:
     """The tiles of an exchange: the sender of every block of them is looked up, and its place."""
-    before, after = fetch.before, fetch.after
+    before, after = operation.before, operation.after
     shape, receivers = before.shape, after.mesh.num_devices
     if not before.size:
         return Tiles.stacked(np.empty((receivers, *after.tile_shape), tiles.data.dtype), after.mesh)
@@ -339,7 +328,7 @@ def _fetched(tiles: Tiles, fetch: Fetch) -> Tiles:
     counts = [n // size for n, size in zip(shape, block, strict=True)]
     wanted = [_blocks(after, dim, block[dim]) for dim in range(len(shape))]
     here = np.arange(receivers).reshape(-1, *(1 for _ in shape))
-    senders = exchange_senders(fetch.step, before, here, wanted, counts)
+    senders = exchange_senders(operation.step, before, here, wanted, counts)
     spots = [_spots(before, dim, at, block[dim]) for dim, at in enumerate(wanted)]
     # [device, *blocks, *within a block]; of a tile that is one element repeated, one is looked up.
     held = tiles.once()

@@ -114,14 +114,14 @@ class _Body:
         rest = f"jnp.array({self._identity(reduction)}, tile.dtype)"
         return self.set(f"jnp.where({_place(groups)} == 0, tile, {rest})", tile)
 
-    def send(self, tile: Shape, send: Send) -> Shape:
-        mesh = _axes_of(send.step.axes, send.mesh)
-        sources = Send(mesh, send.step).sources().tolist()
+    def send(self, tile: Shape, operation: Send) -> Shape:
+        mesh = _axes_of(operation.step.axes, operation.mesh)
+        sources = Send(mesh, operation.step).sources().tolist()
         pairs = [(source, position) for position, source in enumerate(sources)]
         return self.set(f"lax.ppermute(tile, {_tuple(mesh.sizes)}, {pairs})", tile)
 
-    def fetch(self, tile: Shape, fetch: Fetch) -> Shape:  # noqa: ARG002
-        raise no_exchange(fetch.step)
+    def fetch(self, tile: Shape, operation: Fetch) -> Shape:  # noqa: ARG002
+        raise no_exchange(operation.step)
 
     def _identity(self, reduction: str) -> str:
         value = identity(self.dtype, reduction)

@@ -144,8 +144,8 @@ class _Body:
             tile.shape,
         )
 
-    def send(self, tile: _Value, send: Send) -> _Value:
-        pairs = [[source, position] for position, source in enumerate(send.sources().tolist())]
+    def send(self, tile: _Value, operation: Send) -> _Value:
+        pairs = [[source, position] for position, source in enumerate(operation.sources().tolist())]
         return self._value(
             f'"stablehlo.collective_permute"(%{tile.number}) '
             f"<{{source_target_pairs = {_dense(pairs)}}}> : "
@@ -153,8 +153,8 @@ class _Body:
             tile.shape,
         )
 
-    def fetch(self, tile: _Value, fetch: Fetch) -> _Value:  # noqa: ARG002
-        raise no_exchange(fetch.step)
+    def fetch(self, tile: _Value, operation: Fetch) -> _Value:  # noqa: ARG002
+        raise no_exchange(operation.step)
 
     def _collective(
         self,

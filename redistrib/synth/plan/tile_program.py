@@ -211,11 +211,11 @@ class Primitives(Protocol[T]):
     def keep_first(self, tile: T, groups: Groups, reduction: str) -> T:
         """The tile at place 0; the identity elsewhere."""
 
-    def send(self, tile: T, send: Send) -> T:
-        """The tile of another device, `send.sources()`."""
+    def send(self, tile: T, operation: Send) -> T:
+        """The tile of another device, `operation.sources()`."""
 
-    def fetch(self, tile: T, fetch: Fetch) -> T:
-        """A tile of another type, in pieces: `fetch.pieces()`."""
+    def fetch(self, tile: T, operation: Fetch) -> T:
+        """A tile of another type, in pieces: `operation.pieces()`."""
 
 
 def interpret(operations: Iterable[Operation], primitives: Primitives[T], tile: T) -> T:
