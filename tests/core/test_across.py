@@ -16,6 +16,7 @@ from redistrib.synth.plan.pieces import pieces_of
 from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.equivalence import equivalent, on_mesh
 from tests.generators import random_layout
+from tests.repetitions import repetitions
 from tests.verify import verify_plan
 
 SIZES = ([2], [4], [2, 2], [6], [3, 2], [2, 3], [8], [4, 2], [2, 2, 2], [12], [2, 6], [1], [5, 1])
@@ -48,7 +49,7 @@ def random_type(rng: random.Random, mesh: rd.Mesh, shape: tuple[int, ...]) -> rd
             return rd.ArrayType(mesh, "i32", shape, dims, partial, kind)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(repetitions(2, 6)))
 def test_plans_between_random_meshes(seed: int) -> None:
     rng = random.Random(seed)
     kinds: Counter[str] = Counter()
@@ -106,7 +107,7 @@ def test_other_devices_receive_each_element_once_per_group_of_replicas() -> None
     assert crossing == 64 * 4
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(repetitions(1, 4)))
 def test_auto_is_no_dearer_than_direct_between_two_meshes(seed: int) -> None:
     rng = random.Random(seed)
     ways: Counter[bool] = Counter()
@@ -177,7 +178,7 @@ def test_the_checker_reads_the_table_to_another_mesh() -> None:
             rd.check(data)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(repetitions(1, 3)))
 def test_the_boxes_of_an_exchange_across(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(40):

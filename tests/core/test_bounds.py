@@ -13,13 +13,14 @@ from redistrib.synth.plan.collectives import AllGather, ReduceScatter, ShardedTo
 from redistrib.synth.plan.data import make_plan
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from tests.generators import random_pair
+from tests.repetitions import repetitions
 
 
 def pair(mesh: rd.Mesh, src: str, dst: str) -> tuple[rd.ArrayType, rd.ArrayType]:
     return rd.ArrayType.parse(src, mesh), rd.ArrayType.parse(dst, mesh)
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(repetitions(1, 4)))
 def test_planner_and_checker_state_one_bound_below_the_traffic_of_every_plan(block: int) -> None:
     for seed in range(block * 300, block * 300 + 300):
         src, dst = random_pair(random.Random(seed).choice)

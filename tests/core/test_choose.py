@@ -11,6 +11,7 @@ import redistrib as rd
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
 from redistrib.synth.planner.problem import Problem
 from tests.generators import random_pair
+from tests.repetitions import repetitions
 from tests.verify import verify_runs
 
 PROFILES = ("default", "tpu-v5e", "mpi-cluster")
@@ -23,7 +24,7 @@ def pair(mesh: rd.Mesh, src: str, dst: str) -> tuple[rd.ArrayType, rd.ArrayType]
 @pytest.mark.parametrize("effort", ["fast", "best"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_an_explanation_is_the_list_that_was_chosen_from(profile: str, effort: str) -> None:
-    for seed in range(40):
+    for seed in range(repetitions(12, 40)):
         src, dst = random_pair(random.Random(seed).choice, partial=seed % 2 == 0)
         explanation = rd.explain(src, dst, profile=profile, effort=effort)
         assert explanation.plan == rd.plan(src, dst, profile=profile, effort=effort)
@@ -43,7 +44,7 @@ def test_an_explanation_says_why_a_candidate_is_infeasible() -> None:
 
 
 def test_auto_proposes_what_collectives_and_direct_do() -> None:
-    for seed in range(60):
+    for seed in range(repetitions(20, 60)):
         src, dst = random_pair(random.Random(seed).choice, partial=seed % 2 == 0)
         auto = rd.plan(src, dst)
         for strategy in ("collectives", "direct"):
@@ -99,8 +100,8 @@ def test_unknown_names_are_answered_with_the_legal_ones(
 def test_no_plan_beats_the_floor() -> None:
     from redistrib.synth.planner.problem import make_problem
 
-    positive = 0
-    for seed in range(150):
+    positive, pairs = 0, repetitions(20, 150)
+    for seed in range(pairs):
         src, dst = random_pair(random.Random(seed).choice, partial=False)
         for profile in PROFILES:
             floor = make_problem(src, dst, None, profile).floor()
@@ -110,4 +111,4 @@ def test_no_plan_beats_the_floor() -> None:
                 assert floor <= plan.seconds * (1 + 1e-12)
                 assert (floor > 0) == (plan.seconds > 0) or not size
             positive += floor > 0
-    assert positive > 100
+    assert positive > pairs

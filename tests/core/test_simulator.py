@@ -24,6 +24,7 @@ from tests.problems import (
     random_type,
     random_walk,
 )
+from tests.repetitions import repetitions
 
 UFUNCS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 X4 = rd.Mesh(x=4)
@@ -249,7 +250,7 @@ def test_reductions_and_identities(dtype: str, reduction: str) -> None:
 
 
 def test_tiles_are_the_tiles_of_the_type_for_random_pairs() -> None:
-    for seed in range(400):
+    for seed in range(repetitions(150, 400)):
         rng = random.Random(seed)
         mesh = random_mesh(rng)
         shape = random_shape(rng, mesh)
@@ -259,7 +260,7 @@ def test_tiles_are_the_tiles_of_the_type_for_random_pairs() -> None:
 
 def test_random_walks_over_all_collectives() -> None:
     seen = set()
-    for seed in range(600):
+    for seed in range(repetitions(200, 600)):
         rng = random.Random(seed)
         mesh = random_mesh(rng)
         src = random_type(rng, mesh, random_shape(rng, mesh), "i64", None)
