@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import log2
+from pathlib import Path
 
 import redistrib as rd
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
@@ -32,6 +37,7 @@ MESHES = (
 EXACT_MESHES = MESHES[:4]
 SDY_MESHES = (0, 2)
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
+ROOT = Path(__file__).parents[2]
 BLOCK = 500  # random examples in a unit
 JAX_BLOCK = 10  # pairs in a unit
 
@@ -141,6 +147,27 @@ def run_jax(unit: int) -> Counter[str]:
     return counts
 
 
+def law_files() -> list[Path]:
+    """The files with laws that `make test` tries a few times only."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [file for file in files if "repetitions(" in file.read_text(encoding="utf-8")]
+
+
+def run_laws(unit: int) -> Counter[str]:
+    """The tests of one file, each law tried many times."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", law_files()[unit]],
+        cwd=ROOT,
+        env={**os.environ, "REDISTRIB_TESTS": "many"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+    (passed,) = re.findall(r"^(\d+) passed", run.stdout, re.MULTILINE)
+    return Counter(files=1, tests=int(passed))
+
+
 def check_jax_mean(total: Counter[str]) -> None:
     """The geometric mean of received bytes over the bound is small."""
     millibits = total["millibits ours receives over the bound"]
@@ -160,6 +187,12 @@ def stages(examples: int) -> Iterator[Stage]:
         "collectives cost what an exact search finds, at latency 0 and under the default profile",
         lambda _: range(exact),
         run_exact,
+    )
+    yield Stage(
+        "laws",
+        "the tests that try a law on random inputs, with many of them",
+        lambda _: range(len(law_files())),
+        run_laws,
     )
     yield Stage(
         "random",
