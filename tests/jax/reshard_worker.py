@@ -448,7 +448,7 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
         ),
         (
             rd.LayoutError,
-            "source and target have one mesh",
+            "leads to another such mesh",
             lambda: inside(y, NamedSharding(mesh_of(z=8), P("z"))),
         ),
         (
@@ -475,8 +475,18 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
         ),
         (
             rd.BackendError,
-            "takes jax arrays; got ndarray; jax.device_put",
-            lambda: rjax.reshard([x, numbers(4)], target),
+            r"at \[1\]\['name'\]: reshard takes arrays and numbers; got str",
+            lambda: rjax.reshard([x, {"name": "w"}], target),
+        ),
+        (
+            rd.LayoutError,
+            r"at \['a'\]: .*9.x. with product 4",
+            lambda: rjax.reshard({"a": nine, "b": x}, P("x")),
+        ),
+        (
+            rd.LayoutError,
+            "a tree that the arrays' tree begins with",
+            lambda: rjax.reshard({"a": x}, {"b": target}),
         ),
         (rd.BackendError, "tile_program redistributes tiles", lambda: in_shard_map(x)),
         (

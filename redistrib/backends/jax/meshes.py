@@ -1,8 +1,11 @@
 """From a mesh to another: the same devices in another shape or order, or other devices.
 
-On the same devices the plan runs on the mesh of the source, cut into digits; the array enters and
-leaves as other views of the same buffers. Otherwise the array is reduced on the source mesh, its
-pieces are copied from device to device, and it is gathered on the target mesh.
+Where the axes of one mesh are digits of those of the other (x=8 and a=2,b=4; x=4,y=2 and its
+transpose), the plan runs on the mesh of the source; the array enters and leaves as other views of
+the same buffers. Otherwise the array is reduced on the source mesh, its pieces go from device to
+device, and it is gathered on the target mesh. Between orders of one set of devices, as the rings of
+`create_device_mesh`, pieces go in rounds of permutes, in one program that may be of many processes;
+to other devices they are copied one by one.
 """
 
 from __future__ import annotations
@@ -50,17 +53,29 @@ def program_between(found: Planned, source: NamedSharding, target: NamedSharding
     enter = _sharding(before, reduce, source.mesh)
     crossed = _sharding(after, gather, target.mesh)
     first = _on_one_mesh(Planned(reduce), before, source.mesh, enter)
-    cross = _crossing(_with_dimensions(pieces_of(step, before, after)), after, enter, crossed)
+    pieces = _with_dimensions(pieces_of(step, before, after))
+    same = set(source.mesh.devices.flat) == set(target.mesh.devices.flat)
+    cross = (_permuting if same else _crossing)(pieces, after, enter, crossed)
     last = _on_one_mesh(Planned(gather), plan.dst, target.mesh, target)
     return lambda x: last(cross(first(x)))
 
 
-def viewed(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """The same buffers as an array with an equivalent sharding on another mesh."""
+def within(program: Program, mesh: Any) -> Program:
+    """The program, for arrays on this mesh whatever mesh is in context."""
+
+    def run(*given: jax.Array) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return program(*given)
+
+    return run
+
+
+def viewed(x: jax.Array, sharding: NamedSharding, shape: Sequence[int] | None = None) -> jax.Array:
+    """The same buffers as an array with another sharding, by default an equivalent one."""
     if x.sharding == sharding:
         return x
     shards = [shard.data for shard in x.addressable_shards]
-    return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
+    return jax.make_array_from_single_device_arrays(tuple(shape or x.shape), sharding, shards)
 
 
 def _crosses(step: Collective) -> bool:
@@ -81,14 +96,8 @@ def _on_one_mesh(found: Planned, end: ArrayType, jax_mesh: Any, target: NamedSha
     enter, leave = _sharding(plan.src, plan, jax_mesh), _sharding(end, plan, jax_mesh)
     mesh: Any = enter.mesh
     move = Move(found, Options(), mesh, shardings.common_axes(plan), enter.spec, leave.spec)
-    jitted = jax.jit(move, out_shardings=leave)
-
-    def run(x: jax.Array) -> jax.Array:
-        with jax.set_mesh(mesh):
-            moved = jitted(viewed(x, enter))
-        return viewed(moved, target)
-
-    return run
+    run = within(jax.jit(move, out_shardings=leave), mesh)
+    return lambda x: viewed(run(viewed(x, enter)), target)
 
 
 def _crossing(
@@ -135,6 +144,48 @@ def _crossing(
     return run
 
 
+def _permuting(
+    found: Pieces, after: ArrayType, source: NamedSharding, target: NamedSharding
+) -> Program:
+    """Pieces cut, permuted and put together in one program on the source's mesh.
+
+    It gives each device its tile of the target mesh, where that one has another position.
+    """
+    senders, receivers = (list(end.mesh.devices.flat) for end in (source, target))
+    place = {device: position for position, device in enumerate(senders)}
+    there = np.array([place[device] for device in receivers])  # target position -> source position
+    own = [piece for piece in found.pieces if there[piece.receiver] == piece.sender]
+    others = [piece for piece in found.pieces if there[piece.receiver] != piece.sender]
+    size = found.elements * after.itemsize
+    kept, turns = rounds(own, size), rounds(others, size)
+    choose = choices(senders[0].platform)
+    every = tuple(source.mesh.axis_names)
+
+    def program(tile: Any) -> Any:
+        position = jax.lax.axis_index(every)
+        sent = _cut(found, [*kept, *turns], choose, position, tile)
+        pairs = [[(p.sender, int(there[p.receiver])) for p in pieces] for pieces in turns]
+        arrived = [
+            jax.lax.ppermute(part, every, to)
+            for part, to in zip(sent[len(kept) :], pairs, strict=True)
+        ]
+        position = jnp.asarray(np.argsort(there))[position]
+        return _join(found, [*kept, *turns], after, position, *sent[: len(kept)], *arrived)
+
+    # What each device gives is its own; as replicas of one tile they have the shape of a tile.
+    mapped = jax.shard_map(
+        program, mesh=source.mesh, in_specs=source.spec, out_specs=PartitionSpec(), check_vma=False
+    )
+    run = within(jax.jit(mapped), source.mesh)
+
+    def permuted(x: jax.Array) -> jax.Array:
+        if not found.pieces:  # no elements
+            return jnp.zeros(after.shape, after.numpy_dtype, device=target)
+        return viewed(run(viewed(x, source)), target, after.shape)
+
+    return permuted
+
+
 def _with_dimensions(found: Pieces) -> Pieces:
     """The pieces of a scalar as those of an array with one element."""
     if found.block:
@@ -155,13 +206,7 @@ def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Progr
 
     in_specs = specs[0] if isinstance(ends_in, tuple) else (specs[0],)
     mapped = jax.shard_map(tiles, mesh=mesh, in_specs=in_specs, out_specs=specs[1], check_vma=False)
-    jitted = jax.jit(mapped)
-
-    def run(*given: jax.Array) -> Any:
-        with jax.set_mesh(mesh):
-            return jitted(*given)
-
-    return run
+    return within(jax.jit(mapped), mesh)
 
 
 def _cut(

@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding
 
 from redistrib.backends.jax import shardings
+from redistrib.backends.jax.carriers import carried, carrier
 from redistrib.backends.jax.partitioned import constrain
 from redistrib.backends.jax.planning import Options, Planned, find_plan
 from redistrib.errors import BackendError, LayoutError
@@ -47,13 +48,13 @@ class Move:
     def __call__(self, x: Any) -> Any:
         """The array in the target's layout."""
         src = self.plan.src
-        if x.shape != src.shape or x.dtype != src.numpy_dtype:
+        if x.shape != src.shape or carrier(x.dtype) != src.numpy_dtype:
             raise BackendError(
                 f"the plan redistributes {src}; got shape {list(x.shape)}, dtype {x.dtype}",
                 shape=x.shape,
                 dtype=x.dtype,
             )
-        return move_p.bind(x, move=self)
+        return bind(x, self)
 
     @property
     def plan(self) -> Plan:
@@ -64,6 +65,30 @@ class Move:
         # What a jaxpr shows.
         steps = ", ".join(step.collective for step in self.plan.steps) or "nothing to do"
         return f"{self.plan.src} -> {self.plan.dst}: {steps}"
+
+
+def bind(x: Any, move: Move) -> Any:
+    """The array in the target's layout, traced or not."""
+    return move_p.bind(x, **move_params(move))
+
+
+def move_params(move: Move) -> dict[str, Any]:
+    """The parameters of `redistribute`."""
+    concrete = isinstance(move.mesh, jax.sharding.Mesh)
+    return {"move": move, "on_devices": _on_devices(move.mesh) if concrete else None}
+
+
+@lru_cache(maxsize=1024)
+def _on_devices(mesh: Any) -> Any:
+    """A program on the devices of a mesh that does nothing.
+
+    In the parameters of a primitive, it tells jax which devices the program around it is for.
+    """
+    nothing = jax.shard_map(
+        lambda x: x, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec()
+    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return jax.make_jaxpr(nothing)(jax.ShapeDtypeStruct((), bool))
 
 
 @lru_cache(maxsize=1024)
@@ -86,7 +111,8 @@ def find_move(
             src=source,
             dst=target,
         )
-    src, dst = type_of(shape, dtype, source), type_of(shape, dtype, target)
+    moved = carrier(dtype)
+    src, dst = type_of(shape, moved, source), type_of(shape, moved, target)
     found, axes = find_plan(src, dst, options), shardings.named_axes(src.mesh)
     return Move(found, options, source.mesh, axes, source.spec, target.spec)
 
@@ -104,11 +130,12 @@ def transposed(move: Move) -> Move:
         found = None
     if found is None or (found.plan.src, found.plan.dst) != (src, dst):
         found = find_plan(src, dst, move.options)
-    ends = _cotangent_spec(move.target), _cotangent_spec(move.source)
+    ends = cotangent_spec(move.target), cotangent_spec(move.source)
     return replace(move, found=found, source=ends[0], target=ends[1])
 
 
-def _cotangent_spec(spec: Any) -> Any:
+def cotangent_spec(spec: Any) -> Any:
+    """The spec of cotangents: sums where the values are marked `reduced`, and the reverse."""
     if not getattr(spec, "unreduced", None) and not getattr(spec, "reduced", None):
         return spec
     return PartitionSpec(*entries_of(spec), unreduced=spec.reduced, reduced=spec.unreduced)
@@ -124,8 +151,9 @@ def mapped(move: Move) -> Any:
     """The shard_map of a move, from global array to global array."""
     concrete = isinstance(move.mesh, jax.sharding.Mesh)
     platform = move.mesh.devices.flat[0].platform if concrete else None
+    program = move.found.tile_program(move.axes, platform)
     return jax.shard_map(
-        move.found.tile_program(move.axes, platform),
+        lambda tile: carried(program, tile.dtype)(tile),
         mesh=move.mesh,
         in_specs=move.source,
         out_specs=move.target,
@@ -134,11 +162,12 @@ def mapped(move: Move) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _jitted(move: Move) -> Any:
+def jitted(move: Move) -> Any:
+    """The program of a move of concrete arrays."""
     return jax.jit(mapped(move))
 
 
-def _abstract(x: Any, *, move: Move) -> Any:
+def _abstract(x: Any, *, move: Move, **_: Any) -> Any:
     if not shardings.is_explicit(x.sharding.mesh):
         return x
     return x.update(sharding=NamedSharding(x.sharding.mesh, _padded(move.target, x.ndim)))
@@ -155,35 +184,36 @@ def _entries(spec: Any, rank: int) -> list[Any]:
     return [*entries, *[None] * (rank - len(entries))]
 
 
-def _transpose(cotangent: Any, _: Any, *, move: Move) -> Any:
-    return [move_p.bind(cotangent, move=transposed(move))]
+def _transpose(cotangent: Any, _: Any, *, move: Move, **__: Any) -> Any:
+    return [bind(cotangent, transposed(move))]
 
 
-def _batch(args: Any, dims: Any, *, move: Move) -> Any:
+def _batch(args: Any, dims: Any, *, move: Move, **_: Any) -> Any:
     """One plan for the whole batch, its dimension laid out as it is."""
     (x,), (dim,) = args, dims
     mesh = jax.typeof(x).sharding.mesh
     if not shardings.is_explicit(mesh):
-        free = _with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
+        free = with_entry(move.target, dim, PartitionSpec.UNCONSTRAINED)
         return constrain(x, NamedSharding(move.mesh, free), move.options), dim
     entry = entries_of(jax.typeof(x).sharding.spec)[dim]
     ends = [
-        shardings.named(mesh, _with_entry(spec, dim, entry)) for spec in (move.source, move.target)
+        shardings.named(move.mesh, with_entry(spec, dim, entry))
+        for spec in (move.source, move.target)
     ]
     return find_move(x.shape, x.dtype, *ends, move.options)(x), dim
 
 
-def _with_entry(spec: Any, dim: int, entry: Any) -> Any:
+def with_entry(spec: Any, dim: int, entry: Any) -> Any:
+    """The spec with an entry for a dimension that is inserted at `dim`."""
     entries = _entries(spec, dim)
     entries.insert(dim, entry)
     return PartitionSpec(*entries, unreduced=spec.unreduced, reduced=spec.reduced)
 
 
 move_p: Any = Primitive("redistribute")
-move_p.def_impl(lambda x, *, move: _jitted(move)(x))
 move_p.def_abstract_eval(_abstract)
 ad.deflinear2(move_p, _transpose)
 batching.primitive_batchers[move_p] = _batch
 mlir.register_lowering(
-    move_p, mlir.lower_fun(lambda x, *, move: mapped(move)(x), multiple_results=False)
+    move_p, mlir.lower_fun(lambda x, *, move, **_: mapped(move)(x), multiple_results=False)
 )

@@ -16,12 +16,12 @@ from typing import Any
 
 import jax
 from jax.extend import core
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 
-from redistrib.backends.jax.moves import find_move, move_p
-from redistrib.backends.jax.partitioned import free_p, free_params
+from redistrib.backends.jax.moves import find_move, move_p, move_params
+from redistrib.backends.jax.partitioned import free_p
 from redistrib.backends.jax.planning import Options
-from redistrib.backends.jax.shardings import is_explicit
+from redistrib.backends.jax.shardings import abstract, is_explicit
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.planner.problem import Strategy
 
@@ -60,67 +60,154 @@ def optimize(
 
         arrays = [leaves[at] for at in places]
         jaxpr, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
-        results = core.jaxpr_as_fun(rewriting.closed(jaxpr))(*arrays)
+        results = core.jaxpr_as_fun(rewriting.closed(jaxpr)[0])(*arrays)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return jax.jit(optimized, **jit_options)
 
 
+Constraints = list[Any]
+"""Per result of an equation or a jaxpr the equation that constrains it, or None."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rewriting:
+    """Jaxprs with plans in them.
+
+    A value that is constrained goes to the results of its jaxpr as it is, so that these are laid
+    out as they were asked to be; everybody else uses it through `redistribute_free`, which is where
+    its layout may change. As jaxprs, of a constrained to P("y"):
+
+        before   b = sharding_constraint[P("y")] a;  c = sin b;  in (b, c)
+        after    d = redistribute_free a;  b = sharding_constraint[P("y")] d
+                 e = redistribute_free b;  c = sin e;  in (b, c)
+
+    A call, branch or loop with such a result has a constrained value as its own. A loop that
+    carries one is given one to begin with: else propagation weighs the layout that is asked for
+    against the one that comes in.
+    """
+
     options: Options
 
-    def closed(self, jaxpr: Any) -> Any:
-        return core.ClosedJaxpr(self.opened(jaxpr.jaxpr), jaxpr.consts)
+    def closed(self, jaxpr: Any) -> tuple[Any, Constraints]:
+        """The jaxpr rewritten, and the constraint that each result has."""
+        rewritten, constraints = self.opened(jaxpr.jaxpr)
+        return core.ClosedJaxpr(rewritten, jaxpr.consts), constraints
 
-    def opened(self, jaxpr: Any) -> Any:
-        return jaxpr.replace(eqns=[new for eqn in jaxpr.eqns for new in self.equation(eqn)])
+    def opened(self, jaxpr: Any) -> tuple[Any, Constraints]:
+        """As `closed`, of a jaxpr without its constants."""
+        eqns: list[Any] = []
+        freed: dict[Any, Any] = {}  # a constrained value -> what the equations after it use
+        constraints: dict[Any, Any] = {}
+        for eqn in jaxpr.eqns:
+            used = [freed.get(v, v) if isinstance(v, core.Var) else v for v in eqn.invars]
+            new, found = self.equation(eqn.replace(invars=used))
+            eqns += new
+            for var, constraint in zip(eqn.outvars, found, strict=True):
+                if constraint is not None:
+                    constraints[var], freed[var] = constraint, core.Var(var.aval)
+                    eqns.append(self.free(eqn, var, freed[var]))
+        results = [constraints.get(v) if isinstance(v, core.Var) else None for v in jaxpr.outvars]
+        return jaxpr.replace(eqns=eqns), results
 
-    def equation(self, eqn: Any) -> list[Any]:
+    def equation(self, eqn: Any) -> tuple[list[Any], Constraints]:
+        """The equations in the place of one, and the constraint that each of its results has."""
         match eqn.primitive.name:
-            case "sharding_constraint" if not _explicit(eqn):
-                return self.constraint(eqn)
-            case "reshard" if _explicit(eqn):
-                return [self.reshard(eqn)]
-            case "shard_map":
-                return [eqn]  # values inside are tiles
-            case _:
-                return [eqn.replace(params={k: self.param(v) for k, v in eqn.params.items()})]
+            case "sharding_constraint" if self.plans(eqn, eqn.params["sharding"]):
+                return self.constraint(eqn, eqn.invars[0], eqn.outvars[0]), [eqn]
+            case "reshard" if self.plans(eqn, eqn.params["dst_sharding"]):
+                return self.reshard(eqn), [None]
+            case "shard_map" | "redistribute" | "redistribute_to":
+                return [eqn], [None] * len(eqn.outvars)  # values inside are tiles, or ours
+            case name:
+                eqn, constraints = self.with_jaxprs(eqn)
+                if name not in ("scan", "while"):
+                    return [eqn], constraints
+                return self.loop(eqn, constraints), constraints
 
-    def param(self, value: Any) -> Any:
-        if isinstance(value, core.ClosedJaxpr):
-            return self.closed(value)
-        if isinstance(value, core.Jaxpr):
-            return self.opened(value)
-        if isinstance(value, (tuple, list)):
-            return type(value)(self.param(v) for v in value)
-        return value
+    def with_jaxprs(self, eqn: Any) -> tuple[Any, Constraints]:
+        """An equation with its jaxprs rewritten. Tuples with names are data, and stay."""
+        results: list[Constraints] = []
 
-    def constraint(self, eqn: Any) -> list[Any]:
-        (value,), (result,) = eqn.invars, eqn.outvars
-        before, after = core.Var(value.aval), core.Var(result.aval)
-        constraint = eqn.replace(invars=[before], outvars=[after])
-        return [self.free(eqn, value, before), constraint, self.free(eqn, after, result)]
+        def rewritten(value: Any) -> Any:
+            if isinstance(value, core.ClosedJaxpr):
+                value, constraints = self.closed(value)
+            elif isinstance(value, core.Jaxpr):
+                value, constraints = self.opened(value)
+            elif type(value) in (tuple, list):
+                return type(value)(rewritten(v) for v in value)
+            else:
+                return value
+            results.append(constraints)
+            return value
+
+        params = {name: rewritten(value) for name, value in eqn.params.items()}
+        whole = [found for found in results if len(found) == len(eqn.outvars)]
+        constraints = [
+            next((found for found in alike if found is not None), None)
+            for alike in zip(*whole, strict=True)
+        ]
+        none = [None] * len(eqn.outvars)
+        return eqn.replace(params=params) if results else eqn, constraints or none
+
+    def loop(self, eqn: Any, constraints: Constraints) -> list[Any]:
+        """A loop, whose carried values are constrained before it as they are in its body."""
+        given, before = list(eqn.invars), []
+        counts = [
+            count for name, count in eqn.params.items() if name.endswith(("nconsts", "num_consts"))
+        ]
+        carried = eqn.params.get("num_carry", len(eqn.outvars))
+        for n, constraint in enumerate(constraints[:carried], start=sum(counts)):
+            if constraint is not None:
+                value, given[n] = given[n], core.Var(given[n].aval)
+                before += self.constraint(
+                    constraint.replace(ctx=eqn.ctx, source_info=eqn.source_info), value, given[n]
+                )
+        return [*before, eqn.replace(invars=given)]
+
+    def plans(self, eqn: Any, target: Any) -> bool:
+        """Whether the layout that is asked for is one of the device's memory, and ours to plan."""
+        value, result = eqn.invars[0].aval, eqn.outvars[0].aval
+        if not _is_array(eqn.outvars[0]) or not isinstance(target, NamedSharding):
+            return False
+        on_device = value.memory_space == result.memory_space and target.memory_kind in (
+            None,
+            "device",
+        )
+        manual = AxisType.Manual in target.mesh.axis_types
+        # From a mesh with Auto axes to one with Explicit axes it is a change of the type alone.
+        cast = eqn.primitive.name == "reshard" and not (
+            is_explicit(value.sharding.mesh) and is_explicit(abstract(target.mesh))
+        )
+        return on_device and not manual and not cast
+
+    def constraint(self, eqn: Any, value: Any, result: Any) -> list[Any]:
+        freed = core.Var(value.aval)
+        return [self.free(eqn, value, freed), eqn.replace(invars=[freed], outvars=[result])]
 
     def free(self, eqn: Any, value: Any, result: Any) -> Any:
-        params = free_params(value.aval.shape, value.aval.dtype, self.options)
-        return eqn.replace(invars=[value], outvars=[result], primitive=free_p, params=params)
+        return eqn.replace(
+            invars=[value],
+            outvars=[result],
+            primitive=free_p,
+            params={"options": self.options},
+            effects=set(),
+        )
 
-    def reshard(self, eqn: Any) -> Any:
+    def reshard(self, eqn: Any) -> list[Any]:
         (value,) = eqn.invars
         source, target = value.aval.sharding, eqn.params["dst_sharding"]
+        mesh = eqn.params.get("concrete_mesh") or target.mesh
+        if abstract(mesh) != source.mesh:
+            return self.constraint(eqn, value, eqn.outvars[0])
+        ends = NamedSharding(mesh, source.spec), NamedSharding(mesh, target.spec)
         try:
-            move = find_move(
-                value.aval.shape,
-                value.aval.dtype,
-                source,
-                NamedSharding(source.mesh, target.spec),
-                self.options,
-            )
+            move = find_move(value.aval.shape, value.aval.dtype, *ends, self.options)
         except (LayoutError, InfeasibleError):
-            return eqn
-        return eqn.replace(primitive=move_p, params={"move": move})
+            return [eqn]
+        return [eqn.replace(primitive=move_p, params=move_params(move))]
 
 
-def _explicit(eqn: Any) -> bool:
-    return is_explicit(eqn.invars[0].aval.sharding.mesh)
+def _is_array(var: Any) -> bool:
+    """Whether a value is an array of numbers or keys, which the partitioner lays out."""
+    return hasattr(var.aval, "shape") and hasattr(var.aval, "sharding")

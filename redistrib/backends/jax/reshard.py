@@ -2,40 +2,38 @@
 
 What the source is decides who plans, and when:
 
-- concrete arrays, and tracers of them under `jax.grad`, have a sharding: planned at once;
-- values inside jit on a mesh with Explicit axes have one in their type: planned while tracing;
-- other values inside jit have one once XLA has propagated layouts: planned while XLA compiles, for
-  the two layouts that its partitioner names (`partitioned`).
+- concrete arrays have a sharding: planned at once (`arrays`);
+- values traced on a mesh with Explicit axes have one in their type: planned while tracing
+  (`moves`);
+- other traced values have one when they run: an array's under `jax.vmap` outside jit, and inside
+  jit that which XLA has propagated, planned while XLA compiles, for the two layouts that its
+  partitioner names (`deferred`, `partitioned`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import lru_cache, partial
-from itertools import count
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding
 
-from redistrib.backends.jax import meshes
+from redistrib.backends.jax import arrays, internals
+from redistrib.backends.jax.carriers import carrier
+from redistrib.backends.jax.deferred import deferred
 from redistrib.backends.jax.moves import find_move
-from redistrib.backends.jax.partitioned import constrain
-from redistrib.backends.jax.planning import Options, find_plan
+from redistrib.backends.jax.planning import Options
 from redistrib.backends.jax.shardings import abstract, is_explicit, named
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.planner.problem import Strategy
-from redistrib.types.named_sharding import type_of
+from redistrib.types.named_sharding import entries_of, type_of
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 Program = Callable[[Any], Any]
 
 FALLBACKS = ("error", "xla")
-MAX_PROGRAMS = 1024
-# XLA's CPU client deadlocks when more than 32 programs of several devices are in flight.
-MAX_IN_FLIGHT = 16
-_calls = count()
 
 
 def reshard(
@@ -68,39 +66,101 @@ def reshard(
     if isinstance(tree, jax.Array):  # one array: no tree to walk
         return _program(tree, shardings, options, donate)(tree)
     leaves, structure = jax.tree.flatten(tree)
-    targets = jax.tree.leaves(
-        jax.tree.map(
-            lambda target, below: jax.tree.map(lambda _: target, below),
-            shardings,
-            tree,
-            is_leaf=_is_sharding,
-        ),
-        is_leaf=_is_sharding,
-    )
-    programs = [_program(x, s, options, donate) for x, s in zip(leaves, targets, strict=True)]
-    return jax.tree.unflatten(structure, [run(x) for run, x in zip(programs, leaves, strict=True)])
+    targets = _targets(tree, shardings)
+    shared = _sharing_buffers(leaves) if donate else frozenset()
+    programs = []
+    for n, (x, target) in enumerate(zip(leaves, targets, strict=True)):
+        try:
+            programs.append(_program(x, target, options, donate and n not in shared))
+        except RedistribError as error:
+            path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[n][0])
+            raise type(error)(f"at {path or 'the tree'}: {error}", **vars(error)) from error
+    moved = [run(x) for run, x in zip(programs, leaves, strict=True)]
+    if shared:
+        _give_up([leaves[n] for n in shared], moved)
+    return jax.tree.unflatten(structure, moved)
 
 
 def cache_info() -> Any:
     """How often `reshard` found the program of an array, and how many it has made."""
-    return _array_program.cache_info()
+    return arrays.array_program.cache_info()
 
 
-def _is_sharding(x: Any) -> bool:
-    return isinstance(x, (NamedSharding, PartitionSpec))
+def _targets(tree: Any, shardings: Any) -> list[Any]:
+    """The target of each leaf."""
+
+    def is_target(x: Any) -> bool:
+        return isinstance(x, (NamedSharding, PartitionSpec))
+
+    try:
+        broadcast = jax.tree.map(
+            lambda target, below: jax.tree.map(lambda _: target, below),
+            shardings,
+            tree,
+            is_leaf=is_target,
+        )
+    except ValueError as error:
+        raise LayoutError(
+            f"shardings are one for all arrays or a tree that the arrays' tree begins with: {error}"
+        ) from error
+    return jax.tree.leaves(broadcast, is_leaf=is_target)
+
+
+def _sharing_buffers(leaves: Sequence[Any]) -> frozenset[int]:
+    """The places of arrays whose buffers are also those of another leaf, as tied weights are."""
+    held = [_buffers(x) for x in leaves]
+    uses = Counter(buffer for buffers in held for buffer in buffers)
+    return frozenset(n for n, buffers in enumerate(held) if any(uses[b] > 1 for b in buffers))
+
+
+def _buffers(x: Any) -> set[Any]:
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or x.is_deleted():
+        return set()
+    if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+        x = jax.random.key_data(x)
+    return {(s.device, s.data.unsafe_buffer_pointer()) for s in x.addressable_shards if s.data.size}
+
+
+def _give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
+    """Delete the arrays, all of whose uses are done, but what a result is a view of."""
+    kept = {buffer for x in moved for buffer in _buffers(x)}
+    for x in shared:
+        if not kept & _buffers(x):
+            x.delete()
 
 
 def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
-    if isinstance(x, jax.core.Tracer):
-        return _tracer_program(x, _resolved(x, target), options, donate)
-    if not isinstance(x, jax.Array):
-        raise BackendError(
-            f"reshard takes jax arrays; got {type(x).__name__}; jax.device_put places other arrays"
-        )
+    dtype = getattr(x, "dtype", None)
+    if isinstance(x, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return _key_program(x, _resolved(x, target), options, donate)
     if not isinstance(target, NamedSharding):
         target = _resolved(x, target)
-    program: Program = _array_program(x.shape, x.dtype, x.sharding, target, options, donate)
-    return program
+    if isinstance(x, jax.core.Tracer):
+        return _traced_program(x, x.to_concrete_value(), target, options, donate)
+    if not isinstance(x, jax.Array):
+        try:
+            shape = jax.typeof(x).shape
+        except TypeError:
+            raise BackendError(
+                f"reshard takes arrays and numbers; got {type(x).__name__}", value=x
+            ) from None
+        if options.fallback == "error":
+            type_of(shape, "u8", target)  # that it is legal
+        if not internals.tracing():
+            return lambda x: jax.device_put(x, target)
+    if internals.tracing():  # closed over
+        return _traced_program(x, x, target, options, donate)
+    return arrays.program_of(x, target, options, donate)
+
+
+def _key_program(keys: Any, target: NamedSharding, options: Options, donate: bool) -> Program:
+    """Random keys move as the integers that they are, whose dimensions come last."""
+    spec = target.spec
+    rest = [None] * (keys.ndim - len(entries_of(spec)))
+    target = target.update(spec=PartitionSpec(*entries_of(spec), *rest))
+    data, kind = jax.random.key_data(keys), jax.random.key_impl(keys)
+    move = _program(data, target, options, donate)
+    return lambda keys: jax.random.wrap_key_data(move(jax.random.key_data(keys)), impl=kind)
 
 
 def _resolved(x: Any, target: Any) -> NamedSharding:
@@ -127,110 +187,52 @@ def _resolved(x: Any, target: Any) -> NamedSharding:
     return named(mesh, target)
 
 
-def check_ends(source: Any, target: NamedSharding) -> None:
-    """Raise LayoutError unless both are NamedShardings on devices and memory of one kind."""
-    if not isinstance(source, NamedSharding):
+def _traced_program(
+    x: Any, held: Any, target: NamedSharding, options: Options, donate: bool
+) -> Program:
+    """What a traced value runs through; `donate` is for concrete arrays.
+
+    `held` is the array behind the value, as there is under jax.grad and jax.vjp outside jit.
+    """
+    if donate:
+        raise BackendError("inside jit nothing is donated; the outer jit has donate_argnums")
+    given = jax.typeof(x).sharding
+    if any(kind == AxisType.Manual for kind in given.mesh.axis_types):
+        raise BackendError("inside shard_map a value is a tile; tile_program redistributes tiles")
+    source = getattr(held, "sharding", None)
+    on_target = getattr(source, "mesh", None) in (None, target.mesh)
+    try:
+        _check_memory(x, target)
+        if is_explicit(given.mesh) and abstract(target.mesh) == given.mesh and on_target:
+            end = NamedSharding(target.mesh, given.spec)
+            return find_move(x.shape, x.dtype, end, target, options)
+        if isinstance(source, NamedSharding) and on_target:
+            return find_move(x.shape, x.dtype, source, target, options)
+        type_of(x.shape, carrier(x.dtype), target)  # the target at least is legal
+    except (LayoutError, InfeasibleError):
+        if options.fallback == "xla":
+            return _by_xla(given.mesh, target)
+        raise
+    return lambda x: deferred(x, target, source, options)
+
+
+def _check_memory(x: Any, target: NamedSharding) -> None:
+    """Raise LayoutError unless the value is, and is to stay, in the memory of its device."""
+    space, kinds = jax.typeof(x).memory_space, {None, "device"}
+    if isinstance(target.mesh, jax.sharding.Mesh):
+        kinds.add(target.mesh.devices.flat[0].default_memory().kind)
+    if space != jax.memory.Space.Device or target.memory_kind not in kinds:
         raise LayoutError(
-            f"a sharding is a NamedSharding; got {type(source).__name__}", sharding=source
-        )
-    places = [_place(end) for end in (source, target)]
-    if places[0] != places[1]:
-        raise LayoutError(
-            f"source and target are in the same memory of devices of one platform; got {places[0]} "
-            f"and {places[1]}",
-            src=source,
+            f"a traced value stays in the memory of its device; got {space} and {target}",
             dst=target,
         )
 
 
-def _place(end: NamedSharding) -> str:
-    device = end.mesh.devices.flat[0]
-    return f"{end.memory_kind or device.default_memory().kind} of {device.platform}"
-
-
-@lru_cache(maxsize=MAX_PROGRAMS)
-def _array_program(
-    shape: tuple[int, ...],
-    dtype: Any,
-    source: Any,
-    target: NamedSharding,
-    options: Options,
-    donate: bool,
-) -> Program:
-    """From a concrete array of one sharding to one of another."""
-    put = partial(jax.device_put, device=target, donate=donate)
-    if isinstance(source, SingleDeviceSharding):  # a mesh of one device
-        source = NamedSharding(jax.sharding.Mesh([*source.device_set], "device"), PartitionSpec())
-    try:
-        check_ends(source, target)
-        if source.mesh != target.mesh:
-            src, dst = (type_of(shape, dtype, end) for end in (source, target))
-            found = find_plan(src, dst, options)
-            between = meshes.program_between(found, source, target)
-            # Without steps the result has the same buffers.
-            return _finished(between, target, delete=donate and bool(found.plan.steps))
-        move = find_move(shape, dtype, source, target, options)
-    except (LayoutError, InfeasibleError, BackendError):
-        if options.fallback == "xla":
-            return put
-        raise
-    if not move.plan.steps:
-        return put  # moves and copies nothing
-    # An array can take the place of another of its size only.
-    reused = donate and move.plan.src.tile_bytes == move.plan.dst.tile_bytes
-    jitted = jax.jit(move, out_shardings=target, donate_argnums=(0,) if reused else ())
-
-    def run(x: jax.Array) -> Any:
-        context: Any = jax.sharding.get_abstract_mesh()
-        with nullcontext() if context.empty else jax.set_mesh(move.mesh):
-            return jitted(x)
-
-    return _finished(run, target, delete=donate and not reused)
-
-
-def _finished(run: Program, target: NamedSharding, *, delete: bool) -> Program:
-    """The program, and what is to be done after it."""
-    devices = target.mesh.devices.flat
-    throttled = len(devices) > 1 and devices[0].platform == "cpu"
-    if not (throttled or delete):
-        return run
-
-    def finished(x: jax.Array) -> Any:
-        moved = run(x)
-        if delete:
-            x.delete()
-        if throttled and next(_calls) % MAX_IN_FLIGHT == 0:
-            moved.block_until_ready()
-        return moved
-
-    return finished
-
-
-def _tracer_program(x: Any, target: NamedSharding, options: Options, donate: bool) -> Program:
-    """What a traced value runs through; `donate` is for concrete arrays."""
-    if donate:
-        raise BackendError("inside jit nothing is donated; the outer jit has donate_argnums")
-    mesh = jax.typeof(x).sharding.mesh
-    if any(kind == AxisType.Manual for kind in mesh.axis_types):
-        raise BackendError("inside shard_map a value is a tile; tile_program redistributes tiles")
-    try:
-        if is_explicit(mesh):
-            source = jax.typeof(x).sharding
-            end = NamedSharding(abstract(target.mesh), target.spec)
-            return find_move(x.shape, x.dtype, source, end, options)
-        source = getattr(x.to_concrete_value(), "sharding", None)
-        if isinstance(source, NamedSharding) and source.mesh == target.mesh:
-            return find_move(x.shape, x.dtype, source, target, options)
-        type_of(x.shape, x.dtype, target)  # the target at least is legal, whatever the source
-    except (LayoutError, InfeasibleError):
-        if options.fallback == "xla":
-            put = jax.sharding.reshard if is_explicit(mesh) else jax.lax.with_sharding_constraint
-            return lambda x: put(x, target)
-        raise
-    return _constrain(target, options)
-
-
-@lru_cache(maxsize=MAX_PROGRAMS)
-def _constrain(target: NamedSharding, options: Options) -> Program:
-    # One program, so that the partitioner sees both ends also where nothing else is jitted.
-    return jax.jit(lambda x: constrain(x, target, options), inline=True)
+def _by_xla(mesh: Any, target: NamedSharding) -> Program:
+    """What plain jax has for a traced value."""
+    device = NamedSharding(target.mesh, target.spec)
+    explicit = is_explicit(mesh) and is_explicit(abstract(target.mesh))
+    lay_out = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
+    if target.memory_kind == device.memory_kind:
+        return lambda x: lay_out(x, target)
+    return lambda x: jax.device_put(lay_out(x, device), target)

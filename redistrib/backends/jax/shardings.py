@@ -123,6 +123,11 @@ def abstract(jax_mesh: Any) -> Any:
     return getattr(jax_mesh, "abstract_mesh", jax_mesh)
 
 
+def context_mesh() -> Any:
+    """The AbstractMesh that is in context, an empty one where none is."""
+    return jax.sharding.get_abstract_mesh()
+
+
 def is_explicit(mesh: Any) -> bool:
     """Whether all axes of a mesh are Explicit, so that types inside jit carry shardings."""
     return not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)

@@ -1,0 +1,106 @@
+"""What is used of jax beyond its public names, in one place; tried on the versions of docs/jax.md.
+
+A partitioner of custom calls: XLA's partitioner asks it for the program of one device where the
+operand and the result of such a call are laid out differently. `jax.experimental` has
+`custom_partitioning` for this, but names a call by the address of a Python object, so that no two
+processes share a compiled program, and allows one mesh per program. Here a call carries a text that
+says all there is to know, and nothing else is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+from jax._src import compiler, core, lib, xla_bridge
+from jax._src import custom_partitioning_sharding_rule as sharding_rule
+from jax._src.interpreters import mlir
+from jax.interpreters.mlir import SPMDAxisContext, ir, module_to_bytecode
+
+Partition = Callable[[Any, Any, Any, str], tuple[bytes, Any]]
+"""Shape of xla_client, source and target HloSharding, text -> program, its operand's sharding."""
+
+config: Any = jax.config
+_lib: Any = lib  # typed in parts only
+
+
+def register_partitioner(name: str, partition: Partition) -> None:
+    """Have XLA ask `partition` about custom calls of this name, on every platform."""
+
+    def asked(
+        shapes: Any, sources: Any, _: Any, target: Any, text: bytes | str
+    ) -> tuple[bytes, list[Any], Any]:
+        decoded = text.decode() if isinstance(text, bytes) else text
+        program, source = partition(shapes[0], sources[0], target, decoded)
+        return program, [source], target
+
+    register = partial(
+        _lib.xla_client.register_custom_call_partitioner,
+        name=name,
+        prop_user_sharding=lambda sharding, _, __: sharding,
+        partition=asked,
+        infer_sharding_from_operands=lambda _, shardings, __, ___: shardings[0],
+        can_side_effecting_have_replicated_sharding=True,
+    )
+    register()
+    xla_bridge.register_plugin_callbacks(register)
+
+
+def identity_call(name: str, context: Any, x: Any, text: str) -> Any:
+    """A custom call that gives its operand back, in another layout where propagation says so.
+
+    On one device, and where every axis is Manual, the operand itself.
+    """
+    axes = context.module_context.axis_context
+    if isinstance(axes, SPMDAxisContext):
+        alone = set(axes.manual_axes) == set(axes.mesh.axis_names)
+    else:
+        alone = getattr(axes, "num_devices", 1) == 1
+    if alone:
+        return x
+    call = mlir.custom_call(name, result_types=[x.type], operands=[x], backend_config=text)
+    if config.jax_use_shardy_partitioner:
+        dims = " ".join(f"i{dim}" for dim in range(ir.RankedTensorType(x.type).rank))
+        rule = sharding_rule.str_to_sdy_sharding_rule(f"{dims} -> {dims}")
+        call.attributes["sdy.sharding_rule"] = sharding_rule.sdy_sharding_rule_to_mlir(
+            rule, [x.type], [x.type]
+        )
+    return call.results[0]
+
+
+def platform_of(context: Any) -> str:
+    """The platform that is lowered for."""
+    platforms = context.platforms or context.module_context.platforms
+    return str(platforms[0])
+
+
+def program_bytes(
+    program: Callable[[Any], Any], tile: Any, axes: Mapping[str, int], platform: str
+) -> bytes:
+    """A function of one device's tile, on a mesh of these axes, as XLA takes it from a partitioner.
+
+    `tile` has a shape and a dtype.
+    """
+    mesh: Any = jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes))
+    closed = jax.make_jaxpr(program, axis_env=list(axes.items()))(tile)
+    with core.extend_axis_env_nd(axes.items()):
+        module = mlir.build_mlir_module_helper(
+            closed,
+            name="redistribute",
+            platforms=(platform,),
+            backend=None,
+            axis_context=SPMDAxisContext(mesh, frozenset(axes)),
+        )
+    return module_to_bytecode(module)
+
+
+def on_compile_error(restore: Callable[[str], Exception | None]) -> None:
+    """Have errors of XLA's compiler replaced by what `restore` gives for their text."""
+    compiler.register_xla_runtime_error_handler(lambda error: restore(str(error)))
+
+
+def tracing() -> bool:
+    """Whether a function is being traced, so that what is done with arrays becomes part of it."""
+    return not core.trace_ctx.is_top_level()
