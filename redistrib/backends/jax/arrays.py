@@ -26,7 +26,7 @@ from redistrib.backends.jax.deferred import deferred_p, resolved
 from redistrib.backends.jax.moves import Move, find_move, jitted, move_p
 from redistrib.backends.jax.planning import Options, find_plan
 from redistrib.errors import BackendError, InfeasibleError, LayoutError
-from redistrib.types.named_sharding import type_of
+from redistrib.types.named_sharding import entries_of, type_of
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 Program = Callable[[Any], Any]
@@ -91,7 +91,7 @@ def array_program(
 
 
 def _by_jax(target: NamedSharding, donate: bool) -> Program:
-    if PartitionSpec.UNCONSTRAINED in tuple(target.spec.partitions):
+    if PartitionSpec.UNCONSTRAINED in entries_of(target.spec):
         return lambda x: jax.lax.with_sharding_constraint(x, target)
     return partial(jax.device_put, device=target, donate=donate)
 

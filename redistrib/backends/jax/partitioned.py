@@ -24,7 +24,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -66,10 +66,11 @@ def _batch(args: Any, dims: Any, *, options: Options) -> Any:
 
 def _lower(context: Any, x: Any, *, options: Options) -> Any:
     text = json.dumps({**asdict(options), "platform": internals.platform_of(context)})
-    return [internals.identity_call(NAME, context, x, f"{_VERSION} {text}")]
+    # Another release may plan otherwise. The root of the package is loaded by now.
+    release = import_module(__name__.partition(".")[0]).__version__
+    return [internals.identity_call(NAME, context, x, f"{release} {text}")]
 
 
-_VERSION = f"redistrib-{version('redistrib')}"
 free_p.def_impl(lambda x, **_: x)
 free_p.def_abstract_eval(lambda x, **_: x)
 ad.deflinear2(free_p, _transpose)

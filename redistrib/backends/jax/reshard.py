@@ -130,8 +130,7 @@ def _give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
 
 
 def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
-    dtype = getattr(x, "dtype", None)
-    if isinstance(x, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return _key_program(x, _resolved(x, target), options, donate)
     if not isinstance(target, NamedSharding):
         target = _resolved(x, target)
