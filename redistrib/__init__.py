@@ -1,6 +1,5 @@
 """Exact redistribution of sharded arrays: layouts as types, plans of collectives, backends."""
 
-from redistrib.checker.checker import check
 from redistrib.errors import (
     BackendError,
     CheckError,
@@ -10,7 +9,11 @@ from redistrib.errors import (
     TypeSyntaxError,
     WeightMapError,
 )
+from redistrib.models.check import check
 from redistrib.models.expression import cast, concat, pad, rearrange, source, stack
+from redistrib.models.plan import ModelPlan
+from redistrib.models.planning import plan_model
+from redistrib.models.segments import SegmentedType
 from redistrib.models.tracing import trace
 from redistrib.models.weight_map import WeightMap
 from redistrib.synth.oracle import CostMatrix, Oracle, complete, cost_matrix
@@ -33,10 +36,12 @@ __all__ = [
     "LayoutError",
     "Link",
     "Mesh",
+    "ModelPlan",
     "Oracle",
     "Plan",
     "Profile",
     "RedistribError",
+    "SegmentedType",
     "TypeSyntaxError",
     "WeightMap",
     "WeightMapError",
@@ -49,6 +54,7 @@ __all__ = [
     "explain",
     "pad",
     "plan",
+    "plan_model",
     "rearrange",
     "source",
     "stack",

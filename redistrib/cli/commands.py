@@ -30,10 +30,12 @@ from redistrib import report
 from redistrib.cli import values
 from redistrib.cli.facts import find_facts
 from redistrib.cli.lint import lint as find_problems
+from redistrib.cli.model import check_model_file, model
 from redistrib.cli.progress import progress
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
+from redistrib.models.json import FORMAT as MODEL_FORMAT
 from redistrib.synth.planner.choose import STRATEGIES
 
 Command = TypeVar("Command", bound=Callable[..., int])
@@ -294,11 +296,13 @@ def _backend(backend: str) -> Any:
 @click.argument("path", type=FILE, metavar="PLAN.json")
 @click.option("--z3", "by_proof", is_flag=True, help="Also prove it for all sizes, by z3.")
 def check(path: Path, by_proof: bool) -> int:
-    """Check a plan with the independent checker: exit 0 and a summary, or 1 and the reason.
+    """Check a plan, of an array or a model: exit 0 and a summary, or 1 and the reason.
 
     With --z3 the plan is also proved for all global sizes that have the same digits.
     """
     data = values.load_plan(path)
+    if data["format"] == MODEL_FORMAT:
+        return check_model_file(data)
     found = rd.check(data)
     proof = None
     if by_proof:
@@ -488,3 +492,6 @@ def prove(arguments: tuple[str, ...]) -> int:
 def bench(arguments: tuple[str, ...]) -> int:
     """Run the benchmarks. Needs a source checkout."""
     return _from_checkout("bench", arguments)
+
+
+program.add_command(model)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import BackendError, RedistribError
+from redistrib.models.json import FORMAT as MODEL_FORMAT
 from redistrib.synth.plan.json import check_format
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -73,7 +74,8 @@ def load_plan(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:  # no text, or a number too long to read
         raise RedistribError(f"a plan is a JSON file; {path} is not: {error}", path=path) from None
-    return check_format(data)
+    is_model = isinstance(data, dict) and data.get("format") == MODEL_FORMAT
+    return data if is_model else check_format(data)
 
 
 def load_array(path: Path, t: ArrayType) -> Array:

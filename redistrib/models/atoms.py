@@ -116,7 +116,15 @@ class Atom:
 
     def on(self, dim: int) -> list[int]:
         """The places of the digits in a dimension, major to minor."""
-        return [place for place, digit in enumerate(self.digits) if digit.dim == dim]
+        places = [place for place, digit in enumerate(self.digits) if digit.dim == dim]
+        return sorted(places, key=lambda place: -self.digits[place].stride)
+
+    def swapped(self) -> Atom:
+        """The atom with target and source in each other's place."""
+        digits = tuple(
+            AtomDigit(d.size, d.source_dim, d.source_stride, d.dim, d.stride) for d in self.digits
+        )
+        return replace(self, digits=digits, offset=self.source_offset, source_offset=self.offset)
 
     def sorted(self) -> Atom:
         """The atom with its digits in order, neighbours that are one run merged."""
@@ -229,38 +237,94 @@ def whole(source: int, shape: Shape) -> AtomArray:
 
 @dataclass(frozen=True, slots=True)
 class NormalForm:
-    """A target as atoms of its `sources`, whose numbers the atoms have."""
+    """A target as atoms, part by part, of parts of sources: `sources` are their names and numbers.
 
-    sources: tuple[str, ...]
-    array: AtomArray
+    An array that is not segmented is one part, number 0.
+    """
+
+    sources: tuple[tuple[str, int], ...]
+    shape: tuple[int, ...]
+    parts: tuple[AtomArray, ...]
+
+
+Cuts = tuple[int, tuple[int, ...]]
+"""A dimension, and the sizes of parts along it; no sizes for an array in one part."""
+WHOLE: Cuts = (0, ())
 
 
 class NormalForms:
     """The normal forms of targets over sources of these shapes.
 
-    Targets of one rule mostly differ in the names of their sources alone, as layers of a model do;
-    their atoms are made once.
+    `cuts` say which sources are in parts. Targets of one rule mostly differ in the names of their
+    sources alone, as layers of a model do; their atoms are made once.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, shapes: Mapping[str, Shape], cuts: Mapping[str, Cuts] | None = None) -> None:
         self._shapes = shapes
-        self._made: dict[object, AtomArray] = {}
+        self._cuts = cuts or {}
+        self._made: dict[object, tuple[AtomArray, ...]] = {}
 
-    def of(self, target: Target) -> NormalForm:
-        """The normal form of a target. Raises WeightMapError."""
+    def of(self, target: Target, cuts: Cuts = WHOLE) -> NormalForm:
+        """The normal form of a target, which may be in parts itself. Raises WeightMapError."""
         expression, binding = target.rule.expression, target.binding
-        names = tuple(source_names(expression, binding))
-        shapes = tuple(self._shapes[name] for name in names)
+        names = source_names(expression, binding)
+        parts = [
+            (name, number)
+            for name in names
+            for number in range(max(1, len(self._cuts.get(name, WHOLE)[1])))
+        ]
+        shapes = tuple((self._shapes[name], self._cuts.get(name, WHOLE)) for name in names)
         numbers = tuple((k, binding[k]) for k in sorted(number_placeholders(expression)))
-        key = id(target.rule), shapes, numbers
+        key = id(target.rule), shapes, numbers, cuts
         if key not in self._made:
-            place = {name: n for n, name in enumerate(names)}
+            place = {part: n for n, part in enumerate(parts)}
 
             def get(name: str) -> AtomArray:
-                return whole(place[name], self._shapes[name])
+                return self._source(name, place[name, 0])
 
-            self._made[key] = interpret(expression, get, AtomArrays(), binding)
-        return NormalForm(names, self._made[key])
+            array = interpret(expression, get, AtomArrays(), binding)
+            self._made[key] = tuple(_in_parts(array, cuts))
+        made = self._made[key]
+        dim, sizes = cuts
+        shape = made[0].shape
+        if sizes:
+            shape = (*shape[:dim], sum(part.shape[dim] for part in made), *shape[dim + 1 :])
+        return NormalForm(tuple(parts), shape, made)
+
+    def same(self, name: str, cuts: Cuts = WHOLE) -> NormalForm:
+        """The normal form of a source as it is."""
+        own = self._cuts.get(name, WHOLE)
+        key = self._shapes[name], own, cuts
+        if key not in self._made:
+            self._made[key] = tuple(_in_parts(self._source(name, 0), cuts))
+        return NormalForm(
+            tuple((name, n) for n in range(max(1, len(own[1])))),
+            self._shapes[name].shape,
+            self._made[key],
+        )
+
+    def _source(self, name: str, number: int) -> AtomArray:
+        """A source as atoms of its parts, numbered from `number` on."""
+        shape = self._shapes[name]
+        dim, sizes = self._cuts.get(name, WHOLE)
+        if not sizes:
+            return whole(number, shape)
+        shapes = [
+            Shape((*shape.shape[:dim], n, *shape.shape[dim + 1 :]), shape.dtype) for n in sizes
+        ]
+        return AtomArrays().concat(dim, [whole(number + n, part) for n, part in enumerate(shapes)])
+
+
+def _in_parts(array: AtomArray, cuts: Cuts) -> Iterator[AtomArray]:
+    dim, sizes = cuts
+    if not sizes:
+        yield array
+        return
+    ends = [*accumulate(sizes)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        spans = [range(n) for n in array.shape]
+        spans[dim] = range(start, end)
+        yield AtomArrays().index(array, spans, ())
 
 
 def _array(shape: tuple[int, ...], dtype: str, atoms: Iterable[Atom]) -> AtomArray:
@@ -369,7 +433,7 @@ def _split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
         return [replace(_shifted(atom, dim + 1, -1), offset=_without(atom.offset, dim))]
     minor = prod(sizes[1:])
     found = []
-    for part in _aligned(atom, dim, minor):
+    for part in aligned(atom, dim, minor):
         start = part.offset[dim]
         offset = (*part.offset[:dim], start // minor, start % minor, *part.offset[dim + 1 :])
         digits = []
@@ -386,7 +450,7 @@ def _split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
     return found
 
 
-def _aligned(atom: Atom, dim: int, minor: int) -> Iterator[Atom]:
+def aligned(atom: Atom, dim: int, minor: int) -> Iterator[Atom]:
     """An atom cut so that, in a dimension seen as rows of `minor`, no digit crosses a row's end.
 
     Each digit then steps by whole rows or stays within one.
@@ -394,13 +458,12 @@ def _aligned(atom: Atom, dim: int, minor: int) -> Iterator[Atom]:
     if minor == 0:
         return
     places = [p for p in atom.on(dim) if atom.digits[p].stride % minor]
-    digits = [atom.digits[p] for p in places]
     column = atom.offset[dim] % minor
-    if column + _extent(digits) < minor:
+    if column + _extent(atom.digits[p] for p in places) < minor:
         yield atom
         return
     yield from (
-        part for cut in _cut_once(atom, places, column, minor) for part in _aligned(cut, dim, minor)
+        part for cut in _cut_once(atom, places, column, minor) for part in aligned(cut, dim, minor)
     )
 
 
@@ -441,7 +504,7 @@ def _cut_at(atom: Atom, places: Sequence[int], room: int) -> Iterator[Atom]:
             yield atom.taken(place, start, count)
     for step in range(inside, outside):
         cut = atom.taken(place, step, 1)
-        rest = [p - 1 for p in places[1:]]
+        rest = [p - (p > place) for p in places[1:]]
         yield from _cut_at(cut, rest, room - step * digit.stride)
 
 

@@ -27,13 +27,13 @@ def random_case(seed: int, depth: int):
 
 def copied(form, arrays):
     """The array that atoms make, and how often each element is written."""
-    array = form.array
+    (array,) = form.parts
     result = np.zeros(array.shape, numpy_dtype(array.dtype))
     writes = np.zeros(array.shape, int)
     for atom in array.atoms:
         values = 0
         if atom.source is not None:
-            taken = arrays[form.sources[atom.source]]
+            taken = arrays[form.sources[atom.source][0]]
             values = taken.reshape(-1)[atom.source_index(taken.shape)]
             for dtype in atom.dtypes:
                 values = values.astype(numpy_dtype(dtype))
@@ -61,7 +61,9 @@ def test_interleaved_halves_are_two_atoms() -> None:
     w = WeightMap.parse('t = rearrange(stack(0, a, b), "two n -> (n two)")')
     shapes = {name: Shape((1000,), "f32") for name in "ab"}
     form = NormalForms(shapes).of(w.targets(shapes)["t"])
-    assert [(form.sources[a.source], a.digits[0].stride, a.offset) for a in form.array.atoms] == [
+    assert [
+        (form.sources[a.source][0], a.digits[0].stride, a.offset) for a in form.parts[0].atoms
+    ] == [
         ("a", 2, (0,)),
         ("b", 2, (1,)),
     ]
@@ -76,8 +78,8 @@ def test_grouped_queries_are_three_atoms() -> None:
     """
     shapes = {"q": Shape((4096, 64), "bf16")} | {x: Shape((1024, 64), "bf16") for x in "kv"}
     form = NormalForms(shapes).of(WeightMap.parse(text).targets(shapes)["qkv"])
-    assert form.array.shape == (6144, 64)
-    assert [(form.sources[a.source], a.offset, a.size) for a in form.array.atoms] == [
+    assert form.parts[0].shape == (6144, 64)
+    assert [(form.sources[a.source][0], a.offset, a.size) for a in form.parts[0].atoms] == [
         ("q", (0, 0), 4096 * 64),
         ("k", (512, 0), 1024 * 64),
         ("v", (640, 0), 1024 * 64),
@@ -89,7 +91,7 @@ def test_layers_share_their_atoms() -> None:
     w = WeightMap.parse("t.{i} = concat(0, a.{i}, b.{i})")
     forms = NormalForms(shapes)
     made = [forms.of(target) for target in w.targets(shapes).values()]
-    assert [form.sources for form in made] == [(f"a.{i}", f"b.{i}") for i in range(3)]
-    assert all(form.array is made[0].array for form in made)
+    assert [form.sources for form in made] == [((f"a.{i}", 0), (f"b.{i}", 0)) for i in range(3)]
+    assert all(form.parts is made[0].parts for form in made)
     shapes["b.1"] = Shape((5, 2), "f32")
-    assert len({NormalForms(shapes).of(t).array.shape for t in w.targets(shapes).values()}) == 2
+    assert len({NormalForms(shapes).of(t).parts[0].shape for t in w.targets(shapes).values()}) == 2

@@ -1,0 +1,152 @@
+"""Plans of whole models, run in one process with numpy, device by device.
+
+Every device runs its own schedule: what it sends is put under its name and the receiver's, and what
+it receives is taken from there; both sides have derived it alone. What is left over, or missing, is
+an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from redistrib.backends.simulator.arrays import run, scatter
+from redistrib.errors import BackendError
+from redistrib.models.plan import PHASES, ModelPlan
+from redistrib.models.schedule import View
+from redistrib.models.segments import AnyType
+from redistrib.models.transfers import Transfer
+from redistrib.types.array_type import ArrayType
+from redistrib.types.dtypes import numpy_dtype
+from redistrib.types.reduction import identity
+
+Array = NDArray[Any]
+Tiles = dict[int, dict[str, Array]]
+"""Tiles by device id and name of an array."""
+
+
+def run_model(plan: ModelPlan, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
+    """The tiles of all targets, from those of all sources, by device id and name.
+
+    Raises BackendError unless every device has a tile of each source on it, of its shape and dtype,
+    and if what one device sends is not what another expects.
+    """
+    sources = _checked(plan, tiles)
+    _reduce(plan, sources)
+    targets: Tiles = {device: {} for device in plan.devices}
+    for name, t in plan.dst.items():
+        for device in t.mesh.ids:
+            targets[device][name] = np.empty(t.tile_shape, numpy_dtype(t.dtype))
+    for move in plan.moves:
+        schedules = {device: list(plan.transfers(move, device)) for device in plan.devices}
+        for phase in range(PHASES):
+            wires: dict[Transfer, Array] = {}
+            for device, transfers in schedules.items():
+                for transfer in transfers:
+                    if transfer.sender == device and transfer.phase == phase:
+                        assert transfer.source is not None
+                        held = (targets if phase else sources)[device][transfer.source]
+                        wires[transfer] = _cast(_read(held, transfer.view), _before(transfer))
+            for device, transfers in schedules.items():
+                for transfer in transfers:
+                    if transfer.receiver == device and transfer.phase == phase:
+                        _write(targets[device][transfer.target], transfer, wires)
+            if wires:
+                raise BackendError(
+                    f"device {next(iter(wires)).receiver} does not expect what device "
+                    f"{next(iter(wires)).sender} sends it of {move.target}"
+                )
+    return targets
+
+
+def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Tiles:
+    """The tiles of arrays, by device id and name."""
+    tiles: Tiles = {}
+    for name, t in types.items():
+        array = np.asarray(arrays[name])
+        parts: list[list[Array]]
+        if isinstance(t, ArrayType):
+            parts = [scatter(array, t)]
+        else:
+            ends = np.cumsum([part.shape[t.dim] for part in t.parts])[:-1]
+            pieces = np.split(array, ends, axis=t.dim)
+            parts = [scatter(piece, p) for piece, p in zip(pieces, t.parts, strict=True)]
+        dim = 0 if isinstance(t, ArrayType) else t.dim
+        for position, device in enumerate(t.mesh.ids):
+            mine = [part[position] for part in parts]
+            tile = mine[0] if len(mine) == 1 else np.concatenate(mine, axis=dim)
+            tiles.setdefault(device, {})[name] = tile
+    return tiles
+
+
+def _checked(plan: ModelPlan, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
+    checked: Tiles = {device: {} for device in plan.devices}
+    for name, t in plan.src.items():
+        for device in t.mesh.ids:
+            if name not in tiles.get(device, {}):
+                raise BackendError(f"device {device} has a tile of {name}; none was given")
+            tile = np.asarray(tiles[device][name])
+            if tile.shape != t.tile_shape or tile.dtype != numpy_dtype(t.dtype):
+                raise BackendError(
+                    f"a tile of {name} has shape {list(t.tile_shape)} and dtype {t.dtype}; device "
+                    f"{device} was given shape {list(tile.shape)} and dtype {tile.dtype}",
+                    device=device,
+                )
+            checked[device][name] = np.ascontiguousarray(tile)
+    return checked
+
+
+def _reduce(plan: ModelPlan, sources: Tiles) -> None:
+    for name, reduction in plan.reductions.items():
+        ids = reduction.src.mesh.ids
+        made = run(reduction, [sources[device][name] for device in ids])
+        for device, tile in zip(ids, made, strict=True):
+            sources[device][name] = tile
+
+
+def _before(transfer: Transfer) -> tuple[str, ...]:
+    """The dtypes up to the one in which elements cross."""
+    return transfer.dtypes[: transfer.dtypes.index(transfer.wire) + 1]
+
+
+def _after(transfer: Transfer) -> tuple[str, ...]:
+    return transfer.dtypes[transfer.dtypes.index(transfer.wire) + 1 :]
+
+
+def _cast(values: Array, dtypes: tuple[str, ...]) -> Array:
+    for dtype in dtypes:
+        values = values.astype(numpy_dtype(dtype))
+    return values
+
+
+def _read(tile: Array, view: View) -> Array:
+    """The elements of a view, each of the source once, as they cross."""
+    return _strided(tile, view.source_offset, [(n, s) for n, _, s in view.runs if s]).copy()
+
+
+def _write(tile: Array, transfer: Transfer, wires: dict[Transfer, Array]) -> None:
+    view = transfer.view
+    written = _strided(tile, view.target_offset, [(n, t) for n, t, _ in view.runs])
+    if transfer.sender is None:
+        reduction = transfer.reduction
+        written[...] = identity(tile.dtype, reduction) if reduction else 0
+        return
+    if transfer not in wires:
+        raise BackendError(
+            f"device {transfer.receiver} expects part of {transfer.target} from device "
+            f"{transfer.sender}, which does not send it",
+            transfer=transfer,
+        )
+    values = _cast(wires.pop(transfer), _after(transfer))
+    repeated = [n if s else 1 for n, _, s in view.runs]
+    written[...] = values.reshape(repeated) if view.runs else values
+
+
+def _strided(tile: Array, offset: int, runs: list[tuple[int, int]]) -> Array:
+    flat = tile.reshape(-1)[offset:] if tile.size else tile.reshape(-1)
+    size = flat.itemsize
+    return as_strided(flat, [n for n, _ in runs], [step * size for _, step in runs])

@@ -1,0 +1,195 @@
+"""`redistrib model`: plan the move of a whole model between two programs, given as TOML.
+
+[mesh.train]
+axes = {dp = 4, tp = 4}
+devices = "0:16"
+
+[[array]]
+name = "layers.{i}.wq"
+repeat = "0:94"
+type = "bf16[4096{tp}, 4096]"
+mesh = "train"
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redistrib.cli.values import parse_bytes
+from redistrib.errors import RedistribError
+from redistrib.models.check import check
+from redistrib.models.json import model_from_json, model_to_json, parse_devices
+from redistrib.models.names import Name
+from redistrib.models.plan import ModelPlan
+from redistrib.models.planning import as_array_type, plan_model
+from redistrib.models.segments import AnyType, SegmentedType
+from redistrib.models.weight_map import WeightMap
+from redistrib.types.mesh import Mesh
+
+FILE = click.Path(path_type=Path)
+SCHEDULES = ("json", "nixl", "m2n")
+MAX_REPEATS = 1 << 20
+
+
+@click.command()
+@click.argument("src", type=FILE, metavar="SRC.toml")
+@click.argument("dst", type=FILE, metavar="DST.toml")
+@click.option("--weights", type=FILE, help="The weight map (docs/models.md). Default: same names.")
+@click.option("--budget", "budget", help="Bytes per device at most, such as 60GiB.")
+@click.option("--relabel", is_flag=True, help="Let devices that have most of a tile get it.")
+@click.option("--release", is_flag=True, help="Release each source after its last use.")
+@click.option("--profile", help="A hardware profile, by name or file.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@click.option("--schedule", type=FILE, help="Write each device's transfers into this directory.")
+@click.option("--schedule-format", "schedule_form", type=click.Choice(SCHEDULES), default="json")
+def model(
+    src: Path,
+    dst: Path,
+    weights: Path | None,
+    budget: str | None,
+    relabel: bool,
+    release: bool,
+    profile: str | None,
+    form: str,
+    schedule: Path | None,
+    schedule_form: str,
+) -> int:
+    """Plan the move of a model from the arrays of SRC to those of DST.
+
+    Each file has its meshes and the types of its arrays. Prints what the worst device receives,
+    sends and holds beside the bounds; --schedule writes what each device does, for a transport.
+    """
+    plan = plan_model(
+        read_types(src),
+        read_types(dst),
+        weights=WeightMap.parse(weights.read_text(encoding="utf-8")) if weights else None,
+        memory_budget=None if budget is None else parse_bytes(budget),
+        profile=profile,
+        relabel=relabel,
+        keep_sources=not release,
+    )
+    if schedule is not None:
+        write_schedules(plan, schedule, schedule_form)
+    click.echo(model_to_json(plan) if form == "json" else str(plan))
+    return 0
+
+
+def check_model_file(data: dict[str, Any]) -> int:
+    """Check the plan of a whole model, from the data of its file, and print its figures."""
+    plan = model_from_json(json.dumps(data))
+    figures = check(plan)
+    click.echo(f"{len(plan.moves)} arrays on {len(plan.devices)} devices: correct")
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        click.echo(f"  {name:{width}}  {value}")
+    return 0
+
+
+def read_types(path: Path) -> dict[str, AnyType]:
+    """The types of arrays in a TOML file, by name. Raises RedistribError or OSError."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, or no text
+        raise RedistribError(f"{path}: {error}", path=path) from error
+    _check_keys(path, "a model", data, {"mesh", "array"})
+    meshes = {name: _mesh(path, name, entry) for name, entry in data.get("mesh", {}).items()}
+    types: dict[str, AnyType] = {}
+    for entry in data.get("array", []):
+        _check_keys(path, "an array", entry, {"name", "type", "mesh", "repeat"})
+        for key in ("name", "type", "mesh"):
+            if not isinstance(entry.get(key), str):
+                raise RedistribError(f"{path}: an array has a {key}, a text; got {entry}")
+        if entry["mesh"] not in meshes:
+            raise RedistribError(
+                f"{path}: array {entry['name']} is on mesh {entry['mesh']!r}; known: "
+                f"{', '.join(meshes) or 'none'}"
+            )
+        t = as_array_type(entry["name"], (entry["type"], meshes[entry["mesh"]]))
+        for name in _names(path, entry):
+            if name in types:
+                raise RedistribError(f"{path}: two arrays have the name {name}", name=name)
+            types[name] = t
+    return types
+
+
+def _mesh(path: Path, name: str, entry: Any) -> Mesh:
+    _check_keys(path, f"mesh {name}", entry, {"axes", "devices"})
+    axes = entry.get("axes")
+    if not isinstance(axes, dict) or "devices" not in entry:
+        raise RedistribError(
+            f'{path}: mesh {name} has axes = {{dp = 4, tp = 4}} and devices = "0:16" or a list'
+        )
+    return Mesh(axes, devices=parse_devices(entry["devices"]))
+
+
+def _names(path: Path, entry: Mapping[str, Any]) -> list[str]:
+    name = Name.parse(entry["name"])
+    repeat = entry.get("repeat")
+    if repeat is None and not name.placeholders:
+        return [name.text({})]
+    ends = repeat.split(":") if isinstance(repeat, str) else []
+    whole = len(ends) == 2 and all(end.isdecimal() and len(end) < 10 for end in ends)
+    if not whole or len(name.placeholders) != 1 or int(ends[1]) - int(ends[0]) > MAX_REPEATS:
+        raise RedistribError(
+            f'{path}: a name with one placeholder has repeat = "0:94"; got name {entry["name"]!r}, '
+            f"repeat {repeat!r}"
+        )
+    (placeholder,) = name.placeholders
+    return [name.text({placeholder: n}) for n in range(int(ends[0]), int(ends[1]))]
+
+
+def _check_keys(path: Path, what: str, data: object, known: set[str]) -> None:
+    if not isinstance(data, dict):
+        raise RedistribError(f"{path}: {what} is a table; got {data!r}")
+    if odd := data.keys() - known:
+        raise RedistribError(
+            f"{path}: {what} has the keys {', '.join(sorted(known))}; got {min(odd)!r}"
+        )
+
+
+def write_schedules(plan: ModelPlan, directory: Path, form: str) -> None:
+    """Write what each device does, or what is legal for NCCL's M2N, into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if form == "m2n":
+        text = "\n".join(m2n_lines(plan)) + "\n"
+        (directory / "m2n.txt").write_text(text, encoding="utf-8")
+        return
+    for device in plan.devices:
+        schedule = plan.schedule(device)
+        text = schedule.to_json() if form == "json" else schedule.to_nixl()
+        (directory / f"device-{device}.json").write_text(text, encoding="utf-8")
+
+
+def m2n_lines(plan: ModelPlan) -> list[str]:
+    """Per target a line: the placements that NCCL's M2N takes, or why it takes none.
+
+    M2N moves one array between two meshes, of rank 3 at most, each side over at most one axis.
+    """
+    lines = []
+    for move in plan.moves:
+        names = [name for name, _ in move.sources]
+        sides = [plan.dst[move.target], *(plan.src[name] for name in names)]
+        why = next((reason for t in sides if (reason := _not_for_m2n(t))), "")
+        if not why and (len(names) != 1 or len(move.steps) != 1):
+            why = f"it is made of {len(names)} sources in {len(move.steps)} views"
+        placements = f"{plan.src[names[0]]} -> {sides[0]}" if names else ""
+        lines.append(f"{move.target}: {'not legal: ' + why if why else placements}")
+    return lines
+
+
+def _not_for_m2n(t: AnyType) -> str:
+    if isinstance(t, SegmentedType):
+        return f"{t} is in segments"
+    if len(t.shape) > 3:
+        return f"{t} has rank {len(t.shape)}"
+    if len(t.placements) > 1:
+        return f"{t} is over more than one axis"
+    if t.partial:
+        return f"{t} is partial"
+    return ""

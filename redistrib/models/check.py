@@ -1,0 +1,293 @@
+"""The checker of model plans: from schedules alone, element by element.
+
+It shares nothing with the planner but types, weight maps and transfers as data. Every source
+element gets a number; the map's meaning, by numpy, says which number each target element wants.
+Then every device's schedule is replayed on numbers. What must hold:
+
+- both sides of a transfer have it, and whoever sends has what it sends;
+- every element of every target tile is written exactly once, with the number that it wants, from
+  the dtype of its source, reduced where that is partial, to that of the target;
+- zeros where the map pads, the identity of the reduction where a partial target has no value;
+- received and sent bytes, and the peak of memory, are those that the plan states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.checker.checker import check as check_plan
+from redistrib.errors import CheckError
+from redistrib.models.expression import Cast, Concat, Expression, Source, Stack, parts
+from redistrib.models.plan import PHASES, ModelPlan, Move
+from redistrib.models.segments import AnyType
+from redistrib.models.transfers import Transfer
+from redistrib.models.weight_map import WeightMap
+from redistrib.types.array_type import ArrayType
+from redistrib.types.dtypes import itemsize
+
+Numbers = NDArray[np.int64]
+ZERO = -1
+"""The number of a zero that a map pads with."""
+IDENTITY = -2
+UNWRITTEN = -3
+
+MAX_ELEMENTS = 1 << 24
+"""Of all tiles together: their numbers take 8 bytes each."""
+
+
+def check_model(plan: ModelPlan) -> None:
+    """Check a plan of a whole model. Raises CheckError with the array and the reason."""
+    try:
+        _check(plan)
+    except CheckError:
+        raise
+    except Exception as error:  # whatever it is, the plan was not found to be right
+        raise CheckError(f"malformed, {type(error).__name__}: {error}") from error
+
+
+def _check(plan: ModelPlan) -> None:
+    elements = sum(
+        prod(t.tile_shape) * t.mesh.num_devices for t in (*plan.src.values(), *plan.dst.values())
+    )
+    if elements > MAX_ELEMENTS:
+        raise CheckError(
+            f"the tiles of a model are checked element by element, {MAX_ELEMENTS} of them at most; "
+            f"this one has {elements}: check the plan of a smaller model of the same layouts",
+            elements=elements,
+        )
+    first = _numbers(plan)
+    wanted = _wanted(plan, first)
+    held = {name: _tiles(first[name], plan.source_type(name)) for name in plan.src}
+    totals = {device: [0, 0] for device in plan.devices}
+    made: dict[str, dict[int, Numbers]] = {}
+    released: set[str] = set()
+    for n, move in enumerate(plan.moves):
+        if move.target in made:
+            raise CheckError(f"the target {move.target} is made twice", target=move.target)
+        if used := released & {name for name, _ in move.sources}:
+            raise CheckError(f"{move.target}: {min(used)} is released before its last use")
+        made[move.target] = _replayed(plan, move, held, made, totals)
+        target = plan.dst[move.target]
+        for position, device in enumerate(target.mesh.ids):
+            want = _tile(wanted[move.target], target, position)
+            got = made[move.target][device]
+            if not np.array_equal(want, got):
+                place = tuple(int(i) for i in np.argwhere(want != got)[0])
+                raise CheckError(
+                    f"{move.target}: element {place} of device {device} does not get its value",
+                    target=move.target,
+                    device=device,
+                )
+        later = {name for m in plan.moves[n + 1 :] for name, _ in m.sources}
+        if not plan.keep_sources:
+            released |= {name for name, _ in move.sources} - later
+    if missing := plan.dst.keys() - made.keys():
+        raise CheckError(f"nothing makes the target {min(missing)}")
+    _check_totals(plan, totals)
+    _check_peak(plan)
+
+
+def _numbers(plan: ModelPlan) -> dict[str, Numbers]:
+    """A number for every element of every source."""
+    numbers, start = {}, 0
+    for name, t in plan.src.items():
+        size = prod(t.shape)
+        numbers[name] = np.arange(start, start + size, dtype=np.int64).reshape(t.shape)
+        start += size
+    return numbers
+
+
+def _wanted(plan: ModelPlan, numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """The number that each element of each target wants: the map on numbers, without its casts."""
+    # Pads are zeros of numpy: numbers from 1 on tell them apart.
+    shifted = {name: array + 1 for name, array in numbers.items()}
+    meaning = _without_casts(plan)(shifted)
+    return {name: (meaning[name] if name in meaning else shifted[name]) - 1 for name in plan.dst}
+
+
+def _without_casts(plan: ModelPlan) -> WeightMap:
+    def plain(node: Expression) -> Expression:
+        if isinstance(node, Cast):
+            return plain(node.array)
+        if isinstance(node, Source):
+            return node
+        inner = tuple(plain(part) for part in parts(node))
+        if isinstance(node, Concat | Stack):
+            return replace(node, parts=inner)
+        return replace(node, array=inner[0])
+
+    rules = plan.weights.rules
+    return WeightMap(replace(rule, expression=plain(rule.expression)) for rule in rules)
+
+
+def _replayed(
+    plan: ModelPlan,
+    move: Move,
+    held: Mapping[str, Mapping[int, Numbers]],
+    made: Mapping[str, Mapping[int, Numbers]],
+    totals: dict[int, list[int]],
+) -> dict[int, Numbers]:
+    """The numbers that a target's tiles get."""
+    target = plan.dst[move.target]
+    tiles = {device: np.full(target.tile_shape, UNWRITTEN, np.int64) for device in target.mesh.ids}
+    expected: dict[Transfer, int] = {}
+    by_receiver: list[Transfer] = []
+    for device in plan.devices:
+        for transfer in plan.transfers(move, device):
+            if transfer.receiver == device:
+                by_receiver.append(transfer)
+                totals[device][0] += transfer.wire_bytes
+            if transfer.sender == device and transfer.receiver != device:
+                expected[transfer] = expected.get(transfer, 0) + 1
+                totals[device][1] += transfer.wire_bytes
+    for phase in range(PHASES):
+        for transfer in (t for t in by_receiver if t.phase == phase):
+            if transfer.sender not in (None, transfer.receiver) and not expected.pop(transfer, 0):
+                raise CheckError(
+                    f"{move.target}: device {transfer.receiver} waits for what device "
+                    f"{transfer.sender} does not send",
+                    target=move.target,
+                )
+            _write(plan, move, transfer, tiles, {**made, move.target: tiles} if phase else held)
+    if expected:
+        transfer = next(iter(expected))
+        raise CheckError(
+            f"{move.target}: device {transfer.sender} sends what device {transfer.receiver} does "
+            f"not wait for",
+            target=move.target,
+        )
+    for device, tile in tiles.items():
+        if (tile == UNWRITTEN).any():
+            raise CheckError(
+                f"{move.target}: {int((tile == UNWRITTEN).sum())} elements of device {device} get "
+                f"no value",
+                target=move.target,
+            )
+    return tiles
+
+
+def _write(
+    plan: ModelPlan,
+    move: Move,
+    transfer: Transfer,
+    tiles: Mapping[int, Numbers],
+    held: Mapping[str, Mapping[int, Numbers]],
+) -> None:
+    places = np.full(1, transfer.view.target_offset, np.int64)
+    origins = np.full(1, transfer.view.source_offset, np.int64)
+    for count, target_stride, source_stride in transfer.view.runs:
+        steps = np.arange(count)
+        places = (places[:, None] + steps * target_stride).reshape(-1)
+        origins = (origins[:, None] + steps * source_stride).reshape(-1)
+    tile = tiles[transfer.receiver].reshape(-1)
+    right = places.min(initial=0) >= 0 and places.max(initial=-1) < tile.size
+    if not right or (tile[places] != UNWRITTEN).any() or len(np.unique(places)) < len(places):
+        raise CheckError(
+            f"{move.target}: device {transfer.receiver} writes outside its tile, or twice",
+            target=move.target,
+            transfer=transfer,
+        )
+    _check_dtypes(plan, move, transfer)
+    if transfer.sender is None:
+        tile[places] = IDENTITY if transfer.reduction else ZERO
+        return
+    source = held.get(str(transfer.source), {}).get(transfer.sender)
+    if source is None or not 0 <= origins.min(initial=0) <= origins.max(initial=0) < source.size:
+        raise CheckError(
+            f"{move.target}: device {transfer.sender} does not have what it sends of "
+            f"{transfer.source}",
+            target=move.target,
+            transfer=transfer,
+        )
+    tile[places] = source.reshape(-1)[origins]
+
+
+def _check_dtypes(plan: ModelPlan, move: Move, transfer: Transfer) -> None:
+    target = plan.dst[move.target].dtype
+    first = target if transfer.phase or transfer.source is None else plan.src[transfer.source].dtype
+    if (transfer.dtypes[0], transfer.dtypes[-1]) != (first, target):
+        raise CheckError(
+            f"{move.target}: elements go from {first} to {target}; a transfer says "
+            f"{' to '.join(transfer.dtypes)}",
+            target=move.target,
+        )
+
+
+def _tiles(array: Numbers, t: AnyType) -> dict[int, Numbers]:
+    return {device: _tile(array, t, position) for position, device in enumerate(t.mesh.ids)}
+
+
+def _tile(array: Numbers, t: AnyType, position: int) -> Numbers:
+    """What a position holds of numbers; the identity where a partial type has no value."""
+    if isinstance(t, ArrayType):
+        tile = array[np.ix_(*t.tile(position))].reshape(t.tile_shape)
+        away = any(t.digit_coordinate(digit, position) for digit in t.partial)
+        return np.full_like(tile, IDENTITY) if away else tile
+    starts = np.cumsum([0, *(part.shape[t.dim] for part in t.parts)])
+    pieces = [
+        _tile(np.take(array, np.arange(a, b), axis=t.dim), part, position)
+        for part, a, b in zip(t.parts, starts, starts[1:], strict=False)
+    ]
+    return np.concatenate(pieces, axis=t.dim)
+
+
+def _check_totals(plan: ModelPlan, totals: Mapping[int, list[int]]) -> None:
+    received, sent = ({device: total[k] for device, total in totals.items()} for k in (0, 1))
+    for reduction in plan.reductions.values():
+        for device in reduction.src.mesh.ids:
+            received[device] += reduction.received_bytes
+            sent[device] += reduction.sent_bytes
+    for name, found in (("received_bytes", received), ("sent_bytes", sent)):
+        if getattr(plan, name) != max(found.values(), default=0):
+            raise CheckError(
+                f"{name} is {max(found.values(), default=0)}; the plan has {getattr(plan, name)}"
+            )
+
+
+def _check_peak(plan: ModelPlan) -> None:
+    """Sources not yet released, targets and scratch: the worst moment of the worst device."""
+    worst = 0
+    last = {name: n for n, move in enumerate(plan.moves) for name, _ in move.sources}
+    for device in plan.devices:
+        alive = sum(_bytes_on(plan, name, device) for name in plan.src)
+        if plan.into_targets:
+            alive += sum(_tile_bytes(t, device) for t in plan.dst.values())
+        for n, move in enumerate(plan.moves):
+            names = list(dict.fromkeys(name for name, _ in move.sources))
+            target = _tile_bytes(plan.dst[move.target], device)
+            alive += 0 if plan.into_targets else target
+            given = sum(_tile_bytes(plan.src[name], device) for name in names)
+            worst = max(worst, alive + min(plan.chunk_bytes, max(target, given)))
+            if not plan.keep_sources:
+                alive -= sum(_bytes_on(plan, name, device) for name in names if last[name] == n)
+    if plan.peak_bytes != worst:
+        raise CheckError(f"peak_bytes is {worst}; the plan has {plan.peak_bytes}")
+
+
+def _bytes_on(plan: ModelPlan, name: str, device: int) -> int:
+    bytes_ = _tile_bytes(plan.src[name], device)
+    if name in plan.reductions:
+        bytes_ += _tile_bytes(plan.reductions[name].dst, device)
+    return bytes_
+
+
+def _tile_bytes(t: AnyType, device: int) -> int:
+    return prod(t.tile_shape) * itemsize(t.dtype) if device in t.mesh.ids else 0
+
+
+def check(plan: Any) -> dict[str, int]:
+    """Check a plan of one array (redistrib.checker) or of a whole model: its figures, now certain.
+
+    Takes a Plan, its JSON text, the data in that text, or a ModelPlan. Raises CheckError.
+    """
+    if not isinstance(plan, ModelPlan):
+        return check_plan(plan)
+    check_model(plan)
+    figures = ("received_bytes", "sent_bytes", "lower_bound_bytes", "peak_bytes")
+    return {name: getattr(plan, name) for name in figures}

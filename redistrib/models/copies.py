@@ -1,0 +1,141 @@
+"""Atoms under layouts: what of a source tile is copied where in a target tile, for all devices.
+
+An atom is cut until each of its digits, on either side, steps over the coordinate of one device
+digit or stays inside the tile. On 4 devices, with `w: f32[8{x}, 6]` on both sides and the map
+`t = rearrange(w, "a b -> b a")` to `t: f32[6, 8{y}]` on 4 others, the atom of `w` has two digits:
+
+    size 6   inside the target tile, stride 2      inside the source tile, stride 1
+    size 8   is cut at 2, the tiles' size:
+      size 4   the coordinate of y, step 1         the coordinate of x, step 1
+      size 2   inside, stride 1                    inside, stride 6
+
+so one `Copy` describes all 4 moves. Where sizes do not divide each other (three segments of unequal
+size over 8 devices) an atom is cut into several copies, each with its range of coordinates: the
+atom is *irregular*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from redistrib.models.atoms import Atom, aligned
+from redistrib.models.segments import Part
+from redistrib.types.digits import DeviceDigit
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Where one more step of a digit leads, on one side.
+
+    With an `owner`, to the device whose coordinate on it is `stride` larger; else `stride` elements
+    further in the row-major tile (0: the same element again).
+    """
+
+    owner: DeviceDigit | None
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDigit:
+    """`size` steps, walking both sides at once."""
+
+    size: int
+    target: Walk
+    source: Walk
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the first element of a copy is: `coordinates` of the owners, `offset` in the tile."""
+
+    coordinates: tuple[tuple[DeviceDigit, int], ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Equal copies between tiles of a source array and of a target array.
+
+    `source` is the number of the array among the sources of its target; None: a fill with zeros.
+    `dtypes` are those of the source and of each cast after it.
+    """
+
+    digits: tuple[CopyDigit, ...]
+    target: Start
+    source: Start
+    number: int | None
+    dtypes: tuple[str, ...]
+
+
+def copies(atom: Atom, target: Part, source: Part | None) -> list[Copy]:
+    """An atom as copies between tiles of two arrays; `source` is None where it is a fill."""
+    parts = _cut(atom, target)
+    if source is not None:
+        parts = [cut.swapped() for part in parts for cut in _cut(part.swapped(), source)]
+    made = []
+    for part in parts:
+        digits = []
+        for digit in part.digits:
+            walk = _walk(source, digit.source_dim, digit.source_stride) if source else Walk(None, 0)
+            digits.append(CopyDigit(digit.size, _walk(target, digit.dim, digit.stride), walk))
+        start = _start(source, part.source_offset) if source else Start((), 0)
+        made.append(
+            Copy(tuple(digits), _start(target, part.offset), start, part.source, part.dtypes)
+        )
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """A factor of a dimension: `weight` positions are one step of it."""
+
+    size: int
+    weight: int
+    owner: DeviceDigit | None
+    stride: int  # elements of the row-major tile, for a local factor
+
+
+def _factors(array: Part, dim: int) -> list[_Factor]:
+    """The factors of a dimension, major to minor, with the trailing local one."""
+    t = array.type
+    weight, factors = t.shape[dim], []
+    inside = t.tile_shape[dim]
+    below = prod(array.tile_shape[dim + 1 :])
+    for factor in t.dims[dim]:
+        weight //= factor.size
+        owner = factor if isinstance(factor, DeviceDigit) else None
+        if owner is None:
+            inside //= factor.size
+        factors.append(_Factor(factor.size, weight, owner, inside * below))
+    return [*factors, _Factor(weight, 1, None, below)]
+
+
+def _cut(atom: Atom, array: Part) -> list[Atom]:
+    """An atom, cut so that no digit of its target crosses the end of a factor of the type."""
+    parts = [atom]
+    for dim in range(len(array.type.shape)):
+        for factor in _factors(array, dim)[:-1]:
+            parts = [cut for part in parts for cut in aligned(part, dim, factor.weight)]
+    return parts
+
+
+def _walk(array: Part, dim: int, stride: int) -> Walk:
+    if not stride:
+        return Walk(None, 0)
+    factor = next(factor for factor in _factors(array, dim) if factor.weight <= stride)
+    steps = stride // factor.weight
+    return Walk(factor.owner, steps if factor.owner else steps * factor.stride)
+
+
+def _start(array: Part, offset: Sequence[int]) -> Start:
+    coordinates, inside = [], array.start
+    for dim, position in enumerate(offset):
+        for factor in _factors(array, dim):
+            value = position // factor.weight % factor.size if factor.size else 0
+            if factor.owner is None:
+                inside += value * factor.stride
+            else:
+                coordinates.append((factor.owner, value))
+    return Start(tuple(coordinates), inside)

@@ -1,0 +1,123 @@
+"""Bytes that every device takes in and gives away in a copy, for all devices at once.
+
+The counts are those of the deliveries of `redistrib.models.schedule`, without making them: digits
+give each position of the target's mesh its elements, its own part, and the senders of the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.models.schedule import Route
+from redistrib.models.tiles import Tiles
+from redistrib.types.digits import DeviceDigit
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Elements by position: received on the target's mesh, sent on the source's, relayed."""
+
+    received: Counts
+    sent: Counts
+    relayed: Counts
+
+
+def load_of(route: Route) -> Load:
+    """What the deliveries of a route add up to."""
+    source, target = route.source, route.target
+    here = np.arange(len(target.ids))
+    known, part_of = solved(route, here)
+    wanted = part_of & _holds_value(target, here)
+    home = np.array([source.places.get(device, -1) for device in target.ids])
+    received = np.zeros(len(here), np.int64)
+    sent = np.zeros(len(source.ids), np.int64)
+    relayed = np.zeros(len(here), np.int64)
+    whole = prod(d.size for d in route.inside if d.source.stride)
+    each = whole // route.parts
+    replica = _replica(target, here)
+    fan = np.zeros(len(here), np.int64)
+    for digit in route.fans:
+        fan = fan * digit.size + known[id(digit)]
+    for number, values in enumerate(product(*(range(d.size) for d in route.pieces))):
+        base, own = np.zeros(len(here), np.int64), home >= 0
+        for owner, first in route.copy.source.coordinates:
+            value = first + walked(route, known, values, owner)
+            base += value * source.weight(owner)
+            own &= coordinate(source, owner, np.maximum(home, 0)) == value
+        takes = wanted & ~own
+        received += whole * takes
+        for part in range(route.parts):
+            crossing = takes
+            if route.relays:
+                relay = (part + number * route.parts + route.turn) % target.replicas
+                crossing = takes & (replica == relay)
+                relayed += each * (target.replicas - 1) * crossing
+            item = (fan * route.receivers + replica % route.receivers) * route.parts + part
+            chosen = (item + route.turn) % source.replicas
+            sender = base + _free_offset(source, chosen)
+            np.add.at(sent, sender[crossing], each)
+    return Load(received, sent, relayed)
+
+
+def solved(route: Route, here: Counts) -> tuple[dict[int, Counts], NDArray[np.bool_]]:
+    """The counts of the digits that walk the target's coordinates, and where there are any."""
+    known: dict[int, Counts] = {}
+    possible = np.ones(len(here), bool)
+    for owner, first in route.copy.target.coordinates:
+        rest = coordinate(route.target, owner, here) - first
+        possible &= rest >= 0
+        digits = [d for d in (*route.fans, *route.ranks) if d.target.owner == owner]
+        for digit in sorted(digits, key=lambda d: -d.target.stride):
+            count = np.minimum(np.maximum(rest, 0) // digit.target.stride, digit.size - 1)
+            known[id(digit)] = count
+            rest = rest - count * digit.target.stride
+        possible &= rest == 0
+    return known, possible
+
+
+def walked(
+    route: Route, known: dict[int, Counts], values: tuple[int, ...], owner: DeviceDigit
+) -> Counts | int:
+    """How far the digits walk a coordinate of the source."""
+    walked: Counts | int = 0
+    for digit in route.ranks:
+        if digit.source.owner == owner:
+            walked = walked + known[id(digit)] * digit.source.stride
+    for digit, value in zip(route.pieces, values, strict=True):
+        if digit.source.owner == owner:
+            walked = walked + value * digit.source.stride
+    return walked
+
+
+def coordinate(tiles: Tiles, digit: DeviceDigit, positions: Counts) -> Counts:
+    """The values of a digit at positions."""
+    return positions // tiles.weight(digit) % digit.size
+
+
+def _holds_value(tiles: Tiles, positions: Counts) -> NDArray[np.bool_]:
+    holds = np.ones(len(positions), bool)
+    for digit in tiles.partial:
+        holds &= coordinate(tiles, digit, positions) == 0
+    return holds
+
+
+def _replica(tiles: Tiles, positions: Counts) -> Counts:
+    number = np.zeros_like(positions)
+    for digit in tiles.free:
+        number = number * digit.size + coordinate(tiles, digit, positions)
+    return number
+
+
+def _free_offset(tiles: Tiles, replica: Counts) -> Counts:
+    offset = np.zeros_like(replica)
+    for digit in reversed(tiles.free):
+        offset += replica % digit.size * tiles.weight(digit)
+        replica = replica // digit.size
+    return offset

@@ -1,0 +1,366 @@
+"""A plan of a whole model as data: one move per target array, in order.
+
+Two layers on 4 devices, `wq.{i}: f32[8{x}, 6]`, to 4 other devices, `t.{i}: f32[6, 8{y}]`, by the
+map `t.{i} = rearrange(wq.{i}, "a b -> b a")`: each `Move` names its target, the sources it is made
+of, and its `Step`s, which both layers share. A step is a `Copy` (redistrib.models.copies): for all
+devices at once, what goes where. `transfers` are those of one device, which derives them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from redistrib.errors import LayoutError
+from redistrib.models.copies import Copy
+from redistrib.models.loads import Load, load_of
+from redistrib.models.memory import LEAST_CHUNK, Memory
+from redistrib.models.order import Bytes
+from redistrib.models.schedule import Delivery, Route, View, narrowest
+from redistrib.models.segments import AnyType, Part, parts_of
+from redistrib.models.tiles import Tiles
+from redistrib.models.transfers import Schedule, Transfer
+from redistrib.models.weight_map import WeightMap
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.profile import Profile
+from redistrib.types.array_type import ArrayType
+from redistrib.types.dtypes import itemsize
+
+CHUNK = 64 << 20
+"""Bytes of scratch that a move uses at most, where the budget allows it."""
+LEAST_PART = 1 << 16
+"""Bytes below which a piece is not cut so that replicas share it: a message costs more than it."""
+PHASES = 3
+"""Of a move: from sources, between the replicas of a target, from targets of one's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A copy that puts the same elements on the same devices, of a target made before."""
+
+    target: str
+    part: int
+    copy: Copy
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One copy into part number `part` of a target.
+
+    `irregular`: its atom was cut, since sizes do not divide each other. With `again`, as for tied
+    weights, each device has the elements already, in another target.
+    """
+
+    part: int
+    copy: Copy
+    irregular: bool
+    again: Again | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How one target array is made; `sources` are names of arrays with the number of a part."""
+
+    target: str
+    sources: tuple[tuple[str, int], ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def irregular(self) -> bool:
+        """Whether some atom of the array was cut to fit the tiles."""
+        return any(step.irregular for step in self.steps)
+
+
+_Made = tuple[
+    dict[ArrayType, Tiles],
+    dict[object, Route],
+    dict[str, int],
+    dict[tuple[int, int], list[Delivery]],
+]
+"""Tiles and routes, made when they are asked for; the turn of every source; deliveries."""
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A plan for all arrays of a model; `plan_model` makes it. Bytes are per device.
+
+    `reductions` are plans for the partial sources, run first; `moves` are in order. Pieces that
+    replicas share are cut down to `least_part` bytes. `device_of` says, where devices were
+    relabelled, which device got the tiles that were asked of which.
+    """
+
+    src: dict[str, AnyType]
+    dst: dict[str, AnyType]
+    weights: WeightMap
+    reductions: dict[str, Plan]
+    moves: tuple[Move, ...]
+    profile: Profile
+    keep_sources: bool
+    into_targets: bool
+    memory_budget: int | None = None
+    least_part: int = LEAST_PART
+    device_of: dict[int, int] = field(default_factory=dict)
+
+    @cached_property
+    def devices(self) -> tuple[int, ...]:
+        """The ids of all devices, ascending."""
+        meshes = {t.mesh for t in (*self.src.values(), *self.dst.values())}
+        return tuple(sorted({device for mesh in meshes for device in mesh.ids}))
+
+    def to_json(self) -> str:
+        """The plan as JSON text, the same for the same plan in every process."""
+        from redistrib.models.json import model_to_json
+
+        return model_to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelPlan:
+        """The plan in a JSON text. Raises RedistribError for anything else."""
+        from redistrib.models.json import model_from_json
+
+        return model_from_json(text)
+
+    # --- schedules ---------------------------------------------------------------------------
+
+    def schedule(self, device: int) -> Schedule:
+        """All transfers of one device, in order.
+
+        Raises LayoutError for a device that has no part in the move.
+        """
+        if device not in set(self.devices):
+            raise LayoutError(
+                f"device {device} is in no mesh of this plan of {len(self.devices)} devices",
+                device=device,
+            )
+        transfers = (t for move in self.moves for t in self.transfers(move, device))
+        return Schedule(device, tuple(transfers))
+
+    def transfers(self, move: Move, device: int) -> Iterator[Transfer]:
+        """What a device fills, receives, passes on and sends for one move, phase by phase."""
+        late: list[Transfer] = []
+        for step in move.steps:
+            target = self.target_part(move, step).type
+            place = self._tiles(target).places.get(device)
+            if step.copy.number is None:
+                if place is not None:
+                    yield from self._fill(move, step, place)
+            elif step.again is not None:
+                if place is not None:
+                    late += self._from_own(move, step, place)
+            else:
+                for transfer in self._delivered(move, step, device):
+                    if transfer.phase:
+                        late.append(transfer)
+                    else:
+                        yield transfer
+        yield from self._identity(move, device)
+        yield from sorted(late, key=lambda transfer: transfer.phase)
+
+    def target_part(self, move: Move, step: Step) -> Part:
+        """The part of a target that a step writes."""
+        return parts_of(self.dst[move.target])[step.part]
+
+    def source_type(self, name: str) -> AnyType:
+        """The type of a source when it moves: reduced, if it was partial."""
+        return self.reductions[name].dst if name in self.reductions else self.src[name]
+
+    def _delivered(self, move: Move, step: Step, device: int) -> Iterator[Transfer]:
+        route = self._route(move, step)
+        source, target = route.source, route.target
+        assert step.copy.number is not None
+        name, _ = move.sources[step.copy.number]
+
+        def transfer(delivery: Delivery) -> Transfer:
+            relayed = delivery.relayed
+            return Transfer(
+                (target if relayed else source).ids[delivery.sender],
+                target.ids[delivery.receiver],
+                move.target,
+                move.target if relayed else name,
+                delivery.view,
+                step.copy.dtypes[-1:] if relayed else step.copy.dtypes,
+                int(relayed),
+            )
+
+        yield from map(transfer, self._deliveries(route, device))
+
+    def _deliveries(self, route: Route, device: int) -> list[Delivery]:
+        """What a device receives, keeps, passes on and sends; layers of one route share it."""
+        made = self._made[3]
+        key = id(route), device
+        if key not in made:
+            target, deliveries = route.target, []
+            if (place := target.places.get(device)) is not None:
+                deliveries += [*route.receives(place), *route.relay_sends(place)]
+            if (place := route.source.places.get(device)) is not None:
+                # What it keeps is among what it receives.
+                sends = (d for d in route.sends(place) if target.ids[d.receiver] != device)
+                deliveries += sends
+            made[key] = deliveries
+        return made[key]
+
+    def _fill(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
+        tiles = self._tiles(self.target_part(move, step).type)
+        view = Route(step.copy, tiles, tiles, 0).all_of(place, None)
+        if view is not None:
+            device = tiles.ids[place]
+            yield Transfer(None, device, move.target, None, view, step.copy.dtypes[-1:])
+
+    def _from_own(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
+        assert step.again is not None
+        tiles = self._tiles(self.target_part(move, step).type)
+        view = Route(step.copy, tiles, tiles, 0).all_of(place, step.again.copy)
+        if view is not None:
+            device, again = tiles.ids[place], step.again
+            dtypes = step.copy.dtypes[-1:]
+            yield Transfer(device, device, move.target, again.target, view, dtypes, 2)
+
+    def _identity(self, move: Move, device: int) -> Iterator[Transfer]:
+        """A partial target holds the value on one device, the identity on the others."""
+        for part in parts_of(self.dst[move.target]):
+            tiles = self._tiles(part.type)
+            place = tiles.places.get(device)
+            if place is not None and not tiles.holds_value(place):
+                view = View(0, 0, ((part.type.tile_size, 1, 0),))
+                yield Transfer(
+                    None,
+                    device,
+                    move.target,
+                    None,
+                    view,
+                    (part.type.dtype,),
+                    reduction=part.type.reduction,
+                )
+
+    @cached_property
+    def _made(self) -> _Made:
+        return {}, {}, {name: n for n, name in enumerate(self.src)}, {}
+
+    def _tiles(self, t: ArrayType) -> Tiles:
+        made = self._made[0]
+        if t not in made:
+            made[t] = Tiles(t)
+        return made[t]
+
+    def _route(self, move: Move, step: Step) -> Route:
+        assert step.copy.number is not None
+        name, part = move.sources[step.copy.number]
+        source = self._tiles(parts_of(self.source_type(name))[part].type)
+        target = self._tiles(self.target_part(move, step).type)
+        _, routes, turns, _ = self._made
+        # Sources take turns, so that replicas share the sending of the whole model.
+        turn = turns[name] % max(source.replicas, target.replicas)
+        key = id(step.copy), source.type, target.type, turn
+        if key not in routes:
+            routes[key] = Route(step.copy, source, target, turn, self.least_part)
+        return routes[key]
+
+    # --- figures -----------------------------------------------------------------------------
+
+    @cached_property
+    def _loads(self) -> tuple[Bytes, Bytes, Bytes]:
+        """Bytes that every device receives, sends, and at least receives, in order of `devices`."""
+        place = {device: n for n, device in enumerate(self.devices)}
+        received, sent, least = np.zeros((3, len(place)), np.int64)
+        for plan in self.reductions.values():
+            own = [place[device] for device in plan.src.mesh.ids]
+            received[own] += plan.received_bytes
+            sent[own] += plan.sent_bytes
+        loads: dict[int, tuple[Load, Bytes, Bytes]] = {}
+        for move in self.moves:
+            for step in move.steps:
+                if step.copy.number is None or step.again is not None:
+                    continue
+                route = self._route(move, step)
+                if id(route) not in loads:
+                    here = np.array([place[device] for device in route.target.ids])
+                    there = np.array([place[device] for device in route.source.ids])
+                    loads[id(route)] = (load_of(route), here, there)
+                load, here, there = loads[id(route)]
+                width = itemsize(narrowest(step.copy.dtypes))
+                received[here] += load.received * width
+                least[here] += load.received * width
+                sent[here] += load.relayed * width
+                sent[there] += load.sent * width
+        return received, sent, least
+
+    @property
+    def received_bytes(self) -> int:
+        """What the worst device takes in over the whole move."""
+        return int(self._loads[0].max(initial=0))
+
+    @property
+    def sent_bytes(self) -> int:
+        """What the worst device gives away over the whole move."""
+        return int(self._loads[1].max(initial=0))
+
+    @property
+    def lower_bound_bytes(self) -> int:
+        """What the worst device takes in at least, however it is done.
+
+        The elements that its target tiles need and its source tiles do not hold, in the narrowest
+        dtype on the way; the same part of a source counts once for targets of one layout.
+        """
+        return int(self._loads[2].max(initial=0))
+
+    @property
+    def seconds(self) -> float:
+        """An estimate under the profile: a latency per array, and the bytes of the worst device."""
+        link = self.profile.link
+        worst = max(self.received_bytes, self.sent_bytes)
+        moving = sum(1 for move in self.moves if any(s.copy.number is not None for s in move.steps))
+        reducing = sum(plan.seconds for plan in self.reductions.values())
+        return reducing + moving * link.latency + worst / link.bandwidth
+
+    @cached_property
+    def _memory(self) -> Memory:
+        return Memory.of(self.src, self.dst, self.reductions, self.moves, keep=self.keep_sources)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Sources not yet released + targets + scratch, at the worst moment on the worst device."""
+        return self._memory.peak(self.chunk_bytes, into_targets=self.into_targets)
+
+    @property
+    def least_budget_bytes(self) -> int:
+        """The peak with chunks of scratch as small as they get: planning with it succeeds."""
+        return self._memory.peak(LEAST_CHUNK, into_targets=self.into_targets)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of scratch on a device at a time: as large as the budget allows."""
+        chunk = CHUNK
+        while self.memory_budget is not None and chunk > LEAST_CHUNK:
+            if self._memory.peak(chunk, into_targets=self.into_targets) <= self.memory_budget:
+                break
+            chunk //= 2
+        return chunk
+
+    def __str__(self) -> str:
+        irregular = [move.target for move in self.moves if move.irregular]
+        unused = self.unused_sources
+        lines = [
+            f"{len(self.moves)} arrays from {len(self.src)}, {len(self.devices)} devices",
+            f"  received   {self.received_bytes} bytes on the worst device "
+            f"(bound {self.lower_bound_bytes})",
+            f"  sent       {self.sent_bytes} bytes on the worst device",
+            f"  peak       {self.peak_bytes} bytes (least budget {self.least_budget_bytes})",
+            f"  time       {self.seconds * 1e3:.3g} ms under profile {self.profile.name}",
+        ]
+        if irregular:
+            lines.append(
+                f"  irregular  {len(irregular)} arrays whose cuts fall inside tiles, such as "
+                f"{irregular[0]}"
+            )
+        if unused:
+            lines.append(f"  unused     {len(unused)} sources, such as {unused[0]}")
+        return "\n".join(lines)
+
+    @cached_property
+    def unused_sources(self) -> tuple[str, ...]:
+        """The sources that no target is made from."""
+        used = {name for move in self.moves for name, _ in move.sources}
+        return tuple(name for name in self.src if name not in used)

@@ -1,0 +1,212 @@
+"""Planning of whole models: from the types of all arrays and a weight map to moves in order.
+
+For each target: its normal form (atoms), the copies of each atom under the layouts of the two
+sides, and what an earlier target has brought to the same devices already. Then the order, by what
+each array needs of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from redistrib.errors import InfeasibleError, LayoutError, TypeSyntaxError, WeightMapError
+from redistrib.models.atoms import NormalForm, NormalForms
+from redistrib.models.copies import Copy, copies
+from redistrib.models.interpret import Shape
+from redistrib.models.memory import demands_of
+from redistrib.models.order import order_of
+from redistrib.models.plan import LEAST_PART, Again, ModelPlan, Move, Step
+from redistrib.models.relabel import best_labels, relabelled
+from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parts_of
+from redistrib.models.weight_map import WeightMap
+from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.profile import Profile, find_profile
+from redistrib.synth.planner.reductions import partial_roles, reduce_partial
+from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
+from redistrib.types.named_sharding import TypeLike, as_type
+
+TypeOfArray = TypeLike | SegmentedType | tuple[str, Mesh]
+
+
+def plan_model(
+    src: Mapping[str, TypeOfArray],
+    dst: Mapping[str, TypeOfArray],
+    *,
+    weights: WeightMap | None = None,
+    memory_budget: int | None = None,
+    profile: Profile | str | None = None,
+    relabel: bool = False,
+    keep_sources: bool = True,
+    into_targets: bool = False,
+    least_part: int = LEAST_PART,
+    device_of: Mapping[int, int] | None = None,
+) -> ModelPlan:
+    """A plan that makes all arrays of `dst` from those of `src`.
+
+    `src` and `dst` give a type for each array by name: an ArrayType, a SegmentedType, a
+    (text, mesh) pair, or (shape, dtype, NamedSharding). Meshes may differ from array to array, and
+    the devices of the two sides may be the same, overlap or be others; devices are told by id.
+
+    `weights` says how each target is made (docs/models.md); a target without a rule is the source
+    of its name. Partial sums are reduced on their own mesh first, in their own dtype.
+
+    `memory_budget` is in bytes per device and bounds sources not yet released, targets and
+    scratch. `keep_sources=False`: a source is released after its last use. `into_targets=True`:
+    the targets exist already, and count from the start. Where replicas share the sending, pieces
+    are cut down to `least_part` bytes. `device_of` is kept as the plan's own: the labels of an
+    earlier plan, whose targets are on relabelled meshes already.
+
+    `relabel=True` leaves open which device gets which target tiles: those that have most of them
+    already; `device_of` of the plan says which, and its `dst` has the meshes of these devices.
+
+    Raises LayoutError for types that do not fit the map, WeightMapError for a map that does not
+    fit the sources, InfeasibleError, with `least_bytes`, for too small a budget.
+    """
+    sources = {name: as_array_type(name, t) for name, t in src.items()}
+    targets = {name: as_array_type(name, t) for name, t in dst.items()}
+    weights = weights if weights is not None else WeightMap()
+    reductions = {
+        name: plan
+        for name, t in sources.items()
+        if isinstance(t, ArrayType) and t.partial
+        for plan in [_reduction(t)]
+    }
+    reduced = {**sources, **{name: plan.dst for name, plan in reductions.items()}}
+    moves = _moves(reduced, targets, weights)
+    labels = dict(device_of or {})
+    if relabel:
+        labels = best_labels(moves, reduced, targets)
+        targets = {name: relabelled(t, labels) for name, t in targets.items()}
+        moves = _moves(reduced, targets, weights)
+    in_bytes, demands = demands_of(sources, targets, reductions, moves)
+    order = order_of(demands, in_bytes, keep=keep_sources)
+    plan = ModelPlan(
+        sources,
+        targets,
+        weights,
+        reductions,
+        tuple(_once((moves[n] for n in order), targets)),
+        find_profile(profile),
+        keep_sources=keep_sources,
+        into_targets=into_targets,
+        memory_budget=memory_budget,
+        least_part=least_part,
+        device_of=labels,
+    )
+    if memory_budget is not None and plan.least_budget_bytes > memory_budget:
+        raise InfeasibleError(
+            f"the model moves with at least {plan.least_budget_bytes} bytes per device in the "
+            f"order found; the memory budget is {memory_budget}",
+            memory_limit=memory_budget,
+            least_bytes=plan.least_budget_bytes,
+        )
+    return plan
+
+
+def as_array_type(name: str, given: TypeOfArray) -> AnyType:
+    """The type of an array that is given in one of the forms of `plan_model`."""
+    if isinstance(given, SegmentedType):
+        return given
+    try:
+        if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str):
+            text, mesh = given
+            return (SegmentedType if "|" in text else ArrayType).parse(text, mesh)
+        return as_type(given)
+    except (LayoutError, TypeSyntaxError) as error:
+        raise type(error)(f"array {name}: {error}", **vars(error)) from error
+
+
+def _reduction(t: ArrayType) -> Plan:
+    """How a partial array is reduced: scattered over local digits where there are any."""
+    whole = t.with_partial(())
+    steps, end = reduce_partial(t, whole, partial_roles(t, whole))
+    return make_plan(t, end, "collectives", steps)
+
+
+def _moves(
+    src: Mapping[str, AnyType], dst: Mapping[str, AnyType], weights: WeightMap
+) -> list[Move]:
+    shapes = {name: Shape(t.shape, t.dtype) for name, t in src.items()}
+    made = weights.targets(shapes)
+    forms = NormalForms(shapes, {name: cuts_of(t) for name, t in src.items()})
+    copied: dict[object, tuple[Step, ...]] = {}
+    moves = []
+    for name, t in dst.items():
+        target = made.get(name)
+        if target is None and name not in src:
+            raise WeightMapError(
+                f"nothing makes the target {name}: no rule of the map does, and there is no source "
+                f"of that name",
+                target=name,
+            )
+        cuts = cuts_of(t)
+        form = forms.of(target, cuts) if target is not None else forms.same(name, cuts)
+        _check_fits(name, t, form)
+        types = tuple((src[source], part) for source, part in form.sources)
+        key = id(form.parts), types, t
+        if key not in copied:
+            copied[key] = tuple(_steps(form, types, t))
+        moves.append(Move(name, form.sources, copied[key]))
+    return moves
+
+
+def _check_fits(name: str, t: AnyType, form: NormalForm) -> None:
+    """Raise LayoutError unless the map makes an array of the type's shape and dtype."""
+    made, dtype = form.shape, form.parts[0].dtype
+    if made != t.shape:
+        raise LayoutError(
+            f"the target {name} has the shape {list(t.shape)}; the map makes {list(made)}",
+            target=name,
+            shape=made,
+        )
+    if dtype != t.dtype:
+        raise LayoutError(
+            f"the target {name} has dtype {t.dtype}; the map makes {dtype}, and a change of dtype "
+            f"needs a cast",
+            target=name,
+            dtype=dtype,
+        )
+
+
+def _steps(form: NormalForm, types: tuple[tuple[AnyType, int], ...], t: AnyType) -> Iterator[Step]:
+    sources = [parts_of(source)[part] for source, part in types]
+    for number, (part, array) in enumerate(zip(parts_of(t), form.parts, strict=True)):
+        for atom in array.atoms:
+            source = None if atom.source is None else sources[atom.source]
+            made = copies(atom, part, source)
+            for copy in made:
+                yield Step(number, copy, len(made) > 1)
+
+
+def _once(moves: Iterable[Move], dst: Mapping[str, AnyType]) -> Iterator[Move]:
+    """The moves, in order, with the steps marked whose elements are on their devices by then.
+
+    Tied weights and sources that are wanted twice: what is needed of a source, and where, is what
+    an earlier target has brought there.
+    """
+    first: dict[object, Again] = {}
+    for move in moves:
+        t = dst[move.target]
+        steps = []
+        for step in move.steps:
+            again = None
+            if step.copy.number is not None:
+                partial = parts_of(t)[step.part].type.partial
+                source = move.sources[step.copy.number]
+                key = source, _needs(step.copy), step.copy.dtypes, t.mesh, partial
+                own = Again(move.target, step.part, step.copy)
+                again = first.setdefault(key, own)
+                again = None if again is own else again
+            steps.append(replace(step, again=again) if again else step)
+        yield replace(move, steps=tuple(steps)) if any(s.again for s in steps) else move
+
+
+def _needs(copy: Copy) -> tuple[object, ...]:
+    """Which elements of the source each device of the target needs."""
+    digits = tuple(
+        (d.size, d.source, d.target.owner, d.target.stride if d.target.owner else 0)
+        for d in copy.digits
+    )
+    return digits, copy.source, copy.target.coordinates

@@ -1,0 +1,127 @@
+"""Transfers, and the schedule of a device: what a transport needs of a plan, and nothing else.
+
+A transport moves bytes and decides nothing. What crosses is a strided view of one row-major tile;
+it lands as a strided view of another. The same schedule serves MPI, torch, files and movers of
+others (as JSON, or as lists of contiguous descriptors).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from redistrib.models.schedule import View, narrowest
+from redistrib.types.dtypes import itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One strided view of a target tile, and where it comes from.
+
+    Phase 0 is from the sources of the model; in phase 1 the sender passes on what it has of the
+    target `source`; in phase 2 a device takes from another target of its own. No sender: a fill,
+    with zeros, or with the identity of `reduction`. `dtypes` are those of the source and of each
+    cast on the way. Offsets and strides of the view are in elements of row-major tiles.
+    """
+
+    sender: int | None
+    receiver: int
+    target: str
+    source: str | None
+    view: View
+    dtypes: tuple[str, ...]
+    phase: int = 0
+    reduction: str | None = None
+
+    @property
+    def wire(self) -> str:
+        """The dtype in which elements cross: the narrowest of the chain, the first of equals."""
+        return narrowest(self.dtypes)
+
+    @property
+    def wire_bytes(self) -> int:
+        """What crosses a wire; 0 for what a device has itself."""
+        if self.sender is None or self.sender == self.receiver:
+            return 0
+        return self.view.distinct * itemsize(self.wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All transfers of a device, in order: as a sequence, as JSON, or as descriptors."""
+
+    device: int
+    transfers: tuple[Transfer, ...]
+
+    def __len__(self) -> int:
+        return len(self.transfers)
+
+    def __iter__(self) -> Iterator[Transfer]:
+        return iter(self.transfers)
+
+    def __getitem__(self, number: int) -> Transfer:
+        return self.transfers[number]
+
+    def to_json(self) -> str:
+        """The transfers as JSON: offsets, counts and strides in elements of row-major tiles."""
+        return json.dumps({"device": self.device, "transfers": [_data(t) for t in self.transfers]})
+
+    def to_nixl(self) -> str:
+        """Descriptor lists as JSON, for movers that know contiguous memory alone.
+
+        Of each transfer between devices an entry with the peer, its role (`send` or `receive`), the
+        array, and (offset, bytes) of each contiguous run, in the order in which they cross; offsets
+        are from the start of this device's tile. Copies and fills within a device are not there.
+        """
+        entries = []
+        for transfer in self.transfers:
+            if transfer.sender in (None, transfer.receiver):
+                continue
+            sending = transfer.sender == self.device
+            entries.append(
+                {
+                    "peer": transfer.receiver if sending else transfer.sender,
+                    "role": "send" if sending else "receive",
+                    "array": transfer.source if sending else transfer.target,
+                    "phase": transfer.phase,
+                    "dtype": transfer.dtypes[0 if sending else -1],
+                    "descriptors": _descriptors(transfer, sending=sending),
+                }
+            )
+        return json.dumps({"device": self.device, "transfers": entries})
+
+
+def _data(transfer: Transfer) -> dict[str, Any]:
+    return {
+        "sender": transfer.sender,
+        "receiver": transfer.receiver,
+        "target": transfer.target,
+        "source": transfer.source,
+        "phase": transfer.phase,
+        "reduction": transfer.reduction,
+        "dtypes": list(transfer.dtypes),
+        "wire": transfer.wire,
+        "target_offset": transfer.view.target_offset,
+        "source_offset": transfer.view.source_offset,
+        "counts": [count for count, _, _ in transfer.view.runs],
+        "target_strides": [target for _, target, _ in transfer.view.runs],
+        "source_strides": [source for _, _, source in transfer.view.runs],
+    }
+
+
+def _descriptors(transfer: Transfer, *, sending: bool) -> list[tuple[int, int]]:
+    """(offset, bytes) of every contiguous run on one side of a transfer."""
+    width = itemsize(transfer.dtypes[0 if sending else -1])
+    runs = [(n, s if sending else t) for n, t, s in transfer.view.runs if s]
+    start = transfer.view.source_offset if sending else transfer.view.target_offset
+    length = 1
+    while runs and runs[-1][1] == length:
+        length *= runs.pop()[0]
+    offsets = (
+        start + sum(step * k for (_, step), k in zip(runs, counts, strict=True))
+        for counts in product(*(range(n) for n, _ in runs))
+    )
+    return [(offset * width, length * width) for offset in offsets]
