@@ -53,7 +53,7 @@ def random_tiles(plan: Plan, seed: int) -> list[NDArray[np.generic]]:
     """Tiles of the plan's source; replicas agree, partial ones hold small integers of their own."""
     rng = np.random.default_rng(seed)
     t = plan.src
-    whole = t.with_partial(())
+    whole = t.replace(partial=())
     addends = {}
     tiles = []
     for position in range(t.mesh.num_devices):

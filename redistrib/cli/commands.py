@@ -37,6 +37,7 @@ from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
 from redistrib.models.json import FORMAT as MODEL_FORMAT
 from redistrib.synth.planner.choose import STRATEGIES
+from redistrib.text import parse_size
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
@@ -128,7 +129,7 @@ def _problem(
     profile: str | None = None,
 ) -> tuple[tuple[rd.ArrayType, rd.ArrayType], dict[str, Any]]:
     """The arguments of rd.plan and rd.cost, by position and by name."""
-    limit = None if memory_limit is None else values.parse_bytes(memory_limit)
+    limit = None if memory_limit is None else parse_size(memory_limit)
     options = {
         "strategy": "auto" if strategy is None else strategy,
         "memory_limit": limit,

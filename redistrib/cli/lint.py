@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from redistrib.cli import values
 from redistrib.errors import RedistribError
 from redistrib.report import format_bytes, format_seconds
 from redistrib.synth.oracle import Oracle
+from redistrib.text import parse_size
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.refinement import check_pair
@@ -63,7 +63,7 @@ def lint(path: Path) -> list[Finding]:
     if not isinstance(profile, str | None):
         raise RedistribError(f"profile is the name of one or of a file; got {profile!r}")
     mesh = _mesh(data["mesh"])
-    oracle = Oracle(mesh, profile, None if limit is None else values.parse_bytes(limit))
+    oracle = Oracle(mesh, profile, None if limit is None else parse_size(limit))
     lines = _Lines(text)
     return [
         finding

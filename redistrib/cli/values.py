@@ -6,9 +6,7 @@ Every failure is a RedistribError or an OSError, which the program turns into on
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +20,6 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
 Array = NDArray[Any]
-
-UNITS = {
-    "": 1,
-    "b": 1,
-    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
-    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
-}
-
-
-def parse_bytes(size: str | int) -> int:
-    """Bytes from `123`, `1GiB` (1024^3) or `1.5 GB` (1000^3); the unit in either case.
-
-    >>> parse_bytes("1GiB"), parse_bytes("1.5 kB"), parse_bytes(7)
-    (1073741824, 1500, 7)
-
-    Raises RedistribError for anything else.
-    """
-    text = str(size)  # True is not a size, and "True" is not one either
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text, re.ASCII)
-    if match is None or match[2].lower() not in UNITS:
-        raise RedistribError(
-            "a size is a number of bytes with an optional unit "
-            f"(B, kB, MB, GB, TB, KiB, MiB, GiB, TiB); got {text!r}",
-            size=size,
-        )
-    return int(Decimal(match[1]) * UNITS[match[2].lower()])
 
 
 def problem_types(

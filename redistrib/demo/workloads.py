@@ -167,4 +167,4 @@ def source_tile(array: Array, t: ArrayType, position: int) -> Array:
     pattern = (np.arange(t.size) % 3).astype(array.dtype).reshape(t.shape)
     # Every device but the first holds the pattern; the first holds what is missing.
     rest = pattern if number else (array - (count - 1) * pattern).astype(array.dtype)
-    return tile_of(rest, t.with_partial(()), position)
+    return tile_of(rest, t.replace(partial=()), position)

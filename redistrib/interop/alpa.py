@@ -14,8 +14,8 @@ from functools import partial as bind
 from itertools import accumulate
 
 from redistrib.interop.mesh_parts import split_sizes
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import check_complete, owners
+from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import check_complete, no_word, whole_owners
+from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 

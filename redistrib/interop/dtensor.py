@@ -18,10 +18,11 @@ from itertools import pairwise
 from math import prod
 
 from redistrib.errors import LayoutError
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import no_word, whole_partial
 from redistrib.synth.planner.prime_digits import merge_state
-from redistrib.types.array_type import ArrayType, uneven
+from redistrib.text import Scanner
+from redistrib.types.array_type import ArrayType
+from redistrib.types.canonical import uneven
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain
 from redistrib.types.mesh import Mesh
 

@@ -30,7 +30,6 @@ from redistrib.interop.mesh_parts import (
     linear_digits,
     mesh_digits,
 )
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.shardy import (
     REDUCTIONS,
     format_refs,
@@ -40,6 +39,7 @@ from redistrib.interop.shardy import (
     read_sets,
 )
 from redistrib.interop.words import check_reduction, owners, with_copies
+from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, digit_values
 from redistrib.types.mesh import Mesh, whole_axes
@@ -210,7 +210,7 @@ def _sharding(
             scanner.fail("devices=, mesh[, replicated, unreduced or maximal")
     reduction = _trailer(scanner)
     scanner.expect("}")
-    return t.with_partial(t.partial, reduction) if reduction and t.partial else t
+    return t.replace(reduction=reduction) if reduction and t.partial else t
 
 
 def _maximal(

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from functools import partial as bind
 
 from redistrib.errors import LayoutError
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import (
     check_device_order,
     check_reduction,
@@ -24,9 +23,10 @@ from redistrib.interop.words import (
     whole_partial,
     with_copies,
 )
+from redistrib.text import AXIS_NAME, Scanner
 from redistrib.types import dtypes
 from redistrib.types.array_type import ArrayType
-from redistrib.types.mesh import AXIS_NAME, Mesh
+from redistrib.types.mesh import Mesh
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _SPEC = "'x', a tuple of axes, None, unreduced={...}, reduced={...} or ')'"
@@ -188,7 +188,7 @@ def _spec(scanner: Scanner, mesh: Mesh, rank: int) -> tuple[list[list[str]], lis
 
     def axis() -> str:
         column = scanner.column
-        return scanner.known_axis(scanner.quoted("an axis in quotes"), mesh, column)
+        return scanner.known_axis(scanner.quoted("an axis in quotes"), mesh.sizes, column)
 
     def entry() -> None:
         nonlocal last
@@ -264,7 +264,7 @@ def _bare_axes(scanner: Scanner, mesh: Mesh) -> list[str]:
 
     def axis() -> str:
         column = scanner.column
-        return scanner.known_axis(scanner.take(AXIS_NAME, "an axis"), mesh, column)
+        return scanner.known_axis(scanner.take(AXIS_NAME, "an axis"), mesh.sizes, column)
 
     return scanner.listed(axis, ")") if scanner.accept("(") else [axis()]
 

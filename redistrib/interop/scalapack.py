@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import check_complete, no_word
-from redistrib.types.array_type import ArrayType, uneven
+from redistrib.text import Scanner
+from redistrib.types.array_type import ArrayType
+from redistrib.types.canonical import uneven
 from redistrib.types.digits import DeviceDigit, Factor, Local
 from redistrib.types.mesh import Mesh
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from redistrib.interop.scanner import Scanner
 from redistrib.interop.words import check_reduction, owners, with_copies
+from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
@@ -195,7 +195,7 @@ def _refs(scanner: Scanner, mesh: Mesh, *, closed: bool = False) -> list[DeviceD
             if not closed:
                 scanner.fail("a closed dimension; an open one is a pattern, not a layout", column)
             return
-        name = scanner.known_axis(scanner.quoted("an axis in quotes or '}'"), mesh, column)
+        name = scanner.known_axis(scanner.quoted("an axis in quotes or '}'"), mesh.sizes, column)
         size = mesh.axis_size(name)
         if not scanner.accept(":"):
             found.append(DeviceDigit(name, 1, size))

@@ -3,34 +3,43 @@
 Per dimension a list of factors, major to minor; what remains is one trailing local factor. Every
 factor has a stride, so a type is a map from index digits to owners, and that map is its meaning:
 a device holds exactly the elements whose owned digits agree with its coordinates.
+
+On x=2,y=2, `f32[8{y}, 6{_3,x}]` cuts dimension 0 into halves, one per coordinate on y, and
+dimension 1 into 3 x 2, whose minor digit x owns: each device has every second column. Position 1
+has the coordinates x=0, y=1:
+
+>>> t = ArrayType.parse("f32[8{y}, 6{_3,x}]", Mesh(x=2, y=2))
+>>> [(str(device), str(index)) for device, index in t.placements]
+[('y:(1)2', '0:(1)2'), ('x:(1)2', '1:(3)2')]
+>>> t.tile_shape, [indices.tolist() for indices in t.tile(1)]
+((4, 3), [[4, 5, 6, 7], [0, 2, 4]])
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
+from redistrib.text import brief
 from redistrib.types import dtypes
-from redistrib.types.digits import (
-    DeviceDigit,
-    Factor,
-    IndexDigit,
-    Local,
-    Placement,
-    coalesce,
-    complement,
-    is_chain,
-    is_number,
-    parse_device_digit,
+from redistrib.types.canonical import (
+    as_device_digit,
+    as_dims,
+    as_list,
+    as_reduction,
+    as_shape,
+    canonical_dim,
+    canonical_partial,
+    check_uses,
 )
+from redistrib.types.digits import DeviceDigit, Factor, IndexDigit, Local, Placement, complement
 from redistrib.types.mesh import Mesh, whole_axes
-from redistrib.types.reduction import REDUCTIONS
+from redistrib.types.notation import format_factor, format_type, read_type
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -41,7 +50,10 @@ class ArrayType:
     axes or parts of axes over which the array is an unreduced `reduction` (sum, prod, max, min).
 
     Construction canonicalises (each meaning has one form on a mesh, so `==` is equivalence), then
-    checks. Raises LayoutError with the rule that is broken.
+    checks. Raises LayoutError with the rule that is broken, what was given and what is legal.
+
+    `shape` is global, in elements; without `dims` the array is replicated. Sizes are whole numbers,
+    not floats or truth values, and an array has at most 2**60 elements.
 
     >>> mesh = Mesh(x=2, y=4)
     >>> t = ArrayType(mesh, "float32", (8, 16), [("x:(1)2",), ("_2", "y")])
@@ -66,42 +78,30 @@ class ArrayType:
         dtype: object,
         shape: Sequence[int],
         dims: Sequence[Sequence[str | Factor]] | None = None,
-        partial: Iterable[str | DeviceDigit] = (),
+        partial: Iterable[str | Factor] = (),
         reduction: str | None = "sum",
     ) -> None:
-        sizes = tuple(int(n) for n in shape)
-        if dims is None:
-            dims = [()] * len(sizes)
-        if any(n < 0 for n in sizes):
-            raise LayoutError(f"dimensions are not negative; got {list(sizes)}", shape=sizes)
-        if len(dims) != len(sizes):
-            raise LayoutError(
-                f"each of the {len(sizes)} dimensions has a list of factors; got {len(dims)} lists",
-                shape=sizes,
-                dims=dims,
-            )
-        factors = [[_as_factor(f, mesh) for f in dim] for dim in dims]
-        partials = [_as_device_digit(f, mesh) for f in partial]
-        canonical = tuple(
-            _canonical_dim(dim, n, mesh) if n else () for dim, n in zip(factors, sizes, strict=True)
-        )
-        canonical_partial = _canonical_partial(partials, mesh) if all(sizes) else ()
-        if canonical_partial and reduction not in REDUCTIONS:
-            raise LayoutError(
-                f"a reduction is one of {', '.join(REDUCTIONS)}; got {reduction!r}",
-                reduction=reduction,
-            )
+        if not isinstance(mesh, Mesh):
+            raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
+        name = dtypes.dtype_name(dtype)
+        sizes = as_shape(shape)
+        factors = [()] * len(sizes) if dims is None else as_dims(dims, len(sizes), mesh)
+        axes = as_list(partial, "partial is a set of axes", ordered=False)
+        digits = [as_device_digit(axis, mesh) for axis in axes]
+        canonical = tuple([canonical_dim(*dim, mesh) for dim in zip(factors, sizes, strict=True)])
+        summed = canonical_partial(digits, mesh) if all(sizes) else ()
+        kept = as_reduction(reduction, partial=bool(summed))
+        check_uses(canonical, summed, mesh)
         set_ = object.__setattr__
         set_(self, "mesh", mesh)
-        set_(self, "dtype", dtypes.dtype_name(dtype))
+        set_(self, "dtype", name)
         set_(self, "shape", sizes)
         set_(self, "dims", canonical)
-        set_(self, "partial", canonical_partial)
-        set_(self, "reduction", reduction if canonical_partial else None)
+        set_(self, "partial", summed)
+        set_(self, "reduction", kept)
         set_(self, "_tile_shape", tuple(map(_local_size, sizes, canonical)))
-        meaning = (mesh, self.dtype, sizes, canonical, canonical_partial, self.reduction)
-        set_(self, "_hash", hash(meaning))  # types are keys of memos that answer in microseconds
-        _check(self)
+        # Types are keys of memos that answer in microseconds.
+        set_(self, "_hash", hash((mesh, name, sizes, canonical, summed, kept)))
 
     @classmethod
     def parse(cls, text: str, mesh: Mesh) -> ArrayType:
@@ -109,9 +109,8 @@ class ArrayType:
 
         Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type.
         """
-        from redistrib.types.notation import parse_type
-
-        return parse_type(text, mesh)
+        given = read_type(text)
+        return cls(mesh, given.dtype, given.shape, given.dims, given.partial, given.reduction)
 
     @classmethod
     def from_placements(
@@ -127,34 +126,37 @@ class ArrayType:
 
         Raises LayoutError if index digits overlap or are not nested.
         """
-        owned: list[list[Placement]] = [[] for _ in shape]
-        for placement in placements:
-            device, index = placement
-            if not 0 <= index.dim < len(owned) or device.size != index.size:
-                raise LayoutError(
-                    f"a device digit owns an index digit of its size, of one of {len(owned)} "
-                    f"dimensions; got {device} and {index}",
-                    digit=device,
-                )
-            owned[index.dim].append(placement)
-        dims: list[list[Factor]] = []
-        for entries in owned:
-            entries.sort(key=lambda entry: entry[1].pre)
-            factors: list[Factor] = []
-            end = 1
-            for device, index in entries:
-                if index.pre % end:
-                    raise LayoutError(
-                        f"owned index digits of a dimension are nested and disjoint; "
-                        f"got {[str(i) for _, i in entries]}",
-                        placements=entries,
-                    )
-                if index.pre > end:
-                    factors.append(Local(index.pre // end))
-                factors.append(device)
-                end = index.end
-            dims.append(factors)
-        return cls(mesh, dtype, shape, dims, partial, reduction)
+        rank = len(shape if isinstance(shape, tuple) else as_shape(shape))
+        return cls(mesh, dtype, shape, _factors(placements, rank), partial, reduction)
+
+    def replace(
+        self,
+        *,
+        mesh: Mesh | None = None,
+        dims: Sequence[Sequence[str | Factor]] | None = None,
+        placements: Iterable[Placement] | None = None,
+        partial: Iterable[str | DeviceDigit] | None = None,
+        reduction: str | None = None,
+    ) -> ArrayType:
+        """The type with some of its fields changed; `placements` are another way to give `dims`.
+
+        Without `partial` the partial set stays; without `reduction` its reduction, or a sum where
+        there was none.
+
+        >>> t = ArrayType.parse("f32[8{x}] max{y}", Mesh(x=2, y=4))
+        >>> str(t.replace(dims=[()])), str(t.replace(partial=[]))
+        ('f32[8] max{y}', 'f32[8{x}]')
+        """
+        if placements is not None:
+            dims = _factors(placements, len(self.shape))
+        return ArrayType(
+            self.mesh if mesh is None else mesh,
+            self.dtype,
+            self.shape,
+            self.dims if dims is None else dims,
+            self.partial if partial is None else partial,
+            reduction or self.reduction or "sum",
+        )
 
     @property
     def placements(self) -> tuple[Placement, ...]:
@@ -176,6 +178,14 @@ class ArrayType:
     @property
     def tile_shape(self) -> tuple[int, ...]:
         """Shape of what one device holds; local factors keep their order, major to minor."""
+        return self._tile_shape
+
+    def tile_shape_at(self, position: int) -> tuple[int, ...]:
+        """Shape of what the device at a position (row-major) holds: the same at all of them.
+
+        Raises LayoutError if the position is outside the mesh.
+        """
+        self.mesh.coordinates(position)
         return self._tile_shape
 
     @property
@@ -253,12 +263,6 @@ class ArrayType:
             result.append((indices[:, None] + np.arange(stride)).reshape(-1))
         return tuple(result)
 
-    def with_partial(
-        self, partial: Iterable[DeviceDigit], reduction: str | None = "sum"
-    ) -> ArrayType:
-        """The same layout with another partial set."""
-        return ArrayType(self.mesh, self.dtype, self.shape, self.dims, partial, reduction)
-
     def __hash__(self) -> int:
         return self._hash
 
@@ -268,110 +272,59 @@ class ArrayType:
         return (ArrayType, fields)
 
     def __str__(self) -> str:
-        from redistrib.types.notation import format_type
-
-        return format_type(self)
+        return format_type(
+            self.mesh, self.dtype, self.shape, self.dims, self.partial, self.reduction
+        )
 
     def __repr__(self) -> str:
-        from redistrib.types.notation import format_factor
-
         dims = [tuple(format_factor(f, self.mesh) for f in dim) for dim in self.dims]
         partial = tuple(format_factor(f, self.mesh) for f in self.partial)
         tail = f", partial={partial}, reduction={self.reduction!r}" if partial else ""
         return f"ArrayType({self.mesh!r}, {self.dtype!r}, {self.shape}, {dims}{tail})"
 
 
-def _as_factor(factor: str | Factor, mesh: Mesh) -> Factor:
-    if isinstance(factor, str) and factor[:1] == "_" and is_number(factor[1:]):
-        factor = Local(int(factor[1:]))
-    if isinstance(factor, Local):
-        if factor.size < 1:
-            raise LayoutError(f"a local factor is positive; got {factor}", factor=str(factor))
-        return factor
-    return _as_device_digit(factor, mesh)
+def _factors(placements: Iterable[Placement], rank: int) -> list[list[Factor]]:
+    """The factors of each dimension in which each device digit owns its index digit."""
+    owned: list[list[Placement]] = [[] for _ in range(rank)]
+    for placement in as_list(placements, "placements are pairs of digits", ordered=False):
+        device, index = _pair(placement)
+        if not 0 <= index.dim < rank or device.size != index.size:
+            raise LayoutError(
+                f"a device digit owns an index digit of its size, of one of {rank} "
+                f"dimensions; got {device} and {index}",
+                digit=device,
+            )
+        owned[index.dim].append((device, index))
+    dims: list[list[Factor]] = []
+    for entries in owned:
+        entries.sort(key=lambda entry: entry[1].pre)
+        factors: list[Factor] = []
+        end = 1
+        for device, index in entries:
+            if index.pre % end:
+                raise LayoutError(
+                    f"owned index digits of a dimension are nested and disjoint; "
+                    f"got {[str(i) for _, i in entries]}",
+                    placements=entries,
+                )
+            if index.pre > end:
+                factors.append(Local(index.pre // end))
+            factors.append(device)
+            end = index.end
+        dims.append(factors)
+    return dims
 
 
-def _as_device_digit(factor: str | Factor, mesh: Mesh) -> DeviceDigit:
-    if isinstance(factor, str):
-        name = factor.partition(":")[0]
-        factor = parse_device_digit(factor, mesh.axis_size(name))
-    if not isinstance(factor, DeviceDigit):
-        raise LayoutError(f"a partial factor is an axis or a part of one; got {factor}")
-    size = mesh.axis_size(factor.axis)
-    if factor.pre < 1 or factor.size < 1 or size % factor.end:
-        raise LayoutError(
-            f"a sub-axis {factor.axis}:(m)k needs m*k to divide the size of the axis, {size}; "
-            f"got {factor}",
-            axis=factor.axis,
-            factor=str(factor),
-        )
-    return factor
-
-
-def _canonical_dim(factors: list[Factor], n: int, mesh: Mesh) -> tuple[Factor, ...]:
-    split = prod(factor.size for factor in factors)
-    if n % split:
-        raise uneven(n, split, f"{n}{{{','.join(_name(factor, mesh) for factor in factors)}}}")
-    merged = coalesce(factor for factor in factors if factor.size > 1)
-    if merged and isinstance(merged[-1], Local):
-        merged.pop()
-    return tuple(merged)
-
-
-def uneven(size: int, product: int, given: str) -> LayoutError:
-    """The error for a dimension that its factors, of this product, do not divide."""
-    below, above = size // product * product, (size // product + 1) * product
-    legal = f"sizes: {below} and {above}" if below else f"size: {above}"
-    return LayoutError(
-        f"an uneven layout has no type, so pad the dimension: its factors divide its size; "
-        f"got {given} with product {product}; nearest legal {legal}",
-        size=size,
-        product=product,
+def _pair(placement: object) -> Placement:
+    """A device digit and the index digit that it owns. Raises LayoutError for anything else."""
+    match placement:
+        case (DeviceDigit() as device, IndexDigit(int(), int(pre), int()) as index) if pre > 0:
+            return device, index
+    raise LayoutError(
+        f"a placement is a device digit and the index digit it owns; got {brief(placement)}",
+        placement=placement,
     )
 
 
-def _canonical_partial(partial: list[DeviceDigit], mesh: Mesh) -> tuple[DeviceDigit, ...]:
-    if not partial:
-        return ()
-    order = {name: i for i, (name, _) in enumerate(mesh.axes)}
-    kept = sorted((d for d in partial if d.size > 1), key=lambda d: (order[d.axis], d.pre))
-    return tuple(d for d in coalesce(kept) if isinstance(d, DeviceDigit))
-
-
 def _local_size(n: int, factors: tuple[Factor, ...]) -> int:
-    return n // prod(factor.size for factor in factors if isinstance(factor, DeviceDigit))
-
-
-def _check(t: ArrayType) -> None:
-    """Per axis the digits used are disjoint and their bounds form a divisibility chain."""
-    used: dict[str, list[DeviceDigit]] = {}
-    for factors in t.dims:
-        for factor in factors:
-            if isinstance(factor, DeviceDigit):
-                used.setdefault(factor.axis, []).append(factor)
-    for factor in t.partial:
-        used.setdefault(factor.axis, []).append(factor)
-    for axis, digits in used.items():
-        if len(digits) == 1:
-            continue
-        digits.sort(key=lambda d: (d.pre, d.end))
-        for a, b in pairwise(digits):
-            if b.pre < a.end and (a.pre == b.pre or b.pre % a.pre == 0):
-                raise LayoutError(
-                    f"an axis is used once over all dimensions and the partial set; "
-                    f"got {_name(a, t.mesh)} and {_name(b, t.mesh)}",
-                    axis=axis,
-                )
-        bounds = sorted({1, t.mesh.axis_size(axis), *(b for d in digits for b in (d.pre, d.end))})
-        if not is_chain(bounds):
-            raise LayoutError(
-                f"the sub-axes of an axis are nested: each bound divides the next; "
-                f"got {', '.join(_name(d, t.mesh) for d in digits)} with bounds {bounds}",
-                axis=axis,
-            )
-
-
-def _name(digit: Factor, mesh: Mesh) -> str:
-    from redistrib.types.notation import format_factor
-
-    return format_factor(digit, mesh)
+    return n // prod([factor.size for factor in factors if isinstance(factor, DeviceDigit)])

@@ -27,9 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
-
-MAX_DIGITS = 640
-"""Decimal digits of a number in a text: Python reads so many under every setting of its limit."""
+from redistrib.text import is_number
 
 
 class DeviceDigit(NamedTuple):
@@ -190,11 +188,6 @@ def split_at(
             raise LayoutError(f"cuts of {device} divide each other; got {bounds}", digit=device)
         pieces += [(part, _owned((device, index), part)) for part in cut(device, bounds)]
     return pieces
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is a decimal number, of MAX_DIGITS ASCII digits at most."""
-    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def cut(whole: Digit, ends: Iterable[int]) -> list[Digit]:

@@ -1,4 +1,8 @@
-"""Element types: their short names, sizes and numpy equivalents."""
+"""Element types: their short names, sizes and numpy equivalents.
+
+>>> dtype_name("s8"), long_name("bf16"), itemsize("c64"), numpy_dtype("f16")
+('i8', 'bfloat16', 8, dtype('float16'))
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from redistrib.errors import BackendError, LayoutError
+from redistrib.text import brief
 
 # short name -> (bytes per element, numpy name); the last three live in ml_dtypes
 _DTYPES = {
@@ -43,18 +48,27 @@ def dtype_name(dtype: object) -> str:
     >>> dtype_name("float32"), dtype_name("s8"), dtype_name(np.dtype("complex64"))
     ('f32', 'i8', 'c64')
 
-    Raises LayoutError for an unknown dtype, listing the known ones.
+    Raises LayoutError for an unknown dtype, listing the known ones; of numpy's, those in the byte
+    order of the machine are known.
     """
-    if isinstance(dtype, str) and dtype in _ALIASES:
-        return _ALIASES[dtype]
-    if not isinstance(dtype, str):
-        try:
-            name = np.dtype(dtype).name  # type: ignore[call-overload]
-        except TypeError:
-            name = ""
-        if name in _ALIASES:
-            return _ALIASES[name]
-    raise LayoutError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}", dtype=dtype)
+    if isinstance(dtype, str):
+        name = dtype
+    elif isinstance(dtype, (np.dtype, type)) or hasattr(dtype, "dtype"):
+        name = _numpy_name(dtype)
+    else:
+        name = ""
+    if name in _ALIASES:
+        return _ALIASES[name]
+    raise LayoutError(f"unknown dtype {brief(dtype)}; known: {', '.join(_DTYPES)}", dtype=dtype)
+
+
+def _numpy_name(dtype: object) -> str:
+    """The name of a numpy dtype, class or scalar; none for what is of another byte order."""
+    try:
+        given = np.dtype(dtype)  # type: ignore[call-overload]
+        return str(given.name) if given.isnative else ""
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError):
+        return ""
 
 
 def long_name(name: str) -> str:

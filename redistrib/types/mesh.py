@@ -1,21 +1,32 @@
-"""A mesh: named axes over a list of devices."""
+"""A mesh: named axes over a list of devices.
+
+On x=2,y=4 a device has a coordinate on each axis, and a *position*, the row-major number of its
+coordinates: position 6 is x=1, y=2. With devices 7, 6, ..., 0 the device with id 1 is there.
+
+>>> mesh = Mesh({"x": 2, "y": 4}, devices=range(7, -1, -1))
+>>> mesh.coordinates(6), mesh.ids[6]
+({'x': 1, 'y': 2}, 1)
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from math import prod
 from types import MappingProxyType
 
-from redistrib.errors import LayoutError, TypeSyntaxError
-from redistrib.types.digits import MAX_DIGITS, DeviceDigit, is_number
+from redistrib.errors import LayoutError
+from redistrib.text import AXIS_NAME, MAX_INTEGER, Scanner, as_integer, brief
+from redistrib.types.digits import DeviceDigit
 
-# `_8` is a local factor in the text of a type, so no axis can be called so.
-AXIS_NAME = re.compile(r"(?!_\d+\b)[A-Za-z_][A-Za-z0-9_.\-]*")
-
+MAX_POSITIONS = 1 << 60
+"""Positions of a mesh and elements of an array: numpy counts them, and bytes, in 64 bits."""
 MAX_ENUMERATED = 1 << 20
 """Positions that are looked at one by one, where digits do not decide; more would take minutes."""
+
+_AXIS = re.compile(rf"({AXIS_NAME.pattern})\s*=\s*([0-9]+)", re.ASCII)
 
 
 def check_enumerable(count: int) -> None:
@@ -41,7 +52,8 @@ class Mesh:
     >>> Mesh({"x": 2}, devices=[1, 0]).devices
     (1, 0)
 
-    Raises LayoutError for an illegal name, size or device list.
+    `axes` are a mapping, pairs, or a text `"x=2,y=4"`. Raises LayoutError for an illegal name, size
+    or device list, TypeSyntaxError for malformed text.
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -50,71 +62,49 @@ class Mesh:
 
     def __init__(
         self,
-        axes: Mapping[str, int] | Iterable[tuple[str, int]] = (),
+        axes: str | Mapping[str, int] | Iterable[tuple[str, int]] = (),
         /,
         *,
         devices: Iterable[int] | None = None,
         **named: int,
     ) -> None:
-        pairs = [*(axes.items() if isinstance(axes, Mapping) else axes), *named.items()]
         sizes: dict[str, int] = {}
-        for name, size in pairs:
+        for name, size in (*_pairs(axes), *named.items()):
             if not isinstance(name, str) or not AXIS_NAME.fullmatch(name):
                 raise LayoutError(
                     "an axis name is a letter or '_' followed by letters, digits, '_', '.' or '-', "
-                    f"and not '_' with digits only; got {name!r}",
+                    f"and not '_' with digits only; got {brief(name)}",
                     axis=name,
                 )
             if name in sizes:
                 raise LayoutError(f"axis names are distinct; got {name!r} twice", axis=name)
-            if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
+            count = as_integer(size)
+            if count is None or count < 1:
                 raise LayoutError(
-                    f"the size of an axis is a positive integer; got {name}={size!r}",
+                    f"the size of an axis is a positive integer; got {name}={brief(size)}",
                     axis=name,
                     size=size,
                 )
-            sizes[name] = int(size)
+            sizes[name] = count
         total = prod(sizes.values())
-        ids = None if devices is None else tuple(int(device) for device in devices)
-        if ids is not None:
-            if len(ids) != total:
-                raise LayoutError(
-                    f"a mesh of {total} positions needs {total} device ids; got {len(ids)}",
-                    devices=ids,
-                )
-            if len(set(ids)) != total or min(ids) < 0:
-                raise LayoutError(
-                    f"device ids are distinct and not negative; got {list(ids)}", devices=ids
-                )
-            if ids == tuple(range(total)):
-                ids = None
+        if total > MAX_POSITIONS:
+            raise LayoutError(
+                f"a mesh has at most {MAX_POSITIONS} positions; got {brief(sizes)}", sizes=sizes
+            )
         object.__setattr__(self, "axes", tuple(sizes.items()))
-        object.__setattr__(self, "devices", ids)
+        object.__setattr__(self, "devices", None if devices is None else _ids(devices, total))
         object.__setattr__(self, "_sizes", sizes)
 
     @classmethod
     def parse(cls, text: str) -> Mesh:
         """The mesh written as `x=2,y=4`; the empty text is the mesh of one device.
 
-        >>> Mesh.parse("x=2, y=4") == Mesh(x=2, y=4)
+        >>> Mesh.parse("x=2, y=4") == Mesh("x=2,y=4") == Mesh(x=2, y=4)
         True
 
         Raises TypeSyntaxError for malformed text, LayoutError for an illegal mesh.
         """
-        pairs = []
-        column = 1
-        for item in text.split(",") if text.strip() else []:
-            match = re.fullmatch(rf"\s*({AXIS_NAME.pattern})\s*=\s*(\d+)\s*", item)
-            if match is None or not is_number(match[2]):
-                raise TypeSyntaxError(
-                    f"column {column}: a mesh is written NAME=SIZE,NAME=SIZE, sizes of at most "
-                    f"{MAX_DIGITS} digits; got {item.strip()!r}",
-                    text=text,
-                    column=column,
-                )
-            pairs.append((match[1], int(match[2])))
-            column += len(item) + 1
-        return cls(pairs)
+        return cls(_read_axes(text))
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -136,10 +126,10 @@ class Mesh:
         """Size of an axis. Raises LayoutError for an unknown one, naming those there are."""
         try:
             return self._sizes[axis]
-        except KeyError:
+        except (KeyError, TypeError):  # a list is no name, and has no hash
             known = ", ".join(self._sizes) or "none"
             raise LayoutError(
-                f"unknown axis {axis!r}; the mesh has: {known}", axis=axis, mesh=self
+                f"unknown axis {brief(axis)}; the mesh has: {known}", axis=axis, mesh=self
             ) from None
 
     def coordinates(self, position: int) -> dict[str, int]:
@@ -150,14 +140,15 @@ class Mesh:
 
         Raises LayoutError if the position is outside the mesh.
         """
-        if not 0 <= position < self.num_devices:
+        rest = as_integer(position)
+        if rest is None or not 0 <= rest < self.num_devices:
             raise LayoutError(
-                f"a position of this mesh is 0 to {self.num_devices - 1}; got {position}",
+                f"a position of this mesh is 0 to {self.num_devices - 1}; got {brief(position)}",
                 position=position,
             )
         result = {}
         for name, size in reversed(self.axes):
-            position, result[name] = divmod(position, size)
+            rest, result[name] = divmod(rest, size)
         return {name: result[name] for name, _ in self.axes}
 
     def __str__(self) -> str:
@@ -169,6 +160,55 @@ class Mesh:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.axes, self.devices))
+
+
+def _pairs(axes: object) -> Iterable[tuple[object, object]]:
+    """The axes of a mesh as pairs of name and size, however they are given."""
+    if isinstance(axes, str):
+        return _read_axes(axes)
+    given = axes.items() if isinstance(axes, Mapping) else axes
+    try:
+        return [(name, size) for name, size in given]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise LayoutError(
+            f"the axes of a mesh are a mapping from names to sizes, or pairs; got {brief(axes)}",
+            axes=axes,
+        ) from None
+
+
+def _read_axes(text: str) -> list[tuple[str, int]]:
+    """The names and sizes in `x=2,y=4`."""
+    scanner = Scanner(text)
+    pairs: list[tuple[str, int]] = []
+    while not scanner.at_end():
+        if pairs and not scanner.accept(","):
+            scanner.fail("',' or the end")
+        column = scanner.column
+        match = scanner.maybe(_AXIS)
+        if match is None:
+            scanner.fail("NAME=SIZE, as in x=2", column)
+        pairs.append((match[1], scanner.number(match[2], match.start(2) + 1)))
+    return pairs
+
+
+def _ids(devices: Iterable[int], total: int) -> tuple[int, ...] | None:
+    """Device ids by position; None where they are 0, 1, 2, ..."""
+    rule = "device ids are distinct and not negative"
+    try:
+        given = [] if isinstance(devices, (str, bytes)) else [*islice(devices, total + 1)]
+    except TypeError:
+        given = []
+    ids = [as_integer(device) for device in given]
+    if len(ids) != total:
+        count = f"more than {total}" if len(ids) > total else str(len(ids))
+        raise LayoutError(
+            f"a mesh of {total} positions needs {total} device ids; got {count}, {brief(devices)}",
+            devices=devices,
+        )
+    whole = [device for device in ids if device is not None and 0 <= device <= MAX_INTEGER]
+    if len(set(whole)) != total:
+        raise LayoutError(f"{rule}; got {brief(given)}", devices=devices)
+    return None if whole == list(range(total)) else tuple(whole)
 
 
 def _rebuild(axes: tuple[tuple[str, int], ...], devices: tuple[int, ...] | None) -> Mesh:

@@ -1,25 +1,115 @@
 """The text of a type:  DTYPE[SIZE{FACTOR,...}, ...] REDUCTION{AXIS,...}.
 
-f32[4096{x}, 1024{y:(1)2,_4}] sum{z}
+    f32[4096{x}, 1024{y:(1)2,_4}] sum{z}
+
+A factor is an axis, a part of one `x:(m)k`, or a local factor `_k`. Where a pattern may stand, the
+last factor of a list may be a hole `?`. What is read is not yet a type: sizes and axes are checked
+against a mesh when the type is made.
+
+>>> text = read_type("f32[64{x,?}, 64] sum{?}", holes=True)
+>>> text.shape, text.dims, text.holes, text.open_partial
+((64, 64), (('x',), ()), (0,), True)
 """
 
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from redistrib.errors import LayoutError, TypeSyntaxError
+from redistrib.text import AXIS_NAME, Scanner
 from redistrib.types import dtypes
-from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import MAX_DIGITS, DeviceDigit, Factor, Local
-from redistrib.types.mesh import AXIS_NAME, Mesh
+from redistrib.types.digits import DeviceDigit, Factor, Local
+from redistrib.types.mesh import Mesh
 from redistrib.types.reduction import REDUCTIONS
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<local>_\d+\b)|(?P<subaxis>(?P<axis>NAME)\s*:\s*\(\s*(?P<pre>\d+)\s*\)\s*(?P<size>\d+))"
-    r"|(?P<name>NAME)|(?P<number>\d+)|(?P<mark>[\[\]{},]))".replace("NAME", AXIS_NAME.pattern),
+_FACTOR = re.compile(
+    r"(?P<local>_\d+\b)|(?P<axis>NAME)(?:\s*:\s*\(\s*(?P<pre>\d+)\s*\)\s*(?P<size>\d+))?".replace(
+        "NAME", AXIS_NAME.pattern
+    ),
     re.ASCII,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TypeText:
+    """What the text of a type says: its fields, and where it has holes.
+
+    `holes` are the dimensions whose list of factors is open at its end, `open_partial` says so of
+    the partial set.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    dims: tuple[tuple[str | Factor, ...], ...]
+    partial: tuple[str | Factor, ...]
+    reduction: str
+    holes: tuple[int, ...]
+    open_partial: bool
+
+
+def read_type(text: str, *, holes: bool = False) -> TypeText:
+    """What the text of a type says; with `holes`, of a pattern.
+
+    Raises TypeSyntaxError with the column (from 1) where the text departs from the syntax.
+    """
+    scanner = Scanner(text)
+    column = scanner.column
+    name = scanner.take(AXIS_NAME, "a dtype")
+    dtype = scanner.legal(lambda: dtypes.dtype_name(name), column)
+    scanner.expect("[")
+    shape: list[int] = []
+    dims: list[tuple[str | Factor, ...]] = []
+    open_dims = []
+    while not scanner.accept("]"):
+        if shape and not scanner.accept(","):
+            scanner.fail("',' or ']'")
+        shape.append(scanner.integer("the size of a dimension"))
+        factors, hole = _factors(scanner, holes) if scanner.accept("{") else ((), False)
+        dims.append(factors)
+        if hole:
+            open_dims.append(len(shape) - 1)
+    partial: tuple[str | Factor, ...] = ()
+    reduction, open_partial = "sum", False
+    if not scanner.at_end():
+        column = scanner.column
+        reduction = scanner.take(AXIS_NAME, f"one of {', '.join(REDUCTIONS)}, or the end")
+        if reduction not in REDUCTIONS:
+            scanner.fail(f"one of {', '.join(REDUCTIONS)}", column)
+        scanner.expect("{")
+        partial, open_partial = _factors(scanner, holes)
+        scanner.end()
+    return TypeText(
+        dtype, tuple(shape), tuple(dims), partial, reduction, tuple(open_dims), open_partial
+    )
+
+
+def _factors(scanner: Scanner, holes: bool) -> tuple[tuple[str | Factor, ...], bool]:
+    """The factors up to and including the closing brace, and whether a hole follows them."""
+    factors: list[str | Factor] = []
+    while not scanner.accept("}"):
+        if factors and not scanner.accept(","):
+            scanner.fail("',' or '}'")
+        column = scanner.column
+        if holes and scanner.accept("?"):
+            if not scanner.accept("}"):
+                scanner.fail("'}', as a hole is the last factor of a list")
+            return tuple(factors), True
+        match = scanner.maybe(_FACTOR)
+        if match is None:
+            if scanner.accept("?"):
+                scanner.fail("a factor; a hole is for patterns, as `complete` takes them", column)
+            scanner.fail("an axis, a sub-axis x:(m)k or a local factor _k")
+        if match["local"]:
+            factors.append(Local(scanner.number(match["local"][1:], match.start("local") + 1)))
+        elif match["pre"]:
+            pre, size = (
+                scanner.number(match[part], match.start(part) + 1) for part in ("pre", "size")
+            )
+            factors.append(DeviceDigit(match["axis"], pre, size))
+        else:
+            factors.append(match["axis"])
+    return tuple(factors), False
 
 
 def format_factor(factor: Factor, mesh: Mesh) -> str:
@@ -31,118 +121,23 @@ def format_factor(factor: Factor, mesh: Mesh) -> str:
             return str(factor)
 
 
-def format_type(t: ArrayType) -> str:
-    """The text of a type; `parse_type` reads it back to an equal type."""
-    dims = []
-    for n, factors in zip(t.shape, t.dims, strict=True):
-        inner = ",".join(format_factor(factor, t.mesh) for factor in factors)
-        dims.append(f"{n}{{{inner}}}" if inner else str(n))
-    text = f"{t.dtype}[{', '.join(dims)}]"
-    if t.partial:
-        text += f" {t.reduction}{{{','.join(format_factor(f, t.mesh) for f in t.partial)}}}"
-    return text
+def format_factors(factors: Sequence[Factor], mesh: Mesh) -> str:
+    """The text of a list of factors, without braces."""
+    return ",".join([format_factor(factor, mesh) for factor in factors])
 
 
-def parse_type(text: str, mesh: Mesh) -> ArrayType:
-    """The type written as `text`.
-
-    Raises TypeSyntaxError with the column (from 1) where the text departs from the syntax, and
-    LayoutError where the type is illegal on this mesh.
-    """
-    reader = _Reader(text)
-    name, column = reader.take("name", "a dtype")
-    try:
-        dtype = dtypes.dtype_name(name)
-    except LayoutError as error:
-        raise TypeSyntaxError(
-            f"column {column}: {error}\n  {text}\n  {' ' * (column - 1)}^", text=text, column=column
-        ) from None
-    reader.expect("[")
-    shape: list[int] = []
-    dims: list[list[str | Factor]] = []
-    while not reader.accept("]"):
-        if shape:
-            reader.expect(",", "',' or ']'")
-        shape.append(int(reader.take("number", "the size of a dimension")[0]))
-        dims.append(reader.factors() if reader.accept("{") else [])
-    partial: list[str | Factor] = []
-    reduction = "sum"
-    if not reader.at_end():
-        reduction, column = reader.take("name", f"one of {', '.join(REDUCTIONS)}, or the end")
-        if reduction not in REDUCTIONS:
-            reader.fail(f"one of {', '.join(REDUCTIONS)}", reduction, column)
-        reader.expect("{")
-        partial = reader.factors()
-    if not reader.at_end():
-        reader.fail("the end")
-    return ArrayType(mesh, dtype, shape, dims, partial, reduction)  # type: ignore[arg-type]
-
-
-class _Reader:
-    """Reads tokens off a text; every failure names the column and what was expected."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-
-    def peek(self) -> re.Match[str] | None:
-        token = _TOKEN.match(self.text, self.at)
-        for kind in ("local", "pre", "size", "number"):
-            digits = (token[kind] or "").lstrip("_") if token else ""
-            if token and len(digits) > MAX_DIGITS:
-                column = token.start(kind) + 1
-                self.fail(
-                    f"at most {MAX_DIGITS} digits", f"{digits[:8]}... of {len(digits)}", column
-                )
-        return token
-
-    def at_end(self) -> bool:
-        return not self.text[self.at :].strip()
-
-    def fail(self, expected: str, got: str | None = None, column: int | None = None) -> NoReturn:
-        if column is None:
-            start = len(self.text) - len(self.text[self.at :].lstrip())
-            column = start + 1
-            got = self.text[start : start + 1]
-        raise TypeSyntaxError(
-            f"column {column}: expected {expected}, got {got!r}\n  {self.text}\n  "
-            f"{' ' * (column - 1)}^"
-            if got
-            else f"column {column}: expected {expected}, got the end of the text: {self.text!r}",
-            text=self.text,
-            column=column,
-        )
-
-    def accept(self, mark: str) -> bool:
-        token = self.peek()
-        if token is None or token["mark"] != mark:
-            return False
-        self.at = token.end()
-        return True
-
-    def expect(self, mark: str, expected: str | None = None) -> None:
-        if not self.accept(mark):
-            self.fail(expected or repr(mark))
-
-    def take(self, kind: str, expected: str) -> tuple[str, int]:
-        token = self.peek()
-        if token is None or token[kind] is None:
-            self.fail(expected)
-        self.at = token.end()
-        return token[kind], token.start(kind) + 1
-
-    def factors(self) -> list[str | Factor]:
-        """The factors up to and including the closing brace."""
-        found: list[str | Factor] = []
-        while not self.accept("}"):
-            if found:
-                self.expect(",", "',' or '}'")
-            token = self.peek()
-            if token is None or not (token["local"] or token["subaxis"] or token["name"]):
-                self.fail("an axis, a sub-axis x:(m)k or a local factor _k")
-            self.at = token.end()
-            if token["subaxis"]:
-                found.append(DeviceDigit(token["axis"], int(token["pre"]), int(token["size"])))
-            else:
-                found.append(token["local"] or token["name"])
-        return found
+def format_type(
+    mesh: Mesh,
+    dtype: str,
+    shape: Sequence[int],
+    dims: Sequence[Sequence[Factor]],
+    partial: Sequence[Factor],
+    reduction: str | None,
+) -> str:
+    """The text of a type with these fields, which reads back to an equal type."""
+    sizes = [
+        f"{n}{{{format_factors(factors, mesh)}}}" if factors else str(n)
+        for n, factors in zip(shape, dims, strict=True)
+    ]
+    tail = f" {reduction}{{{format_factors(partial, mesh)}}}" if partial else ""
+    return f"{dtype}[{', '.join(sizes)}]{tail}"

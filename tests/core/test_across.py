@@ -183,7 +183,9 @@ def test_the_boxes_of_an_exchange_across(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(40):
         source, target = mesh_pair(rng)
-        src, dst = (random_type(rng, mesh, (24, 24)).with_partial(()) for mesh in (source, target))
+        src, dst = (
+            random_type(rng, mesh, (24, 24)).replace(partial=()) for mesh in (source, target)
+        )
         step = exchange_traffic(src, dst).exchange
         if step.mesh is None:
             continue

@@ -239,7 +239,7 @@ def test_reductions_and_identities(dtype: str, reduction: str) -> None:
     for reduce, (before, expand) in steps.items():
         check_plan(make_plan(before, before, "test", [expand, reduce]), array)
     # Addends that all matter: the result is that of numpy, and not that of one device.
-    partial = src.with_partial(axes, reduction)
+    partial = src.replace(partial=axes, reduction=reduction)
     rng = np.random.default_rng(1)
     tiles = [rng.integers(0, 2, (2, 6)).astype(src.numpy_dtype) for _ in range(8)]
     result = simulator.run(make_plan(partial, src, "test", [c.AllReduce(axes)]), tiles)

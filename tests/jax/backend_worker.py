@@ -203,7 +203,7 @@ def bad_input_is_one_clear_error() -> None:
     mesh = rd.Mesh(x=2, y=4)
     plan = direct(mesh, "f32[16{x}, 16{y}]", "f32[16{y}, 16{x}]")
     cyclic = direct(mesh, "f32[16{_2,x}]", "f32[16{x}]")
-    summed = plan.src.with_partial((), None)
+    summed = plan.src.replace(partial=())
     summed = rd.ArrayType.parse("f32[16] sum{x}", mesh)
     tiles = [np.zeros((8, 4), np.float32)] * 8
     jmesh = jax_mesh(mesh)

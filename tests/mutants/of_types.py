@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 ARRAY_TYPE = "redistrib/types/array_type.py"
+CANONICAL = "redistrib/types/canonical.py"
 DIGITS = "redistrib/types/digits.py"
 EQUIVALENCE = "redistrib/types/equivalence.py"
 MESH = "redistrib/types/mesh.py"
@@ -27,46 +28,43 @@ MUTANTS = (
     ),
     Mutant(
         "factors need not divide a dimension, only fit in it",
-        ARRAY_TYPE,
-        "_canonical_dim",
+        CANONICAL,
+        "canonical_dim",
         "n % split",
         "n < split",
     ),
     Mutant(
         "a dimension with one local factor only keeps it",
-        ARRAY_TYPE,
-        "_canonical_dim",
+        CANONICAL,
+        "canonical_dim",
         "merged and isinstance(merged[-1], Local)",
         "len(merged) > 1 and isinstance(merged[-1], Local)",
     ),
     Mutant(
         "an axis may be used twice",
-        ARRAY_TYPE,
-        "_check",
+        CANONICAL,
+        "check_uses",
         "b.pre < a.end and (a.pre == b.pre or b.pre % a.pre == 0)",
         "b.pre < a.pre",
     ),
     Mutant(
         "sub-axes of an axis need not be nested",
-        ARRAY_TYPE,
-        "_check",
+        CANONICAL,
+        "check_uses",
         "not is_chain(bounds)",
         "bounds != sorted(bounds)",
     ),
     Mutant(
         "a partial axis may own something too",
-        ARRAY_TYPE,
-        "_check",
-        """
-for factor in t.partial:
-    used.setdefault(factor.axis, []).append(factor)
-""",
-        "",
+        CANONICAL,
+        "check_uses",
+        "(*dims, partial)",
+        "(*dims, ())",
     ),
     Mutant(
         "parts of a partial axis are not put in order",
-        ARRAY_TYPE,
-        "_canonical_partial",
+        CANONICAL,
+        "canonical_partial",
         "(order[d.axis], d.pre)",
         "order[d.axis]",
     ),
@@ -74,20 +72,20 @@ for factor in t.partial:
         "local factors divide the tile too",
         ARRAY_TYPE,
         "_local_size",
-        "(factor.size for factor in factors if isinstance(factor, DeviceDigit))",
-        "(factor.size for factor in factors)",
+        "[factor.size for factor in factors if isinstance(factor, DeviceDigit)]",
+        "[factor.size for factor in factors]",
     ),
     Mutant(
         "the local factor between two owned digits has the size of all before it",
         ARRAY_TYPE,
-        "ArrayType.from_placements",
+        "_factors",
         "index.pre // end",
         "index.pre",
     ),
     Mutant(
         "owned digits are put in the order of their axes",
         ARRAY_TYPE,
-        "ArrayType.from_placements",
+        "_factors",
         "entry[1].pre",
         "entry[0]",
     ),
@@ -179,9 +177,9 @@ match (last, factor):
     Mutant(
         "the order of devices is no part of a mesh",
         MESH,
-        "Mesh.__init__",
-        "ids == tuple(range(total))",
-        "sorted(ids) == list(range(total))",
+        "_ids",
+        "whole == list(range(total))",
+        "sorted(whole) == list(range(total))",
     ),
     Mutant(
         "an axis weighs the axes before it",

@@ -22,6 +22,12 @@ def complete(src: str, pattern: str, **options: object) -> str:
         ("f32[64{x:(1)2}, 64]", "f32[64{x,?}, 64]", "f32[64{x}, 64]"),
         ("f32[]", "?", "f32[]"),
         ("f32[64{y:(1)2}, 64]", "f32[64{?}, 64{y:(2)2}]", "f32[64{y:(1)2,x,z}, 64{y:(2)2}]"),
+        ("f32[64, 64] sum{x}", "f32[64{?}, 64] sum{x}", "f32[64, 64] sum{x}"),
+        ("f32[64, 64] sum{x}", "f32[64, 64{y}] sum{?}", "f32[64, 64{y}] sum{x}"),
+        ("f32[64, 64] max{x,y}", "f32[64, 64] max{x,?}", "f32[64, 64] max{x,y}"),
+        ("f32[64, 64] max{x}", "f32[64, 64] max{?}", "f32[64, 64] max{x}"),
+        ("f32[] sum{x}", "f32[] sum{?}", "f32[] sum{x}"),
+        ("f32[]", "f32[] sum{?}", "f32[]"),
     ],
 )
 def test_the_cheapest_completion(src: str, pattern: str, expected: str) -> None:
@@ -49,6 +55,29 @@ def test_every_layout_of_whole_axes_is_tried() -> None:
     assert len(set(completions(source, "f32[64{?}, 64, 64{x}]"))) == 5
 
 
+@pytest.mark.parametrize(
+    ("src", "pattern", "expected"),
+    [
+        # A hole in the partial set opens that and no dimension, under the reduction that it names.
+        ("f32[64]", "f32[64] sum{?}", ["f32[64]", "f32[64] sum{x}"]),
+        ("f32[64] sum{x}", "f32[64] max{?}", ["f32[64]", "f32[64] max{x}"]),
+        ("f32[64{x}]", "f32[64{?}] min{?}", ["f32[64]", "f32[64] min{x}", "f32[64{x}]"]),
+        ("f32[64]", "f32[64{?}] sum{x}", ["f32[64] sum{x}"]),
+        ("f32[]", "f32[] prod{?}", ["f32[]", "f32[] prod{x}"]),
+        # What stands before a hole stays, a local factor too.
+        ("f32[64]", "f32[64{_4,?}]", ["f32[64]", "f32[64{_4,x}]"]),
+    ],
+)
+def test_what_a_pattern_opens(src: str, pattern: str, expected: list[str]) -> None:
+    source = rd.ArrayType.parse(src, rd.Mesh(x=2))
+    assert sorted(map(str, completions(source, pattern))) == expected
+
+
+def test_a_hole_is_for_patterns() -> None:
+    with pytest.raises(rd.TypeSyntaxError, match="column 7: expected a factor; a hole is for"):
+        rd.ArrayType.parse("f32[8{?}]", MESH)
+
+
 def test_the_memory_limit_forbids_replication() -> None:
     free, tight = (
         complete("f32[64{x,y}, 64]", "f32[64, 64{?}]", memory_limit=m) for m in (None, 2048)
@@ -60,8 +89,11 @@ def test_the_memory_limit_forbids_replication() -> None:
 @pytest.mark.parametrize(
     ("pattern", "error", "message"),
     [
-        ("f32[64{?,x}, 64]", rd.TypeSyntaxError, "a hole is the last factor"),
-        ("f32[?, 64]", rd.TypeSyntaxError, "column 5: a hole is the last factor"),
+        ("f32[64{?,x}, 64]", rd.TypeSyntaxError, "column 9: expected '}', as a hole is the last"),
+        ("f32[?, 64]", rd.TypeSyntaxError, "column 5: expected the size of a dimension, got '?'"),
+        ("f32[64{?}, 64] sum{?", rd.TypeSyntaxError, "column 21: expected '}'"),
+        ("f32[64{?}, 64] mean{?}", rd.TypeSyntaxError, "one of sum, prod, max, min"),
+        (None, rd.TypeSyntaxError, "a notation is a text; got None"),
         ("f32[64{q,?}, 64]", rd.LayoutError, "unknown axis 'q'"),
         ("f32[32{?}, 64]", rd.LayoutError, "one shape"),
         ("f32[64{?}", rd.TypeSyntaxError, "expected ',' or ']'"),

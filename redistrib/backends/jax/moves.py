@@ -144,7 +144,7 @@ def cotangent_spec(spec: Any) -> Any:
 def _cotangent_type(t: ArrayType, spec: Any, axes: Sequence[DeviceDigit]) -> ArrayType:
     names = zip(axes, shardings.axis_names(t.mesh, axes), strict=True)
     marked = getattr(spec, "reduced", ())
-    return t.with_partial([axis for axis, name in names if name in marked])
+    return t.replace(partial=[axis for axis, name in names if name in marked])
 
 
 def mapped(move: Move) -> Any:

@@ -1,30 +1,39 @@
 """Layout holes: the cheapest target that a pattern allows.
 
 A pattern is the text of a type with holes: `f32[4096{?}, 1024{x}]` leaves dimension 0 open,
-`{x,?}` what follows x, and `?` alone every dimension. A hole takes any sequence of the mesh axes
-that nothing else of the pattern uses, or of the parts of them that the source or the pattern cuts
-them into; or what the source has there.
+`{x,?}` what follows x, `sum{?}` the partial set, and `?` alone every dimension. A hole takes any
+sequence of the mesh axes that nothing else of the pattern uses, or of the parts of them that the
+source or the pattern cuts them into; or what the source has there.
+
+>>> from redistrib.types.mesh import Mesh
+>>> mesh = Mesh(x=2, y=4)
+>>> src = ArrayType.parse("f32[64{x}, 64] sum{y}", mesh)
+>>> print(*completions(src, "f32[64{x}, 64] sum{?}"), sep="; ")
+f32[64{x}, 64] sum{y}; f32[64{x}, 64]
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise, permutations, product
 
 import numpy as np
 
-from redistrib.errors import InfeasibleError, LayoutError, RedistribError, TypeSyntaxError
+from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.oracle.oracle import Oracle
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, apart
+from redistrib.types.mesh import whole_axes
+from redistrib.types.notation import read_type
 from redistrib.types.refinement import check_pair
 
 MAX_COMPLETIONS = 100_000
 
-_HOLE = re.compile(r"(\{|,)\s*\?\s*\}")
+_PARTIAL = -1
+"""The place of a hole in the partial set, where dimensions have their numbers."""
 
 
 def complete(
@@ -75,85 +84,96 @@ def complete(
 
 def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
     """Every legal type that fits a pattern, each once."""
-    if pattern.strip() == "?":
-        fixed, holes = (
-            ArrayType(src.mesh, src.dtype, src.shape, None, src.partial, src.reduction),
-            list(range(len(src.shape))),
-        )
-    else:
-        fixed, holes = _parse(pattern, src)
-    check_pair(src, fixed)
-    atoms = _atoms(src, fixed)
+    holes = _read(pattern, src)
     seen: set[ArrayType] = set()
-    tried = 0
-    for dims in _fillings(fixed, src, holes, atoms):
-        tried += 1
-        if tried > MAX_COMPLETIONS:
+    for tried, (dims, partial) in enumerate(_fillings(holes, src)):
+        if tried == MAX_COMPLETIONS:
             raise RedistribError(
                 f"a pattern has at most {MAX_COMPLETIONS} completions to try; {pattern!r} on "
                 f"{src.mesh} has more: fix some of its dimensions",
                 pattern=pattern,
             )
         try:
-            found = ArrayType(src.mesh, src.dtype, src.shape, dims, fixed.partial, fixed.reduction)
+            filled = ArrayType(src.mesh, src.dtype, src.shape, dims, partial, holes.reduction)
         except LayoutError:  # it does not divide, or what the source has there is in use
             continue
-        if found not in seen:
-            seen.add(found)
-            yield found
+        if filled not in seen:
+            seen.add(filled)
+            yield filled
 
 
-def _atoms(src: ArrayType, fixed: ArrayType) -> list[DeviceDigit]:
+@dataclass(frozen=True, slots=True)
+class _Holes:
+    """A pattern: what it states, where it is open, and the parts of axes that can go there.
+
+    `open_at` are dimensions, and _PARTIAL for the partial set.
+    """
+
+    dims: tuple[tuple[str | Factor, ...], ...]
+    partial: tuple[str | Factor, ...]
+    reduction: str
+    open_at: tuple[int, ...]
+    atoms: tuple[DeviceDigit, ...]
+
+    def stated(self, place: int) -> tuple[str | Factor, ...]:
+        """The factors that stand before the hole of a place."""
+        return self.partial if place == _PARTIAL else self.dims[place]
+
+
+def _read(pattern: str, src: ArrayType) -> _Holes:
+    """The pattern, whose shape and dtype are those of the source."""
+    if str(pattern).strip() == "?":
+        rank = len(src.shape)
+        atoms = _atoms(src, src.replace(dims=[()] * rank))
+        return _Holes(((),) * rank, src.partial, src.reduction or "sum", (*range(rank),), atoms)
+    text = read_type(pattern, holes=True)
+    fixed = ArrayType(src.mesh, text.dtype, text.shape, text.dims, text.partial, text.reduction)
+    check_pair(src, fixed)
+    open_at = (*text.holes, *((_PARTIAL,) if text.open_partial else ()))
+    return _Holes(text.dims, text.partial, text.reduction, open_at, _atoms(src, fixed))
+
+
+def _atoms(src: ArrayType, fixed: ArrayType) -> tuple[DeviceDigit, ...]:
     """The axes that the pattern does not use, cut where the source or the pattern names a part."""
     named = [d for t in (src, fixed) for d in (*(d for d, _ in t.placements), *t.partial)]
     used = [*(d for d, _ in fixed.placements), *fixed.partial]
-    found = []
-    for axis, size in src.mesh.axes:
-        bounds = {1, size, *(b for d in named if d.axis == axis for b in (d.pre, d.end))}
+    atoms = []
+    for axis in whole_axes(src.mesh):
+        bounds = {1, axis.size, *(b for d in named if d.axis == axis.axis for b in (d.pre, d.end))}
         for a, b in pairwise(sorted(bounds)):
-            digit = DeviceDigit(axis, a, b // a)
+            digit = DeviceDigit(axis.axis, a, b // a)
+            # The source may cut an axis otherwise than the pattern: x=6 by 2 and by 3.
             if b % a == 0 and all(apart(digit, other) for other in used):
-                found.append(digit)
-    return found
+                atoms.append(digit)
+    return tuple(atoms)
 
 
 def _fillings(
-    fixed: ArrayType, src: ArrayType, holes: Sequence[int], atoms: Sequence[DeviceDigit]
-) -> Iterator[list[tuple[Factor, ...]]]:
-    """Factors per dimension: of every hole what the source has there, or some of the atoms."""
-    for kept in product((True, False), repeat=len(holes)):
-        dims = [list(factors) for factors in fixed.dims]
-        of_source = [hole for hole, keep in zip(holes, kept, strict=True) if keep]
-        if any(fixed.dims[hole] for hole in of_source):
+    holes: _Holes, src: ArrayType
+) -> Iterator[tuple[list[tuple[str | Factor, ...]], tuple[str | Factor, ...]]]:
+    """Factors per dimension and partial set: in every hole what the source has, or some atoms."""
+    for kept in product((True, False), repeat=len(holes.open_at)):
+        of_source = [place for place, keep in zip(holes.open_at, kept, strict=True) if keep]
+        if any(holes.stated(place) for place in of_source):
             continue  # `{x,?}` has a beginning of its own
-        for hole in of_source:
-            dims[hole] = list(src.dims[hole])
-        open_holes = [hole for hole, keep in zip(holes, kept, strict=True) if not keep]
-        for places in product((None, *open_holes), repeat=len(atoms)):
+        if _PARTIAL in of_source and src.reduction != holes.reduction:
+            continue
+        left = [place for place in holes.open_at if place not in of_source]
+        before = {place: tuple(_of_source(src, place)) for place in of_source}
+        for places in product((None, *left), repeat=len(holes.atoms)):
             groups = [
-                [a for a, place in zip(atoms, places, strict=True) if place == hole]
-                for hole in open_holes
+                [atom for atom, at in zip(holes.atoms, places, strict=True) if at == place]
+                for place in left
             ]
-            for orders in product(*(list(permutations(group)) for group in groups)):
-                filled = [tuple(factors) for factors in dims]
-                for hole, order in zip(open_holes, orders, strict=True):
-                    filled[hole] = (*dims[hole], *order)
-                yield filled
+            orders = [
+                [group] if place == _PARTIAL else permutations(group)  # a set has no order
+                for place, group in zip(left, groups, strict=True)
+            ]
+            for order in product(*orders):
+                filled = before | dict(zip(left, order, strict=True))
+                dims = [(*f, *filled.get(dim, ())) for dim, f in enumerate(holes.dims)]
+                yield dims, (*holes.partial, *filled.get(_PARTIAL, ()))
 
 
-def _parse(pattern: str, src: ArrayType) -> tuple[ArrayType, list[int]]:
-    """The type without its holes, and the dimensions that have one."""
-    filled = _HOLE.sub(lambda m: "{ }" if m[1] == "{" else " }", pattern)
-    if "?" in filled:
-        column = filled.index("?") + 1
-        raise TypeSyntaxError(
-            f"column {column}: a hole is the last factor of a dimension, as in 64{{?}} or "
-            f"64{{x,?}}, or the whole text; got {pattern!r}",
-            text=pattern,
-            column=column,
-        )
-    holes = []
-    for match in _HOLE.finditer(pattern):
-        before = re.sub(r"\{[^}]*\}", "", pattern[: match.start()] + ("}" * (match[1] == ",")))
-        holes.append(before.count(","))
-    return ArrayType.parse(filled, src.mesh), holes
+def _of_source(src: ArrayType, place: int) -> Sequence[Factor]:
+    return src.partial if place == _PARTIAL else src.dims[place]

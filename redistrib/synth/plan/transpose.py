@@ -24,7 +24,7 @@ def dual(t: ArrayType) -> ArrayType:
     """
     if t.partial and t.reduction != "sum":
         raise LayoutError(f"only sums are linear; got {t}", type=t)
-    return t.with_partial(t.free_digits)
+    return t.replace(partial=t.free_digits)
 
 
 def transpose(plan: Plan) -> Plan:

@@ -26,9 +26,9 @@ def plan_across(src: ArrayType, dst: ArrayType, *, spread: bool) -> list[Collect
     With `spread`, each of the target's replicas receives a part, where sizes divide, and gathers
     the others; without, each receives its tile.
     """
-    unreduced = src.with_partial(())
+    unreduced = src.replace(partial=())
     opening, start = reduce_partial(src, unreduced, partial_roles(src, unreduced))
-    whole = dst.with_partial(())
+    whole = dst.replace(partial=())
     parts = _parts(whole) if spread else ()
     middle = DynamicSlice(parts).apply(whole)
     end, closing = make_partial(middle, dst, partial_roles(whole, dst))

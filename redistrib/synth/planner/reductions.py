@@ -143,7 +143,7 @@ def make_partial(
     """
     if not roles.produce:
         return dst, []
-    end = dst.with_partial(roles.kept, dst.reduction)
+    end = dst.replace(partial=roles.kept)
     spread: list[Placement] = []
     for device in sorted(roles.produce):
         for placement in start.placements:
