@@ -32,7 +32,7 @@ def lower_bound(src: ArrayType, dst: ArrayType) -> int:
         pieces = split_at(src.placements, cuts)
         fixed = [(d, i) for d, i in pieces if all(apart(d, digit) for digit in dst.partial)]
         held = ArrayType.from_placements(src.mesh, src.dtype, src.shape, fixed)
-        parts = parts_of(held, dst.with_partial(()))
+        parts = parts_of(held, dst.replace(partial=()))
         row -= prod(part.least_overlap() for part in parts)
     if addends == 1:
         return -(-row // rows)

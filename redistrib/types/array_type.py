@@ -53,7 +53,7 @@ class ArrayType:
     checks. Raises LayoutError with the rule that is broken, what was given and what is legal.
 
     `shape` is global, in elements; without `dims` the array is replicated. Sizes are whole numbers,
-    not floats or truth values, and an array has at most 2**60 elements.
+    not floats or truth values, and a dimension has at most 2**60 positions.
 
     >>> mesh = Mesh(x=2, y=4)
     >>> t = ArrayType(mesh, "float32", (8, 16), [("x:(1)2",), ("_2", "y")])

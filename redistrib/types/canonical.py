@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 from redistrib.errors import LayoutError
 from redistrib.text import as_integer, brief, is_number
@@ -32,17 +33,19 @@ from redistrib.types.mesh import MAX_POSITIONS, Mesh
 from redistrib.types.notation import format_factor, format_factors
 from redistrib.types.reduction import REDUCTIONS
 
-MAX_ELEMENTS = MAX_POSITIONS
-"""Elements of an array: their bytes, whatever the dtype, are counted in 64 bits."""
+MAX_SIZE = MAX_POSITIONS
+"""Positions of a dimension: numpy counts them in 64 bits."""
+MAX_ELEMENTS = 1 << 240
+"""Elements of an array: prices are floats, which hold their bytes times any number of devices."""
 
 
-def as_list(given: object, what: str, *, ordered: bool = True) -> list[object]:
+def as_list(given: object, what: str, *, ordered: bool = True) -> list[Any]:
     """The entries of a collection. Raises LayoutError for a text, and for a set if `ordered`."""
     if isinstance(given, (list, tuple)):
         return list(given)
     if not isinstance(given, (str, bytes, Mapping, *((Set,) if ordered else ()))):
         try:
-            return list(given)  # type: ignore[call-overload, no-any-return]
+            return [*given]  # type: ignore[misc]
         except TypeError:
             pass
     raise LayoutError(f"{what}; got {brief(given)}", given=given)
@@ -59,10 +62,11 @@ def as_shape(shape: object) -> tuple[int, ...]:
         if size < 0:
             raise LayoutError(f"dimensions are not negative; got {brief(shape)}", shape=shape)
         sizes.append(size)
-    # The sizes themselves too: an empty array has no elements, whatever its other dimensions.
-    if max(prod(sizes), *sizes, 0) > MAX_ELEMENTS:
+    if max(sizes, default=0) > MAX_SIZE or prod(sizes) > MAX_ELEMENTS:
         raise LayoutError(
-            f"an array has at most {MAX_ELEMENTS} elements; got {brief(shape)}", shape=shape
+            f"a dimension has at most {MAX_SIZE} positions, and an array at most 2**240 elements; "
+            f"got {brief(shape)}",
+            shape=shape,
         )
     return tuple(sizes)
 

@@ -22,7 +22,7 @@ from redistrib.text import AXIS_NAME, MAX_INTEGER, Scanner, as_integer, brief
 from redistrib.types.digits import DeviceDigit
 
 MAX_POSITIONS = 1 << 60
-"""Positions of a mesh and elements of an array: numpy counts them, and bytes, in 64 bits."""
+"""Positions of a mesh: numpy counts them in 64 bits."""
 MAX_ENUMERATED = 1 << 20
 """Positions that are looked at one by one, where digits do not decide; more would take minutes."""
 

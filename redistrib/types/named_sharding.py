@@ -13,29 +13,61 @@ from typing import Any
 import numpy as np
 
 from redistrib.errors import LayoutError
+from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
+from redistrib.types.canonical import as_list, as_shape
 from redistrib.types.mesh import Mesh
 
-TypeLike = ArrayType | tuple[Sequence[int], object, Any]
-"""A type, or the shape and dtype of an array and its NamedSharding."""
+TypeLike = ArrayType | tuple[str, Mesh] | str | tuple[Sequence[int], object, Any]
+"""A type; its text with its mesh, or alone where the mesh is known; or the shape and dtype of an
+array with its NamedSharding."""
 
 
-def as_type(given: TypeLike) -> ArrayType:
-    """The type that is given as one, or as (shape, dtype, NamedSharding). Raises LayoutError."""
-    if isinstance(given, ArrayType):
-        return given
-    try:
-        shape, dtype, sharding = given
-    except (TypeError, ValueError):
-        raise LayoutError(
-            f"a type is an ArrayType or (shape, dtype, NamedSharding); got {given!r}", given=given
-        ) from None
-    return type_of(shape, dtype, sharding)
+def as_type(given: TypeLike, mesh: Mesh | None = None) -> ArrayType:
+    """The type that is given in any of these ways; `mesh` is that of a text alone.
+
+    >>> str(as_type(("f32[8{x}]", Mesh(x=2)))), str(as_type("f32[8{x}]", Mesh(x=2)))
+    ('f32[8{x}]', 'f32[8{x}]')
+
+    Raises LayoutError, and TypeSyntaxError for malformed text.
+    """
+    match given:
+        case ArrayType():
+            return given
+        case str():
+            if mesh is not None:
+                return ArrayType.parse(given, mesh)
+        case (str(text), Mesh() as own):
+            return ArrayType.parse(text, own)
+        case (shape, dtype, sharding):
+            return type_of(shape, dtype, sharding)
+    raise LayoutError(
+        "a type is an ArrayType, a text where the other end or an oracle has the mesh, "
+        f"(text, mesh) or (shape, dtype, NamedSharding); got {brief(given)}",
+        given=given,
+    )
+
+
+def as_types(src: TypeLike, dst: TypeLike) -> tuple[ArrayType, ArrayType]:
+    """The types of the two ends of a redistribution; a text alone is on the mesh of the other end.
+
+    >>> mesh = Mesh(x=2, y=4)
+    >>> [str(t) for t in as_types(("f32[8{x}]", mesh), "f32[8{y}]")]
+    ['f32[8{x}]', 'f32[8{y}]']
+    """
+    if isinstance(src, str):
+        target = as_type(dst)
+        return as_type(src, target.mesh), target
+    source = as_type(src)
+    return source, as_type(dst, source.mesh)
 
 
 def mesh_of(jax_mesh: Any) -> Mesh:
     """The mesh of a jax Mesh, with the ids of its devices; positions alone for an AbstractMesh."""
-    axes = [(str(name), int(size)) for name, size in jax_mesh.shape.items()]
+    try:
+        axes = [(str(name), int(size)) for name, size in jax_mesh.shape.items()]
+    except (AttributeError, TypeError, ValueError):
+        raise LayoutError(f"a jax mesh has a shape; got {brief(jax_mesh)}", mesh=jax_mesh) from None
     try:
         devices = jax_mesh.devices
     except ValueError:  # an AbstractMesh has none
@@ -62,21 +94,22 @@ def type_of(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
         raise LayoutError(
             f"a sharding is a NamedSharding; got {type(sharding).__name__}", sharding=sharding
         ) from None
-    entries = entries_of(spec)
-    if len(entries) > len(shape):
+    entries, rank = entries_of(spec), len(as_shape(shape))
+    if len(entries) > rank:
         raise LayoutError(
-            f"a spec has at most one entry for each of the {len(shape)} dimensions; got {spec}",
+            f"a spec has at most one entry for each of the {rank} dimensions; got {spec}",
             sharding=sharding,
         )
-    dims = [_axes(entry, spec) for entry in entries] + [()] * (len(shape) - len(entries))
-    partial = [str(name) for name in getattr(spec, "unreduced", ())]
+    dims = [_axes(entry, spec) for entry in entries] + [()] * (rank - len(entries))
+    partial = [str(name) for name in as_list(getattr(spec, "unreduced", ()), "axes", ordered=False)]
     return ArrayType(mesh_of(jax_mesh), dtype, shape, dims, partial)
 
 
 def entries_of(spec: Any) -> tuple[Any, ...]:
     """The entries of a PartitionSpec, one per dimension that it names."""
     # Newer specs with unreduced axes refuse to be iterated over; older ones have no `partitions`.
-    return tuple(spec.partitions if hasattr(spec, "partitions") else spec)
+    rule = "a spec has an entry per dimension"
+    return tuple(as_list(spec.partitions if hasattr(spec, "partitions") else spec, rule))
 
 
 def _axes(entry: object, spec: object) -> tuple[str, ...]:

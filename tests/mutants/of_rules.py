@@ -267,8 +267,8 @@ if sources[a] >= 0:
         "the bound of a partial target wants all of it on every device of a row",
         BOUND,
         "_by_worst_row",
-        "Fraction(lower_bound(held, dst.with_partial(())), addends)",
-        "Fraction(lower_bound(held, dst.with_partial(())))",
+        "Fraction(lower_bound(held, dst.replace(partial=())), addends)",
+        "Fraction(lower_bound(held, dst.replace(partial=())))",
     ),
     Mutant(
         "the bound forgets that what becomes partial may keep its part",

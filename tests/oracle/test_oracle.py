@@ -303,7 +303,9 @@ def test_many_digits_and_more_cuts_than_a_mask_holds(axes: int, rank: int) -> No
         types.append(rd.ArrayType(mesh, "f32", (2 ** (axes + 1),) * rank, dims))
     if axes == 13:  # types of one dimension each, so that every bound is a cut
         types += [
-            rd.ArrayType(mesh, "f32", (2**14,) * 5, [names if d == dim else () for d in range(5)])
+            rd.ArrayType(
+                mesh, "f32", (2**14,) * 5, [[*names] if d == dim else () for d in range(5)]
+            )
             for dim in range(5)
         ]
         with pytest.raises(OverflowError, match="at most 62 cuts; got"):

@@ -27,6 +27,7 @@ from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, apart
 from redistrib.types.mesh import whole_axes
+from redistrib.types.named_sharding import TypeLike, as_type
 from redistrib.types.notation import read_type
 from redistrib.types.refinement import check_pair
 
@@ -37,11 +38,11 @@ _PARTIAL = -1
 
 
 def complete(
-    src: ArrayType,
+    src: TypeLike,
     pattern: str,
     *,
     strategy: Strategy = "auto",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> ArrayType:
     """The type that fits a pattern and is cheapest to reach from `src` under the memory limit.
@@ -61,6 +62,7 @@ def complete(
     Raises TypeSyntaxError and LayoutError as for a type, InfeasibleError where no completion fits
     the limit.
     """
+    src = as_type(src)
     oracle = Oracle(src.mesh, profile, memory_limit)
     found = list(completions(src, pattern))
     seconds = oracle.cost_vector([src] * len(found), found, strategy=strategy)
@@ -71,7 +73,7 @@ def complete(
             f"no completion of {pattern!r} can be reached from {src} within {memory_limit} bytes "
             f"per device; the smallest tile of one has {min(sizes)}, that of the source "
             f"{src.tile_bytes}",
-            memory_limit=memory_limit,
+            memory_limit=oracle.memory_limit,
             least_bytes=max(src.tile_bytes, min(sizes)),
         )
     cheapest = [found[n] for n in np.flatnonzero(seconds == least)]

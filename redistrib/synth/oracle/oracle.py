@@ -20,7 +20,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.errors import InfeasibleError, LayoutError
+from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.oracle.batches import MAX_SEARCHED, Prices, price_pairs
 from redistrib.synth.oracle.closure import close, paths
 from redistrib.synth.oracle.stops import ENOUGH, GAIN, Bounds, find_stop, layout_of, stop_types
@@ -31,7 +31,9 @@ from redistrib.synth.plan.profile import Link, Profile, find_profile
 from redistrib.synth.plan.routing import lower_bound
 from redistrib.synth.planner.choose import STRATEGIES, Explanation, choose, explain
 from redistrib.synth.planner.problem import Effort, Strategy, check_name, make_problem
+from redistrib.text import as_integer, brief, parse_limit
 from redistrib.types.array_type import ArrayType
+from redistrib.types.canonical import as_list
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
 from redistrib.types.refinement import check_pair, refine
@@ -135,15 +137,22 @@ class Oracle:
         self,
         mesh: Mesh,
         profile: Profile | str | None = None,
-        memory_limit: int | None = None,
+        memory_limit: int | str | None = None,
         *,
         capacity: int = 1 << 16,
         effort: Effort = "best",
     ) -> None:
+        if not isinstance(mesh, Mesh):
+            raise LayoutError(f"an oracle answers for a Mesh; got {brief(mesh)}", mesh=mesh)
+        if as_integer(capacity) is None:
+            raise RedistribError(
+                f"a capacity is a number of answers to remember; got {brief(capacity)}",
+                capacity=capacity,
+            )
         self.mesh = mesh
         self._asked = find_profile(profile)
         self.profile = self._asked.on(mesh)
-        self.memory_limit = memory_limit
+        self.memory_limit = parse_limit(memory_limit)
         self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
         check_name("effort", effort, get_args(Effort))
         self.effort: Effort = effort
@@ -158,15 +167,21 @@ class Oracle:
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
 
-    def cost(self, src: ArrayType, dst: ArrayType, *, strategy: Strategy = "auto") -> Cost:
-        """The cost of `plan(src, dst)`. Raises what it raises."""
-        answer = self._answer(src, dst, strategy)
+    def cost(self, src: TypeLike, dst: TypeLike, *, strategy: Strategy = "auto") -> Cost:
+        """The cost of `plan(src, dst)`. Raises what it raises.
+
+        A type may be given as its text, on the mesh of the oracle.
+        """
+        check_name("strategy", strategy, STRATEGIES)
+        answer = self._answer(as_type(src, self.mesh), as_type(dst, self.mesh), strategy)
         if isinstance(answer, InfeasibleError):
             raise InfeasibleError(str(answer), **vars(answer))
         return answer.cost
 
-    def plan(self, src: ArrayType, dst: ArrayType, *, strategy: Strategy = "auto") -> Plan:
+    def plan(self, src: TypeLike, dst: TypeLike, *, strategy: Strategy = "auto") -> Plan:
         """The plan that `cost` prices. Raises what `redistrib.plan` raises."""
+        check_name("strategy", strategy, STRATEGIES)
+        src, dst = as_type(src, self.mesh), as_type(dst, self.mesh)
         answer = self._answer(src, dst, strategy)
         middle = answer.stops if isinstance(answer, _Answer) else ()
         types = (src, *middle, dst)
@@ -187,8 +202,9 @@ class Oracle:
         ends = types[0], types[-1]
         return make_plan(*ends, strategy, steps, self._asked, self.memory_limit, common)
 
-    def explain(self, src: ArrayType, dst: ArrayType) -> Explanation:
+    def explain(self, src: TypeLike, dst: TypeLike) -> Explanation:
         """Why this plan: the alternatives with their costs."""
+        src, dst = as_type(src, self.mesh), as_type(dst, self.mesh)
         self._check_mesh(src)
         limit, profile = self.memory_limit, self._asked
         found = explain(src, dst, effort=self.effort, memory_limit=limit, profile=profile)
@@ -207,17 +223,17 @@ class Oracle:
         return Stats(info.hits, info.misses, info.currsize, info.maxsize or 0, pairs, prices)
 
     def cost_vector(
-        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: Strategy = "auto"
+        self, srcs: Sequence[TypeLike], dsts: Sequence[TypeLike], *, strategy: Strategy = "auto"
     ) -> Floats:
         """Seconds of each pair `srcs[n]`, `dsts[n]`: those of `cost`; infinite where infeasible.
 
         The types of one call have one shape and dtype. Raises LayoutError where they have not.
         """
-        if len(srcs) != len(dsts):
-            raise LayoutError(
-                f"a vector has as many sources as targets; got {len(srcs)} and {len(dsts)}"
-            )
         types, pairs = self._number(srcs, dsts)
+        if len(pairs[0]) != len(pairs[1]):
+            raise LayoutError(
+                f"a vector has as many sources as targets; got {len(pairs[0])} and {len(pairs[1])}"
+            )
         seconds = self._price(types, pairs, strategy).seconds
         if self._stops and strategy == "auto" and len(types):
             bounds = Bounds.of(types[0], self.profile)
@@ -230,13 +246,13 @@ class Oracle:
         return seconds
 
     def cost_matrix(
-        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: Strategy = "auto"
+        self, srcs: Sequence[TypeLike], dsts: Sequence[TypeLike], *, strategy: Strategy = "auto"
     ) -> Floats:
         """The seconds of `matrix`."""
         return self.matrix(srcs, dsts, strategy=strategy).seconds
 
     def matrix(
-        self, srcs: Sequence[ArrayType], dsts: Sequence[ArrayType], *, strategy: Strategy = "auto"
+        self, srcs: Sequence[TypeLike], dsts: Sequence[TypeLike], *, strategy: Strategy = "auto"
     ) -> CostMatrix:
         """What it costs from every source to every target, closed over all types given.
 
@@ -248,8 +264,8 @@ class Oracle:
 
     def _matrix(
         self,
-        srcs: Sequence[ArrayType],
-        dsts: Sequence[ArrayType],
+        srcs: Sequence[TypeLike],
+        dsts: Sequence[TypeLike],
         strategy: Strategy,
         most_searched: float,
     ) -> CostMatrix:
@@ -280,11 +296,16 @@ class Oracle:
             priced.exchanged.reshape(count, count),
         )
 
-    def _number(self, *lists: Sequence[ArrayType]) -> tuple[list[ArrayType], tuple[Ints, ...]]:
+    def _number(self, *lists: Sequence[TypeLike]) -> tuple[list[ArrayType], tuple[Ints, ...]]:
         """The distinct types of some lists, and each list as numbers of them."""
         number: dict[ArrayType, int] = {}
+
+        def numbered(given: TypeLike) -> int:
+            return number.setdefault(as_type(given, self.mesh), len(number))
+
+        rule = "sources and targets are lists of types"
         found = tuple(
-            np.array([number.setdefault(t, len(number)) for t in types], dtype=np.int64)
+            np.array([numbered(given) for given in as_list(types, rule)], dtype=np.int64)
             for types in lists
         )
         types = list(number)
@@ -423,7 +444,8 @@ def cost_matrix(
     mesh, shape and dtype.
     """
     check_name("strategy", strategy, STRATEGIES)
-    rows, columns = [*map(as_type, srcs)], [*map(as_type, dsts)]
+    rule = "sources and targets are lists of types"
+    rows, columns = ([as_type(t) for t in as_list(ts, rule)] for ts in (srcs, dsts))
     if not (rows or columns):
         return np.zeros((0, 0))
     oracle = Oracle((*rows, *columns)[0].mesh, profile, memory_limit)

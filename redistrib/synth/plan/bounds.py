@@ -72,7 +72,7 @@ def _by_worst_row(src: ArrayType, dst: ArrayType) -> Fraction:
         if all(apart(device, digit) for digit in dst.partial)
     ]
     held = ArrayType.from_placements(src.mesh, src.dtype, src.shape, same_in_a_row)
-    return Fraction(lower_bound(held, dst.with_partial(())), addends)
+    return Fraction(lower_bound(held, dst.replace(partial=())), addends)
 
 
 def _by_mean(src: ArrayType, dst: ArrayType, refinement: Refinement | None) -> Fraction:

@@ -61,7 +61,7 @@ def plan(
     *,
     strategy: StrategyLike = "auto",
     effort: Effort = "fast",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> Plan:
     """A plan from `src` to `dst`, two types of one shape and dtype.
@@ -111,7 +111,7 @@ def cost(
     *,
     strategy: StrategyLike = "auto",
     effort: Effort = "fast",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> Cost:
     """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
@@ -430,7 +430,7 @@ def explain(
     dst: TypeLike,
     *,
     effort: Effort = "fast",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> Explanation:
     """Why this plan: all that `auto` chooses from, with the one that it chose. Raises as `plan`."""

@@ -18,17 +18,15 @@ from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.price import StepCost, price_steps
 from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.synth.plan.routing import Traffic, lower_bound
+from redistrib.text import parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.mesh import check_enumerable
-from redistrib.types.named_sharding import TypeLike, as_type
+from redistrib.types.named_sharding import TypeLike, as_types
 from redistrib.types.refinement import Refinement, check_array, refine
 
 Strategy = Literal["auto", "collectives", "direct", "exact", "paper"]
 Effort = Literal["fast", "best"]
-
-MAX_BITS = 900
-"""Of a count that is priced: a float holds 2**1023, and prices multiply it by small numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +110,19 @@ class Problem:
 def make_problem(
     src: TypeLike,
     dst: TypeLike,
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
     effort: Effort = "fast",
 ) -> Problem:
-    """What a strategy is asked.
+    """What a strategy is asked; a memory limit may be a text, `"1GiB"`.
 
     Raises LayoutError where the types do not fit each other, InfeasibleError where an end exceeds
     the limit, RedistribError for an unknown profile or effort.
     """
-    src, dst = as_type(src), as_type(dst)
+    src, dst = as_types(src, dst)
+    memory_limit = parse_limit(memory_limit)
     check_array(src, dst)
     check_name("effort", effort, get_args(Effort))
-    _check_priceable(src.size * src.itemsize, src.mesh.num_devices, dst.mesh.num_devices)
     least = max(src.tile_bytes, dst.tile_bytes)
     if memory_limit is not None and memory_limit < least:
         raise InfeasibleError(
@@ -151,22 +149,11 @@ def check_name(what: str, name: object, known: Sequence[str]) -> None:
     Traceback (most recent call last):
     redistrib.errors.RedistribError: unknown effort 'bst', did you mean 'best'? known: fast, best
     """
-    if name in known:
+    if isinstance(name, str) and name in known:
         return
     near = get_close_matches(str(name), known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ";"
     raise RedistribError(f"unknown {what} {name!r}{hint} known: {', '.join(known)}", **{what: name})
-
-
-def _check_priceable(*counts: int) -> None:
-    """Raise LayoutError for bytes or devices too many for a price."""
-    most = max(counts).bit_length()
-    if most > MAX_BITS:
-        raise LayoutError(
-            f"seconds are floats: the bytes of an array and the devices of a mesh are below "
-            f"2**{MAX_BITS}; got a number of {most} bits",
-            bits=most,
-        )
 
 
 StrategyLike = Strategy | Callable[[Problem], Sequence[Collective]]
