@@ -21,7 +21,6 @@ from typing import Any
 
 import click
 
-from redistrib.cli.values import parse_bytes
 from redistrib.errors import RedistribError
 from redistrib.models.check import check
 from redistrib.models.json import model_from_json, model_to_json, parse_devices
@@ -30,6 +29,7 @@ from redistrib.models.plan import ModelPlan
 from redistrib.models.planning import as_array_type, plan_model
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
+from redistrib.text import parse_size
 from redistrib.types.mesh import Mesh
 
 FILE = click.Path(path_type=Path)
@@ -69,7 +69,7 @@ def model(
         read_types(src),
         read_types(dst),
         weights=WeightMap.parse(weights.read_text(encoding="utf-8")) if weights else None,
-        memory_budget=None if budget is None else parse_bytes(budget),
+        memory_budget=None if budget is None else parse_size(budget),
         profile=profile,
         relabel=relabel,
         keep_sources=not release,

@@ -120,7 +120,7 @@ def as_array_type(name: str, given: TypeOfArray) -> AnyType:
 
 def _reduction(t: ArrayType) -> Plan:
     """How a partial array is reduced: scattered over local digits where there are any."""
-    whole = t.with_partial(())
+    whole = t.replace(partial=())
     steps, end = reduce_partial(t, whole, partial_roles(t, whole))
     return make_plan(t, end, "collectives", steps)
 

@@ -73,7 +73,7 @@ def gather(tiles: Sequence[ArrayLike], type: ArrayType) -> Array:  # noqa: A002
     """
     current = _stack(tiles, type)
     if type.partial:
-        whole = type.with_partial(())
+        whole = type.replace(partial=())
         program = tile_program((AllReduce(type.partial),), (type, whole))
         partial = Tiles.stacked(current, type.mesh)
         current = interpret(program[0].operations, Views(), partial).settled().data
