@@ -297,7 +297,7 @@ match view.kind:
     Mutant(
         "digits that change places are taken for neighbours",
         TILE_PROGRAM,
-        "_regroup",
+        "_transposed",
         "runs and prod(digits[runs[-1][-1] + 1 : axis]) == 1 and runs[-1][-1] < axis",
         "runs and prod(digits[runs[-1][-1] + 1 : axis]) == 1",
     ),

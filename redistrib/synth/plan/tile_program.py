@@ -29,8 +29,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise, product
 from math import prod
+from operator import mul
 from typing import Protocol, TypeVar, assert_never
 
 from redistrib.synth.plan.collectives import (
@@ -340,26 +341,52 @@ def _to_tile(cut: Split, piece: Sequence[int]) -> Iterator[Operation]:
 def _regroup(
     shape: Shape, digits: tuple[int, ...], order: tuple[int, ...], result: Shape
 ) -> Iterator[Operation]:
-    """Seen digit by digit, transposed, seen as `result`: as few operations as that takes."""
-    # Digits of size 1 and neighbours that stay neighbours need not be told apart.
+    """Seen digit by digit, transposed, seen as `result`: as few operations as that takes.
+
+    Digits that stay neighbours are one axis of the transposition, unless telling them apart saves a
+    reshape: `[2, 3, 4]` with its first dimension last is one transposition to `[3, 4, 2]`.
+    """
+    starts, ends = (set(accumulate(sizes, mul)) for sizes in (shape, result))
+    best: list[Operation] | None = None
+    for cuts in product((set(), starts), (set(), ends)):
+        found = _transposed(shape, digits, order, result, *cuts)
+        if best is None or len(found) < len(best):
+            best = found
+    yield from best or ()
+
+
+def _transposed(
+    shape: Shape,
+    digits: tuple[int, ...],
+    order: tuple[int, ...],
+    result: Shape,
+    starts: set[int],
+    ends: set[int],
+) -> list[Operation]:
+    """A transposition between two reshapes, with an axis for each run of neighbours.
+
+    A run ends where so many elements lie before a digit as `starts` has, or `ends` has of the
+    result. Digits of size 1 need not be told apart.
+    """
     runs: list[list[int]] = []
+    done = 1
     for axis in order:
         if digits[axis] == 1:
             continue
+        cut = prod(digits[:axis]) in starts or done in ends
+        done *= digits[axis]
         skipped = runs and prod(digits[runs[-1][-1] + 1 : axis]) == 1 and runs[-1][-1] < axis
-        if skipped:
+        if skipped and not cut:
             runs[-1].append(axis)
         else:
             runs.append([axis])
     first = sorted(range(len(runs)), key=lambda run: runs[run][0])
     if first == list(range(len(runs))):
-        if shape != result:
-            yield Reshape(result)
-        return
+        return [Reshape(result)] if shape != result else []
     split_shape = tuple(prod(digits[axis] for axis in runs[run]) for run in first)
     moved = tuple(first.index(run) for run in range(len(runs)))
-    if split_shape != shape:
-        yield Reshape(split_shape)
-    yield Transpose(moved)
+    operations: list[Operation] = [Reshape(split_shape)] if split_shape != shape else []
+    operations.append(Transpose(moved))
     if tuple(split_shape[axis] for axis in moved) != result:
-        yield Reshape(result)
+        operations.append(Reshape(result))
+    return operations
