@@ -209,21 +209,15 @@ if priced is not None and priced[0] > best[0]:
         "relaxed ends may exceed the limit",
         MISALIGNED,
         "plan_misaligned",
-        "meeting is not None and size <= limit",
-        "meeting is not None and size >= 0",
+        "size > limit",
+        "size > 4 * limit",
     ),
     Mutant(
         "gather all, slice all may exceed the limit",
         MISALIGNED,
         "plan_misaligned",
-        """
-if size <= limit:
-    ...
-""",
-        """
-if size >= limit:
-    ...
-""",
+        "src.size > limit",
+        "src.size > 4 * limit",
     ),
     Mutant(
         "the all_to_all from halfway runs from the end",
@@ -253,22 +247,37 @@ return ArrayType.from_placements(
     Mutant(
         "joining two halfway types costs no permute",
         MISALIGNED,
-        "_price",
-        """
-if join.permuted:
-    ...
-""",
-        """
-if not join.permuted:
-    ...
-""",
+        "_Search._seconds",
+        "merge_state(first.owned) ^ merge_state(last.owned)",
+        "merge_state(first.owned) & merge_state(last.owned)",
     ),
     Mutant(
         "partial axes count as free halfway",
         MISALIGNED,
-        "_halfways",
-        "d not in owned and d not in kept",
-        "d not in owned",
+        "_Search._cuts",
+        "d not in o and d not in self.pinned",
+        "d not in o",
+    ),
+    Mutant(
+        "a block that is owned halfway may end between the digits of an end",
+        MISALIGNED,
+        "_Search._blocks",
+        "all(c % b == 0 or b % c == 0 for b in (*bounds, *chain))",
+        "all(c % b == 0 or b % c == 0 for b in chain)",
+    ),
+    Mutant(
+        "halfway only as much is owned as at either end, so that nothing idle helps",
+        MISALIGNED,
+        "_Search._uses",
+        "map(set, zip(least, most, strict=True))",
+        "map(set, zip(least, least, strict=True))",
+    ),
+    Mutant(
+        "what goes elsewhere halfway may overlap the blocks that are owned",
+        MISALIGNED,
+        "_Search._room",
+        "[*blocks, *(i for cut in cuts for i in cut.owned.values())]",
+        "[i for cut in cuts for i in cut.owned.values()]",
     ),
     Mutant(
         "a maximum over the axes of a sum is kept",
@@ -336,7 +345,7 @@ if not join.permuted:
     Mutant(
         "index digits that do not overlap are compatible, nested or not",
         PRIMES,
-        "_compatible",
+        "compatible",
         "apart and all(x % y == 0 or y % x == 0 for x in (a.pre, a.end) for y in (b.pre, b.end))",
         "apart",
     ),

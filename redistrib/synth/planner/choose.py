@@ -331,28 +331,26 @@ def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
 
 
 def _misaligned(problem: Problem, limit: int) -> Iterator[Proposal]:
-    """Between types whose digits do not match: halfway types, the paper's search, a shortest path.
+    """Between types whose digits do not match: halfway types, and a shortest path.
 
-    The last proves on small meshes that nothing is cheaper, or finds it.
+    The second proves on small meshes that nothing is cheaper, or finds it.
     """
     src, dst, profile = problem.src, problem.dst, problem.links
-    found: list[Steps] = []
 
-    def halfway(_: float) -> Steps:
-        found.append(plan_misaligned(src, dst, limit, profile))
-        return found[-1]
+    most = MAX_STATES  # the last resort
 
-    def paper(_: float) -> Steps:
-        found.append(paper_steps(src, dst))
-        return found[-1]
+    def halfway(bound: float) -> Steps | None:
+        nonlocal most
+        steps = plan_misaligned(src, dst, limit, profile, bound)
+        most = MAX_EXACT_STATES
+        return steps
 
     def exact(bound: float) -> Steps | None:
         search = ExactSearch(src, dst, limit, profile, bound * (1 - ROUNDING))
-        return search.run() if search.size <= (MAX_EXACT_STATES if found else MAX_STATES) else None
+        return search.run() if search.size <= most else None
 
     yield _from_steps("collectives: halfway", problem, halfway, search=True)
     if not src.partial:  # the searches below take types without
-        yield _from_steps("collectives: paper", problem, paper, search=True)
         yield _from_steps("collectives: exact", problem, exact, search=True)
 
 

@@ -13,12 +13,12 @@ State = frozenset[Placement]
 
 
 def prime_systems(
-    mesh: Mesh, pinned: Collection[DeviceDigit] = ()
+    mesh: Mesh, pinned: Collection[DeviceDigit] = (), varied: Collection[str] | None = None
 ) -> Iterator[tuple[DeviceDigit, ...]]:
     """All ways to cut the axes of a mesh into prime digits.
 
-    An axis of mixed size has several, one per order of its primes; a digit in `pinned` is left
-    whole.
+    An axis of mixed size has several, one per order of its primes; those that are not `varied` are
+    cut in one way. A digit in `pinned` is left whole.
 
     >>> [[str(d) for d in system] for system in prime_systems(Mesh(x=6))]
     [['x:(1)2', 'x:(2)3'], ['x:(1)3', 'x:(3)2']]
@@ -32,7 +32,7 @@ def prime_systems(
             parts += [_orders(name, end, digit.pre // end), [(digit,)]]
             end = digit.end
         parts.append(_orders(name, end, size // end))
-        cuts += parts
+        cuts += parts if varied is None or name in varied else [part[:1] for part in parts]
     for choice in product(*cuts):
         yield tuple(digit for part in choice for digit in part)
 
@@ -113,7 +113,7 @@ class PrimePlaces:
         self.number = {index: at for at, index in enumerate(self.indices)}
         self.everywhere = (1 << len(self.indices)) - 1
         self.beside = [
-            sum(1 << b for b, other in enumerate(self.indices) if _compatible(index, other))
+            sum(1 << b for b, other in enumerate(self.indices) if compatible(index, other))
             for index in self.indices
         ]
         self.of_size = {
@@ -140,7 +140,8 @@ class PrimePlaces:
         return found
 
 
-def _compatible(a: IndexDigit, b: IndexDigit) -> bool:
+def compatible(a: IndexDigit, b: IndexDigit) -> bool:
+    """Whether two index digits may be owned at once: they do not overlap, and their bounds nest."""
     if a.dim != b.dim:
         return True
     apart = a.end <= b.pre or b.end <= a.pre
