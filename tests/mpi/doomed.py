@@ -2,7 +2,8 @@
 
 python -m mpi4py -m tests.mpi.doomed HOW TIMEOUT INTO
 
-HOW: kill, stop or raise; TIMEOUT: seconds or 0; INTO: private or shared tiles
+HOW: kill, stop, raise, or "die making" (its shared tile)
+TIMEOUT: seconds or 0; INTO: private or shared tiles
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mpi4py import MPI
 
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
+from redistrib.backends.mpi.shared import SharedTiles
 
 
 def main(how: str, timeout: str, into: str) -> None:
@@ -25,12 +27,19 @@ def main(how: str, timeout: str, into: str) -> None:
     n = 1024
     src, dst = (rd.ArrayType.parse(t, mesh) for t in (f"f32[{n}{{x}}, {n}]", f"f32[{n}, {n}{{x}}]"))
     shared = into == "shared"
+    last = comm.rank == comm.size - 1
+    if how == "die making":
+        rmpi.Redistribution(src, dst, comm, shared=True)  # nobody dies in what MPI makes for itself
+        if comm.rank == 0:
+            print("exchanging", flush=True)
+        if last:
+            SharedTiles.connect = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     redistribution = rmpi.Redistribution(
         src, dst, comm, timeout=float(timeout) or None, shared=shared
     )
     tile = np.zeros(src.tile_shape, np.float32)
     out = None if shared else np.empty(dst.tile_shape, np.float32)
-    if comm.rank == comm.size - 1:
+    if last:
         end = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(how)
         if end is not None:
             # From a thread, so that it strikes wherever the exchange is.
@@ -39,7 +48,7 @@ def main(how: str, timeout: str, into: str) -> None:
     while True:
         redistribution(tile, out)
         calls += 1
-        if calls == 3 and how == "raise" and comm.rank == comm.size - 1:
+        if calls == 3 and how == "raise" and last:
             raise RuntimeError("one rank raises")
         if calls == 1 and comm.rank == 0:
             print("exchanging", flush=True)

@@ -1,4 +1,4 @@
-"""Random redistributions on all ranks: types, dtype, memory order, and every way to transport."""
+"""Random redistributions on all ranks: types, dtype, memory order, and every way to streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpi4py import MPI
 
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.mpi import exchange, transport
+from redistrib.backends.mpi import exchange, streams
 from redistrib.types.tile import same_bits, tile_of
 from tests.problems import random_type
 from tests.random_plans import (
@@ -60,10 +60,10 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # Small arrays would all go one way: these figures choose the way, and never the result.
         patch.setattr(exchange, "SMALL", rng.choice((0, exchange.SMALL)))
-        patch.setattr(transport, "SHORT_RUN", rng.choice((0, 64, 1 << 30)))
-        patch.setattr(transport, "SLAB_RUNS", rng.choice((None, 1, 3)))
-        patch.setattr(transport, "LEAST_CHUNK", rng.choice((1, 40, 4096)))
-        patch.setattr(transport, "DEPTH_DIRECT", rng.choice((1, 3, 64)))
+        patch.setattr(streams, "SHORT_RUN", rng.choice((0, 64, 1 << 30)))
+        patch.setattr(streams, "SLAB_RUNS", rng.choice((None, 1, 3)))
+        patch.setattr(streams, "LEAST_CHUNK", rng.choice((1, 40, 4096)))
+        patch.setattr(streams, "DEPTH_DIRECT", rng.choice((1, 3, 64)))
         options: dict[str, Any] = {"scratch": rng.choice((1, 1000, 1 << 20))}
         if rng.random() < 0.2:
             options["timeout"] = 60.0

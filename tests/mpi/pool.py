@@ -101,16 +101,28 @@ class Pool:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen()
-            listener.settimeout(60)
             self.process = start(
                 installation, ranks, "-m", "tests.mpi.rank", path, environment=environment
             )
             try:
-                self._connection, _ = listener.accept()
-            except TimeoutError:
+                self._connection = self._first(listener)
+            except BaseException:
                 kill(self.process)
+                self._directory.cleanup()
                 raise
         self._answers = self._connection.makefile()
+
+    def _first(self, listener: socket.socket) -> socket.socket:
+        """The connection of rank 0, once it comes. Raises if the job ends before that."""
+        listener.settimeout(0.5)
+        for _ in range(240):
+            try:
+                return listener.accept()[0]
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    _, errors = self.process.communicate()
+                    raise AssertionError(f"{self.name} does not start: {errors[-4000:]}") from None
+        raise AssertionError(f"{self.name} does not start")
 
     def run(self, case: str, *arguments: object, timeout: float = 120) -> dict[str, str]:
         """What failed, by rank. Raises if the ranks end or hang; the pool is of no use then."""

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from mpi4py import MPI
 
-import tests.mpi.shared_cases  # noqa: F401 - it adds to CASES
+import tests.mpi.late_cases
+import tests.mpi.safety_cases
+import tests.mpi.shared_cases  # noqa: F401 - they add to CASES
 from tests.mpi.cases import CASES
 
 LATE = 100.0

@@ -12,8 +12,8 @@ from mpi4py import MPI
 
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.mpi import exchange, transport
-from redistrib.backends.mpi.agreement import private
+from redistrib.backends.mpi import exchange, requests, streams
+from redistrib.backends.mpi.communicators import private
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 from tests.random_plans import expected_tiles, random_plans, random_tiles
@@ -40,14 +40,14 @@ def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
     near = set(private(comm).near)
     peers: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        messages = transport.Stream.messages
+        messages = streams.Stream.messages
 
-        def watched(self: transport.Stream, *given: Any) -> Iterator[transport.Message]:
+        def watched(self: streams.Stream, *given: Any) -> Iterator[requests.Message]:
             peers.append(self.peer)
             return messages(self, *given)
 
-        patch.setattr(transport.Stream, "messages", watched)
-        patch.setattr(transport, "SHORT_RUN", 0)
+        patch.setattr(streams.Stream, "messages", watched)
+        patch.setattr(streams, "SHORT_RUN", 0)
         patch.setattr(exchange, "SMALL", 0)
         plain, shared = (
             rmpi.Redistribution.from_plan(plan, comm, shared=shared) for shared in (False, True)

@@ -20,13 +20,14 @@ POOLS = [
     for mpi, ranks in product((MPICH, OPENMPI), (2, 3, 4, 6, 8))
 ]
 DRAWS = 30
+OBJECTS = 60
 
 
 def cases(*files: str) -> list[str]:
     """The names of the cases without arguments, read without importing MPI into this process."""
     return [
         node.name
-        for file in files or ("cases.py", "shared_cases.py")
+        for file in files or ("cases.py", "safety_cases.py", "shared_cases.py")
         for node in ast.parse((ROOT / "tests" / "mpi" / file).read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.decorator_list and len(node.args.args) == 1
     ]
@@ -51,8 +52,19 @@ def test_results_in_shared_memory_on_two_nodes() -> None:
             assert running.run(case) == {}
 
 
+def test_late_ranks(pool: Pool) -> None:
+    if pool.ranks != 4:  # the cases take seconds, and depend on the number of ranks least
+        return
+    for case in cases("late_cases.py"):
+        assert pool.run(case) == {}
+
+
 def test_random_draws(pool: Pool) -> None:
     assert pool.run("random_draws_are_right", 1000 * pool.ranks, DRAWS) == {}
+
+
+def test_objects_come_and_go(pool: Pool) -> None:
+    assert pool.run("objects_leave_nothing_behind", OBJECTS) == {}
 
 
 def test_some_core_pairs_and_real_world_cases(pool: Pool) -> None:

@@ -47,6 +47,13 @@ def test_run_reports_time_speed_and_memory_of_the_worst_rank(tmp_path: Path) -> 
     assert "GB/s; its memory peaks at" in out
 
 
+def test_run_between_meshes_of_two_sizes() -> None:
+    for meshes in (("x=4", "u=2"), ("x=2", "u=4")):
+        problem = ("--mesh", meshes[0], "--dst-mesh", meshes[1], "f32[64{x}, 64]", "f32[64, 64{u}]")
+        out, _ = output(4, "run", *problem, "--backend", "mpi", "--format", "json")
+        assert json.loads(out)["verified"]
+
+
 def test_a_calibrated_profile_prices_plans(tmp_path: Path) -> None:
     path = tmp_path / "here.toml"
     output(4, "calibrate", "--backend", "mpi", "--mesh", "x=2,y=2", "-o", str(path))

@@ -89,6 +89,49 @@ def test_the_watchdog_names_the_step_and_the_rank_that_stopped(
     assert said[2] == str(RANKS - 1)
 
 
+@BOTH
+def test_a_rank_that_dies_while_shared_tiles_are_made_leaves_no_file(mpi: Installation) -> None:
+    before = shared_files()
+    status, _ = end_of(mpi, "die making", 0, "shared")
+    assert status != 0
+    assert shared_files() - before == set()
+
+
+@BOTH
+def test_mpi_may_begin_after_the_import_and_end_before_what_was_made(mpi: Installation) -> None:
+    code = (
+        "import mpi4py\n"
+        "mpi4py.rc.initialize = False\n"
+        "import numpy as np\n"
+        "import redistrib as rd\n"
+        "from redistrib.backends import mpi\n"
+        "from mpi4py import MPI\n"
+        "t = rd.ArrayType.parse('f32[24, 24]', rd.Mesh())\n"
+        "def refused():\n"
+        "    try:\n"
+        "        mpi.Redistribution(t, t, MPI.COMM_WORLD)\n"
+        "    except rd.BackendError as error:\n"
+        "        print(error)\n"
+        "refused()\n"
+        "MPI.Init()\n"
+        "made = [mpi.Redistribution(t, t, MPI.COMM_WORLD) for _ in range(2)]\n"
+        "made[0](np.zeros((24, 24), np.float32)[::1])\n"
+        "MPI.Finalize()\n"
+        "made[0].free()\n"
+        "del made\n"
+        "refused()\n"
+        "print('done')\n"
+    )
+    job = start(mpi, 1, "-c", code)
+    try:
+        said, errors = job.communicate(timeout=60)
+    finally:
+        kill(job)
+    assert job.returncode == 0, errors
+    assert said.count("between MPI_Init and MPI_Finalize") == 2
+    assert said.endswith("done\n")
+
+
 def test_a_mesh_of_another_size_is_refused_by_the_command() -> None:
     code = (
         "import redistrib as rd, numpy as np\n"

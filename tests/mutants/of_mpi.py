@@ -3,77 +3,141 @@
 from tests.mutants.mutant import Mutant
 
 AGREEMENT = "redistrib/backends/mpi/agreement.py"
+ARRAYS = "redistrib/backends/mpi/arrays.py"
+CHECKS = "redistrib/backends/mpi/checks.py"
+COMMUNICATORS = "redistrib/backends/mpi/communicators.py"
+DATATYPES = "redistrib/backends/mpi/datatypes.py"
 EXCHANGE = "redistrib/backends/mpi/exchange.py"
+FLOWS = "redistrib/backends/mpi/flows.py"
+INDEX_RANGES = "redistrib/backends/mpi/index_ranges.py"
 LAYOUTS = "redistrib/backends/mpi/layouts.py"
-PIECES = "redistrib/backends/mpi/pieces.py"
+OVERLAPS = "redistrib/backends/mpi/overlaps.py"
 REDISTRIBUTION = "redistrib/backends/mpi/redistribution.py"
 REDUCTION = "redistrib/backends/mpi/reduction.py"
-RUNS = "redistrib/backends/mpi/runs.py"
-TRANSPORT = "redistrib/backends/mpi/transport.py"
+REQUESTS = "redistrib/backends/mpi/requests.py"
+STREAMS = "redistrib/backends/mpi/streams.py"
 
 MUTANTS = (
     Mutant(
         "messages are kept for the tiles of any later call",
         EXCHANGE,
-        "Exchange._kept",
+        "TileExchange._kept",
         "places != self._bound[0]",
         "not self._bound[0]",
     ),
     Mutant(
-        "word that a piece was copied goes out before the copy",
+        "word that an overlap was copied goes out before the copy",
         EXCHANGE,
-        "Exchange.run.copy",
+        "TileExchange._by_messages.copy",
         """
-_copy(stream.pieces, sources[0], near)
-told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
+_copy(stream.overlaps, sources[0], near)
+outstanding.send(EMPTY, stream.peer)
 """,
         """
-told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
-_copy(stream.pieces, sources[0], near)
+outstanding.send(EMPTY, stream.peer)
+_copy(stream.overlaps, sources[0], near)
 """,
     ),
     Mutant(
         "a call with a shared result does not wait for the copies of others",
         EXCHANGE,
-        "Exchange._start",
+        "TileExchange._start",
         """
-return [
-    *((comm.Irecv(EMPTY, peer, tag), peer) for peer in self.awaited),
-    *((comm.Irecv(message, peer, tag), peer) for message, peer in receives),
-    *((comm.Isend(message, peer, tag), peer) for message, peer in sends),
-]
+for peer in self.awaited:
+    ...
 """,
         """
-return [
-    *((comm.Irecv(message, peer, tag), peer) for message, peer in receives),
-    *((comm.Isend(message, peer, tag), peer) for message, peer in sends),
-]
+for peer in []:
+    ...
 """,
     ),
     Mutant(
+        "what one way of sending was given, another takes",
+        EXCHANGE,
+        "TileExchange._kept",
+        "[way, *places_of((*sources, *targets))]",
+        "places_of((*sources, *targets))",
+    ),
+    Mutant(
+        "what is given up reads and writes memory that is free",
+        REQUESTS,
+        "Outstanding.give_up",
+        "keep(self.requests, self.arrays)",
+        "keep(self.requests)",
+    ),
+    Mutant(
+        "a call that is at its end is kept",
+        REDISTRIBUTION,
+        "Redistribution._transfer",
+        "self._running = None",
+        "pass",
+    ),
+    Mutant(
+        "an error keeps the arrays of the call that it came from",
+        AGREEMENT,
+        "Watch.attempt",
+        "del error",
+        "pass",
+    ),
+    Mutant(
+        "two threads on a communicator take turns",
+        COMMUNICATORS,
+        "claimed",
+        "error = _mixed()",
+        "",
+    ),
+    Mutant(
+        "positions are ranks, whatever the order of devices",
+        CHECKS,
+        "_checked",
+        "t.mesh.ids",
+        "tuple(range(t.mesh.num_devices))",
+    ),
+    Mutant(
+        "a subclass of arrays is taken for its data",
+        CHECKS,
+        "check_tile",
+        "type(tile) not in (np.ndarray, np.memmap)",
+        "not isinstance(tile, np.ndarray)",
+    ),
+    Mutant(
+        "results of a batch may be one array",
+        CHECKS,
+        "check_results",
+        "any(_overlap(a, b) for a, b in combinations(given, 2))",
+        "False",
+    ),
+    Mutant(
+        "gather is to rank 0",
+        ARRAYS,
+        "gather",
+        "[root]",
+        "[0]",
+    ),
+    Mutant(
         "what a rank holds it fetches from others",
-        PIECES,
-        "Router._routes",
+        OVERLAPS,
+        "OverlapSearch._routes",
         "receiver in ranks",
         "receiver == ranks[0]",
     ),
     Mutant(
         "the first of the ranks that hold a box sends it to all",
-        PIECES,
-        "Router._routes",
+        OVERLAPS,
+        "OverlapSearch._routes",
         "load[sender] -= size",
         "load[sender] += 0",
     ),
     Mutant(
         "what two tiles share begins where the run of the first does",
-        RUNS,
+        INDEX_RANGES,
         "common",
         "np.maximum(a.starts[at_a], b.starts[at_b])",
         "a.starts[at_a]",
     ),
     Mutant(
         "places that fill whole rows are evenly nested",
-        RUNS,
+        INDEX_RANGES,
         "_regular",
         """
 if left or not all(
@@ -90,21 +154,21 @@ if left and (
     ),
     Mutant(
         "the rest of a piece that is no whole slab stays behind",
-        TRANSPORT,
+        STREAMS,
         "cut",
         "range(0, shape[axis], step)",
         "range(0, shape[axis] - step + 1, step)",
     ),
     Mutant(
         "a chunk is taken for complete with the first of its messages",
-        TRANSPORT,
+        FLOWS,
         "transfer",
         "not left[number, slot]",
         "left[number, slot] >= 0",
     ),
     Mutant(
         "a datatype of several levels has the strides of the innermost",
-        TRANSPORT,
+        DATATYPES,
         "_strided",
         "made.Create_hvector(count, 1, stride)",
         "made.Create_vector(count, 1, 1)",
@@ -170,15 +234,15 @@ else:
     ),
     Mutant(
         "a call may overwrite its own source",
-        REDISTRIBUTION,
-        "Redistribution._results",
-        "t is not None and np.may_share_memory(out, t)",
-        "t is out",
+        CHECKS,
+        "check_results",
+        "tile is not None and _overlap(out, tile)",
+        "tile is out",
     ),
     Mutant(
         "a start agrees with a call",
         REDISTRIBUTION,
-        "Redistribution._run",
+        "Redistribution._run.prepare",
         '"a call" if blocking else "a start"',
         '"a call"',
     ),

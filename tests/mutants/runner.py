@@ -75,8 +75,9 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/checker/": ("tests/core/test_checker.py",),
     # Real ranks; two of them do not crowd the machine.
     "redistrib/backends/mpi/": (
-        "tests/mpi/test_runs.py",
+        "tests/mpi/test_index_ranges.py",
         *(f"tests/mpi/test_backend.py::test_mpi[mpich-4-{case}]" for case in cases()),
+        "tests/mpi/test_backend.py::test_late_ranks[mpich-4]",
         "tests/mpi/test_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
         "tests/mpi/test_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
     ),

@@ -10,10 +10,11 @@ except ImportError as missing:
         backend="mpi",
     ) from missing
 
-from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_array
+from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_array, scatter
 from redistrib.backends.mpi.calibration import calibrate
+from redistrib.backends.mpi.calls import Running
 from redistrib.backends.mpi.layouts import UnevenType
-from redistrib.backends.mpi.redistribution import Redistribution, Running
+from redistrib.backends.mpi.redistribution import Redistribution
 
 __all__ = [
     "Measured",
@@ -24,4 +25,5 @@ __all__ = [
     "gather",
     "measure_array",
     "run_array",
+    "scatter",
 ]

@@ -10,77 +10,24 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 from mpi4py import MPI
 
 from redistrib import errors
-from redistrib.backends.mpi.transport import Transfer, Waiting
+from redistrib.backends.mpi.communicators import NAP, Private, keep
+from redistrib.backends.mpi.requests import Outstanding, Transfer
 from redistrib.errors import BackendError, RedistribError
 
 ROLL_CALL = 0
 """The tag by which a rank says that it has waited too long."""
-TAGS = 32_000
-"""Every MPI allows tags up to 32767."""
 GRACE = 1.0
 """Seconds in which the others answer a roll call."""
 PATIENCE = 1000
 """Polls in vain before a rank on a crowded node sleeps between them: polls also move data."""
-NAP = 0.0001
-"""Seconds that it sleeps."""
-
-
-@dataclass(slots=True)
-class Private:
-    """A communicator of our own, so that no message of the program's meets one of ours.
-
-    node: the ranks that share memory with this one, which are `near` by their numbers in `comm`.
-    crowded: whether some node has more ranks than processors that these may run on. A rank that
-        waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
-    """
-
-    comm: MPI.Intracomm
-    node: MPI.Comm
-    near: tuple[int, ...]
-    crowded: bool
-    made: int = 0
-
-    def next_tag(self) -> int:
-        """A tag for one more redistribution; ranks make them in the same order."""
-        self.made += 1
-        return self.made % TAGS + 1
-
-
-def _release(comm: MPI.Comm, keyval: int, private: Private) -> None:  # noqa: ARG001
-    private.node.Free()
-    private.comm.Free()
-
-
-_PRIVATE = MPI.Comm.Create_keyval(delete_fn=_release)
-
-
-def private(comm: MPI.Intracomm) -> Private:
-    """The duplicate of a communicator that all its redistributions share. Collective."""
-    found = comm.Get_attr(_PRIVATE)
-    if not isinstance(found, Private):
-        own = comm.Dup()
-        node = own.Split_type(MPI.COMM_TYPE_SHARED)
-        # Together, for a launcher may have bound each rank to a processor of its own.
-        usable = set().union(*node.allgather(_processors()))
-        crowded = own.allreduce(node.size > len(usable), MPI.LOR)
-        found = Private(own, node, tuple(node.allgather(own.rank)), crowded)
-        comm.Set_attr(_PRIVATE, found)
-    return found
-
-
-def _processors() -> set[int]:
-    """The processors that this process may run on; all of them where the system does not say."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 @dataclass(slots=True)
@@ -94,7 +41,6 @@ class Watch:
     private: Private
     timeout: float | None
     agreed: bool = False
-    given_up: list[BackendError] = field(default_factory=list)
 
     @property
     def comm(self) -> MPI.Intracomm:
@@ -104,60 +50,94 @@ class Watch:
     def drive(self, transfer: Transfer, step: str) -> None:
         """Run a transfer to its end. Raises BackendError if a rank does not take part in time."""
         try:
-            waiting = next(transfer)
+            outstanding = next(transfer)
             while True:
-                waiting = transfer.send(self.some(waiting, step))
+                outstanding = transfer.send(self.some(outstanding, step))
         except StopIteration:
             return
 
-    def some(self, waiting: Waiting, step: str) -> list[int]:
+    def together(self, request: MPI.Request, step: str) -> None:
+        """Wait for a request in which every rank takes part."""
+        self.drive(_together(self.comm, request), step)
+
+    def some(self, outstanding: Outstanding, step: str) -> list[int]:
         """The indices of requests that are complete, at least one."""
-        requests = waiting.requests
-        if self.timeout is None and waiting.last:
+        requests = outstanding.requests
+        if self.timeout is None and outstanding.last:
             MPI.Request.Waitall(requests)
             return list(range(len(requests)))
         start = time.monotonic()
         polls = 0
         while True:
             done = MPI.Request.Testsome(requests)
+            if self.timeout is not None:
+                late = not done and time.monotonic() - start > self.timeout
+                # Also where all is complete: who gave up may have changed what it was to send.
+                if late or self.comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL):
+                    self._give_up(outstanding, step)
             if done is None or done:
                 return done or []
-            if self.timeout is not None:
-                late = time.monotonic() - start > self.timeout
-                if late or self.comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL):
-                    self._give_up(waiting.peers, step)
             polls += 1
             if polls < PATIENCE or not self.private.crowded:
                 os.sched_yield()
             else:
                 time.sleep(NAP)
 
-    def _give_up(self, peers: Collection[int], step: str) -> NoReturn:
-        """Find out who answers, and raise. The requests stay open: the communicator is lost."""
+    def _give_up(self, outstanding: Outstanding, step: str) -> NoReturn:
+        """Find out who answers, and raise. The communicator is lost."""
         comm = self.comm
+        waited_for = set(outstanding.peers)
+        outstanding.give_up()
         others = [rank for rank in range(comm.size) if rank != comm.rank]
         nothing = np.empty(0, np.uint8)
-        _sent = [comm.Isend([nothing, MPI.BYTE], rank, ROLL_CALL) for rank in others]
-        waited_for = set(others) if -1 in peers else set(peers)
+        keep([comm.Isend([nothing, MPI.BYTE], rank, ROLL_CALL) for rank in others])
+        silent = set(others) if -1 in waited_for else waited_for
         status = MPI.Status()
         end = time.monotonic() + GRACE
-        while waited_for and time.monotonic() < end:
+        while silent and time.monotonic() < end:
             if comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL, status):
                 comm.Recv([nothing, MPI.BYTE], status.source, ROLL_CALL)
-                waited_for.discard(status.source)
+                silent.discard(status.source)
             else:
                 time.sleep(0.001)
-        missing = sorted(waited_for)
+        missing = sorted(silent)
         names = ", ".join(map(str, missing)) or "none: the network is slower than the limit"
-        error = BackendError(
+        message = (
             f"{step} made no progress for {self.timeout:g} s; "
-            f"rank {comm.rank} got no answer from ranks: {names}",
-            step=step,
-            ranks=tuple(missing),
-            timeout=self.timeout,
+            f"rank {comm.rank} got no answer from ranks: {names}"
         )
-        self.given_up.append(error)
-        raise error
+        values = {"step": step, "ranks": tuple(missing), "timeout": self.timeout}
+        self.private.lost = message, values
+        raise BackendError(message, **values)
+
+    def check_open(self) -> None:
+        """Raise BackendError if the ranks were given up before."""
+        if self.private.lost is not None:
+            message, values = self.private.lost
+            raise BackendError(message, **values)
+
+    def attempt(
+        self,
+        action: Callable[[], tuple[str, str] | None],
+        step: str,
+        error: Exception | None = None,
+    ) -> None:
+        """Do something on each rank; if it fails on one, raise that error on all. Collective.
+
+        The action returns what all ranks must agree on, in full and for people, if anything. With
+        an `error` there is one already, and nothing is done.
+        """
+        token = given = ""
+        try:
+            if error is None:
+                token, given = action() or ("", "")
+        except Exception as raised:  # noqa: BLE001 - the other ranks must hear of it
+            error = raised
+        try:
+            self.agree(error, token, step, given)
+        finally:
+            # Its traceback leads here, and so would keep itself and the arrays of the caller.
+            del error
 
     def agree(self, error: Exception | None, token: str, step: str, given: str = "") -> None:
         """Raise the same error on every rank if one has an error or the tokens differ. Collective.
@@ -165,8 +145,7 @@ class Watch:
         `given` is what this rank was given, for the message. On the ranks of the error and
         elsewhere its class is the same where it is one of this library's.
         """
-        if self.given_up:
-            raise self.given_up[0]
+        self.check_open()
         comm = self.comm
         digest = hashlib.sha256(token.encode()).digest()
         number = int.from_bytes(digest[:8], "big") >> 2
@@ -176,7 +155,7 @@ class Watch:
         if self.agreed and self.timeout is None and not self.private.crowded:
             comm.Allreduce(told, heard, MPI.MIN)
         else:
-            self.drive(_once(comm.Iallreduce(told, heard, MPI.MIN)), step)
+            self.together(comm.Iallreduce(told, heard, MPI.MIN), step)
         least, most, failed = int(heard[0]), -int(heard[1]), int(heard[2])
         if failed < comm.size:
             self._raise_everywhere(error, failed)
@@ -205,7 +184,9 @@ class Watch:
         raise getattr(errors, name)(message, **{**values, "rank": failed}) from error
 
 
-def _once(request: MPI.Request) -> Transfer:
+def _together(comm: MPI.Intracomm, request: MPI.Request) -> Transfer:
     """Wait for one request in which every rank takes part."""
-    while request != MPI.REQUEST_NULL:
-        yield Waiting([request], [-1], last=False)
+    with Outstanding(comm, ROLL_CALL) as outstanding:
+        outstanding.collective(request)
+        while outstanding.requests:
+            outstanding.remove((yield outstanding))

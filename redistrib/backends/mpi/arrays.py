@@ -11,14 +11,14 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from redistrib.backends import simulator
-from redistrib.backends.mpi.agreement import Watch, private
+from redistrib.backends.mpi.datatypes import Tile
+from redistrib.backends.mpi.layouts import AnyType
 from redistrib.backends.mpi.memory import anonymous_bytes, peak_extra
 from redistrib.backends.mpi.redistribution import Redistribution
-from redistrib.backends.mpi.transport import Tile
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
 from redistrib.types.tile import same_bits, tile_of
 
 
@@ -55,55 +55,84 @@ def measure_array(
 ) -> Measured:
     """As run_array, `repeat` times, with figures. The first call also makes the result."""
     comm = comm or MPI.COMM_WORLD
-    watch = Watch(private(comm), None)
     seconds = []
     with Redistribution.from_plan(plan, comm) as redistribution:
-        error: Exception | None = None
-        tile = result = np.empty(0)
-        try:
-            tile = tile_of(np.asarray(array), plan.src, comm.rank)
-            result = np.empty(plan.dst.tile_shape, plan.dst.numpy_dtype)
-            result.fill(0)  # so that its memory is there, and not counted as extra
-        except Exception as raised:  # noqa: BLE001
-            error = raised
-        watch.agree(error, "", "the agreement on the array")
-        peak = extra = 0
+        watch = redistribution.watch
+        here, there = redistribution.src_position, redistribution.dst_position
+        tile = result = None
+
+        def split() -> None:
+            nonlocal tile, result
+            if here is not None:
+                tile = tile_of(_checked(array), plan.src, here)
+            if there is not None:
+                result = np.empty(plan.dst.tile_shape, plan.dst.numpy_dtype)
+                result.fill(0)  # so that its memory is there, and not counted as extra
+
+        def verify() -> None:
+            if result is not None and not _verified(result, array, plan.dst, there):
+                raise BackendError(
+                    f"rank {comm.rank} holds other data than its tile of {plan.dst}", rank=comm.rank
+                )
+
+        watch.attempt(split, "the agreement on the array")
+        extra = 0
         for _ in range(repeat):
             comm.Barrier()
             start = time.perf_counter()
-            call = partial(redistribution, tile, result)
-            extra = max(extra, peak_extra(call))
+            extra = max(extra, peak_extra(partial(redistribution, tile, result)))
             seconds.append(comm.allreduce(time.perf_counter() - start, MPI.MAX))
         received = comm.allreduce(redistribution.received_bytes, MPI.MAX)
-    known = anonymous_bytes()
-    peak = comm.allreduce((known or 0) + extra, MPI.MAX)
-    extra = comm.allreduce(extra, MPI.MAX)
-    if not plan.dst.partial and not same_bits(result, tile_of(array, plan.dst, comm.rank)):
-        error = BackendError(
-            f"rank {comm.rank} holds other data than its tile of {plan.dst}", rank=comm.rank
-        )
-    watch.agree(error, "", "the agreement on the result")
+        known = anonymous_bytes()
+        peak = comm.allreduce((known or 0) + extra, MPI.MAX)
+        extra = comm.allreduce(extra, MPI.MAX)
+        watch.attempt(verify, "the agreement on the result")
     whole = gather(result, plan.dst, comm)
     if known is None:
         return Measured(whole, tuple(seconds), received, None, None)
     return Measured(whole, tuple(seconds), received, peak, extra)
 
 
-def gather(tile: Tile, t: ArrayType, comm: MPI.Intracomm) -> NDArray[Any] | None:
-    """The global array of these tiles on rank 0, None elsewhere. Collective."""
-    everything = np.empty((comm.size, *t.tile_shape), t.numpy_dtype) if comm.rank == 0 else None
-    received = None if everything is None else [_bytes(everything), MPI.BYTE]
-    comm.Gather([_bytes(np.ascontiguousarray(tile)), MPI.BYTE], received, root=0)
-    error: Exception | None = None
-    array = None
-    if everything is not None:
-        try:
-            array = simulator.gather(list(everything), t)
-        except BackendError as raised:
-            error = raised
-    Watch(private(comm), None).agree(error, "", "the agreement on the array")
+def _verified(result: Tile, array: NDArray[Any], t: ArrayType, position: int | None) -> bool:
+    """Whether a tile is bit for bit that of an array. Of addends there is none such."""
+    return bool(t.partial) or position is None or same_bits(result, tile_of(array, t, position))
+
+
+def gather(
+    tile: Tile | None, t: AnyType, comm: MPI.Intracomm, root: int = 0
+) -> NDArray[Any] | None:
+    """The global array of these tiles on the rank `root`, None elsewhere. Collective.
+
+    Each rank gives its tile, None if it has none; the device ids of the mesh are ranks. Addends are
+    reduced in rank order. Beside the array, the root needs no memory but scratch. Raises on every
+    rank if one gives something else: BackendError with the attribute `rank`.
+    """
+    with Redistribution(t, _whole(t), comm, dst_ranks=[root]) as redistribution:
+        array: NDArray[Any] | None = redistribution(tile)
     return array
 
 
-def _bytes(tile: Tile) -> NDArray[np.uint8]:
-    return tile.reshape(-1).view(np.uint8)
+def scatter(
+    array: NDArray[Any] | None, t: AnyType, comm: MPI.Intracomm, root: int = 0
+) -> Tile | None:
+    """This rank's tile of the array that the rank `root` has; None if it has none. Collective.
+
+    The others give None. Raises on every rank if one gives something else (BackendError with the
+    attribute `rank`), and LayoutError if the type is partial.
+    """
+    with Redistribution(_whole(t), t, comm, src_ranks=[root]) as redistribution:
+        tile: Tile | None = redistribution(array)
+    return tile
+
+
+def _whole(t: AnyType) -> ArrayType:
+    """The array of a type on one device."""
+    return ArrayType(Mesh(), t.dtype, t.shape)
+
+
+def _checked(array: Any) -> NDArray[Any]:
+    """The array that a rank was given. Raises BackendError for what is more than data."""
+    if type(array) not in (np.ndarray, np.memmap):
+        raise BackendError(f"the array is a numpy array; got {type(array).__name__}")
+    found: NDArray[Any] = array
+    return found

@@ -55,7 +55,7 @@ def _points(
         )
         tile, out = np.zeros(src.tile_shape, np.uint8), np.empty(dst.tile_shape, np.uint8)
         times = []
-        with Redistribution(src, dst, comm, "direct") as redistribution:
+        with Redistribution(src, dst, comm, strategy="direct") as redistribution:
             for number in range(repeat + 2):
                 comm.Barrier()
                 start = time.perf_counter()

@@ -8,26 +8,13 @@ from typing import Any, ClassVar, TypeVar
 
 from mpi4py import MPI
 
+from redistrib.backends.mpi.datatypes import Tile, address_of, places_of
+from redistrib.backends.mpi.flows import Channel, Flow, Incoming, Outgoing, transfer
 from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
-from redistrib.backends.mpi.pieces import Piece, Router, view
+from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, view
+from redistrib.backends.mpi.requests import Message, Outstanding, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.transport import (
-    Flow,
-    Incoming,
-    Link,
-    Message,
-    Outgoing,
-    Started,
-    Stream,
-    Tile,
-    Transfer,
-    Waiting,
-    address_of,
-    opaque,
-    places_of,
-    streams_of,
-    transfer,
-)
+from redistrib.backends.mpi.streams import Stream, opaque, streams_of
 from redistrib.synth.plan.collectives import CollectivePermute
 from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
@@ -48,8 +35,6 @@ T = TypeVar("T")
 Shape = tuple[int, ...]
 Tiles = Sequence[Tile | None]
 """Arrays of one type; None on ranks that have no tile of it."""
-Posted = tuple[Message, int]
-"""A message and its peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +91,7 @@ class Phase:
         """From now on the targets are these tiles: what can be copied to one of them is."""
 
 
-class Exchange(Phase):
+class TileExchange(Phase):
     """Each rank sends the intersections of its tile with the others' target tiles."""
 
     name = "the exchange"
@@ -115,16 +100,18 @@ class Exchange(Phase):
         self,
         before: End,
         after: End,
-        pieces: Sequence[Piece],
-        link: Link,
+        overlaps: Sequence[Overlap],
+        channel: Channel,
         itemsize: int,
         scratch: int,
     ) -> None:
         super().__init__(before, after)
-        self.link = link
-        self.own = [piece for piece in pieces if piece.sender == piece.receiver]
-        remote = [piece for piece in pieces if piece.sender != piece.receiver]
-        self.sends, self.receives = streams_of(remote, link.comm, itemsize, scratch, packed=False)
+        self.channel = channel
+        self.own = [overlap for overlap in overlaps if overlap.sender == overlap.receiver]
+        remote = [overlap for overlap in overlaps if overlap.sender != overlap.receiver]
+        self.sends, self.receives = streams_of(
+            remote, channel.comm, itemsize, scratch, packed=False
+        )
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
@@ -148,106 +135,118 @@ class Exchange(Phase):
     def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
         """Send, receive, and copy meanwhile what does not travel."""
         sources, targets = opaque(sources), opaque(targets)
-
-        def copy() -> list[Started]:
-            told = []
-            for stream, near in self.near:
-                _copy(stream.pieces, sources[0], near)
-                told.append((self.link.comm.Isend(EMPTY, stream.peer, self.link.tag), stream.peer))
-            for source, target in zip(sources, targets, strict=True):
-                if source is not None and target is not None:
-                    _copy(self.own, source, target)
-            return told
-
         if not self.communicates:
-            copy()
-        elif self.small and len(sources) == 1:
+            self._copy_own(sources, targets)
+        elif self.small and blocking and len(sources) == 1:
             # Not a batch: its datatype would have the distances between the tiles of one call.
-            copy()
-            yield from self._at_once(sources, targets, blocking=blocking)
+            self._copy_own(sources, targets)
+            self._at_once(sources, targets)
         else:
-            started = self._start(sources, targets)
-            flows: list[Flow] = [
-                *(Incoming(s, targets, self.link) for s in self.receives if not s.direct),
-                *(Outgoing(s, sources, self.link) for s in self.sends if not s.direct),
-            ]
-            yield from transfer(flows, lambda: [*started, *copy()])
+            streams = (*self.sends, *self.receives)
+            with self.channel.outstanding(sources, targets, streams) as outstanding:
+                yield from self._by_messages(outstanding, sources, targets)
 
-    def _start(self, sources: Tiles, targets: Tiles) -> list[Started]:
+    def _by_messages(self, outstanding: Outstanding, sources: Tiles, targets: Tiles) -> Transfer:
+        """Messages for each peer; what does not travel is copied meanwhile."""
+        datatypes = self.channel.datatypes
+
+        def copy() -> None:
+            for stream, near in self.near:
+                _copy(stream.overlaps, sources[0], near)
+                outstanding.send(EMPTY, stream.peer)
+            self._copy_own(sources, targets)
+
+        self._start(outstanding, sources, targets)
+        flows: list[Flow] = [
+            *(Incoming(s, targets, datatypes) for s in self.receives if not s.direct),
+            *(Outgoing(s, sources, datatypes) for s in self.sends if not s.direct),
+        ]
+        yield from transfer(flows, outstanding, copy)
+
+    def _copy_own(self, sources: Tiles, targets: Tiles) -> None:
+        for source, target in zip(sources, targets, strict=True):
+            if source is not None and target is not None:
+                _copy(self.own, source, target)
+
+    def _start(self, outstanding: Outstanding, sources: Tiles, targets: Tiles) -> None:
         """Start all that travels straight from tile to tile, and await word of what is copied."""
 
-        def posted(streams: Sequence[Stream], tiles: Tiles) -> list[Posted]:
+        def addressed(streams: Sequence[Stream], tiles: Tiles) -> list[tuple[Message, int]]:
             return [
                 (message, stream.peer)
                 for stream in streams
                 if stream.direct
-                for message in stream.messages(tiles, self.link.datatypes)
+                for message in stream.messages(tiles, self.channel.datatypes)
             ]
 
-        def make() -> tuple[list[Posted], list[Posted]]:
-            return posted(self.receives, targets), posted(self.sends, sources)
+        receives, sends = self._kept(
+            "messages",
+            lambda: (addressed(self.receives, targets), addressed(self.sends, sources)),
+            sources,
+            targets,
+        )
+        for peer in self.awaited:
+            outstanding.receive(EMPTY, peer)
+        for message, peer in receives:
+            outstanding.receive(message, peer)
+        for message, peer in sends:
+            outstanding.send(message, peer)
 
-        comm, tag = self.link.comm, self.link.tag
-        receives, sends = self._kept(make, sources, targets)
-        return [
-            *((comm.Irecv(EMPTY, peer, tag), peer) for peer in self.awaited),
-            *((comm.Irecv(message, peer, tag), peer) for message, peer in receives),
-            *((comm.Isend(message, peer, tag), peer) for message, peer in sends),
-        ]
+    def _at_once(self, sources: Tiles, targets: Tiles) -> None:
+        """One Alltoallw: the quickest for small arrays.
 
-    def _at_once(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
-        """One Alltoallw: the quickest for small arrays."""
-        comm = self.link.comm
+        Only where the caller waits for it: ranks may end two calls that were started in different
+        orders, and collectives have one order.
+        """
+        size = self.channel.comm.size
 
-        def make() -> list[Message]:
-            messages = []
-            for streams, tiles in ((self.sends, sources), (self.receives, targets)):
-                counts, types = [0] * comm.size, [MPI.BYTE] * comm.size
-                base = 0 if tiles[0] is None else address_of(tiles[0])
-                for stream in streams:
-                    counts[stream.peer] = 1
-                    types[stream.peer] = self.link.datatypes.together(base, stream.views(tiles))
-                buffer = MPI.buffer.fromaddress(base, 0)
-                messages.append([buffer, counts, [0] * comm.size, types])
-            return messages
+        def addressed(streams: Sequence[Stream], tiles: Tiles) -> Message:
+            counts, types = [0] * size, [MPI.BYTE] * size
+            base = 0 if tiles[0] is None else address_of(tiles[0])
+            for stream in streams:
+                counts[stream.peer] = 1
+                types[stream.peer] = self.channel.datatypes.together(base, stream.views(tiles))
+            return [MPI.buffer.fromaddress(base, 0), counts, [0] * size, types]
 
-        messages = self._kept(make, sources, targets)
-        if blocking:
-            comm.Alltoallw(*messages)
-        else:
-            request = comm.Ialltoallw(*messages)
-            while request != MPI.REQUEST_NULL:
-                yield Waiting([request], [-1])
+        messages = self._kept(
+            "at once",
+            lambda: (addressed(self.sends, sources), addressed(self.receives, targets)),
+            sources,
+            targets,
+        )
+        self.channel.comm.Alltoallw(*messages)
 
-    def _kept(self, make: Callable[[], T], sources: Tiles, targets: Tiles) -> T:
+    def _kept(self, way: str, make: Callable[[], T], sources: Tiles, targets: Tiles) -> T:
         """What is made for these tiles, or was in the last call: programs reuse their tiles."""
-        places = places_of((*sources, *targets))
+        places = [way, *places_of((*sources, *targets))]
         if places != self._bound[0]:
             self._bound = places, make()
         found: T = self._bound[1]
         return found
 
 
-def _copy(pieces: Sequence[Piece], source: Tile | None, target: Tile | None) -> None:
-    """Copy pieces from tile to tile."""
+def _copy(overlaps: Sequence[Overlap], source: Tile | None, target: Tile | None) -> None:
+    """Copy overlaps from tile to tile."""
     assert source is not None
     assert target is not None
-    for piece in pieces:
-        view(target, piece.put, piece.shape)[...] = view(source, piece.take, piece.shape)
+    for overlap in overlaps:
+        view(target, overlap.put, overlap.shape)[...] = view(source, overlap.take, overlap.shape)
 
 
-def exchange(before: End, after: End, link: Link, itemsize: int, scratch: int) -> Exchange:
+def exchange(
+    before: End, after: End, channel: Channel, itemsize: int, scratch: int
+) -> TileExchange:
     """The exchange between two ends with the same partial axes: addends stay with their like."""
-    router = Router(link.comm.rank)
+    search = OverlapSearch(channel.comm.rank)
     partial = after.type.partial if isinstance(after.type, ArrayType) else ()
     found = [
-        piece
+        overlap
         for sources, targets in _by_group(
             before, before.groups(partial), after, after.groups(partial)
         )
-        for piece in router.pieces(sources, targets, before.shapes(), after.shapes())
+        for overlap in search.overlaps(sources, targets, before.shapes(), after.shapes())
     ]
-    return Exchange(before, after, found, link, itemsize, scratch)
+    return TileExchange(before, after, found, channel, itemsize, scratch)
 
 
 def _by_group(
@@ -263,17 +262,17 @@ def _by_group(
 
 
 def permute(
-    step: CollectivePermute, before: End, after: End, link: Link, itemsize: int, scratch: int
-) -> Exchange:
+    step: CollectivePermute, before: End, after: End, channel: Channel, itemsize: int, scratch: int
+) -> TileExchange:
     """A permute that hands whole tiles on, for one that moves the addends of a partial array."""
-    router = Router(link.comm.rank)
+    search = OverlapSearch(channel.comm.rank)
     boxes, shapes = before.boxes(), before.shapes()
     rank_of = {position: rank for rank, position in enumerate(before.positions)}
-    found: list[Piece] = []
+    found: list[Overlap] = []
     for position, source in enumerate(permute_sources(before.type.mesh, step).tolist()):
         sender, receiver = rank_of[source], rank_of[position]
         box = boxes[sender]
         held = [box if rank == sender else None for rank in range(len(boxes))]
         wanted = [box if rank == receiver else None for rank in range(len(boxes))]
-        found += router.pieces(held, wanted, shapes, shapes)
-    return Exchange(before, after, found, link, itemsize, scratch)
+        found += search.overlaps(held, wanted, shapes, shapes)
+    return TileExchange(before, after, found, channel, itemsize, scratch)

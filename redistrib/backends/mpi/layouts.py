@@ -10,14 +10,14 @@ from typing import Any, Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.mpi.runs import Runs
+from redistrib.backends.mpi.index_ranges import IndexRanges
 from redistrib.errors import LayoutError
 from redistrib.types import dtypes
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local
 from redistrib.types.mesh import Mesh
 
-Box = tuple[Runs, ...]
+Box = tuple[IndexRanges, ...]
 """What a rank holds: per dimension the indices, with their places in the tile."""
 
 Rule = Literal["ceil", "balanced"]
@@ -132,7 +132,7 @@ def largest_tile(t: AnyType) -> int:
 
 def boxes_of(t: AnyType) -> list[Box]:
     """What every position of the mesh holds; equal index sets are one object."""
-    known: dict[tuple[Any, ...], Runs] = {}
+    known: dict[tuple[Any, ...], IndexRanges] = {}
     found = []
     for position in range(t.mesh.num_devices):
         runs = []
@@ -142,7 +142,7 @@ def boxes_of(t: AnyType) -> list[Box]:
                 start, stop = t.block(dim, position)
                 key = dim, start, stop
                 if key not in known:
-                    known[key] = Runs.packed([start], [stop - start])
+                    known[key] = IndexRanges.packed([start], [stop - start])
             else:
                 owners = [f for f in t.dims[dim] if isinstance(f, DeviceDigit)]
                 values = [t.digit_coordinate(owner, position) for owner in owners]
@@ -154,7 +154,7 @@ def boxes_of(t: AnyType) -> list[Box]:
     return found
 
 
-def _digit_runs(t: ArrayType, dim: int, values: Sequence[int]) -> Runs:
+def _digit_runs(t: ArrayType, dim: int, values: Sequence[int]) -> IndexRanges:
     """The indices of a dimension with these values of its owned digits."""
     left = iter(values)
     starts = np.zeros(1, np.int64)
@@ -168,4 +168,4 @@ def _digit_runs(t: ArrayType, dim: int, values: Sequence[int]) -> Runs:
                 starts = (starts[:, None] + np.arange(size) * stride).reshape(-1)
             case _:
                 assert_never(factor)
-    return Runs.packed(starts, np.full(len(starts), stride))
+    return IndexRanges.packed(starts, np.full(len(starts), stride))

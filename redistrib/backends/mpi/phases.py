@@ -12,9 +12,11 @@ from typing import Any, assert_never
 
 import numpy as np
 
+from redistrib.backends.mpi.datatypes import Tile
 from redistrib.backends.mpi.exchange import End, Phase, Tiles, exchange, permute
+from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.reduction import Reduction
-from redistrib.backends.mpi.transport import Link, Tile, Transfer
+from redistrib.backends.mpi.requests import Transfer
 from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
@@ -35,7 +37,11 @@ from redistrib.types.tile import numbers, split
 
 
 def phases_of(
-    plan: Plan, positions: tuple[int | None, ...], link: Link, dtype: np.dtype[Any], scratch: int
+    plan: Plan,
+    positions: tuple[int | None, ...],
+    channel: Channel,
+    dtype: np.dtype[Any],
+    scratch: int,
 ) -> list[Phase]:
     """The phases of a plan on one mesh."""
     found: list[Phase] = []
@@ -43,7 +49,7 @@ def phases_of(
 
     def move(to: End) -> None:
         if to.type != start.type:
-            found.append(between(start, to, link, dtype, scratch))
+            found.append(between(start, to, channel, dtype, scratch))
 
     for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True):
         if not _apart(step, before):
@@ -52,9 +58,9 @@ def phases_of(
         move(here)
         match step:
             case ReplicatedToPartial() | ShardedToPartial():
-                found.append(ToPartial(step, here, there, link.comm.rank))
+                found.append(ToPartial(step, here, there, channel.comm.rank))
             case CollectivePermute():
-                found.append(permute(step, here, there, link, dtype.itemsize, scratch))
+                found.append(permute(step, here, there, channel, dtype.itemsize, scratch))
             case _:
                 raise AssertionError("_apart knows which steps are phases of their own")
         start = there
@@ -62,14 +68,14 @@ def phases_of(
     return found
 
 
-def between(before: End, after: End, link: Link, dtype: np.dtype[Any], scratch: int) -> Phase:
+def between(before: End, after: End, channel: Channel, dtype: np.dtype[Any], scratch: int) -> Phase:
     """The exchange or reduction between two ends; the source has all partial axes of the target."""
     one, other = (
         end.type.partial if isinstance(end.type, ArrayType) else () for end in (before, after)
     )
     if one != other:
-        return Reduction(before, after, link, dtype, scratch)
-    return exchange(before, after, link, dtype.itemsize, scratch)
+        return Reduction(before, after, channel, dtype, scratch)
+    return exchange(before, after, channel, dtype.itemsize, scratch)
 
 
 def _apart(step: Collective, before: ArrayType) -> bool:

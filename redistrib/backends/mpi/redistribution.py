@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
-from redistrib.backends.mpi.agreement import Watch, private
+from redistrib.backends.mpi.agreement import Watch
+from redistrib.backends.mpi.calls import Running
+from redistrib.backends.mpi.checks import (
+    Ranks,
+    check_ends,
+    check_results,
+    check_tile,
+    check_timeout,
+    element_type,
+    ranks_of,
+    usable_timeout,
+)
+from redistrib.backends.mpi.communicators import check_alone, claimed, private
+from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.exchange import End, Phase
+from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
+from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.transport import Datatypes, Link, Tile, Transfer
-from redistrib.errors import BackendError, LayoutError
+from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.problem import Strategy
@@ -23,15 +38,34 @@ from redistrib.types.array_type import ArrayType
 
 SCRATCH = 1 << 20
 """Scratch unless another is asked for; the default is a twentieth of a tile more."""
+MAKING = "the agreement on the problem"
+CALLING = "the agreement before the exchange"
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a redistribution is told beside its types; see there."""
+
+    src_ranks: Ranks = None
+    dst_ranks: Ranks = None
+    dtype: DTypeLike | None = None
+    scratch: int | None = None
+    timeout: float | None = None
+    shared: bool = False
 
 
 class Redistribution:
     """Moves tiles from one type to another between the ranks of a communicator.
 
-    Made collectively, and called collectively. Rank r has the mesh position r. Where the types are
-    on two meshes, the device ids of a mesh are ranks; `src_ranks` and `dst_ranks` name, per
-    position, the rank that has it, and may be different ranks. A rank without a tile passes None.
+    Made collectively, and called collectively. The device ids of a mesh are ranks: without a device
+    order, rank r has the position r. `src_ranks` and `dst_ranks` name, per position of the source's
+    and the target's mesh, another rank that has it. A rank without a tile passes None.
 
+    It fuses: all steps of its plan that only move data run as one exchange, at the lower bound of
+    traffic, and the plan says which route the same problem would take on an accelerator. What the
+    plan says of traffic and memory holds for `from_plan(plan, comm, fuse=False)`.
+
+    strategy, memory_limit, profile: of the plan, as for `redistrib.plan`.
     dtype: numpy dtype of the tiles where the types' own does not name it (structured, datetime64,
         any size); data is moved as opaque bytes. Not with reductions.
     scratch: bytes per rank for packing and reducing, beside source and target; by default 1 MiB and
@@ -40,10 +74,13 @@ class Redistribution:
     shared: the result is always the array `out`, in memory that the ranks of a node share: what a
         rank has for another of its node is copied once, straight into place, and only what goes to
         other nodes is sent. Each call overwrites it, once all ranks are in that call.
-    timeout: seconds without progress, the same on all ranks, after which the call raises on those
-        that wait, with the step and the ranks that do not answer. The communicator is of no use
-        then; whether to call comm.Abort is up to the program. By default a call waits for ever, as
-        MPI does.
+    timeout: seconds without progress, the same on all ranks, after which making or a call raises on
+        those that wait, with the step and the ranks that do not answer. The communicator is of no
+        use then, what was to be read or written is kept as long as the process lives, and `out` is
+        not to be used; whether to call comm.Abort is up to the program. By default a call waits for
+        ever, as MPI does.
+
+    One thread at a time may use a communicator; two at once are an error on all ranks.
 
     Raises on every rank, the same error, if it fails on one or the ranks were given different
     problems: LayoutError, InfeasibleError, or BackendError with the attribute `rank`.
@@ -53,14 +90,26 @@ class Redistribution:
     """The plan, which the steps are fused from; None between two meshes and for uneven tiles."""
     out: Tile | None
     """The result of every call where it is `shared`; else, and on ranks without a target, None."""
+    src_position: int | None
+    """The position of this rank in the source's mesh, if it has one."""
+    dst_position: int | None
+    """The position of this rank in the target's mesh, if it has one."""
+    received_bytes: int
+    """What this rank receives from others for one array, counted from its messages."""
+    sent_bytes: int
+    """What this rank sends to others for one array, counted from its messages."""
+    scratch_bytes: int
+    """What this rank keeps for packing and reducing, in bytes."""
+    num_collectives: int
+    """Communicating phases of a call."""
 
     def __init__(
         self,
         src: AnyType,
         dst: AnyType,
         comm: MPI.Intracomm,
-        strategy: Strategy = "auto",
         *,
+        strategy: Strategy = "auto",
         memory_limit: int | None = None,
         profile: Profile | str | None = None,
         src_ranks: Sequence[int] | None = None,
@@ -70,19 +119,18 @@ class Redistribution:
         timeout: float | None = None,
         shared: bool = False,
     ) -> None:
-        def make() -> Plan | None:
+        def find_plan() -> Plan | None:
             from redistrib.synth.planner.choose import plan
 
             uneven = isinstance(src, UnevenType) or isinstance(dst, UnevenType)
             if uneven or src.mesh != dst.mesh or self._ranks[0] != self._ranks[1]:
-                _check_ends(src, dst)
                 return None
             assert isinstance(src, ArrayType)
             assert isinstance(dst, ArrayType)
             return plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
-        ranks = src_ranks, dst_ranks
-        self._start(comm, src, dst, make, ranks, dtype, scratch, timeout, shared)
+        options = _Options(src_ranks, dst_ranks, dtype, scratch, timeout, shared)
+        self._make(comm, src, dst, find_plan, options)
 
     @classmethod
     def from_plan(
@@ -97,127 +145,109 @@ class Redistribution:
     ) -> Self:
         """The redistribution that runs a plan. Collective."""
         self = cls.__new__(cls)
-        ends = plan.src, plan.dst
-        self._start(comm, *ends, lambda: plan, (None, None), dtype, scratch, timeout, shared)
+        options = _Options(dtype=dtype, scratch=scratch, timeout=timeout, shared=shared)
+        self._make(comm, plan.src, plan.dst, lambda: plan, options)
         return self
 
-    def _start(
+    def _make(
         self,
         comm: MPI.Intracomm,
         src: AnyType,
         dst: AnyType,
-        make: Callable[[], Plan | None],
-        ranks: tuple[Sequence[int] | None, Sequence[int] | None],
-        dtype: DTypeLike | None,
-        scratch: int | None,
-        timeout: float | None,
-        shared: bool,
+        find_plan: Callable[[], Plan | None],
+        options: _Options,
     ) -> None:
-        owned = private(comm)
-        self.comm = owned.comm
-        self.out = None
-        self._shared: SharedTiles | None = None
-        self._link = Link(owned.comm, owned.next_tag(), Datatypes())
-        self.watch = Watch(owned, None)
-        self._phases: list[Phase] = []
-        self._running: Running | None = None
-        error: Exception | None = None
-        text = given = ""
-        try:
-            if timeout is not None and not timeout > 0:
-                raise BackendError(
-                    f"timeout is a number of seconds above 0, or None; got {timeout}",
-                    timeout=timeout,
-                )
-            self.watch.timeout = timeout
-            self.src, self.dst = src, dst
-            self._ranks = _ranks_of(src, dst, ranks, comm.size)
-            self.plan = make()
-            self.dtype = _dtype_of(src, dst, dtype)
-            if scratch is None:
-                largest = max(largest_tile(src), largest_tile(dst)) * self.dtype.itemsize
-                scratch = SCRATCH + largest // 20
-            if scratch < 1:
-                raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
-            given = f"{src} -> {dst} of {self.dtype}"
-            if self._ranks[0] != self._ranks[1]:
-                given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
-            planned = "" if self.plan is None else self.plan.to_json()
-            given += " into shared tiles" * shared
-            if timeout is not None:
-                given += f" with a timeout of {timeout:g} s"
-            text = f"{given} {self.src.mesh} {self.dst.mesh} {scratch} {planned}"
-        except Exception as raised:  # noqa: BLE001 - the other ranks must hear of it
-            error = raised
-        step = "the agreement on the problem"
-        self.watch.agree(error, text, step, given)
-        self.watch.agreed = True
-        try:
-            self._phases = list(self._make_phases(scratch or 0))
-            if shared:
-                tiles = owned.near, self._targets, self.dtype
-                self._shared = SharedTiles(owned.node, *tiles)
-        except Exception as raised:  # noqa: BLE001
-            error = raised
-        self.watch.agree(error, "", step)
-        sent = np.array([phase.sent_bytes > 0 for phase in self._phases], np.int8)
-        anywhere = np.empty_like(sent)
-        owned.comm.Allreduce(sent, anywhere, MPI.MAX)
-        for phase, communicates in zip(self._phases, anywhere, strict=True):
-            phase.communicates = bool(communicates)
-        if self._shared is not None:
-            self._connect(self._shared, step)
+        """Agree on the problem, make the phases, agree that all have them."""
+        with claimed(comm) as contended:
+            self.watch = Watch(private(comm, usable_timeout(options.timeout)), None)
+            owned = self.watch.private
+            self.comm, self._given_comm, self.src, self.dst = owned.comm, comm, src, dst
+            self.out = None
+            self._shared: SharedTiles | None = None
+            self._running: Running | None = None
+            self._phases: list[Phase] = []
+            self._channel = Channel(owned.comm, owned.next_tag(), Datatypes())
+            self.watch.attempt(lambda: self._settle(find_plan, options), MAKING, contended)
+            self.watch.agreed = True
 
-    def _connect(self, shared: SharedTiles, step: str) -> None:
-        """From now on the result is in shared memory."""
-        error: Exception | None = None
-        try:
-            shared.connect()
-        except Exception as raised:  # noqa: BLE001
-            error = raised
-        self.watch.agree(error, "", step)
+            def build() -> None:
+                self._phases = self._make_phases()
+                if options.shared:
+                    tiles = owned.near, self._targets, self.dtype
+                    self._shared = SharedTiles(owned.node, *tiles)
+                check_alone(comm)
+
+            self.watch.attempt(build, MAKING)
+            self._connect()
+            self._count()
+
+    def _settle(self, find_plan: Callable[[], Plan | None], options: _Options) -> tuple[str, str]:
+        """What all ranks must agree on, in full and for people."""
+        src, dst = self.src, self.dst
+        self.watch.timeout = check_timeout(options.timeout)
+        self._ranks = ranks_of(src, dst, options.src_ranks, options.dst_ranks, self.comm.size)
+        self.plan = find_plan()
+        if self.plan is None or src.mesh != dst.mesh:
+            check_ends(src, dst)
+        self.dtype = element_type(src, dst, options.dtype)
+        scratch = options.scratch
+        if scratch is None:
+            largest = max(largest_tile(src), largest_tile(dst)) * self.dtype.itemsize
+            scratch = SCRATCH + largest // 20
+        if scratch < 1:
+            raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
+        self._scratch = scratch
+        given = f"{src} -> {dst} of {self.dtype}"
+        if self._ranks[0] != self._ranks[1]:
+            given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
+        given += " into shared tiles" * options.shared
+        if self.watch.timeout is not None:
+            given += f" with a timeout of {self.watch.timeout:g} s"
+        planned = "" if self.plan is None else self.plan.to_json()
+        return f"{given} {src.mesh} {dst.mesh} {self._ranks} {scratch} {planned}", given
+
+    def _make_phases(self) -> list[Phase]:
+        before, after = (
+            End.on(t, ranks, self.comm.size)
+            for t, ranks in zip((self.src, self.dst), self._ranks, strict=True)
+        )
+        rank = self.comm.rank
+        self._targets = [after.shape(rank) for rank in range(self.comm.size)]
+        self._shapes = before.shape(rank), self._targets[rank]
+        self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
+        arguments = self._channel, self.dtype, self._scratch
+        if self.plan is None or self.src.mesh != self.dst.mesh:
+            return [between(before, after, *arguments)]
+        return phases_of(self.plan, before.positions, *arguments)
+
+    def _connect(self) -> None:
+        """From now on the result is in shared memory, if it is to be."""
+        shared = self._shared
+        if shared is None:
+            return
+        self.watch.attempt(shared.connect, MAKING)
         shared.close()
         self.out = shared.tiles.get(self.comm.rank)
         if self._phases:
             self._phases[-1].share(shared)
 
-    def _make_phases(self, scratch: int) -> Iterator[Phase]:
-        before, after = (
-            End.on(t, ranks, self.comm.size)
-            for t, ranks in zip((self.src, self.dst), self._ranks, strict=True)
-        )
-        self._targets = [after.shape(rank) for rank in range(self.comm.size)]
-        self._shapes = before.shape(self.comm.rank), self._targets[self.comm.rank]
-        if self.plan is None:
-            yield between(before, after, self._link, self.dtype, scratch)
-        else:
-            yield from phases_of(self.plan, before.positions, self._link, self.dtype, scratch)
-
-    @property
-    def received_bytes(self) -> int:
-        """What this rank receives from others for one array, counted from its messages."""
-        return sum(phase.received_bytes for phase in self._phases)
-
-    @property
-    def sent_bytes(self) -> int:
-        """What this rank sends to others for one array, counted from its messages."""
-        return sum(phase.sent_bytes for phase in self._phases)
-
-    @property
-    def scratch_bytes(self) -> int:
-        """What this rank keeps for packing and reducing, in bytes."""
-        return sum(phase.scratch_bytes for phase in self._phases)
-
-    @property
-    def num_collectives(self) -> int:
-        """Communicating phases of a call."""
-        return sum(phase.communicates for phase in self._phases)
+    def _count(self) -> None:
+        """Add up what the phases move; the ranks agree on which of them communicate."""
+        sent = np.array([phase.sent_bytes > 0 for phase in self._phases], np.int8)
+        anywhere = np.empty_like(sent)
+        self.watch.together(self.comm.Iallreduce(sent, anywhere, MPI.MAX), MAKING)
+        for phase, communicates in zip(self._phases, anywhere, strict=True):
+            phase.communicates = bool(communicates)
+        self.received_bytes = sum(phase.received_bytes for phase in self._phases)
+        self.sent_bytes = sum(phase.sent_bytes for phase in self._phases)
+        self.scratch_bytes = sum(phase.scratch_bytes for phase in self._phases)
+        self.num_collectives = sum(phase.communicates for phase in self._phases)
 
     def __call__(self, tile: Tile | None, out: Tile | None = None) -> Any:
         """This rank's tile of the target from its tile of the source. Collective.
 
-        Tiles have the types' tile shapes and dtype, and any strides (one that runs backwards is
-        copied first); a new one is C-ordered. `out`
+        Tiles are numpy arrays (of a subclass only memmap) of the types' tile shapes and dtype, with
+        any strides (one that runs backwards is copied first); a new one is C-ordered. `out`
         receives the result, shares no memory with the tile, and is returned. A rank that is not in
         the target returns None. Raises on every rank if one was given something else; nothing has
         been sent then.
@@ -241,26 +271,32 @@ class Redistribution:
     def _run(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None], *, blocking: bool
     ) -> Running:
-        error: Exception | None = None
-        levels: list[list[Tile | None]] = []
         results: list[Tile | None] = []
-        try:
-            if not self._link.datatypes.open:
+        levels: list[list[Tile | None]] = []
+
+        def prepare() -> tuple[str, str]:
+            if not self._channel.datatypes.open:
                 raise BackendError("the redistribution was freed")
-            if self._running is not None and not self._running.done:
+            if self._running is not None:
                 raise BackendError("one call runs at a time; wait for the one that was started")
             # All memory is taken before anything is sent.
-            results = self._results(tiles, outs)
-            levels = self._levels(tiles, results)
-        except Exception as raised:  # noqa: BLE001
-            error = raised
-        # A small array goes by another collective where the caller waits: all have to do the same.
-        begun = "a call" if blocking else "a start"
-        call = f"{begun} of redistribution {self._link.tag} with {len(tiles)} arrays"
-        self.watch.agree(error, call, "the agreement before the exchange", call)
-        wait = blocking and self.watch.timeout is None
-        self._running = Running(self, self._transfer(levels, results, blocking=wait), results)
-        return self._running
+            results.extend(self._results(tiles, outs))
+            levels.extend(self._levels(tiles, results))
+            # A small array goes by another collective where the caller waits: all do the same.
+            begun = "a call" if blocking else "a start"
+            call = f"{begun} of redistribution {self._channel.tag} with {len(tiles)} arrays"
+            return call, call
+
+        with claimed(self._given_comm) as contended:
+            self.watch.attempt(prepare, CALLING, contended)
+            at_once = blocking and self.watch.timeout is None
+            transfer = self._transfer(levels, results, blocking=at_once)
+            running = Running(transfer, results, self.watch, lambda: self.step)
+            # Not one that is at its end: the two would keep each other, and the result.
+            self._running = None if running.done else running
+            if blocking:
+                running.wait()
+        return running
 
     def _results(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
@@ -272,16 +308,12 @@ class Redistribution:
             if len(outs) != 1 or not (outs[0] is None or outs[0] is self.out):
                 raise BackendError("a shared result is the array `out`: one, and no other is given")
             outs = [self.out]
-        for tile, out in zip(tiles, outs, strict=True):
-            _check(tile, self.src, self._shapes[0], self.dtype, "tile")
-            if out is None:
-                continue
-            _check(out, self.dst, self._shapes[1], self.dtype, "out")
-            if not out.flags.writeable:
-                raise BackendError("out is writeable; got a read-only array")
-            if any(t is not None and np.may_share_memory(out, t) for t in tiles):
-                raise BackendError("out shares no memory with a tile")
         shape = self._shapes[1]
+        for tile, out in zip(tiles, outs, strict=True):
+            check_tile(tile, self.src, self._shapes[0], self.dtype, "tile")
+            if out is not None:
+                check_tile(out, self.dst, shape, self.dtype, "out")
+        check_results(tiles, outs)
         return [
             np.empty(shape, self.dtype) if out is None and shape is not None else out
             for out in outs
@@ -305,62 +337,42 @@ class Redistribution:
         blocking: bool,
     ) -> Transfer:
         """All phases of a call."""
-        for number, phase in enumerate(self._phases):
-            self.step = f"{phase.name} ({number + 1} of {len(self._phases)})"
-            yield from phase.run(levels[number], levels[number + 1], blocking=blocking)
-        made = levels[-1] if self._phases else levels[0]
-        for result, array in zip(results, made, strict=True):
-            if result is not None and result is not array:
-                result[...] = array
+        try:
+            for number, phase in enumerate(self._phases):
+                self.step = f"{phase.name} ({number + 1} of {len(self._phases)})"
+                yield from phase.run(levels[number], levels[number + 1], blocking=blocking)
+            made = levels[-1] if self._phases else levels[0]
+            for result, array in zip(results, made, strict=True):
+                if result is not None and result is not array:
+                    result[...] = array
+        finally:
+            self._running = None
 
     def free(self) -> None:
-        """Release the datatypes. Local; a call after it raises."""
-        self._link.datatypes.free()
+        """Release the datatypes, and the shared tiles but `out`. Local; a call after it raises.
+
+        One that is under way is given up: its tiles are kept as long as the process lives.
+        """
+        if self._running is not None:
+            self._running.give_up()
+        self._channel.datatypes.free()
+        self._phases, self._shared = [], None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.free()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End a call that is under way, then `free`.
 
-
-class Running:
-    """A call that was started."""
-
-    def __init__(
-        self,
-        owner: Redistribution,
-        transfer: Transfer,
-        results: list[Tile | None],
-    ) -> None:
-        self._owner, self._transfer, self._results = owner, transfer, results
-        self._waiting = next(transfer, None)
-
-    @property
-    def done(self) -> bool:
-        """Whether the call is known to be at its end."""
-        return self._waiting is None
-
-    def test(self) -> bool:
-        """Whether the call is at its end, after what can be done without waiting."""
-        while self._waiting is not None:
-            done = MPI.Request.Testsome(self._waiting.requests)
-            if not done:
-                return False
-            self._advance(done)
-        return True
-
-    def wait(self) -> list[Any]:
-        """The results, once they are complete."""
-        while self._waiting is not None:
-            self._advance(self._owner.watch.some(self._waiting, self._owner.step))
-        return self._results
-
-    def _advance(self, done: list[int]) -> None:
+        After an exception the others are given a second to do their part of it.
+        """
         try:
-            self._waiting = self._transfer.send(done)
-        except StopIteration:
-            self._waiting = None
+            if self._running is not None and kind is None:
+                self._running.wait()
+            elif self._running is not None:
+                self._running.end_soon()
+        finally:
+            self.free()
 
 
 def _forwards(tile: Tile | None) -> Tile | None:
@@ -371,94 +383,3 @@ def _forwards(tile: Tile | None) -> Tile | None:
     if tile is not None and any(stride < 0 for stride in tile.strides):
         return np.ascontiguousarray(tile)
     return tile
-
-
-def _dtype_of(src: AnyType, dst: AnyType, dtype: DTypeLike | None) -> np.dtype[Any]:
-    """The dtype of the tiles."""
-    if dtype is None:
-        return src.numpy_dtype
-    found = np.dtype(dtype)
-    if found.hasobject:
-        raise BackendError(f"elements are bytes without references; got dtype {found}", dtype=found)
-    partial = any(isinstance(t, ArrayType) and t.partial for t in (src, dst))
-    if partial and found != src.numpy_dtype:
-        raise BackendError(
-            f"a reduction is over the types' dtype, {src.numpy_dtype}; got {found}", dtype=found
-        )
-    return found
-
-
-def _check_ends(src: AnyType, dst: AnyType) -> None:
-    """Raise LayoutError unless an exchange can lead from one end to the other."""
-    if (src.shape, src.dtype) != (dst.shape, dst.dtype):
-        raise LayoutError(
-            f"source and target have one shape and dtype; got {src} and {dst}", src=src, dst=dst
-        )
-    if isinstance(dst, ArrayType) and dst.partial:
-        raise LayoutError(
-            f"between two sets of ranks, and of uneven tiles, the target is not partial; got {dst}",
-            dst=dst,
-        )
-    if isinstance(src, ArrayType) and src.partial and isinstance(dst, UnevenType):
-        raise LayoutError(f"uneven tiles are not reduced; got the source {src}", src=src)
-
-
-def _ranks_of(
-    src: AnyType,
-    dst: AnyType,
-    given: tuple[Sequence[int] | None, Sequence[int] | None],
-    size: int,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Per position of either mesh the rank that has it."""
-    one, other = given
-    if src.mesh == dst.mesh:
-        # Without other word, each rank has the position of its number.
-        default = one or other or range(src.mesh.num_devices)
-        if one is None and other is None and size != src.mesh.num_devices:
-            raise BackendError(
-                f"the mesh {src.mesh} has {src.mesh.num_devices} positions, one for each rank; "
-                f"the communicator has {size} ranks",
-                size=size,
-            )
-        return _checked(one or default, src, size), _checked(other or default, dst, size)
-    return (
-        _checked(one or src.mesh.ids, src, size),
-        _checked(other or dst.mesh.ids, dst, size),
-    )
-
-
-def _checked(given: Sequence[int], t: AnyType, size: int) -> tuple[int, ...]:
-    """The ranks of a mesh, one for each position."""
-    ranks = tuple(int(rank) for rank in given)
-    if len(ranks) != t.mesh.num_devices or len(set(ranks)) != len(ranks):
-        raise BackendError(
-            f"each of the {t.mesh.num_devices} positions of {t.mesh} has a rank of its own; "
-            f"got {list(ranks)}",
-            ranks=ranks,
-        )
-    if min(ranks) < 0 or max(ranks) >= size:
-        raise BackendError(
-            f"the ranks of {t.mesh} are 0 to {size - 1}, those of the communicator; "
-            f"got {list(ranks)}",
-            ranks=ranks,
-        )
-    return ranks
-
-
-def _check(
-    tile: Any, t: AnyType, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str
-) -> None:
-    """Raise BackendError unless a buffer is this rank's tile of a type."""
-    if shape is None:
-        if tile is not None:
-            raise BackendError(f"{name} is None on a rank that has no tile of {t}")
-        return
-    if not isinstance(tile, np.ndarray):
-        raise BackendError(f"{name} is a numpy array; got {type(tile).__name__}")
-    if tile.shape != shape or tile.dtype != dtype:
-        raise BackendError(
-            f"{name} is a tile of {t}, of shape {list(shape)} and dtype {dtype}; "
-            f"got shape {list(tile.shape)} and dtype {tile.dtype}",
-            shape=tile.shape,
-            dtype=tile.dtype,
-        )

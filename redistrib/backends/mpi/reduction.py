@@ -14,24 +14,14 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from redistrib.backends.mpi.exchange import End, Exchange, Phase, Shape, Tiles
+from redistrib.backends.mpi.datatypes import Tile
+from redistrib.backends.mpi.exchange import End, Phase, Shape, TileExchange, Tiles
+from redistrib.backends.mpi.flows import Channel, Flow, Outgoing, transfer, unpacked
 from redistrib.backends.mpi.layouts import Box
-from redistrib.backends.mpi.pieces import Piece, Place, Router
+from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, Region
+from redistrib.backends.mpi.requests import Outstanding, Owner, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.transport import (
-    DEPTH,
-    Flow,
-    Link,
-    Outgoing,
-    Started,
-    Stream,
-    Tile,
-    Transfer,
-    opaque,
-    streams_of,
-    transfer,
-    unpacked,
-)
+from redistrib.backends.mpi.streams import DEPTH, Stream, opaque, streams_of
 from redistrib.synth.planner.reductions import PartialRoles
 from redistrib.types.array_type import ArrayType
 from redistrib.types.reduction import UFUNCS
@@ -43,38 +33,38 @@ class Reduction(Phase):
     name = "the reduction"
 
     def __init__(
-        self, before: End, after: End, link: Link, dtype: np.dtype[Any], scratch: int
+        self, before: End, after: End, channel: Channel, dtype: np.dtype[Any], scratch: int
     ) -> None:
         super().__init__(before, after)
         assert isinstance(before.type, ArrayType)
         assert isinstance(after.type, ArrayType)
-        self.link, self.dtype = link, dtype
+        self.channel, self.dtype = channel, dtype
         self.ufunc = UFUNCS[before.type.reduction or "sum"]
         kept = after.type.partial
         addends = before.groups(PartialRoles.rest(before.type.partial, kept))
         of_source, of_target = before.groups(kept), after.groups(kept)
-        rank, half = link.comm.rank, scratch // 2
+        rank, half = channel.comm.rank, scratch // 2
         shares, spread = _shares(after, of_target, rank)
-        self.spread = Exchange(after, after, spread, link, dtype.itemsize, half)
-        router, held = Router(rank), before.boxes()
-        rows: dict[tuple[Place, Shape], list[Piece]] = {}
-        remote: list[Piece] = []
+        self.spread = TileExchange(after, after, spread, channel, dtype.itemsize, half)
+        search, held = OverlapSearch(rank), before.boxes()
+        rows: dict[tuple[Region, Shape], list[Overlap]] = {}
+        remote: list[Overlap] = []
         roles = list(zip(of_source, addends, strict=True))
         for group, addend in sorted(set(roles) - {(-1, -1)}):
             sources = [
                 b if role == (group, addend) else None for b, role in zip(held, roles, strict=True)
             ]
             targets = [s if at == group else None for s, at in zip(shares, of_target, strict=True)]
-            for piece in router.pieces(sources, targets, before.shapes(), after.shapes()):
-                if piece.receiver == rank:
-                    rows.setdefault((piece.put, piece.shape), []).append(piece)
-                if piece.sender != piece.receiver:
-                    remote.append(piece)
-        self.sends, receives = streams_of(remote, link.comm, dtype.itemsize, half, packed=True)
+            for overlap in search.overlaps(sources, targets, before.shapes(), after.shapes()):
+                if overlap.receiver == rank:
+                    rows.setdefault((overlap.put, overlap.shape), []).append(overlap)
+                if overlap.sender != overlap.receiver:
+                    remote.append(overlap)
+        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, half, packed=True)
         by_peer = {stream.peer: stream for stream in receives}
-        lanes: dict[tuple[int, ...], list[list[Piece]]] = {}
-        for pieces in rows.values():
-            lanes.setdefault(tuple(piece.sender for piece in pieces), []).append(pieces)
+        lanes: dict[tuple[int, ...], list[list[Overlap]]] = {}
+        for overlaps in rows.values():
+            lanes.setdefault(tuple(overlap.sender for overlap in overlaps), []).append(overlaps)
         # Per lane what each sender contributes, in the order of the addends.
         self.lanes = [
             [
@@ -100,8 +90,10 @@ class Reduction(Phase):
         flows: list[Flow] = [
             _Lane(self, streams, opaque_sources, opaque_targets) for streams in self.lanes
         ]
-        flows += [Outgoing(stream, opaque_sources, self.link) for stream in self.sends]
-        yield from transfer(flows, lambda: ())
+        flows += [Outgoing(s, opaque_sources, self.channel.datatypes) for s in self.sends]
+        kept = sources, targets, self.lanes, self.sends
+        with self.channel.outstanding(kept) as outstanding:
+            yield from transfer(flows, outstanding, lambda: None)
         self.spread.communicates = self.communicates
         yield from self.spread.run(targets, targets, blocking=blocking)
 
@@ -118,37 +110,36 @@ class _Lane:
         sources: Tiles,
         targets: Tiles,
     ) -> None:
-        link = phase.link
-        self.link, self.ufunc, self.dtype = link, phase.ufunc, phase.dtype
+        channel = phase.channel
+        self.channel, self.ufunc, self.dtype = channel, phase.ufunc, phase.dtype
         self.streams = streams
-        put = next(stream for stream in streams if stream.peer != link.comm.rank)
+        put = next(stream for stream in streams if stream.peer != channel.comm.rank)
         self.chunks = put.chunks(put.views(targets))
         self.own: Iterator[list[Tile]] = iter(())
         for stream in streams:
-            if stream.peer == link.comm.rank:
+            if stream.peer == channel.comm.rank:
                 stream.chunk = put.chunk
                 self.own = stream.chunks(stream.views(sources))
         self.waiting: dict[int, tuple[list[Tile], list[Tile]]] = {}
 
-    def post(self, slot: int) -> list[Started]:
+    def post(self, outstanding: Outstanding, owner: Owner) -> int:
         """Receive the next chunk of every other sender."""
+        slot = owner[1]
         parts = next(self.chunks, None)
         if parts is None:
-            return []
+            return 0
         self.waiting[slot] = parts, next(self.own, [])
         size = sum(part.nbytes for part in parts)
-        comm, tag = self.link.comm, self.link.tag
-        return [
-            (comm.Irecv([stream.buffers[slot], size, MPI.BYTE], stream.peer, tag), stream.peer)
-            for stream in self.streams
-            if stream.peer != comm.rank
-        ]
+        others = [stream for stream in self.streams if stream.peer != self.channel.comm.rank]
+        for stream in others:
+            outstanding.receive([stream.buffers[slot], size, MPI.BYTE], stream.peer, owner)
+        return len(others)
 
     def finish(self, slot: int) -> None:
         """Reduce, in the order of the senders."""
         parts, own = self.waiting.pop(slot)
         for at, stream in enumerate(self.streams):
-            here = stream.peer == self.link.comm.rank
+            here = stream.peer == self.channel.comm.rank
             addends = own if here else unpacked(stream.buffers[slot], parts)
             for part, addend in zip(parts, addends, strict=True):
                 out, value = part.view(self.dtype), addend.view(self.dtype)
@@ -162,7 +153,7 @@ class _Lane:
 
 def _shares(
     after: End, of_target: Sequence[int], rank: int
-) -> tuple[list[Box | None], list[Piece]]:
+) -> tuple[list[Box | None], list[Overlap]]:
     """The part of its tile that each rank reduces, and how the parts then reach the others."""
     boxes, shapes = after.boxes(), after.shapes()
     wanting: dict[tuple[Box, int], list[int]] = {}
@@ -173,14 +164,14 @@ def _shares(
     for (box, _), ranks in wanting.items():
         for number, share in zip(ranks, _parts(box, len(ranks)), strict=True):
             shares[number] = share
-    spread: list[Piece] = []
+    spread: list[Overlap] = []
     for (box, _), ranks in wanting.items():
         if rank in ranks:
             held = [share if number in ranks else None for number, share in enumerate(shares)]
             wanted = [box if number in ranks else None for number in range(len(boxes))]
-            found = Router(rank).pieces(held, wanted, shapes, shapes)
+            found = OverlapSearch(rank).overlaps(held, wanted, shapes, shapes)
             # The own share is where it belongs.
-            spread = [piece for piece in found if piece.sender != piece.receiver]
+            spread = [overlap for overlap in found if overlap.sender != overlap.receiver]
     return shares, spread
 
 

@@ -2,15 +2,13 @@
 
 What a rank has for another of its node it copies straight into that rank's tile: one copy, where a
 message through shared memory takes two. An empty message then says that it is there. The memory is
-a file of the system's memory that has no name once all have mapped it, so it goes with the last
-array that looks into it.
+a file of the system's memory without a name, so it goes with the last array that looks into it.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from redistrib.backends.mpi.transport import Tile
+from redistrib.backends.mpi.datatypes import Tile
 from redistrib.errors import BackendError
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
@@ -47,16 +45,18 @@ class SharedTiles:
         self._node, self._dtype = node, dtype
         self._shapes = {rank: shape for rank in ranks if (shape := shapes[rank]) is not None}
         self._rank = ranks[node.rank]
-        self._file: Any = None
+        self._file: int | None = None
         own = self._shapes.get(self._rank)
         size = 0 if own is None else prod(own) * dtype.itemsize
         if not size:
             return
         try:
-            self._file = tempfile.NamedTemporaryFile(prefix="redistrib-", dir=MEMORY)  # noqa: SIM115
+            # Without a name, so that nothing is left of it if this process dies.
+            self._file = os.open(MEMORY, os.O_TMPFILE | os.O_RDWR, 0o600)
             # All pages at once: to touch one for which there is no room would end the process.
-            os.posix_fallocate(self._file.fileno(), 0, size)
+            os.posix_fallocate(self._file, 0, size)
         except (OSError, AttributeError) as error:
+            self.close()
             free = f"{_free_bytes()} are left" if MEMORY.is_dir() else "there is none"
             raise BackendError(
                 f"a shared tile takes {size} bytes of {MEMORY}; {free} ({error})", bytes=size
@@ -64,27 +64,34 @@ class SharedTiles:
 
     def connect(self) -> None:
         """Map the tiles of all ranks. Collective on the node; raises BackendError."""
-        names = self._node.allgather((self._rank, self._file and self._file.name))
-        for rank, name in names:
+        files = self._node.allgather((self._rank, self._path()))
+        for rank, path in files:
             shape = self._shapes.get(rank)
             if shape is None:
                 continue
-            if name is None:
+            if path is None:
                 self.tiles[rank] = np.empty(shape, self._dtype)
                 continue
             try:
-                with Path(name).open("r+b") as file:
+                with Path(path).open("r+b") as file:
                     self.tiles[rank] = np.ndarray(shape, self._dtype, mmap.mmap(file.fileno(), 0))
             except OSError as error:
                 raise BackendError(
                     f"ranks {self._rank} and {rank} share no memory: {error}", rank=rank
                 ) from error
 
+    def _path(self) -> str | None:
+        """How the other processes of this node find the file; None where there is none."""
+        return None if self._file is None else f"/proc/{os.getpid()}/fd/{self._file}"
+
     def close(self) -> None:
-        """Take the name away, once all ranks of the node are connected."""
+        """Close the file, once all ranks of the node are connected: mapped, it stays."""
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _free_bytes() -> int:

@@ -15,22 +15,22 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from redistrib.backends.mpi.index_ranges import IndexRanges, Segment, common, segments
 from redistrib.backends.mpi.layouts import Box
-from redistrib.backends.mpi.runs import Runs, Segment, common, segments
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece lies in a tile: its first element, and per axis of the piece a step.
+class Region:
+    """Where an overlap lies in a tile: its first element, and per axis of the overlap a step.
 
-    A step goes along one dimension of the tile, so the place does not depend on the tile's strides.
+    A step goes along one dimension of the tile, so a region does not depend on the tile's strides.
     """
 
     first: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
 
     def strides(self, strides: Sequence[int]) -> tuple[int, ...]:
-        """Distances between neighbours along each axis of the piece, for strides of the tile."""
+        """Distances between neighbours along each axis of the overlap, for strides of the tile."""
         return tuple(strides[dim] * step for dim, step in self.steps)
 
     def offset(self, strides: Sequence[int]) -> int:
@@ -39,7 +39,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Overlap:
     """Elements that go from one rank's tile to another's: strided there and here, of one shape.
 
     `contiguous`: elements of the runs that are contiguous on both sides in C-ordered tiles.
@@ -48,8 +48,8 @@ class Piece:
     sender: int
     receiver: int
     shape: tuple[int, ...]
-    take: Place
-    put: Place
+    take: Region
+    put: Region
     contiguous: int
 
     @property
@@ -58,12 +58,12 @@ class Piece:
         return prod(self.shape)
 
 
-def view(tile: NDArray[np.generic], place: Place, shape: Sequence[int]) -> NDArray[np.generic]:
-    """The elements of a piece in a tile, writeable if the tile is."""
-    strides = place.strides(tile.strides)
+def view(tile: NDArray[np.generic], region: Region, shape: Sequence[int]) -> NDArray[np.generic]:
+    """The elements of an overlap in a tile, writeable if the tile is."""
+    strides = region.strides(tile.strides)
     if tile.flags.forc and tile.size:  # nearly always, and ten times as quick
-        return np.ndarray(shape, tile.dtype, tile, place.offset(tile.strides), strides)
-    start = tile[tuple(slice(at, None) for at in place.first)]
+        return np.ndarray(shape, tile.dtype, tile, region.offset(tile.strides), strides)
+    start = tile[tuple(slice(at, None) for at in region.first)]
     return as_strided(start, shape, strides, writeable=tile.flags.writeable)
 
 
@@ -72,21 +72,21 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(shape[dim + 1 :]) for dim in range(len(shape)))
 
 
-class Router:
-    """Finds the pieces of one rank, and remembers what pairs of index sets share."""
+class OverlapSearch:
+    """Finds the overlaps of one rank, and remembers what pairs of index sets share."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self._shared: dict[tuple[Runs, Runs], tuple[int, tuple[Segment, ...]]] = {}
+        self._shared: dict[tuple[IndexRanges, IndexRanges], tuple[int, tuple[Segment, ...]]] = {}
 
-    def pieces(
+    def overlaps(
         self,
         sources: Sequence[Box | None],
         targets: Sequence[Box | None],
         source_shapes: Sequence[Sequence[int]],
         target_shapes: Sequence[Sequence[int]],
-    ) -> Iterator[Piece]:
-        """The pieces that this rank sends, receives or keeps, in an order all ranks agree on.
+    ) -> Iterator[Overlap]:
+        """The overlaps that this rank sends, receives or keeps, in an order all ranks agree on.
 
         Per rank, what it holds and what it wants, None for nothing, and the shapes of the tiles
         in which these lie. What two ranks hold is the same or disjoint.
@@ -130,7 +130,7 @@ class Router:
             load[sender] -= size
             yield receiver, sender
 
-    def _common(self, a: Runs, b: Runs) -> tuple[int, tuple[Segment, ...]]:
+    def _common(self, a: IndexRanges, b: IndexRanges) -> tuple[int, tuple[Segment, ...]]:
         """What two index sets share: how many indices, and where."""
         found = self._shared.get((a, b))
         if found is None:
@@ -146,20 +146,20 @@ def _piece(
     chosen: Sequence[Segment],
     source_shape: Sequence[int],
     target_shape: Sequence[int],
-) -> Piece:
+) -> Overlap:
     shape = tuple(count for segment in chosen for count in segment.counts)
-    take = Place(
+    take = Region(
         tuple(segment.take for segment in chosen),
         tuple((dim, step) for dim, segment in enumerate(chosen) for step in segment.take_steps),
     )
-    put = Place(
+    put = Region(
         tuple(segment.put for segment in chosen),
         tuple((dim, step) for dim, segment in enumerate(chosen) for step in segment.put_steps),
     )
     run = prod(shape)
-    for place, tile in ((take, source_shape), (put, target_shape)):
-        run = min(run, _run(shape, place.strides(c_strides(tile))))
-    return Piece(sender, receiver, shape, take, put, run)
+    for region, tile in ((take, source_shape), (put, target_shape)):
+        run = min(run, _run(shape, region.strides(c_strides(tile))))
+    return Overlap(sender, receiver, shape, take, put, run)
 
 
 def _run(shape: Sequence[int], strides: Sequence[int]) -> int:

@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Runs:
+class IndexRanges:
     """Ascending disjoint ranges `[start, stop)` of indices; `places`: where each is in the tile.
 
     Compared by identity: a layout hands out one object per set.
@@ -30,10 +30,12 @@ class Runs:
     places: Integers
 
     @classmethod
-    def packed(cls, starts: Sequence[int] | Integers, lengths: Sequence[int] | Integers) -> Runs:
-        """Runs that lie one after the other in the tile.
+    def packed(
+        cls, starts: Sequence[int] | Integers, lengths: Sequence[int] | Integers
+    ) -> IndexRanges:
+        """Ranges that lie one after the other in the tile.
 
-        >>> Runs.packed([0, 10], [2, 3]).places.tolist()
+        >>> IndexRanges.packed([0, 10], [2, 3]).places.tolist()
         [0, 2]
         """
         begin, size = (np.asarray(x, np.int64) for x in (starts, lengths))
@@ -46,17 +48,17 @@ class Runs:
         """Number of indices."""
         return int((self.stops - self.starts).sum())
 
-    def narrow(self, low: int, high: int) -> Runs:
+    def narrow(self, low: int, high: int) -> IndexRanges:
         """The part at the places `[low, high)`, which stays where it is.
 
-        >>> Runs.packed([0, 10], [4, 4]).narrow(3, 6).starts.tolist()
+        >>> IndexRanges.packed([0, 10], [4, 4]).narrow(3, 6).starts.tolist()
         [3, 10]
         """
         cut = np.maximum(low - self.places, 0)
         over = np.maximum(self.places + self.stops - self.starts - high, 0)
         starts, stops = self.starts + cut, self.stops - over
         kept = starts < stops
-        return Runs(starts[kept], stops[kept], (self.places + cut)[kept])
+        return IndexRanges(starts[kept], stops[kept], (self.places + cut)[kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,11 @@ class Segment:
     put_steps: tuple[int, ...]
 
 
-def common(a: Runs, b: Runs) -> tuple[Integers, Integers, Integers]:
+def common(a: IndexRanges, b: IndexRanges) -> tuple[Integers, Integers, Integers]:
     """The lengths of the runs that two sets share, and their places in either tile, ascending.
 
-    >>> lengths, in_a, in_b = common(Runs.packed([0, 8], [4, 4]), Runs.packed([2], [8]))
+    >>> a, b = IndexRanges.packed([0, 8], [4, 4]), IndexRanges.packed([2], [8])
+    >>> lengths, in_a, in_b = common(a, b)
     >>> lengths.tolist(), in_a.tolist(), in_b.tolist()
     ([2, 2], [2, 4], [0, 6])
     """
@@ -91,7 +94,7 @@ def common(a: Runs, b: Runs) -> tuple[Integers, Integers, Integers]:
 
 
 def segments(lengths: Integers, take: Integers, put: Integers) -> Iterator[Segment]:
-    """Runs at places of two tiles as strided segments: one where they are regular.
+    """IndexRanges at places of two tiles as strided segments: one where they are regular.
 
     >>> at = np.array([0, 4, 20, 24])
     >>> [s.counts for s in segments(np.full(4, 2), at, at // 2)]

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redistrib.backends.mpi.runs import Runs, common, segments
+from redistrib.backends.mpi.index_ranges import IndexRanges, common, segments
 
 few = st.integers(1, 3)  # so that places are often, and not always, evenly spaced
 
@@ -41,7 +41,7 @@ def test_segments_are_the_runs_in_order(runs: list[tuple[int, int, int]]) -> Non
 def test_what_two_sets_share_is_found_in_both(one: set[int], other: set[int]) -> None:
     held, wanted = sorted(one), sorted(other)
     lengths, in_held, in_wanted = (
-        x.tolist() for x in common(*(Runs.packed(s, [1] * len(s)) for s in (held, wanted)))
+        x.tolist() for x in common(*(IndexRanges.packed(s, [1] * len(s)) for s in (held, wanted)))
     )
     shared = sorted(one & other)
     assert [held[n] for n in elements(lengths, in_held)] == shared

@@ -1,0 +1,154 @@
+"""What a program gives, checked: types, ranks of a mesh, the element type, tiles, results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from redistrib.backends.mpi.datatypes import Tile
+from redistrib.backends.mpi.layouts import AnyType, UnevenType
+from redistrib.errors import BackendError, LayoutError
+from redistrib.types.array_type import ArrayType
+
+Ranks = Sequence[int] | None
+MOST_WORK: Any = 1_000_000
+"""Steps in which numpy is to find out whether two arrays share an element."""
+
+
+def usable_timeout(timeout: Any) -> float | None:
+    """A timeout in seconds; None for what is none, which is told once the ranks can agree."""
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    return float(timeout) if number and timeout > 0 else None
+
+
+def check_timeout(timeout: Any) -> float | None:
+    """The same. Raises BackendError for what is neither a timeout nor None."""
+    found = usable_timeout(timeout)
+    if found is None and timeout is not None:
+        raise BackendError(
+            f"timeout is a number of seconds above 0, or None; got {timeout!r}", timeout=timeout
+        )
+    return found
+
+
+def element_type(src: AnyType, dst: AnyType, dtype: DTypeLike | None) -> np.dtype[Any]:
+    """The dtype of the tiles. Raises BackendError where it cannot be that of these types."""
+    if dtype is None:
+        return src.numpy_dtype
+    given = np.dtype(dtype)
+    if given.hasobject:
+        raise BackendError(f"elements are bytes without references; got dtype {given}", dtype=given)
+    if given.itemsize == 0 or given.subdtype is not None:
+        raise BackendError(
+            f"elements are of at least one byte, and no arrays; got dtype {given}", dtype=given
+        )
+    partial = any(isinstance(t, ArrayType) and t.partial for t in (src, dst))
+    if partial and given != src.numpy_dtype:
+        raise BackendError(
+            f"a reduction is over the types' dtype, {src.numpy_dtype}; got {given}", dtype=given
+        )
+    return given
+
+
+def check_ends(src: AnyType, dst: AnyType) -> None:
+    """Raise LayoutError unless an exchange can lead from one end to the other."""
+    if (src.shape, src.dtype) != (dst.shape, dst.dtype):
+        raise LayoutError(
+            f"source and target have one shape and dtype; got {src} and {dst}", src=src, dst=dst
+        )
+    if isinstance(dst, ArrayType) and dst.partial:
+        raise LayoutError(
+            f"between two sets of ranks, and of uneven tiles, the target is not partial; got {dst}",
+            dst=dst,
+        )
+    if isinstance(src, ArrayType) and src.partial and isinstance(dst, UnevenType):
+        raise LayoutError(f"uneven tiles are not reduced; got the source {src}", src=src)
+
+
+def ranks_of(
+    src: AnyType, dst: AnyType, src_ranks: Ranks, dst_ranks: Ranks, size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Per position of either mesh the rank that has it: the one named, or its device id.
+
+    Raises BackendError unless each position has a rank of its own, one of `size`.
+    """
+    ordered = src.mesh.devices is not None or dst.mesh.devices is not None
+    named = src_ranks is not None or dst_ranks is not None
+    if src.mesh == dst.mesh and not ordered and not named and size != src.mesh.num_devices:
+        raise BackendError(
+            f"the mesh {src.mesh} has {src.mesh.num_devices} positions, one for each rank; "
+            f"the communicator has {size} ranks",
+            size=size,
+        )
+    return _checked(src_ranks, src, size), _checked(dst_ranks, dst, size)
+
+
+def _checked(given: Ranks, t: AnyType, size: int) -> tuple[int, ...]:
+    """The ranks of a mesh, one for each position."""
+    ranks = t.mesh.ids if given is None else tuple(int(rank) for rank in given)
+    if len(ranks) != t.mesh.num_devices or len(set(ranks)) != len(ranks):
+        raise BackendError(
+            f"each of the {t.mesh.num_devices} positions of {t.mesh} has a rank of its own; "
+            f"got {list(ranks)}",
+            ranks=ranks,
+        )
+    if min(ranks) < 0 or max(ranks) >= size:
+        raise BackendError(
+            f"the ranks of {t.mesh} are 0 to {size - 1}, those of the communicator; "
+            f"got {list(ranks)}",
+            ranks=ranks,
+        )
+    return ranks
+
+
+def check_tile(
+    tile: Any, t: AnyType, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str
+) -> None:
+    """Raise BackendError unless a buffer is this rank's tile of a type; it has none of no shape."""
+    if shape is None:
+        if tile is not None:
+            raise BackendError(f"{name} is None on a rank that has no tile of {t}")
+        return
+    if type(tile) not in (np.ndarray, np.memmap):
+        given = type(tile).__name__
+        also = "; of a subclass, what is more than the data would be lost"
+        raise BackendError(
+            f"{name} is a numpy array; got {given}{also * isinstance(tile, np.ndarray)}"
+        )
+    if tile.shape != shape or tile.dtype != dtype:
+        raise BackendError(
+            f"{name} is a tile of {t}, of shape {list(shape)} and dtype {dtype}; "
+            f"got shape {list(tile.shape)} and dtype {tile.dtype}",
+            shape=tile.shape,
+            dtype=tile.dtype,
+        )
+
+
+def check_results(tiles: Sequence[Tile | None], outs: Sequence[Tile | None]) -> None:
+    """Raise BackendError unless each result may be written while the tiles are read."""
+    given = [out for out in outs if out is not None]
+    for out in given:
+        if not out.flags.writeable:
+            raise BackendError("out is writeable; got a read-only array")
+        if out.size and any(
+            n > 1 and stride == 0 for n, stride in zip(out.shape, out.strides, strict=True)
+        ):
+            raise BackendError("out has memory for each element; got an array that repeats some")
+        if any(tile is not None and _overlap(out, tile) for tile in tiles):
+            raise BackendError("out shares no memory with a tile")
+    if any(_overlap(a, b) for a, b in combinations(given, 2)):
+        raise BackendError("outs share no memory with one another")
+
+
+def _overlap(a: Tile, b: Tile) -> bool:
+    """Whether two arrays share an element; where that is hard to say, whether their bounds do."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=MOST_WORK)
+    except np.exceptions.TooHardError:
+        return True

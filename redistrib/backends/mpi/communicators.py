@@ -1,0 +1,191 @@
+"""A communicator of our own beside each of the program's: made once, and for one thread at a time.
+
+No message of the program's meets one of ours. It is an attribute of the program's communicator, and
+goes with it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from mpi4py import MPI
+
+from redistrib.errors import BackendError
+
+NAP = 0.0001
+"""Seconds that a rank sleeps between two polls where it would take a processor from another."""
+
+FIRST = "the first redistribution on a communicator"
+
+
+@dataclass(slots=True)
+class Private:
+    """The duplicate of a communicator that all its redistributions share.
+
+    node: the ranks that share memory with this one, which are `near` by their numbers in `comm`.
+    crowded: whether some node has more ranks than processors that these may run on. A rank that
+        waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
+    lost: message and values of the error, once ranks were given up: messages may be on their way.
+    """
+
+    comm: MPI.Intracomm
+    node: MPI.Comm
+    near: tuple[int, ...]
+    crowded: bool
+    made: int = 0
+    lost: tuple[str, dict[str, Any]] | None = None
+
+    def next_tag(self) -> int:
+        """A tag for one more redistribution; ranks make them in the same order."""
+        largest: Any = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB)
+        self.made += 1
+        return int(self.made % largest) + 1
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is kept with a communicator: the duplicate once there is one, and who is at work.
+
+    busy: held by the thread that is inside a call. others: threads that came meanwhile.
+    """
+
+    private: Private | None = None
+    lost: bool = False
+    busy: threading.Lock = field(default_factory=threading.Lock)
+    others: int = 0
+
+
+_MAKING = threading.Lock()
+_KEPT: list[object] = []
+
+
+def keep(*things: object) -> None:
+    """Keep arrays and requests for the life of the process: MPI may still write to them."""
+    _KEPT.append(things)
+
+
+def alive() -> bool:
+    """Whether MPI is between Init and Finalize."""
+    return MPI.Is_initialized() and not MPI.Is_finalized()
+
+
+def check_communicator(comm: object) -> None:
+    """Raise BackendError unless this is a communicator of one group of ranks, and MPI runs."""
+    if not alive():
+        raise BackendError("redistributions are made and called between MPI_Init and MPI_Finalize")
+    if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+        given = "COMM_NULL" if comm in (MPI.COMM_NULL, None) else type(comm).__name__
+        raise BackendError(
+            "a redistribution is between the ranks of one intracommunicator (that of two groups "
+            f"is had by Intercomm.Merge); got {given}",
+            comm=given,
+        )
+
+
+@cache
+def _keyval() -> int:
+    """The attribute of ours. Made late: MPI may be initialised after this module is imported."""
+
+    def release(comm: MPI.Comm, keyval: int, slot: _Slot) -> None:  # noqa: ARG001
+        if slot.private is not None:
+            slot.private.node.Free()
+            slot.private.comm.Free()
+
+    return MPI.Comm.Create_keyval(delete_fn=release)
+
+
+def _slot(comm: MPI.Intracomm) -> _Slot:
+    with _MAKING:
+        slot = comm.Get_attr(_keyval())
+        if not isinstance(slot, _Slot):
+            slot = _Slot()
+            comm.Set_attr(_keyval(), slot)
+        return slot
+
+
+@contextmanager
+def claimed(comm: MPI.Intracomm) -> Iterator[BackendError | None]:
+    """The communicator for this thread alone. Gives the error if it was another's when we came.
+
+    Two threads on one communicator would have their messages mixed up, in another way on each rank.
+    The one that comes second waits, and then takes part with an error, which all ranks hear of; the
+    first one raises at its end. Raises BackendError for what is no communicator.
+    """
+    check_communicator(comm)
+    slot = _slot(comm)
+    error = None
+    if not slot.busy.acquire(blocking=False):
+        slot.others += 1
+        slot.busy.acquire()
+        slot.others -= 1
+        error = _mixed()
+    try:
+        yield error
+        if slot.others:
+            raise _mixed()
+    finally:
+        slot.busy.release()
+
+
+def check_alone(comm: MPI.Intracomm) -> None:
+    """Raise BackendError if another thread waits for the communicator that this one has claimed."""
+    if _slot(comm).others:
+        raise _mixed()
+
+
+def _mixed() -> BackendError:
+    return BackendError(
+        "two threads were at work on one communicator at once; give each its own (comm.Dup())"
+    )
+
+
+def private(comm: MPI.Intracomm, timeout: float | None = None) -> Private:
+    """The duplicate that goes with a communicator. Collective.
+
+    Raises BackendError if it is to be made and not all ranks come within `timeout` seconds; which
+    do not cannot be known before there is one.
+    """
+    slot = _slot(comm)
+    if slot.private is None:
+        if slot.lost:
+            raise BackendError(f"{FIRST} failed before, as not all ranks came", step=FIRST)
+        # Nobody is inside a collective that blocks before all have come.
+        _finish(slot, comm.Ibarrier(), timeout)
+        own, request = comm.Idup()
+        _finish(slot, request, timeout)
+        node = own.Split_type(MPI.COMM_TYPE_SHARED)
+        # Together, for a launcher may have bound each rank to a processor of its own.
+        usable = set().union(*node.allgather(_processors()))
+        crowded = own.allreduce(node.size > len(usable), MPI.LOR)
+        slot.private = Private(own, node, tuple(node.allgather(own.rank)), crowded)
+    return slot.private
+
+
+def _finish(slot: _Slot, request: MPI.Request, timeout: float | None) -> None:
+    """Wait for a request of all ranks, asleep: whoever comes late needs the processor."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while not request.Test():
+        if end is not None and time.monotonic() > end:
+            keep(request)
+            slot.lost = True
+            raise BackendError(
+                f"{FIRST} made no progress for {timeout:g} s; not all ranks came",
+                step=FIRST,
+                ranks=(),
+                timeout=timeout,
+            )
+        time.sleep(NAP)
+
+
+def _processors() -> set[int]:
+    """The processors that this process may run on; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

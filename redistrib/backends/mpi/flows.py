@@ -1,0 +1,146 @@
+"""Chunks on their way: a few in flight per peer and direction, in slots that are used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mpi4py import MPI
+
+from redistrib.backends.mpi.datatypes import Datatypes, Tile
+from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Transfer
+from redistrib.backends.mpi.streams import DEPTH, DEPTH_DIRECT, Buffer, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What the messages of a redistribution share."""
+
+    comm: MPI.Intracomm
+    tag: int
+    datatypes: Datatypes
+
+    def outstanding(self, *arrays: object) -> Outstanding:
+        """No requests yet; the arrays are what they will read and write."""
+        return Outstanding(self.comm, self.tag, *arrays)
+
+
+class Flow(Protocol):
+    """Chunks that go one way, in slots that are used again when what was in them is done."""
+
+    slots: int
+
+    def post(self, outstanding: Outstanding, owner: Owner) -> int:
+        """Start the next chunk in a slot: how many requests, 0 where no chunk is left."""
+
+    def finish(self, slot: int) -> None:
+        """What is done when all requests of a slot are complete."""
+
+
+class _Line:
+    """A stream in one direction, bound to tiles."""
+
+    def __init__(self, stream: Stream, tiles: Sequence[Tile | None], datatypes: Datatypes) -> None:
+        self.peer = stream.peer
+        self.slots = DEPTH if stream.packed else DEPTH_DIRECT
+        self.datatypes, self.buffers = datatypes, stream.buffers
+        self.chunks: Iterator[list[Tile]] = iter(())
+        self.messages: Iterator[Message] = iter(())
+        if stream.packed:
+            self.chunks = stream.chunks(stream.views(tiles))
+        else:
+            self.messages = stream.messages(tiles, datatypes)
+        self.packed: dict[int, list[Tile]] = {}
+
+    def _next(self, slot: int) -> tuple[list[Tile], Message] | None:
+        """The next chunk, if it is to be packed, and its message; None where there is none left."""
+        message = next(self.messages, None)
+        if message is not None:
+            return [], message
+        parts = next(self.chunks, None)
+        if parts is None:
+            return None
+        if len(parts) == 1 and parts[0].flags.c_contiguous:
+            return [], self.datatypes.message(parts[0])
+        size = sum(part.nbytes for part in parts)
+        return parts, [self.buffers[slot], size, MPI.BYTE]
+
+
+class Outgoing(_Line):
+    """Chunks to a peer, straight from the tiles or packed."""
+
+    def post(self, outstanding: Outstanding, owner: Owner) -> int:
+        """Send the next chunk."""
+        slot = owner[1]
+        chunk = self._next(slot)
+        if chunk is None:
+            return 0
+        parts, message = chunk
+        if parts:
+            for part, packed in zip(parts, unpacked(self.buffers[slot], parts), strict=True):
+                packed[...] = part
+        outstanding.send(message, self.peer, owner)
+        return 1
+
+    def finish(self, slot: int) -> None:
+        """The buffer may be used again."""
+
+
+class Incoming(_Line):
+    """Chunks from a peer, straight into the tiles or unpacked."""
+
+    def post(self, outstanding: Outstanding, owner: Owner) -> int:
+        """Receive the next chunk."""
+        slot = owner[1]
+        chunk = self._next(slot)
+        if chunk is None:
+            return 0
+        self.packed[slot], message = chunk
+        outstanding.receive(message, self.peer, owner)
+        return 1
+
+    def finish(self, slot: int) -> None:
+        """Unpack the chunk."""
+        parts = self.packed.pop(slot)
+        if parts:
+            for part, packed in zip(parts, unpacked(self.buffers[slot], parts), strict=True):
+                part[...] = packed
+
+
+def unpacked(buffer: Buffer, parts: Sequence[Tile]) -> Iterator[Tile]:
+    """The parts of a chunk in the buffer, in their shapes and dtype."""
+    begin = 0
+    for part in parts:
+        yield buffer[begin : begin + part.nbytes].view(part.dtype).reshape(part.shape)
+        begin += part.nbytes
+
+
+def transfer(
+    flows: Sequence[Flow], outstanding: Outstanding, meanwhile: Callable[[], None]
+) -> Transfer:
+    """Run flows to their ends; `meanwhile` is done once the first chunks are on their way.
+
+    What is outstanding already, and what that starts, is waited for, and no more.
+    """
+    left: dict[Owner, int] = {}
+    more = set(range(len(flows)))
+
+    def post(number: int, slot: int) -> bool:
+        started = flows[number].post(outstanding, (number, slot))
+        if not started:
+            more.discard(number)
+        left[number, slot] = started
+        return bool(started)
+
+    for number, flow in enumerate(flows):
+        all(post(number, slot) for slot in range(flow.slots))
+    meanwhile()
+    while outstanding.requests:
+        outstanding.last = not more
+        for number, slot in outstanding.remove((yield outstanding)):
+            left[number, slot] -= 1
+            if not left[number, slot]:
+                flows[number].finish(slot)
+                if number in more:
+                    post(number, slot)

@@ -1,0 +1,179 @@
+"""What goes from one rank to another, cut into messages of bounded size.
+
+Sender and receiver cut a stream of overlaps into the same chunks. Where runs are long, a chunk
+travels straight from tile to tile under a strided datatype; where they are short, it is packed into
+a reused buffer and unpacked from one. MPI keeps the messages of a pair in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, product
+from math import prod
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from redistrib.backends.mpi.datatypes import Datatypes, Tile
+from redistrib.backends.mpi.overlaps import Overlap, view
+from redistrib.backends.mpi.requests import Message
+
+SHORT_RUN = 512
+"""Bytes of a contiguous run below which packing beats a strided datatype."""
+
+SLAB_RUNS = 1024 if MPI.get_vendor()[0] == "MPICH" else None
+"""IndexRanges per message beyond which the MPI slows down several times; None where it does not."""
+
+LARGEST = 1 << 30
+"""Bytes of a message: well below 2^31, where counts overflow in some MPIs."""
+
+LEAST_CHUNK = 4096
+DEPTH = 2
+"""Packed chunks of a stream in flight: one is packed while the other travels."""
+DEPTH_DIRECT = 64
+"""Chunks of a stream under a datatype in flight: nearly always all of them."""
+
+Buffer = NDArray[np.uint8]
+Bounds = tuple[slice, ...]
+
+
+def opaque(tiles: Iterable[Tile | None]) -> list[Tile | None]:
+    """Arrays whose elements are opaque bytes of the same size, whatever their strides."""
+    sizes = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
+    return [
+        None if tile is None else tile.view(sizes.get(tile.itemsize, f"V{tile.itemsize}"))
+        for tile in tiles
+    ]
+
+
+def cut(shape: Sequence[int], limit: int) -> Iterator[Bounds]:
+    """An overlap in parts of at most `limit` elements, in order; of one at least.
+
+    >>> [[(s.start, s.stop) for s in part] for part in cut((2, 3), 4)]
+    [[(0, 1), (0, 3)], [(1, 2), (0, 3)]]
+    """
+    axis = next((a for a in range(len(shape)) if prod(shape[a + 1 :]) <= limit), 0)
+    if not shape:
+        yield ()
+        return
+    step = max(1, limit // prod(shape[axis + 1 :]))
+    whole = tuple(slice(0, n) for n in shape[axis + 1 :])
+    for outer in product(*map(range, shape[:axis])):
+        front = tuple(slice(at, at + 1) for at in outer)
+        for low in range(0, shape[axis], step):
+            yield (*front, slice(low, min(low + step, shape[axis])), *whole)
+
+
+def _part(overlap: Tile, part: Bounds) -> Tile:
+    """A part of an overlap as a view, of a scalar too."""
+    index: Any = (*part, ...)
+    found: Tile = overlap[index]
+    return found
+
+
+class Stream:
+    """The overlaps from one rank to another, seen from one of them; `regions` are on its own side.
+
+    `packed`: its chunks go through buffers. `direct`: none does, and all are under way at once.
+    """
+
+    def __init__(
+        self,
+        peer: int,
+        overlaps: Sequence[Overlap],
+        side: str,
+        itemsize: int,
+        chunk: int,
+        packed: bool,
+    ) -> None:
+        self.peer, self.overlaps = peer, overlaps
+        self.regions = [getattr(overlap, side) for overlap in overlaps]
+        self.bytes = sum(overlap.size for overlap in overlaps) * itemsize
+        runs = sum(overlap.size // overlap.contiguous for overlap in overlaps)
+        # Both ends see the same figures, so they choose and cut alike.
+        self.packed = packed or self.bytes < SHORT_RUN * runs
+        self.chunk = max(1, min(chunk, self.bytes) // itemsize)
+        self.limits = []
+        for overlap in overlaps:
+            limit = LARGEST // itemsize
+            if SLAB_RUNS is not None and overlap.contiguous < overlap.size:
+                limit = min(limit, SLAB_RUNS * overlap.contiguous)
+            self.limits.append(limit)
+        parts = (
+            part for at, overlap in enumerate(overlaps) for part in self._cut(at, overlap.shape)
+        )
+        self.direct = not self.packed and next(islice(parts, DEPTH_DIRECT, None), None) is None
+        # Kept for all calls: fresh memory costs more than the copy.
+        self.buffers = [
+            np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if self.packed else 0)
+        ]
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of the buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def views(self, tiles: Iterable[Tile | None]) -> list[Tile]:
+        """The overlaps in each of these tiles, one tile after the other."""
+        return [
+            view(tile, place, overlap.shape)
+            for tile in tiles
+            if tile is not None
+            for place, overlap in zip(self.regions, self.overlaps, strict=True)
+        ]
+
+    def messages(self, tiles: Iterable[Tile | None], datatypes: Datatypes) -> Iterator[Message]:
+        """The chunks that travel from tile to tile. They hold addresses and no tiles."""
+        return (datatypes.message(part) for [part] in self.chunks(self.views(tiles)))
+
+    def _cut(self, number: int, shape: Sequence[int]) -> Iterator[Bounds]:
+        """The parts of an overlap that are a message each."""
+        return cut(shape, self.limits[number % len(self.limits)])
+
+    def chunks(self, views: Sequence[Tile]) -> Iterator[list[Tile]]:
+        """The parts of the overlaps that travel in one message each."""
+        if not self.packed:
+            for number, overlap in enumerate(views):
+                for part in self._cut(number, overlap.shape):
+                    yield [_part(overlap, part)]
+            return
+        parts: list[Tile] = []
+        left = self.chunk
+        for overlap in views:
+            for part in cut(overlap.shape, self.chunk):
+                taken = _part(overlap, part)
+                if taken.size > left:
+                    yield parts
+                    parts, left = [], self.chunk
+                parts.append(taken)
+                left -= taken.size
+        if parts:
+            yield parts
+
+
+def streams_of(
+    overlaps: Sequence[Overlap], comm: MPI.Intracomm, itemsize: int, scratch: int, *, packed: bool
+) -> tuple[list[Stream], list[Stream]]:
+    """What this rank sends and receives, by peer."""
+    # All buffers of a rank fit into the scratch; the chunk is the same on every rank.
+    chunk = max(LEAST_CHUNK, scratch // (2 * DEPTH * max(1, comm.size - 1)))
+    sends: dict[int, list[Overlap]] = {}
+    receives: dict[int, list[Overlap]] = {}
+    for overlap in overlaps:
+        if overlap.sender == comm.rank:
+            sends.setdefault(overlap.receiver, []).append(overlap)
+        else:
+            receives.setdefault(overlap.sender, []).append(overlap)
+    # In rotation, so that not all ranks begin with the same one.
+    return (
+        [
+            Stream(peer, sends[peer], "take", itemsize, chunk, packed)
+            for peer in sorted(sends, key=lambda peer: (peer - comm.rank) % comm.size)
+        ],
+        [
+            Stream(peer, receives[peer], "put", itemsize, chunk, packed)
+            for peer in sorted(receives, key=lambda peer: (comm.rank - peer) % comm.size)
+        ],
+    )
