@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.code import imports
+
 PACKAGE = Path(__file__).parents[2] / "redistrib"
 OPTIONAL = ("jax", "mpi4py", "z3", "click", "rich", "ml_dtypes")
 
@@ -38,24 +40,10 @@ def optional_modules_after(statement: str) -> set[str]:
     return roots & set(OPTIONAL)
 
 
-def imported_modules(source: str) -> set[str]:
-    """Every module that `source` may import, inside functions too, `from a import b` as a.b."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise AssertionError(f"line {node.lineno}: relative import; use the absolute name")
-            module = node.module or ""
-            found.update(f"{module}.{alias.name}" for alias in node.names)
-    return found
-
-
 def violations(source: str, forbidden: tuple[str, ...]) -> set[str]:
     """The imports of `source` that lie in a forbidden layer; "" stands for the bare root."""
     bad = set()
-    for module in imported_modules(source):
+    for module in imports(ast.parse(source)):
         root, _, rest = module.partition(".")
         if root == "redistrib" and rest.partition(".")[0] in forbidden:
             bad.add(module)
@@ -103,4 +91,4 @@ def test_the_layer_test_can_fail(source: str, bad: set[str]) -> None:
 
 def test_relative_imports_are_refused() -> None:
     with pytest.raises(AssertionError, match="relative import"):
-        imported_modules("from . import mesh")
+        imports(ast.parse("from . import mesh"))
