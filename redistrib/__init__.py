@@ -11,8 +11,7 @@ from redistrib.errors import (
 )
 from redistrib.models.check import check
 from redistrib.models.expression import cast, concat, pad, rearrange, source, stack
-from redistrib.models.plan import ModelPlan
-from redistrib.models.planning import plan_model
+from redistrib.models.model_plan import ModelPlan, plan_model
 from redistrib.models.segments import SegmentedType
 from redistrib.models.tracing import trace
 from redistrib.models.weight_map import WeightMap

@@ -35,7 +35,7 @@ from redistrib.cli.progress import progress
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
-from redistrib.models.json import FORMAT as MODEL_FORMAT
+from redistrib.models.model_data import FORMAT as MODEL_FORMAT
 from redistrib.synth.planner.choose import STRATEGIES
 from redistrib.text import parse_size
 

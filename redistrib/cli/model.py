@@ -23,10 +23,9 @@ import click
 
 from redistrib.errors import RedistribError
 from redistrib.models.check import check
-from redistrib.models.json import model_from_json, model_to_json, parse_devices
+from redistrib.models.model_data import parse_devices
+from redistrib.models.model_plan import ModelPlan, as_array_type, plan_model
 from redistrib.models.names import Name
-from redistrib.models.plan import ModelPlan
-from redistrib.models.planning import as_array_type, plan_model
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
 from redistrib.text import parse_size
@@ -76,13 +75,13 @@ def model(
     )
     if schedule is not None:
         write_schedules(plan, schedule, schedule_form)
-    click.echo(model_to_json(plan) if form == "json" else str(plan))
+    click.echo(plan.to_json() if form == "json" else str(plan))
     return 0
 
 
 def check_model_file(data: dict[str, Any]) -> int:
     """Check the plan of a whole model, from the data of its file, and print its figures."""
-    plan = model_from_json(json.dumps(data))
+    plan = ModelPlan.from_json(json.dumps(data))
     figures = check(plan)
     click.echo(f"{len(plan.moves)} arrays on {len(plan.devices)} devices: correct")
     width = max(map(len, figures))

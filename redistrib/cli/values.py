@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import BackendError, RedistribError
-from redistrib.models.json import FORMAT as MODEL_FORMAT
+from redistrib.models.model_data import FORMAT as MODEL_FORMAT
 from redistrib.synth.plan.json import check_format
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh

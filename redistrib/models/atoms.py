@@ -26,10 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import WeightMapError
-from redistrib.models.expression import number_placeholders, source_names
-from redistrib.models.interpret import Shape, interpret
+from redistrib.models.interpret import Shape
 from redistrib.models.pattern import Regrouping
-from redistrib.models.rule import Target
 
 MAX_ATOMS = 1 << 16
 """Of one target: more come only of strides that do not divide each other."""
@@ -68,11 +66,6 @@ class Atom:
     def size(self) -> int:
         """Elements of the view."""
         return prod(digit.size for digit in self.digits)
-
-    @property
-    def repeats(self) -> int:
-        """How often each element of the source is taken."""
-        return prod(digit.size for digit in self.digits if not digit.source_stride)
 
     def target_index(self, shape: Sequence[int]) -> NDArray[np.int64]:
         """The row-major number of every element in the target, digits first to last."""
@@ -233,98 +226,6 @@ def whole(source: int, shape: Shape) -> AtomArray:
     digits = tuple(AtomDigit(n, d, 1, d, 1) for d, n in enumerate(shape.shape) if n != 1)
     origin = (0,) * len(shape.shape)
     return _array(shape.shape, shape.dtype, [Atom(digits, origin, source, origin, (shape.dtype,))])
-
-
-@dataclass(frozen=True, slots=True)
-class NormalForm:
-    """A target as atoms, part by part, of parts of sources: `sources` are their names and numbers.
-
-    An array that is not segmented is one part, number 0.
-    """
-
-    sources: tuple[tuple[str, int], ...]
-    shape: tuple[int, ...]
-    parts: tuple[AtomArray, ...]
-
-
-Cuts = tuple[int, tuple[int, ...]]
-"""A dimension, and the sizes of parts along it; no sizes for an array in one part."""
-WHOLE: Cuts = (0, ())
-
-
-class NormalForms:
-    """The normal forms of targets over sources of these shapes.
-
-    `cuts` say which sources are in parts. Targets of one rule mostly differ in the names of their
-    sources alone, as layers of a model do; their atoms are made once.
-    """
-
-    def __init__(self, shapes: Mapping[str, Shape], cuts: Mapping[str, Cuts] | None = None) -> None:
-        self._shapes = shapes
-        self._cuts = cuts or {}
-        self._made: dict[object, tuple[AtomArray, ...]] = {}
-
-    def of(self, target: Target, cuts: Cuts = WHOLE) -> NormalForm:
-        """The normal form of a target, which may be in parts itself. Raises WeightMapError."""
-        expression, binding = target.rule.expression, target.binding
-        names = source_names(expression, binding)
-        parts = [
-            (name, number)
-            for name in names
-            for number in range(max(1, len(self._cuts.get(name, WHOLE)[1])))
-        ]
-        shapes = tuple((self._shapes[name], self._cuts.get(name, WHOLE)) for name in names)
-        numbers = tuple((k, binding[k]) for k in sorted(number_placeholders(expression)))
-        key = id(target.rule), shapes, numbers, cuts
-        if key not in self._made:
-            place = {part: n for n, part in enumerate(parts)}
-
-            def get(name: str) -> AtomArray:
-                return self._source(name, place[name, 0])
-
-            array = interpret(expression, get, AtomArrays(), binding)
-            self._made[key] = tuple(_in_parts(array, cuts))
-        made = self._made[key]
-        dim, sizes = cuts
-        shape = made[0].shape
-        if sizes:
-            shape = (*shape[:dim], sum(part.shape[dim] for part in made), *shape[dim + 1 :])
-        return NormalForm(tuple(parts), shape, made)
-
-    def same(self, name: str, cuts: Cuts = WHOLE) -> NormalForm:
-        """The normal form of a source as it is."""
-        own = self._cuts.get(name, WHOLE)
-        key = self._shapes[name], own, cuts
-        if key not in self._made:
-            self._made[key] = tuple(_in_parts(self._source(name, 0), cuts))
-        return NormalForm(
-            tuple((name, n) for n in range(max(1, len(own[1])))),
-            self._shapes[name].shape,
-            self._made[key],
-        )
-
-    def _source(self, name: str, number: int) -> AtomArray:
-        """A source as atoms of its parts, numbered from `number` on."""
-        shape = self._shapes[name]
-        dim, sizes = self._cuts.get(name, WHOLE)
-        if not sizes:
-            return whole(number, shape)
-        shapes = [
-            Shape((*shape.shape[:dim], n, *shape.shape[dim + 1 :]), shape.dtype) for n in sizes
-        ]
-        return AtomArrays().concat(dim, [whole(number + n, part) for n, part in enumerate(shapes)])
-
-
-def _in_parts(array: AtomArray, cuts: Cuts) -> Iterator[AtomArray]:
-    dim, sizes = cuts
-    if not sizes:
-        yield array
-        return
-    ends = [*accumulate(sizes)]
-    for start, end in zip([0, *ends], ends, strict=False):
-        spans = [range(n) for n in array.shape]
-        spans[dim] = range(start, end)
-        yield AtomArrays().index(array, spans, ())
 
 
 def _array(shape: tuple[int, ...], dtype: str, atoms: Iterable[Atom]) -> AtomArray:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from redistrib.checker.checker import check as check_plan
 from redistrib.errors import CheckError
 from redistrib.models.expression import Cast, Concat, Expression, Source, Stack, parts
-from redistrib.models.plan import PHASES, ModelPlan, Move
+from redistrib.models.moves import PHASES, ModelMoves, Move
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
 from redistrib.models.weight_map import WeightMap
@@ -41,7 +41,7 @@ MAX_ELEMENTS = 1 << 24
 """Of all tiles together: their numbers take 8 bytes each."""
 
 
-def check_model(plan: ModelPlan) -> None:
+def check_model(plan: ModelMoves) -> None:
     """Check a plan of a whole model. Raises CheckError with the array and the reason."""
     try:
         _check(plan)
@@ -51,7 +51,7 @@ def check_model(plan: ModelPlan) -> None:
         raise CheckError(f"malformed, {type(error).__name__}: {error}") from error
 
 
-def _check(plan: ModelPlan) -> None:
+def _check(plan: ModelMoves) -> None:
     elements = sum(
         prod(t.tile_shape) * t.mesh.num_devices for t in (*plan.src.values(), *plan.dst.values())
     )
@@ -93,7 +93,7 @@ def _check(plan: ModelPlan) -> None:
     _check_peak(plan)
 
 
-def _numbers(plan: ModelPlan) -> dict[str, Numbers]:
+def _numbers(plan: ModelMoves) -> dict[str, Numbers]:
     """A number for every element of every source."""
     numbers, start = {}, 0
     for name, t in plan.src.items():
@@ -103,7 +103,7 @@ def _numbers(plan: ModelPlan) -> dict[str, Numbers]:
     return numbers
 
 
-def _wanted(plan: ModelPlan, numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
+def _wanted(plan: ModelMoves, numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
     """The number that each element of each target wants: the map on numbers, without its casts."""
     # Pads are zeros of numpy: numbers from 1 on tell them apart.
     shifted = {name: array + 1 for name, array in numbers.items()}
@@ -111,7 +111,7 @@ def _wanted(plan: ModelPlan, numbers: Mapping[str, Numbers]) -> dict[str, Number
     return {name: (meaning[name] if name in meaning else shifted[name]) - 1 for name in plan.dst}
 
 
-def _without_casts(plan: ModelPlan) -> WeightMap:
+def _without_casts(plan: ModelMoves) -> WeightMap:
     def plain(node: Expression) -> Expression:
         if isinstance(node, Cast):
             return plain(node.array)
@@ -127,7 +127,7 @@ def _without_casts(plan: ModelPlan) -> WeightMap:
 
 
 def _replayed(
-    plan: ModelPlan,
+    plan: ModelMoves,
     move: Move,
     held: Mapping[str, Mapping[int, Numbers]],
     made: Mapping[str, Mapping[int, Numbers]],
@@ -173,7 +173,7 @@ def _replayed(
 
 
 def _write(
-    plan: ModelPlan,
+    plan: ModelMoves,
     move: Move,
     transfer: Transfer,
     tiles: Mapping[int, Numbers],
@@ -208,7 +208,7 @@ def _write(
     tile[places] = source.reshape(-1)[origins]
 
 
-def _check_dtypes(plan: ModelPlan, move: Move, transfer: Transfer) -> None:
+def _check_dtypes(plan: ModelMoves, move: Move, transfer: Transfer) -> None:
     target = plan.dst[move.target].dtype
     first = target if transfer.phase or transfer.source is None else plan.src[transfer.source].dtype
     if (transfer.dtypes[0], transfer.dtypes[-1]) != (first, target):
@@ -237,7 +237,7 @@ def _tile(array: Numbers, t: AnyType, position: int) -> Numbers:
     return np.concatenate(pieces, axis=t.dim)
 
 
-def _check_totals(plan: ModelPlan, totals: Mapping[int, list[int]]) -> None:
+def _check_totals(plan: ModelMoves, totals: Mapping[int, list[int]]) -> None:
     received, sent = ({device: total[k] for device, total in totals.items()} for k in (0, 1))
     for reduction in plan.reductions.values():
         for device in reduction.src.mesh.ids:
@@ -250,7 +250,7 @@ def _check_totals(plan: ModelPlan, totals: Mapping[int, list[int]]) -> None:
             )
 
 
-def _check_peak(plan: ModelPlan) -> None:
+def _check_peak(plan: ModelMoves) -> None:
     """Sources not yet released, targets and scratch: the worst moment of the worst device."""
     worst = 0
     last = {name: n for n, move in enumerate(plan.moves) for name, _ in move.sources}
@@ -270,7 +270,7 @@ def _check_peak(plan: ModelPlan) -> None:
         raise CheckError(f"peak_bytes is {worst}; the plan has {plan.peak_bytes}")
 
 
-def _bytes_on(plan: ModelPlan, name: str, device: int) -> int:
+def _bytes_on(plan: ModelMoves, name: str, device: int) -> int:
     bytes_ = _tile_bytes(plan.src[name], device)
     if name in plan.reductions:
         bytes_ += _tile_bytes(plan.reductions[name].dst, device)
@@ -284,9 +284,9 @@ def _tile_bytes(t: AnyType, device: int) -> int:
 def check(plan: Any) -> dict[str, int]:
     """Check a plan of one array (redistrib.checker) or of a whole model: its figures, now certain.
 
-    Takes a Plan, its JSON text, the data in that text, or a ModelPlan. Raises CheckError.
+    Takes a Plan, its JSON text, the data in that text, or a ModelMoves. Raises CheckError.
     """
-    if not isinstance(plan, ModelPlan):
+    if not isinstance(plan, ModelMoves):
         return check_plan(plan)
     check_model(plan)
     figures = ("received_bytes", "sent_bytes", "lower_bound_bytes", "peak_bytes")

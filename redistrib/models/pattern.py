@@ -99,19 +99,7 @@ class Pattern:
 
         Raises WeightMapError where they do not fit, or do not say the size of a name.
         """
-        if len(shape) != len(self.before):
-            raise WeightMapError(
-                f"the pattern '{self}' is for arrays of rank {len(self.before)}; got the shape "
-                f"{list(shape)}",
-                shape=shape,
-            )
-        names = [name for group in (*self.before, *self.after) for name in group]
-        if unknown := [name for name in sizes if name not in names]:
-            raise WeightMapError(
-                f"sizes are of names in the pattern '{self}'; got {unknown[0]}", name=unknown[0]
-            )
-        if wrong := [name for name, size in sizes.items() if size < 0]:
-            raise WeightMapError(f"a size is at least 0; got {wrong[0]}={sizes[wrong[0]]}")
+        self._check(shape, sizes)
         known = dict(sizes)
         for dim, (group, n) in enumerate(zip(self.before, shape, strict=True)):
             _solve(self, shape, dim, group, n, known)
@@ -124,15 +112,31 @@ class Pattern:
                 f"{missing[0]}=2; the pattern is '{self}'",
                 name=missing[0],
             )
-        kept = [name for name in after if name in before]
         return Regrouping(
             tuple(known[name] for name in before),
-            tuple(before.index(name) for name in kept),
+            tuple(before.index(name) for name in after if name in before),
             tuple((place, known[name]) for place, name in enumerate(after) if name in new),
             tuple(prod(known[name] for name in group) for group in self.after),
             tuple(dim for dim, group in enumerate(self.before) for _ in group),
             tuple(dim for dim, group in enumerate(self.after) for _ in group),
         )
+
+    def _check(self, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
+        """Raise WeightMapError for another rank, sizes of unknown names, or negative sizes."""
+        if len(shape) != len(self.before):
+            raise WeightMapError(
+                f"the pattern '{self}' is for arrays of rank {len(self.before)}; got the shape "
+                f"{list(shape)}",
+                shape=shape,
+            )
+        names = {name for group in (*self.before, *self.after) for name in group}
+        for name, size in sizes.items():
+            if name not in names:
+                raise WeightMapError(
+                    f"sizes are of names in the pattern '{self}'; got {name}", name=name
+                )
+            if size < 0:
+                raise WeightMapError(f"a size is at least 0; got {name}={size}")
 
     def __str__(self) -> str:
         return " -> ".join(" ".join(map(_format, side)) for side in (self.before, self.after))

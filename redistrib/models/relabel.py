@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from redistrib.errors import BackendError, LayoutError
 from redistrib.models.copies import Copy
 from redistrib.models.loads import coordinate, solved, walked
-from redistrib.models.plan import Move
+from redistrib.models.moves import Move
 from redistrib.models.schedule import Route, narrowest
 from redistrib.models.segments import AnyType, SegmentedType, parts_of
 from redistrib.models.tiles import Tiles

@@ -127,6 +127,11 @@ class SegmentedType:
 AnyType = ArrayType | SegmentedType
 
 
+def parse_any(text: str, mesh: Mesh) -> AnyType:
+    """The type in a text, segmented or not. Raises TypeSyntaxError or LayoutError."""
+    return (SegmentedType if "|" in text else ArrayType).parse(text, mesh)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of an array, or all of it: its type, and where its tile is in the array's tile.

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import pairwise
 from math import prod
 from typing import Any, NoReturn
 
@@ -26,17 +25,15 @@ import numpy as np
 from redistrib.errors import LayoutError, WeightMapError
 from redistrib.models.expression import (
     Cast,
-    Concat,
     Expression,
     Index,
-    Pad,
     Rearrange,
     Source,
     Span,
-    Stack,
 )
 from redistrib.models.interpret import Shape, Shapes, interpret
 from redistrib.models.names import Name
+from redistrib.models.numpy_functions import FUNCTIONS, axis_of, expand_dims, letters, refuse
 from redistrib.models.pattern import Group, Pattern
 from redistrib.models.rule import Rule
 from redistrib.models.weight_map import WeightMap
@@ -145,7 +142,7 @@ class TracedArray:
             raise IndexError(f"too many indices for an array of rank {self.ndim}; got {len(kept)}")
         spans = [_entry(entry, n) for entry, n in zip(kept, self.shape, strict=False)]
         whole = all(span == Span(0, n) for span, n in zip(spans, self.shape, strict=False))
-        result = self if whole else self._with(Index(self.expression, tuple(spans)))
+        result = self if whole else self.made_by(Index(self.expression, tuple(spans)))
         place = 0  # of the result's next dimension
         for entry in entries:
             if entry is None:
@@ -156,7 +153,7 @@ class TracedArray:
     def reshape(self, *shape: Any, order: str = "C") -> TracedArray:
         """The elements in row-major order under another shape."""
         if order != "C":
-            _refuse(f"reshape in order {order!r}")
+            refuse(f"reshape in order {order!r}")
         sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
         if -1 in sizes:
             rest = prod(n for n in sizes if n != -1)
@@ -170,18 +167,18 @@ class TracedArray:
     def transpose(self, *axes: Any) -> TracedArray:
         """The array with its dimensions in another order; reversed without one."""
         given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-        order = [*range(self.ndim)][::-1] if not given else [_axis(a, self.ndim) for a in given]
+        order = [*range(self.ndim)][::-1] if not given else [axis_of(a, self.ndim) for a in given]
         if sorted(order) != [*range(self.ndim)]:
             raise ValueError("axes don't match array")
         if order == sorted(order):
             return self
-        names = _names(self.ndim)
-        return self._rearranged([(n,) for n in names], [(names[d],) for d in order], {})
+        names = letters(self.ndim)
+        return self.rearranged([(n,) for n in names], [(names[d],) for d in order], {})
 
     def swapaxes(self, first: int, second: int) -> TracedArray:
         """The array with two dimensions exchanged."""
         order = list(range(self.ndim))
-        a, b = _axis(first, self.ndim), _axis(second, self.ndim)
+        a, b = axis_of(first, self.ndim), axis_of(second, self.ndim)
         order[a], order[b] = order[b], order[a]
         return self.transpose(order)
 
@@ -190,7 +187,7 @@ class TracedArray:
         if axis is None:
             dims = {dim for dim, n in enumerate(self.shape) if n == 1}
         else:
-            dims = {_axis(a, self.ndim) for a in (axis if isinstance(axis, tuple) else (axis,))}
+            dims = {axis_of(a, self.ndim) for a in (axis if isinstance(axis, tuple) else (axis,))}
         if any(self.shape[dim] != 1 for dim in dims):
             raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
         return self._reshaped(tuple(n for dim, n in enumerate(self.shape) if dim not in dims))
@@ -209,19 +206,19 @@ class TracedArray:
             name = dtype_name(dtype)
         except LayoutError as error:
             raise WeightMapError(str(error), dtype=dtype) from error
-        return self if name == self._dtype else self._with(Cast(self.expression, name))
+        return self if name == self._dtype else self.made_by(Cast(self.expression, name))
 
     def repeat(self, repeats: int, axis: int | None = None) -> TracedArray:
         """Each slice of a dimension that many times, one after the other."""
         if not isinstance(repeats, int | np.integer):
-            _refuse("repeat with a number for each element")
+            refuse("repeat with a number for each element")
         if axis is None:
             return self.ravel().repeat(repeats, 0)
-        place, names = _axis(axis, self.ndim), _names(self.ndim + 1)
+        place, names = axis_of(axis, self.ndim), letters(self.ndim + 1)
         before: list[Group] = [(n,) for n in names[:-1]]
         after = [*before]
         after[place] = (names[place], names[-1])
-        return self._rearranged(before, after, {names[-1]: int(repeats)})
+        return self.rearranged(before, after, {names[-1]: int(repeats)})
 
     def copy(self, order: str = "C") -> TracedArray:
         """The array."""
@@ -230,29 +227,29 @@ class TracedArray:
 
     def view(self, *_: object) -> NoReturn:
         """Refused: the bytes of elements are not moved apart."""
-        _refuse("view")
+        refuse("view")
 
     def __array__(self, *_: object, **__: object) -> NoReturn:
-        _refuse("np.asarray, or assigning to a part of a numpy array: it needs the elements")
+        refuse("np.asarray, or assigning to a part of a numpy array: it needs the elements")
 
     def __array_ufunc__(self, ufunc: Any, *_: object, **__: object) -> NoReturn:
-        _refuse(f"np.{ufunc.__name__}")
+        refuse(f"np.{ufunc.__name__}")
 
     def __array_function__(
         self, function: Any, types: Any, args: Sequence[Any], options: Mapping[str, Any]
     ) -> Any:
         known = FUNCTIONS.get(function)
         if known is None:
-            _refuse(f"np.{function.__name__}")
+            refuse(f"np.{function.__name__}")
         return known(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or not hasattr(np.ndarray, name):
             raise AttributeError(name)
-        return _refuse(f"ndarray.{name}")
+        return refuse(f"ndarray.{name}")
 
     def _arithmetic(self, *_: object) -> NoReturn:
-        _refuse("arithmetic")
+        refuse("arithmetic")
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _arithmetic
     __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _arithmetic
@@ -260,47 +257,54 @@ class TracedArray:
     __lt__ = __le__ = __gt__ = __ge__ = _arithmetic
 
     def __eq__(self, other: object) -> bool:
-        _refuse("a comparison of elements")
+        refuse("a comparison of elements")
 
     def __ne__(self, other: object) -> bool:
-        _refuse("a comparison of elements")
+        refuse("a comparison of elements")
 
     def __bool__(self) -> NoReturn:  # noqa: PLE0304
-        _refuse("a test of elements")
+        refuse("a test of elements")
 
     def __setitem__(self, index: object, value: object) -> None:
-        _refuse("assigning to a part of a source")
+        refuse("assigning to a part of a source")
 
-    def _with(self, expression: Expression) -> TracedArray:
+    def made_by(self, expression: Expression) -> TracedArray:
+        """The array that an expression makes of the sources of this one."""
         return TracedArray(expression, self._sources)
 
-    def _rearranged(
+    def rearranged(
         self, before: Sequence[Group], after: Sequence[Group], sizes: dict[str, int]
     ) -> TracedArray:
+        """The array rearranged by a pattern of these groups."""
         pattern = Pattern(tuple(before), tuple(after))
-        return self._with(Rearrange(self.expression, pattern, tuple(sizes.items())))
+        return self.made_by(Rearrange(self.expression, pattern, tuple(sizes.items())))
 
     def _reshaped(self, shape: tuple[int, ...]) -> TracedArray:
         """Dimensions merged until both shapes have the same, then split."""
         runs = _common_runs(self.shape, shape)
-        names = iter(_names(len(self.shape) + len(shape)))
         result = self
-        if any(len(old) > 1 for old, _ in runs):
-            before = [[(next(names),) for _ in old] for old, _ in runs]
-            merged = [tuple(name for (name,) in group) for group in before]
-            result = result._rearranged([n for group in before for n in group], merged, {})
-        elif any(not old for old, _ in runs):
-            before = [[(next(names),) for _ in old] for old, _ in runs]
-            after = [group[0] if group else () for group in before]
-            result = result._rearranged([n for group in before for n in group], after, {})  # noqa: SLF001
+        if any(len(old) != 1 for old, _ in runs):
+            before, merged, _ = _groups([old for old, _ in runs])
+            result = result.rearranged(before, merged, {})
         if any(len(new) != 1 for _, new in runs):
-            names = iter(_names(len(shape) + len(runs)))
-            split = [[(next(names), n) for n in new] for _, new in runs]
-            sizes = {name: n for group in split if len(group) > 1 for name, n in group}
-            left = [tuple(name for name, _ in group) for group in split]
-            right = [(name,) for group in split for name, _ in group]
-            result = result._rearranged(left, right, sizes)  # noqa: SLF001
+            after, split, sizes = _groups([new for _, new in runs])
+            result = result.rearranged(split, after, sizes)
         return result
+
+
+def _groups(
+    runs: Sequence[tuple[int, ...]],
+) -> tuple[list[Group], list[Group], dict[str, int]]:
+    """Dimensions apart, and each run of them as one; the sizes of those in runs of several.
+
+    >>> _groups([(2, 3), (4,)])
+    ([('a',), ('b',), ('c',)], [('a', 'b'), ('c',)], {'a': 2, 'b': 3})
+    """
+    free = iter(letters(sum(map(len, runs))))
+    named = [[(next(free), n) for n in run] for run in runs]
+    sizes = {name: n for run in named if len(run) > 1 for name, n in run}
+    apart: list[Group] = [(name,) for run in named for name, _ in run]
+    return apart, [tuple(name for name, _ in run) for run in named], sizes
 
 
 def _common_runs(
@@ -334,156 +338,11 @@ def _entry(entry: object, size: int) -> int | Span:
     if isinstance(entry, slice):
         start, stop, step = entry.indices(size)
         if step < 1:
-            _refuse("a slice with a negative step")
+            refuse("a slice with a negative step")
         return Span(start, max(start, stop), step)
     if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
-        _refuse("an index that is no integer and no slice")
+        refuse("an index that is no integer and no slice")
     number = int(entry)
     if not -size <= number < size:
         raise IndexError(f"index {number} is out of bounds for size {size}")
     return number % size
-
-
-def _axis(axis: int, rank: int) -> int:
-    if not -rank <= axis < rank:
-        raise ValueError(f"axis {axis} is out of bounds for array of dimension {rank}")
-    return axis % rank
-
-
-def _names(count: int) -> list[str]:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    return [letters[n] if n < len(letters) else f"d{n}" for n in range(count)]
-
-
-def _refuse(what: str) -> NoReturn:
-    raise WeightMapError(
-        f"a weight map moves elements and casts them; the loading function uses {what}, which a "
-        f"trace cannot follow",
-        operation=what,
-    )
-
-
-def _traced(arrays: Sequence[Any]) -> list[TracedArray]:
-    for array in arrays:
-        if not isinstance(array, TracedArray):
-            _refuse(f"a {type(array).__name__} of its own as part of a target")
-    return list(arrays)
-
-
-def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> TracedArray:
-    """np.concatenate."""
-    parts = _traced(arrays)
-    if axis is None:
-        parts, axis = [part.ravel() for part in parts], 0
-    place = _axis(axis, parts[0].ndim)
-    expression = Concat(place, tuple(part.expression for part in parts))
-    return parts[0]._with(expression)  # noqa: SLF001
-
-
-def stack(arrays: Sequence[Any], axis: int = 0) -> TracedArray:
-    """np.stack."""
-    parts = _traced(arrays)
-    place = _axis(axis, parts[0].ndim + 1)
-    return parts[0]._with(Stack(place, tuple(part.expression for part in parts)))  # noqa: SLF001
-
-
-def vstack(arrays: Sequence[Any]) -> TracedArray:
-    """np.vstack."""
-    return concatenate([a if a.ndim > 1 else a.reshape(1, -1) for a in _traced(arrays)], 0)
-
-
-def hstack(arrays: Sequence[Any]) -> TracedArray:
-    """np.hstack."""
-    return concatenate(arrays, 0 if _traced(arrays)[0].ndim == 1 else 1)
-
-
-def array_split(array: TracedArray, parts: Any, axis: int = 0) -> list[TracedArray]:
-    """np.array_split."""
-    place = _axis(axis, array.ndim)
-    size = array.shape[place]
-    if isinstance(parts, int | np.integer):
-        each, more = divmod(size, int(parts))
-        sizes = [each + 1] * more + [each] * (int(parts) - more)
-        cuts = [0, *np.cumsum(sizes).tolist()]
-    else:
-        cuts = [0, *parts, size]
-    before = (slice(None),) * place
-    return [array[(*before, slice(a, b))] for a, b in pairwise(cuts)]
-
-
-def split(array: TracedArray, parts: Any, axis: int = 0) -> list[TracedArray]:
-    """np.split."""
-    whole = isinstance(parts, int | np.integer)
-    if whole and array.shape[_axis(axis, array.ndim)] % parts:
-        raise ValueError("array split does not result in an equal division")
-    return array_split(array, parts, axis)
-
-
-def expand_dims(array: TracedArray, axis: int) -> TracedArray:
-    """np.expand_dims."""
-    place = _axis(axis, array.ndim + 1)
-    names = [(name,) for name in _names(array.ndim)]
-    after: list[Group] = [*names[:place], (), *names[place:]]
-    return array._rearranged(names, after, {})  # noqa: SLF001
-
-
-def moveaxis(array: TracedArray, source: int, destination: int) -> TracedArray:
-    """np.moveaxis, of one axis."""
-    order = [d for d in range(array.ndim) if d != _axis(source, array.ndim)]
-    order.insert(_axis(destination, array.ndim), _axis(source, array.ndim))
-    return array.transpose(order)
-
-
-def tile(array: TracedArray, repeats: Any) -> TracedArray:
-    """np.tile."""
-    counts = [repeats] if isinstance(repeats, int) else list(repeats)
-    counts = [1] * (array.ndim - len(counts)) + counts
-    for _ in range(len(counts) - array.ndim):
-        array = expand_dims(array, 0)
-    for dim, count in enumerate(counts):
-        if count != 1:
-            names = _names(array.ndim + 1)
-            before: list[Group] = [(name,) for name in names[:-1]]
-            after = [*before]
-            after[dim] = (names[-1], names[dim])
-            array = array._rearranged(before, after, {names[-1]: count})  # noqa: SLF001
-    return array
-
-
-def pad(array: TracedArray, widths: Any, mode: str = "constant", **options: Any) -> TracedArray:
-    """np.pad, with zeros at the end of dimensions."""
-    if mode != "constant" or any(np.any(value) for value in options.values()):
-        _refuse("np.pad with anything but zeros")
-    pairs = np.broadcast_to(np.asarray(widths), (array.ndim, 2)).tolist()
-    if any(before for before, _ in pairs):
-        _refuse("np.pad before the start of a dimension")
-    for dim, (_, after) in enumerate(pairs):
-        if after:
-            expression = Pad(array.expression, dim, array.shape[dim] + after)
-            array = array._with(expression)  # noqa: SLF001
-    return array
-
-
-FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
-    np.concatenate: concatenate,
-    np.stack: stack,
-    np.vstack: vstack,
-    np.hstack: hstack,
-    np.split: split,
-    np.array_split: array_split,
-    np.expand_dims: expand_dims,
-    np.moveaxis: moveaxis,
-    np.tile: tile,
-    np.pad: pad,
-    np.reshape: TracedArray.reshape,
-    np.transpose: TracedArray.transpose,
-    np.swapaxes: TracedArray.swapaxes,
-    np.squeeze: TracedArray.squeeze,
-    np.ravel: TracedArray.ravel,
-    np.repeat: TracedArray.repeat,
-    np.copy: TracedArray.copy,
-    np.shape: lambda array: array.shape,
-    np.ndim: lambda array: array.ndim,
-    np.size: lambda array: array.size,
-}
-"""The numpy functions that a trace follows; any other is refused by name."""

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from redistrib.errors import LayoutError, WeightMapError
-from redistrib.models.plan import ModelPlan
-from redistrib.models.planning import plan_model
+from redistrib.models.model_plan import ModelPlan, plan_model
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
 from redistrib.types.array_type import ArrayType

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from redistrib.models.atoms import NormalForms
 from redistrib.models.interpret import Shape
+from redistrib.models.normal_form import NormalForms
 from redistrib.models.weight_map import WeightMap
 from redistrib.types.dtypes import dtype_name, numpy_dtype
 from tests.models.random_maps import RandomMaps

@@ -33,8 +33,6 @@ FUNCTIONS = {
     "redistrib/checker/certificate/views.py view_of",
     "redistrib/checker/checker.py _exchange",
     "redistrib/checker/parts.py parts_of",
-    "redistrib/models/pattern.py Pattern.fit",
-    "redistrib/models/tracing.py TracedArray._reshaped",
     "redistrib/synth/planner/paper/search.py _without_permute",
     "redistrib/synth/planner/three_phase.py _lowerings",
     "redistrib/synth/planner/three_phase.py _price",
@@ -44,8 +42,6 @@ FILES = {
     "redistrib/backends/mpi/redistribution.py",
     "redistrib/cli/commands.py",
     "redistrib/interop/hlo.py",
-    "redistrib/models/atoms.py",
-    "redistrib/models/tracing.py",
     "redistrib/synth/planner/choose.py",
 }
 CYCLES = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from redistrib.backends.simulator.arrays import run, scatter
 from redistrib.errors import BackendError
-from redistrib.models.plan import PHASES, ModelPlan
+from redistrib.models.moves import PHASES, ModelMoves
 from redistrib.models.schedule import View
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
@@ -29,7 +29,7 @@ Tiles = dict[int, dict[str, Array]]
 """Tiles by device id and name of an array."""
 
 
-def run_model(plan: ModelPlan, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
+def run_model(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     """The tiles of all targets, from those of all sources, by device id and name.
 
     Raises BackendError unless every device has a tile of each source on it, of its shape and dtype,
@@ -83,7 +83,7 @@ def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Ti
     return tiles
 
 
-def _checked(plan: ModelPlan, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
+def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     checked: Tiles = {device: {} for device in plan.devices}
     for name, t in plan.src.items():
         for device in t.mesh.ids:
@@ -100,7 +100,7 @@ def _checked(plan: ModelPlan, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     return checked
 
 
-def _reduce(plan: ModelPlan, sources: Tiles) -> None:
+def _reduce(plan: ModelMoves, sources: Tiles) -> None:
     for name, reduction in plan.reductions.items():
         ids = reduction.src.mesh.ids
         made = run(reduction, [sources[device][name] for device in ids])

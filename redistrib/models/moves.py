@@ -1,4 +1,4 @@
-"""A plan of a whole model as data: one move per target array, in order.
+"""The moves of a whole model as data: one per target array, in order.
 
 Two layers on 4 devices, `wq.{i}: f32[8{x}, 6]`, to 4 other devices, `t.{i}: f32[6, 8{y}]`, by the
 map `t.{i} = rearrange(wq.{i}, "a b -> b a")`: each `Move` names its target, the sources it is made
@@ -84,8 +84,8 @@ _Made = tuple[
 
 
 @dataclass(frozen=True)
-class ModelPlan:
-    """A plan for all arrays of a model; `plan_model` makes it. Bytes are per device.
+class ModelMoves:
+    """The moves of all arrays of a model, with what they take. Bytes are per device.
 
     `reductions` are plans for the partial sources, run first; `moves` are in order. Pieces that
     replicas share are cut down to `least_part` bytes. `device_of` says, where devices were
@@ -109,19 +109,6 @@ class ModelPlan:
         """The ids of all devices, ascending."""
         meshes = {t.mesh for t in (*self.src.values(), *self.dst.values())}
         return tuple(sorted({device for mesh in meshes for device in mesh.ids}))
-
-    def to_json(self) -> str:
-        """The plan as JSON text, the same for the same plan in every process."""
-        from redistrib.models.json import model_to_json
-
-        return model_to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> ModelPlan:
-        """The plan in a JSON text. Raises RedistribError for anything else."""
-        from redistrib.models.json import model_from_json
-
-        return model_from_json(text)
 
     # --- schedules ---------------------------------------------------------------------------
 

@@ -7,18 +7,26 @@ each array needs of memory.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from redistrib.errors import InfeasibleError, LayoutError, TypeSyntaxError, WeightMapError
-from redistrib.models.atoms import NormalForm, NormalForms
 from redistrib.models.copies import Copy, copies
 from redistrib.models.interpret import Shape
 from redistrib.models.memory import demands_of
+from redistrib.models.model_data import (
+    check_data,
+    check_figures,
+    moves_data,
+    parse_meshes,
+    parse_types,
+)
+from redistrib.models.moves import LEAST_PART, Again, ModelMoves, Move, Step
+from redistrib.models.normal_form import NormalForm, NormalForms
 from redistrib.models.order import order_of
-from redistrib.models.plan import LEAST_PART, Again, ModelPlan, Move, Step
 from redistrib.models.relabel import best_labels, relabelled
-from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parts_of
+from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
 from redistrib.models.weight_map import WeightMap
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.profile import Profile, find_profile
@@ -28,6 +36,37 @@ from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
 
 TypeOfArray = TypeLike | SegmentedType | tuple[str, Mesh]
+
+
+@dataclass(frozen=True)
+class ModelPlan(ModelMoves):
+    """A plan for all arrays of a model; `plan_model` makes it. Bytes are per device."""
+
+    def to_json(self) -> str:
+        """The plan as JSON text, the same for the same plan in every process."""
+        return json.dumps(moves_data(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelPlan:
+        """The plan in a JSON text, which is planned anew.
+
+        Raises RedistribError if it is no such text, or its figures are not those of the plan.
+        """
+        data = check_data(text)
+        meshes = parse_meshes(data["meshes"])
+        plan = plan_model(
+            parse_types(data["src"], meshes),
+            parse_types(data["dst"], meshes),
+            weights=WeightMap.parse(data["weights"]),
+            memory_budget=data["memory_budget"],
+            profile=Profile.from_data(data["profile"]),
+            keep_sources=data["keep_sources"] is True,
+            into_targets=data["into_targets"] is True,
+            least_part=data["least_part"],
+            device_of=dict(data["device_of"]),
+        )
+        check_figures(data, plan)
+        return plan
 
 
 def plan_model(
@@ -112,7 +151,7 @@ def as_array_type(name: str, given: TypeOfArray) -> AnyType:
     try:
         if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str):
             text, mesh = given
-            return (SegmentedType if "|" in text else ArrayType).parse(text, mesh)
+            return parse_any(text, mesh)
         return as_type(given)
     except (LayoutError, TypeSyntaxError) as error:
         raise type(error)(f"array {name}: {error}", **vars(error)) from error
