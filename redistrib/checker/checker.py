@@ -198,7 +198,7 @@ def _exchange(step: Any, t: ArrayType, mesh: Mesh) -> _Applied:
     """Every element comes from a device that holds it, and from the receiver itself if it does."""
     placements = [(device_digit(d), index_digit(i)) for d, i in step["placements"]]
     digits, across = [d for d, _ in placements], mesh != t.mesh
-    after = ArrayType.from_placements(mesh, t.dtype, t.shape, placements, t.partial, t.reduction)
+    after = t.replace(mesh=mesh, placements=placements)
     crossed = [device for device, _ in {*t.placements} ^ {*placements}]
     replicas = [(device_digit(a), device_digit(b)) for a, b in step["replicas"]]
     tables: list[Any] = []

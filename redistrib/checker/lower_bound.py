@@ -31,7 +31,7 @@ def lower_bound(src: ArrayType, dst: ArrayType) -> int:
         cuts = {(d.axis, end) for d in dst.partial for end in (d.pre, d.end) if d.axis in nested}
         pieces = split_at(src.placements, cuts)
         fixed = [(d, i) for d, i in pieces if all(apart(d, digit) for digit in dst.partial)]
-        held = ArrayType.from_placements(src.mesh, src.dtype, src.shape, fixed)
+        held = src.replace(placements=fixed, partial=())
         parts = parts_of(held, dst.replace(partial=()))
         row -= prod(part.least_overlap() for part in parts)
     if addends == 1:

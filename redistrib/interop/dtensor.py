@@ -91,9 +91,7 @@ def parse_dtensor(text: str, mesh: Mesh, shape: Sequence[int], dtype: object) ->
     for device, shard in _in_order(shards, scanner):
         placements += tile.take(device, shard.dim, shard.before)
     summed = ArrayType(mesh, dtype, shape, partial=partial, reduction=reduction)
-    return ArrayType.from_placements(
-        mesh, summed.dtype, shape, placements, summed.partial, summed.reduction
-    )
+    return summed.replace(placements=placements)
 
 
 def format_dtensor(t: ArrayType) -> str:

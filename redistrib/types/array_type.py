@@ -86,22 +86,32 @@ class ArrayType:
         name = dtypes.dtype_name(dtype)
         sizes = as_shape(shape)
         factors = [()] * len(sizes) if dims is None else as_dims(dims, len(sizes), mesh)
-        axes = as_list(partial, "partial is a set of axes", ordered=False)
-        digits = [as_device_digit(axis, mesh) for axis in axes]
-        canonical = tuple([canonical_dim(*dim, mesh) for dim in zip(factors, sizes, strict=True)])
-        summed = canonical_partial(digits, mesh) if all(sizes) else ()
+        self._set(mesh, name, sizes, factors, _as_partial(partial, mesh), reduction)
+
+    def _set(
+        self,
+        mesh: Mesh,
+        dtype: str,
+        shape: tuple[int, ...],
+        dims: Sequence[Sequence[Factor]],
+        partial: Sequence[DeviceDigit],
+        reduction: str | None,
+    ) -> None:
+        """Set the fields, each legal by itself, in canonical form, and check them together."""
+        factors = tuple([canonical_dim(*dim, mesh) for dim in zip(dims, shape, strict=True)])
+        summed = canonical_partial(partial, mesh) if partial and all(shape) else ()
         kept = as_reduction(reduction, partial=bool(summed))
-        check_uses(canonical, summed, mesh)
+        check_uses(factors, summed, mesh)
         set_ = object.__setattr__
         set_(self, "mesh", mesh)
-        set_(self, "dtype", name)
-        set_(self, "shape", sizes)
-        set_(self, "dims", canonical)
+        set_(self, "dtype", dtype)
+        set_(self, "shape", shape)
+        set_(self, "dims", factors)
         set_(self, "partial", summed)
         set_(self, "reduction", kept)
-        set_(self, "_tile_shape", tuple(map(_local_size, sizes, canonical)))
+        set_(self, "_tile_shape", tuple(map(_local_size, shape, factors)))
         # Types are keys of memos that answer in microseconds.
-        set_(self, "_hash", hash((mesh, name, sizes, canonical, summed, kept)))
+        set_(self, "_hash", hash((mesh, dtype, shape, factors, summed, kept)))
 
     @classmethod
     def parse(cls, text: str, mesh: Mesh) -> ArrayType:
@@ -147,16 +157,21 @@ class ArrayType:
         >>> str(t.replace(dims=[()])), str(t.replace(partial=[]))
         ('f32[8] max{y}', 'f32[8{x}]')
         """
+        mesh = self.mesh if mesh is None else mesh
         if placements is not None:
             dims = _factors(placements, len(self.shape))
-        return ArrayType(
-            self.mesh if mesh is None else mesh,
+        if not isinstance(mesh, Mesh):
+            raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
+        t = object.__new__(ArrayType)
+        t._set(
+            mesh,
             self.dtype,
             self.shape,
-            self.dims if dims is None else dims,
-            self.partial if partial is None else partial,
+            as_dims(self.dims if dims is None else dims, len(self.shape), mesh),
+            _as_partial(self.partial if partial is None else partial, mesh),
             reduction or self.reduction or "sum",
         )
+        return t
 
     @property
     def placements(self) -> tuple[Placement, ...]:
@@ -315,11 +330,20 @@ def _factors(placements: Iterable[Placement], rank: int) -> list[list[Factor]]:
     return dims
 
 
+def _as_partial(partial: object, mesh: Mesh) -> list[DeviceDigit]:
+    """The parts of axes of a partial set, however they are given."""
+    axes = as_list(partial, "partial is a set of axes", ordered=False)
+    return [as_device_digit(axis, mesh) for axis in axes]
+
+
 def _pair(placement: object) -> Placement:
     """A device digit and the index digit that it owns. Raises LayoutError for anything else."""
-    match placement:
-        case (DeviceDigit() as device, IndexDigit(int(), int(pre), int()) as index) if pre > 0:
-            return device, index
+    if isinstance(placement, tuple) and len(placement) == 2:
+        device, index = placement
+        if isinstance(device, DeviceDigit) and isinstance(index, IndexDigit):
+            dim, pre, size = index
+            if type(dim) is type(pre) is type(size) is int and pre > 0:
+                return device, index
     raise LayoutError(
         f"a placement is a device digit and the index digit it owns; got {brief(placement)}",
         placement=placement,

@@ -42,7 +42,7 @@ MAX_ELEMENTS = 1 << 240
 def as_list(given: object, what: str, *, ordered: bool = True) -> list[Any]:
     """The entries of a collection. Raises LayoutError for a text, and for a set if `ordered`."""
     if isinstance(given, (list, tuple)):
-        return list(given)
+        return given if isinstance(given, list) else [*given]
     if not isinstance(given, (str, bytes, Mapping, *((Set,) if ordered else ()))):
         try:
             return [*given]  # type: ignore[misc]
@@ -54,7 +54,7 @@ def as_list(given: object, what: str, *, ordered: bool = True) -> list[Any]:
 def as_shape(shape: object) -> tuple[int, ...]:
     """The sizes of an array. Raises LayoutError unless they are whole numbers, none negative."""
     rule = "a shape is a list of whole numbers, the sizes of the dimensions"
-    sizes = []
+    sizes: list[int] = []
     for given in as_list(shape, rule):
         size = as_integer(given)
         if size is None:
@@ -82,6 +82,8 @@ def as_dims(dims: object, rank: int, mesh: Mesh) -> list[list[Factor]]:
 
 def as_factor(factor: object, mesh: Mesh) -> Factor:
     """A factor given as one or as its text. Raises LayoutError for anything else."""
+    if isinstance(factor, DeviceDigit):
+        return as_device_digit(factor, mesh)
     if isinstance(factor, str) and factor[:1] == "_" and is_number(factor[1:]):
         factor = Local(int(factor[1:]))
     if isinstance(factor, Local):
@@ -133,12 +135,12 @@ def as_reduction(reduction: object, *, partial: bool) -> str | None:
 
 def canonical_dim(factors: Sequence[Factor], n: int, mesh: Mesh) -> tuple[Factor, ...]:
     """The factors of a dimension of size n in canonical form. Raises LayoutError if uneven."""
-    if not n:
+    if not n or not factors:
         return ()
-    split = prod([factor.size for factor in factors])
-    if n % split:
+    if n % (split := prod([factor.size for factor in factors])):
         raise uneven(n, split, f"{n}{{{format_factors(factors, mesh)}}}")
-    merged = coalesce([factor for factor in factors if factor.size > 1])
+    kept = [factor for factor in factors if factor.size > 1]
+    merged = coalesce(kept) if len(kept) > 1 else kept
     if merged and isinstance(merged[-1], Local):
         merged.pop()
     return tuple(merged)
@@ -157,11 +159,12 @@ def check_uses(
     dims: Iterable[Iterable[Factor]], partial: Iterable[DeviceDigit], mesh: Mesh
 ) -> None:
     """Raise LayoutError unless the parts used of each axis are disjoint and nested."""
-    used: dict[str, list[DeviceDigit]] = {}
-    for factors in (*dims, partial):
-        for factor in factors:
-            if isinstance(factor, DeviceDigit):
-                used.setdefault(factor.axis, []).append(factor)
+    digits = [f for factors in (*dims, partial) for f in factors if isinstance(f, DeviceDigit)]
+    used: dict[str, list[DeviceDigit]] = {digit.axis: [] for digit in digits}
+    if len(used) == len(digits):
+        return
+    for digit in digits:
+        used[digit.axis].append(digit)
     for axis, digits in used.items():
         if len(digits) == 1:
             continue

@@ -61,8 +61,7 @@ def view_of(step: Any, before: ArrayType, after: ArrayType) -> View:
         wanted = [(device_digit(d), index_digit(i)) for d, i in data]
         if kind != "exchange":
             wanted += [p for p in before.placements if not tables[0].has(p[0])]
-        given = before.mesh, before.dtype, before.shape, wanted, before.partial, before.reduction
-        claimed = ArrayType.from_placements(*given)
+        claimed = before.replace(placements=wanted)
         require(claimed == after, f"the placements of the step give {claimed}, not {after}")
     require(
         all(apart(a, b) for a, b in combinations([a for t in tables for a in t.axes], 2)),

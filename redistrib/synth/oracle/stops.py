@@ -161,7 +161,7 @@ def stop_types(like: ArrayType) -> Iterator[tuple[Layout, ArrayType]]:
     """The stops of an array, each as a layout and as a type."""
     for layout in stops(like.mesh, like.shape):
         placements = [p for held in layout for p in held]
-        yield layout, ArrayType.from_placements(like.mesh, like.dtype, like.shape, placements)
+        yield layout, like.replace(placements=placements, partial=())
 
 
 def find_stop(

@@ -71,7 +71,7 @@ def _by_worst_row(src: ArrayType, dst: ArrayType) -> Fraction:
         for device, index in split_at(src.placements, cuts)
         if all(apart(device, digit) for digit in dst.partial)
     ]
-    held = ArrayType.from_placements(src.mesh, src.dtype, src.shape, same_in_a_row)
+    held = src.replace(placements=same_in_a_row, partial=())
     return Fraction(lower_bound(held, dst.replace(partial=())), addends)
 
 

@@ -356,9 +356,7 @@ class Exchange(_Placed):
     def apply(self, t: ArrayType) -> ArrayType:
         if self.mesh is not None and t.partial:
             raise LayoutError(f"an array is reduced before it goes to another mesh; got {t}")
-        return ArrayType.from_placements(
-            self.mesh or t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction
-        )
+        return t.replace(mesh=self.mesh, placements=self.placements)
 
     def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
         changed = set(before.placements).symmetric_difference(self.placements)

@@ -99,9 +99,7 @@ class Roles:
     def typed(self, reduction: str | None = None) -> ArrayType:
         """The type with the roles as they are now."""
         t = self.type
-        return ArrayType.from_placements(
-            t.mesh, t.dtype, t.shape, self.placements, self.partial, reduction or t.reduction
-        )
+        return t.replace(placements=self.placements, partial=self.partial, reduction=reduction)
 
     def typed_partial(self, reduction: str) -> ArrayType:
         """The type as they are now, whose partial digits are addends of `reduction`."""

@@ -59,9 +59,7 @@ class PermuteTable:
         offsets_after = tile_offsets(t.shape, self.placements, self.axes)
         if not np.array_equal(offsets_after, offsets_before[list(self.sources)]):
             raise LayoutError(f"a permute moves the tiles of {t} whole; got a wrong source")
-        return ArrayType.from_placements(
-            t.mesh, t.dtype, t.shape, (*others, *self.placements), t.partial, t.reduction
-        )
+        return t.replace(placements=(*others, *self.placements))
 
     def inverse(self, before: ArrayType) -> PermuteTable:
         """The table that undoes this one, which starts from `before`."""

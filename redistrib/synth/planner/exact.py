@@ -337,7 +337,7 @@ class ExactSearch:
                 return AllToAll(tuple(Move(d, i, new[d]) for d, i in old.items() if new[d] != i))
 
     def _type(self, state: State) -> ArrayType:
-        return ArrayType.from_placements(self.src.mesh, self.src.dtype, self.src.shape, state)
+        return self.src.replace(placements=state, partial=())
 
 
 def exact_steps(src: ArrayType, dst: ArrayType, limit: int, profile: Profile) -> list[Collective]:

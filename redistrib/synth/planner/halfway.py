@@ -551,9 +551,7 @@ def _sizes(digits: Iterable[DeviceDigit | IndexDigit]) -> _Sizes:
 
 
 def _with_placements(like: ArrayType, placements: Iterable[Placement]) -> ArrayType:
-    return ArrayType.from_placements(
-        like.mesh, like.dtype, like.shape, placements, like.partial, like.reduction
-    )
+    return like.replace(placements=placements)
 
 
 def _forwards(halfway: Halfway) -> Iterator[Collective]:
