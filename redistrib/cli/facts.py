@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import redistrib as rd
+from redistrib.backends.registry import BACKENDS, find_mpiexec
 
 OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
 
@@ -27,21 +25,9 @@ def find_facts() -> Iterator[tuple[str, Any]]:
         except importlib.metadata.PackageNotFoundError:
             yield package, None
     yield "mpi library", _mpi_library()
-    yield "mpiexec", shutil.which("mpiexec") or _beside_python("mpiexec")
-    installed = ["simulator"]
-    installed += [
-        name
-        for name, package in (("jax", "jax"), ("mpi", "mpi4py"))
-        if importlib.util.find_spec(package)
-    ]
-    yield "backends", installed
+    yield "mpiexec", find_mpiexec()
+    yield "backends", [backend.name for backend in BACKENDS if backend.version()]
     yield "jax devices", _jax_devices()
-
-
-def _beside_python(name: str) -> str | None:
-    """A program in the bin directory of this interpreter, which may not be on the PATH."""
-    path = Path(sys.executable).with_name(name)
-    return str(path) if path.exists() else None
 
 
 def _mpi_library() -> str | None:

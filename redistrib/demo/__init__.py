@@ -1,16 +1,15 @@
 """The main job: real workloads planned, run on every backend, verified, and shown beside XLA.
 
-The simulator runs in this process; jax, XLA's baseline and MPI in processes of their own, because
-XLA needs its number of devices before it starts and crashes on some layouts.
+A backend runs where the registry says: the simulator in this process; jax, XLA's baseline and MPI
+in processes of their own, because XLA needs its number of devices before it starts and crashes on
+some layouts.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +17,15 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
-from redistrib.backends import simulator
+from redistrib.backends.registry import (
+    BACKENDS,
+    Backend,
+    Processes,
+    find_backend,
+    find_mpiexec,
+)
 from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, Workload, array_of, source_tile
 from redistrib.errors import BackendError
@@ -28,7 +33,6 @@ from redistrib.synth.plan.data import Plan
 from redistrib.synth.planner.choose import plan
 from redistrib.types.tile import same_bits, tile_of
 
-BACKENDS = ("simulator", "jax", "mpi")
 TIMEOUT = 90.0
 """Seconds that a process may take before it is killed."""
 
@@ -39,14 +43,13 @@ Planned = list[tuple[Workload, Plan]]
 def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
     """Run the workloads and print a table, or a JSON list; progress goes to stderr.
 
-    `backends` are simulator, jax, mpi; None is every one that is installed. Returns the exit
+    `backends` are names of the registry; None is every one that is installed. Returns the exit
     status: 0 if every tile was right, 1 if not. A backend that is not installed is reported and is
     no failure, as long as another one runs. Raises BackendError for unknown backends.
     """
-    if unknown := sorted(set(backends or ()) - set(BACKENDS)):
-        raise BackendError(f"the backends are {', '.join(BACKENDS)}; got {', '.join(unknown)}")
-    wanted = [name for name in BACKENDS if backends is None or name in backends]
-    missing = {name: reason for name in wanted if (reason := _missing(name))}
+    asked = {find_backend(name) for name in backends or ()}
+    wanted = [backend for backend in BACKENDS if backends is None or backend in asked]
+    missing = {b.name: reason for b in wanted if (reason := b.missing())}
     if len(missing) == len(wanted):  # with nothing verified, nothing is right
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
         raise BackendError(f"no backend that was asked for can run here: {reasons}")
@@ -61,20 +64,23 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
         else:
             planned.append((workload, plan(src, dst)))
     rows: list[Figures] = []
-    for name in wanted:
+    for backend in wanted:
+        name = backend.name
         if name in missing:
             _progress(f"{name}: {missing[name]}")
             continue
-        match name:
-            case "simulator":
-                found = _run_simulator(planned)
-            case "jax":
-                found = _run_worker("jax", planned, _alone(), "jax")
+        match backend.processes:
+            case Processes.THIS:
+                figures = _run_here(backend, planned)
+            case Processes.OWN:
+                figures = _run_worker(name, planned, _alone(), name)
+            case Processes.RANKS:
+                figures = _run_ranks(name, planned)
             case _:
-                found = _run_mpi(planned)
-        rows += [{"backend": name, **figures} for figures in found]
+                assert_never(backend.processes)
+        rows += [{"backend": name, **row} for row in figures]
     baseline: dict[str, Figures] = {}
-    if not _missing("jax"):
+    if not find_backend("jax").missing():
         baseline = {row["workload"]: row for row in _run_worker("xla", planned, _alone(), "XLA")}
     answer = [_row(planned, row, baseline) for row in rows]
     if fmt == "json":
@@ -88,29 +94,6 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
 def _progress(text: str) -> None:
     sys.stderr.write(f"demo: {text}\n")
     sys.stderr.flush()
-
-
-def _missing(backend: str) -> str | None:
-    """Why a backend cannot run here; None if it can."""
-    match backend:
-        case "jax":
-            modules = ["jax"]
-        case "mpi":
-            modules = ["mpi4py"]
-        case _:
-            modules = ["numpy"]
-    absent = [module for module in modules if importlib.util.find_spec(module) is None]
-    if absent:
-        return f"not installed: pip install 'redistrib[{backend}]'"
-    if backend == "mpi" and _mpiexec() is None:
-        return "not installed: no mpiexec: pip install 'redistrib[mpich]'"
-    return None
-
-
-def _mpiexec() -> str | None:
-    """The mpiexec beside this python, or else on the path."""
-    beside = Path(sys.executable).parent / "mpiexec"
-    return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
 def _row(planned: Planned, row: Figures, baseline: dict[str, Figures]) -> Figures:
@@ -132,14 +115,15 @@ def _row(planned: Planned, row: Figures, baseline: dict[str, Figures]) -> Figure
     }
 
 
-def _run_simulator(planned: Planned) -> Iterator[Figures]:
+def _run_here(backend: Backend, planned: Planned) -> Iterator[Figures]:
+    module = backend.load()
     for number, (workload, found) in enumerate(planned, 1):
-        _progress(f"simulator {number}/{len(planned)}: {workload.name}")
+        _progress(f"{backend.name} {number}/{len(planned)}: {workload.name}")
         array = array_of(found.src)
         positions = range(found.src.mesh.num_devices)
-        tiles = simulator.run(found, [source_tile(array, found.src, p) for p in positions])
+        tiles = module.run(found, [source_tile(array, found.src, p) for p in positions])
         right = all(same_bits(tiles[p], tile_of(array, found.dst, p)) for p in positions)
-        measured = simulator.measure(found)
+        measured = module.measure(found)
         yield {
             "workload": workload.name,
             "verified": right,
@@ -153,13 +137,13 @@ def _alone() -> list[str]:
     return [sys.executable]
 
 
-def _run_mpi(planned: Planned) -> Iterator[Figures]:
+def _run_ranks(name: str, planned: Planned) -> Iterator[Figures]:
     """One mpiexec per number of ranks."""
     for ranks in sorted({found.src.mesh.num_devices for _, found in planned}):
         jobs = [(w, found) for w, found in planned if found.src.mesh.num_devices == ranks]
         # Under mpi4py a rank that raises aborts the others, which would wait for it.
-        command = [_mpiexec() or "", "-n", str(ranks), sys.executable, "-m", "mpi4py"]
-        yield from _run_worker("mpi", jobs, command, f"mpi, {ranks} ranks")
+        command = [find_mpiexec() or "", "-n", str(ranks), sys.executable, "-m", "mpi4py"]
+        yield from _run_worker(name, jobs, command, f"{name}, {ranks} ranks")
 
 
 def _run_worker(

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from redistrib.backends.registry import BACKENDS
 from redistrib.demo.workloads import Workload
 from redistrib.synth.plan.data import Plan
 
@@ -27,6 +28,7 @@ HEADER = (
     ("", "XLA"),
     ("", "verified on"),
 )
+NAMES = tuple(backend.name for backend in BACKENDS)
 LEFT = (0, len(HEADER) - 1)
 
 
@@ -40,7 +42,7 @@ def format_table(
     by_key = {(row["workload"], row["backend"]): row for row in rows}
     cells = []
     for workload, found in planned:
-        ours = {name: by_key.get((workload.name, name)) for name in ("simulator", "jax", "mpi")}
+        ours = {name: by_key.get((workload.name, name)) for name in NAMES}
         xla = baseline.get(workload.name)
         ends = (ours["jax"], xla)
         cells.append(
@@ -74,7 +76,7 @@ def format_table(
         tiles = sum(
             found.src.mesh.num_devices
             for workload, found in planned
-            for name in ("simulator", "jax", "mpi")
+            for name in NAMES
             if (workload.name, name) in by_key
         )
         lines.append(f"every tile is right, bit for bit: {tiles} tiles of {len(rows)} runs")

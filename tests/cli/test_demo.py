@@ -15,6 +15,7 @@ import pytest
 
 import redistrib as rd
 from redistrib import demo
+from redistrib.backends.registry import BACKENDS
 from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, array_of, source_tile
 from redistrib.types.tile import same_bits
@@ -43,7 +44,7 @@ def rows(run: subprocess.CompletedProcess[str]) -> list[Row]:
 
 def test_every_workload_is_verified_on_every_backend(rows: list[Row]) -> None:
     assert {(row["workload"], row["backend"]) for row in rows} == {
-        (workload.name, backend) for workload in WORKLOADS for backend in demo.BACKENDS
+        (workload.name, backend.name) for workload in WORKLOADS for backend in BACKENDS
     }
     assert [row for row in rows if row["verified"] is not True] == []
     assert len(WORKLOADS) >= 8
@@ -200,6 +201,6 @@ def test_with_numpy_alone_the_simulator_runs_and_the_rest_is_reported(tmp_path: 
     )
     assert result.returncode == 0, result.stderr
     assert "jax: not installed: pip install 'redistrib[jax]'" in result.stdout
-    assert "mpi: not installed: pip install 'redistrib[mpi]'" in result.stdout
+    assert "mpi: not installed: pip install 'redistrib[mpi,mpich]'" in result.stdout
     assert "Ulysses attention: dtype bf16 needs the package ml_dtypes" in result.stdout
     assert "every tile is right" in result.stdout

@@ -4,8 +4,17 @@
 element that arrives then says who sent it. `run_model` runs plans of whole models.
 """
 
-from redistrib.backends.simulator.arrays import gather, run, scatter
+from redistrib.backends.simulator.arrays import gather, run, run_array, scatter
 from redistrib.backends.simulator.models import run_model, scatter_model
 from redistrib.backends.simulator.traffic import Measurement, measure
 
-__all__ = ["Measurement", "gather", "measure", "run", "run_model", "scatter", "scatter_model"]
+__all__ = [
+    "Measurement",
+    "gather",
+    "measure",
+    "run",
+    "run_array",
+    "run_model",
+    "scatter",
+    "scatter_model",
+]

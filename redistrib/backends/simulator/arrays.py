@@ -94,6 +94,14 @@ def gather(tiles: Sequence[ArrayLike], type: ArrayType) -> Array:  # noqa: A002
     return result
 
 
+def run_array(plan: Plan, array: ArrayLike) -> Array:
+    """The array after the plan: scattered, redistributed, gathered.
+
+    Raises BackendError where the array is not one of the plan's source.
+    """
+    return gather(run(plan, scatter(array, plan.src)), plan.dst)
+
+
 def _by_device(tiles: Array, plan: Plan) -> Array:
     """Tiles of the last type of a plan, in the order of the devices of its target."""
     place = {device: position for position, device in enumerate(plan.types[-1].mesh.ids)}
