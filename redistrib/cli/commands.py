@@ -6,20 +6,16 @@ which `Program` turns into one line on stderr and status 2.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar, get_args
 
 import click
@@ -27,24 +23,24 @@ import numpy as np
 
 import redistrib as rd
 from redistrib import report
-from redistrib.cli import values
+from redistrib.cli import running, values
 from redistrib.cli.facts import find_facts
 from redistrib.cli.lint import lint as find_problems
 from redistrib.cli.model import check_model_file, model
-from redistrib.cli.progress import progress
+from redistrib.cli.progress import is_first_rank, progress
+from redistrib.cli.questions import answers
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
 from redistrib.models.model_data import FORMAT as MODEL_FORMAT
 from redistrib.synth.planner.choose import STRATEGIES
-from redistrib.text import parse_size
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
-BACKENDS = ("simulator", "jax", "mpi")
 PROGRAMS = {"sdy": plan_to_sdy, "stablehlo": plan_to_stablehlo, "jax": plan_to_jax}
 PLAN_FORMATS = ("text", "json", "html", *PROGRAMS)
-QUESTION = ("id", "mesh", "src", "dst", "strategy", "memory_limit", "profile")
+LARGE = 1 << 30
+"""Bytes of memory from which a run says first what it needs."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -58,7 +54,7 @@ class Program(click.Group):
         try:
             sys.exit(super().main(*args, **kwargs) or 0)
         except (rd.InfeasibleError, rd.CheckError) as error:
-            _fail(name, _one_line(error), 1)
+            _fail(name, values.one_line(error), 1)
         except click.Abort:
             _fail(name, "interrupted", 130)
         except click.UsageError as error:
@@ -67,7 +63,7 @@ class Program(click.Group):
         except click.ClickException as error:
             _fail(name, error.format_message(), 2)
         except (rd.RedistribError, OSError, MemoryError) as error:
-            _fail(name, _one_line(error), 2)
+            _fail(name, values.one_line(error), 2)
 
 
 def _fail(name: str | None, message: str, status: int) -> None:
@@ -75,33 +71,22 @@ def _fail(name: str | None, message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _one_line(error: Exception) -> str:
-    match error:
-        case rd.TypeSyntaxError(text=text):
-            # The lines after the first point at the column with a caret.
-            first = str(error).split("\n", maxsplit=1)[0]
-            return first if repr(text) in first else f"{first} in {text!r}"
-        case OSError(strerror=str(reason), filename=name) if name is not None:
-            return f"{name}: {reason}"
-        case MemoryError():
-            return f"not enough memory: {error}"
-        case _:
-            return str(error)
-
-
 @click.group(
     cls=Program,
     name="redistrib",
-    no_args_is_help=False,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(rd.__version__, prog_name="redistrib", message="%(prog)s %(version)s")
-def program() -> None:
+@click.pass_context
+def program(context: click.Context) -> None:
     """Plan, check and run redistributions of sharded arrays.
 
     A type is written DTYPE[SIZE{FACTORS}, ...], for example 'f32[4096{x}, 1024{y}]': dimension 0
     over the mesh axis x, dimension 1 over y. Exit status: 0 done, 1 the answer is no, 2 bad input.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def problem(command: Command) -> Command:
@@ -119,27 +104,8 @@ def problem(command: Command) -> Command:
     return command
 
 
-def _problem(
-    src: str,
-    dst: str,
-    mesh: Any,
-    dst_mesh: str | None = None,
-    strategy: str | None = None,
-    memory_limit: str | int | None = None,
-    profile: str | None = None,
-) -> tuple[tuple[rd.ArrayType, rd.ArrayType], dict[str, Any]]:
-    """The arguments of rd.plan and rd.cost, by position and by name."""
-    limit = None if memory_limit is None else parse_size(memory_limit)
-    options = {
-        "strategy": "auto" if strategy is None else strategy,
-        "memory_limit": limit,
-        "profile": profile,
-    }
-    return values.problem_types(mesh, src, dst, dst_mesh), options
-
-
 def _plan(**stated: Any) -> rd.Plan:
-    ends, options = _problem(**stated)
+    ends, options = values.stated_problem(**stated)
     return rd.plan(*ends, **options)
 
 
@@ -178,7 +144,9 @@ def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -
 
 @program.command()
 @problem
-@click.option("--backend", type=click.Choice(BACKENDS), default="simulator", show_default=True)
+@click.option(
+    "--backend", type=click.Choice(running.BACKENDS), default="simulator", show_default=True
+)
 @click.option("--input", "source", type=FILE, help="The array, .npy; without it, seeded integers.")
 @click.option("--output", type=FILE, help="Write the redistributed array here, .npy.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run so many times.")
@@ -192,22 +160,17 @@ def run(
     With --backend mpi, start one process per device: mpiexec -n 8 redistrib run ...
     """
     found = _plan(**stated)
+    estimate = running.check_memory(found, backend)
+    if running.needed_bytes(found, backend) >= LARGE and is_first_rank():
+        click.echo(f"redistrib run: {estimate}", err=True)
     summed = bool(found.src.partial or found.dst.partial)
     if source is None:
         array = values.example_array(found.src, summed=summed)
     else:
         array = values.load_array(source, found.src)
-    figures: dict[str, Any] = {}
-    seconds: list[float] = []
     with progress(f"{backend}: running {found.src} -> {found.dst}"):
-        if backend == "mpi":
-            result, seconds, figures = _measure_mpi(found, array, repeat)
-        else:
-            execute = _executor(backend, found)
-            for _ in range(repeat):
-                start = time.perf_counter()
-                result = execute(array)
-                seconds.append(time.perf_counter() - start)
+        outcome = running.run(found, backend, array, repeat)
+    result = outcome.array
     if result is None:  # a rank other than 0
         return 0
     verified = values.equal(result, array, summed=summed)
@@ -223,74 +186,20 @@ def run(
             "received_bytes": found.received_bytes,
             "peak_tile_bytes": found.peak_tile_bytes,
             "num_collectives": found.num_collectives,
-            "seconds": seconds,
-            **figures,
+            "seconds": outcome.seconds,
+            **outcome.figures,
         }
         click.echo(json.dumps(answer))
     else:
         click.echo(report.to_text(found, "concise"))
-        times = ", ".join(report.format_seconds(s) for s in seconds)
-        outcome = "every element is right" if verified else "WRONG: the result differs"
+        times = ", ".join(report.format_seconds(s) for s in outcome.seconds)
+        verdict = "every element is right" if verified else "WRONG: the result differs"
         if backend == "mpi":
-            click.echo(f"mpi: {outcome}; {times} a call on the slowest rank")
-            click.echo(_mpi_figures(figures))
+            click.echo(f"mpi: {verdict}; {times} a call on the slowest rank")
+            click.echo(running.figures_text(outcome.figures))
         else:
-            click.echo(f"{backend}: {outcome}; {times} with splitting and putting together")
+            click.echo(f"{backend}: {verdict}; {times} with splitting and putting together")
     return 0 if verified else 1
-
-
-def _measure_mpi(
-    found: rd.Plan, array: values.Array, repeat: int
-) -> tuple[values.Array | None, list[float], dict[str, Any]]:
-    """The array on rank 0, seconds of each call, and the figures of the worst rank."""
-    mpi = _backend("mpi")
-    measured = mpi.measure_array(found, array, repeat=repeat)
-    figures = {
-        "rank_received_bytes": measured.received_bytes,
-        "gigabytes_per_second": measured.received_bytes / median(measured.seconds) / 1e9,
-        "rank_peak_bytes": measured.peak_bytes,
-        "rank_extra_bytes": measured.extra_bytes,
-    }
-    return measured.array, list(measured.seconds), figures
-
-
-def _mpi_figures(figures: dict[str, Any]) -> str:
-    text = (
-        f"mpi: a rank receives {report.format_bytes(figures['rank_received_bytes'])}, "
-        f"{figures['gigabytes_per_second']:.3g} GB/s"
-    )
-    if figures["rank_peak_bytes"] is not None:
-        text += (
-            f"; its memory peaks at {report.format_bytes(figures['rank_peak_bytes'])}, "
-            f"{report.format_bytes(figures['rank_extra_bytes'])} beside the array and its tiles"
-        )
-    return text
-
-
-def _executor(backend: str, found: rd.Plan) -> Callable[[values.Array], values.Array | None]:
-    """What runs the plan on a whole array; under mpi the ranks other than 0 get None."""
-    if backend == "simulator":
-        from redistrib.backends import simulator
-
-        def simulate(array: values.Array) -> values.Array:
-            tiles = simulator.run(found, simulator.scatter(array, found.src))
-            return simulator.gather(tiles, found.dst)
-
-        return simulate
-    module = _backend(backend)
-    return lambda array: module.run_array(found, array)
-
-
-def _backend(backend: str) -> Any:
-    """The module of a backend. Raises BackendError where it is not installed."""
-    try:
-        return importlib.import_module(f"redistrib.backends.{backend}")
-    except ImportError as error:
-        raise rd.BackendError(
-            f"the backend {backend} needs the extra {backend}: pip install 'redistrib[{backend}]' "
-            f"({error})",
-            backend=backend,
-        ) from error
 
 
 @program.command()
@@ -330,54 +239,10 @@ def cost() -> int:
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil their line only
-    oracles = lru_cache(maxsize=16)(rd.Oracle)  # they remember what was asked before
-    for line in sys.stdin:
-        if line.strip():
-            # Flushed line by line, so that a program can ask, read and ask again.
-            click.echo(json.dumps(_answer(line, oracles)))
+    for answer in answers(sys.stdin):
+        # Flushed line by line, so that a program can ask, read and ask again.
+        click.echo(answer)
     return 0
-
-
-def _no_constant(name: str) -> None:
-    raise rd.RedistribError(f"JSON has no {name}")
-
-
-def _question(line: str) -> dict[str, Any]:
-    try:
-        question = json.loads(line, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise rd.RedistribError(
-            f"a question is one line of JSON; column {error.colno}: {error.msg}"
-        ) from None
-    except ValueError:  # Python reads no integer of more than 4,300 digits
-        raise rd.RedistribError("a number of a question has too many digits to be read") from None
-    if not isinstance(question, dict):
-        raise rd.RedistribError(f"a question is a JSON object; got {line.strip()[:80]!r}")
-    return question
-
-
-def _answer(line: str, oracles: Callable[..., rd.Oracle]) -> dict[str, Any]:
-    identity = None
-    try:
-        question = _question(line)
-        identity = question.get("id")
-        missing = [name for name in ("mesh", "src", "dst") if name not in question]
-        unknown = [name for name in question if name not in QUESTION]
-        if missing or unknown:
-            raise rd.RedistribError(
-                "a question has mesh, src, dst and optionally strategy, memory_limit, profile, "
-                f"id; missing: {missing}, unknown: {unknown}"
-            )
-        if not isinstance(question["mesh"], dict | str):
-            raise rd.RedistribError(f"mesh is {{AXIS: SIZE, ...}}; got {question['mesh']!r}")
-        for name in ("src", "dst", "strategy", "profile"):
-            if not isinstance(question.get(name, ""), str):
-                raise rd.RedistribError(f"{name} is a text; got {question[name]!r}")
-        (src, dst), options = _problem(**{k: question[k] for k in question if k != "id"})
-        oracle = oracles(src.mesh, options["profile"], options["memory_limit"])
-        return {"id": identity, **asdict(oracle.cost(src, dst, strategy=options["strategy"]))}
-    except (rd.RedistribError, RecursionError) as error:
-        return {"id": identity, "error": " ".join(_one_line(error).split())}
 
 
 @program.command()
@@ -403,7 +268,7 @@ def lint(path: Path, form: str) -> int:
 @click.option(
     "--backend",
     "backends",
-    type=click.Choice(BACKENDS),
+    type=click.Choice(running.BACKENDS),
     multiple=True,
     help="Only this one; may be given more than once. Default: every one that is installed.",
 )
@@ -440,7 +305,7 @@ def calibrate(backend: str, mesh: str | None, name: str, output: Path | None) ->
 
     With --backend mpi, start one process per device: mpiexec -n 8 redistrib calibrate ...
     """
-    _backend(backend)
+    running.load_backend(backend)
     from mpi4py import MPI
 
     from redistrib.backends.mpi import calibration
@@ -475,7 +340,13 @@ def _from_checkout(package: str, arguments: tuple[str, ...]) -> int:
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-P", "-m", package, *arguments]
-    return subprocess.run(command, env=environment, check=False).returncode
+    with subprocess.Popen(command, env=environment) as child:
+        # Who ends this process means the child, which ends its own.
+        before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        try:
+            return child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}

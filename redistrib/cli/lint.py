@@ -48,8 +48,7 @@ def lint(path: Path) -> list[Finding]:
 
     Raises OSError, or RedistribError where the file as a whole is not such a list.
     """
-    text = path.read_text(encoding="utf-8")
-    data = _load(path, text)
+    text, data = _load(path)
     unknown = [key for key in data if key not in KEYS]
     if unknown or "mesh" not in data or not isinstance(data.get("array"), list):
         raise RedistribError(
@@ -68,18 +67,20 @@ def lint(path: Path) -> list[Finding]:
     return [
         finding
         for number, entry in enumerate(data["array"], start=1)
-        for finding in _of_array(_declared(entry, number), oracle, float(expensive), lines)
+        for finding in _of_entry(entry, number, oracle, float(expensive), lines)
     ]
 
 
-def _load(path: Path, text: str) -> dict[str, Any]:
+def _load(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a file and the table in it."""
     try:
+        text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # or a number too long to read
+    except (ValueError, RecursionError) as error:  # no text, or a number too long to read
         raise RedistribError(f"a lint file is TOML or JSON; {path} is not: {error}") from None
     if not isinstance(data, dict):
         raise RedistribError(f"a lint file is a table; {path} is a {type(data).__name__}")
-    return data
+    return text, data
 
 
 def _mesh(given: object) -> Mesh:
@@ -92,24 +93,29 @@ def _mesh(given: object) -> Mesh:
             raise RedistribError(f"mesh is {{AXIS: SIZE, ...}} or 'x=2,y=4'; got {given!r}")
 
 
-def _declared(entry: object, number: int) -> tuple[str, list[str]]:
-    """The name and the layouts of an entry."""
+def _of_entry(
+    entry: object, number: int, oracle: Oracle, expensive: float, lines: _Lines
+) -> Iterator[Finding]:
+    """What is wrong with an array of the list; a malformed one is a finding like any other."""
+    name = entry.get("name") if isinstance(entry, dict) else None
+    label = name if isinstance(name, str) else f"array number {number}"
     match entry:
-        case {"name": str(name), "layouts": list(layouts), **rest} if (
-            layouts and not rest and all(isinstance(layout, str) for layout in layouts)
+        case {"name": str(), "layouts": [str(), *_] as layouts, **rest} if not rest and all(
+            isinstance(layout, str) for layout in layouts
         ):
-            return name, layouts
+            yield from _of_layouts(label, layouts, oracle, expensive, lines)
         case _:
-            raise RedistribError(
-                f"an array has a name and layouts, a list of at least one text; array number "
-                f"{number} is {entry!r}"
+            yield Finding(
+                lines.find(label) if label == name else lines.here,
+                "error",
+                label,
+                f"an array has a name and layouts, a list of at least one text; got {entry!r}",
             )
 
 
-def _of_array(
-    declared: tuple[str, list[str]], oracle: Oracle, expensive: float, lines: _Lines
+def _of_layouts(
+    name: str, layouts: list[str], oracle: Oracle, expensive: float, lines: _Lines
 ) -> Iterator[Finding]:
-    name, layouts = declared
     before: ArrayType | None = None
     for layout in layouts:
         line = lines.find(layout)
@@ -144,6 +150,11 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
         self.at = (0, 0)  # line and column after the last one found
+
+    @property
+    def here(self) -> int:
+        """The line, from 1, of the last text that was found."""
+        return self.at[0] + 1
 
     def find(self, wanted: str) -> int:
         """The line, from 1, of the next such string; of the last one found, if it is escaped."""

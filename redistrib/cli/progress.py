@@ -15,13 +15,18 @@ PATIENCE = 2.0
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
 
 
+def is_first_rank() -> bool:
+    """Whether this is the first process of an MPI program, or of none."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
 @contextmanager
 def progress(what: str, every: float = PATIENCE) -> Iterator[None]:
     """Say on stderr, every few seconds, that something still runs; of many ranks the first says it.
 
     The thread needs no help from what runs, which may be one long call.
     """
-    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+    if not is_first_rank():
         yield
         return
     done = threading.Event()

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.errors import BackendError, RedistribError
+from redistrib.errors import BackendError, RedistribError, TypeSyntaxError
 from redistrib.models.model_data import FORMAT as MODEL_FORMAT
 from redistrib.synth.plan.json import check_format
+from redistrib.text import parse_size
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
@@ -29,6 +30,25 @@ def problem_types(
     source_mesh = Mesh.parse(mesh) if isinstance(mesh, str) else Mesh(mesh)
     target_mesh = source_mesh if dst_mesh is None else Mesh.parse(dst_mesh)
     return ArrayType.parse(src, source_mesh), ArrayType.parse(dst, target_mesh)
+
+
+def stated_problem(
+    src: str,
+    dst: str,
+    mesh: Any,
+    dst_mesh: str | None = None,
+    strategy: str | None = None,
+    memory_limit: str | int | None = None,
+    profile: str | None = None,
+) -> tuple[tuple[ArrayType, ArrayType], dict[str, Any]]:
+    """The arguments of rd.plan and rd.cost, by position and by name."""
+    limit = None if memory_limit is None else parse_size(memory_limit)
+    options = {
+        "strategy": "auto" if strategy is None else strategy,
+        "memory_limit": limit,
+        "profile": profile,
+    }
+    return problem_types(mesh, src, dst, dst_mesh), options
 
 
 def load_plan(path: Path) -> dict[str, Any]:
@@ -98,3 +118,18 @@ def equal(a: Array, b: Array, *, summed: bool) -> bool:
     if summed:
         return np.array_equal(a, b, equal_nan=True)
     return a.tobytes() == b.tobytes()
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, as one line."""
+    match error:
+        case TypeSyntaxError(text=text):
+            # The lines after the first point at the column with a caret.
+            first = str(error).split("\n", maxsplit=1)[0]
+            return first if repr(text) in first else f"{first} in {text!r}"
+        case OSError(strerror=str(reason), filename=name) if name is not None:
+            return f"{name}: {reason}"
+        case MemoryError():
+            return f"not enough memory: {error}"
+        case _:
+            return " ".join(str(error).split())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 import redistrib as rd
-from redistrib.cli import commands, values
+from redistrib.cli import commands, running, values
 from redistrib.text import parse_size
 
 SRC, DST = "f32[64{x}, 32{y}]", "f32[64{y}, 32{x}]"
@@ -188,8 +190,50 @@ def test_run_under_mpi_needs_a_rank_per_device() -> None:
     assert "1 rank" in used.stderr
 
 
+def test_calibration_needs_two_ranks() -> None:
+    command = [sys.executable, "-m", "redistrib", "calibrate", "--backend", "mpi"]
+    used = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (used.returncode, used.stdout, used.stderr.count("\n")) == (2, "", 1)
+    assert "between two ranks or more; got a mesh of 1 and 1 ranks" in used.stderr
+
+
+def test_a_run_without_an_mpi_says_what_to_install() -> None:
+    """mpi4py comes without an MPI; where there is none it raises an error of its own."""
+    command = [sys.executable, "-m", "redistrib", "run", *PROBLEM, "--backend", "mpi"]
+    environment = {**os.environ, "MPI4PY_LIBMPI": "/no/libmpi.so"}
+    used = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env=environment
+    )
+    assert (used.returncode, used.stdout, used.stderr.count("\n")) == (2, "", 1)
+    assert "pip install 'redistrib[mpi,mpich]'" in used.stderr
+    assert "cannot load MPI library" in used.stderr
+
+
+def test_a_large_run_says_first_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "LARGE", 1 << 10)
+    result = invoke("run", *PROBLEM)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("redistrib run: about ")
+    assert "of memory: the array twice, and the tiles of 8 devices during the plan" in result.stderr
+
+
+def test_the_estimate_of_memory_is_what_a_run_takes() -> None:
+    texts = ("f32[1024{x}, 1024]", "f32[1024, 1024{x}]")
+    src, dst = (rd.ArrayType.parse(text, rd.Mesh(x=4)) for text in texts)
+    plan = rd.plan(src, dst)
+    array = values.example_array(src, summed=False)
+    tracemalloc.start()
+    outcome = running.run(plan, "simulator", array, 1)
+    peak = tracemalloc.get_traced_memory()[1] + array.nbytes
+    tracemalloc.stop()
+    assert outcome.array is not None
+    assert peak / 1.5 <= running.needed_bytes(plan, "simulator") <= 1.5 * peak
+
+
 def test_a_wrong_result_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_executor", lambda *_: lambda array: array + 1)
+    monkeypatch.setattr(
+        running, "run", lambda plan, backend, array, repeat: running.Run(array + 1, [1.0])
+    )
     result = invoke("run", *PROBLEM)
     assert result.exit_code == 1
     assert "WRONG" in result.stdout
@@ -260,6 +304,13 @@ def test_cost_survives_bytes_that_are_no_text() -> None:
             "at most 9223372036854775807, got '99999999... of 600 digits'",
         ),
         (
+            '{"mesh": {"x": 2}, "src": "f32[8]", "dst": "f32[8]", "profile": "\\u0000"}',
+            "a profile is",
+        ),
+        ('{"mesh": {"x": 2}, "src": "f32[8]", "dst": "f32[8]", "profile": "/"}', "a profile is"),
+        ('{"mesh": {"x": 1e999}, "src": "f32[8]", "dst": "f32[8]"}', "inf"),
+        ('{"mesh": {"x": 2}, "src": "f32[8]", "dst": "f32[8]", "memory_limit": 1e999}', "inf"),
+        (
             '{"memory_limit": 5, "dst": "f32[@]", "src": "f32[@]", "mesh": {"x": 3}}'.replace(
                 "@", ",".join(["9" * 18] * 16)
             ),
@@ -274,6 +325,20 @@ def test_cost_goes_on_after_any_line(bad: str, expected: str) -> None:
     assert sorted(spoilt) == ["error", "id"]
     assert expected in spoilt["error"]
     assert answer["received_bytes"] == 16
+
+
+@pytest.mark.parametrize("kind", [OverflowError, MemoryError, RecursionError, ValueError, KeyError])
+def test_cost_goes_on_after_any_error(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("too much")
+
+    monkeypatch.setattr(rd.Oracle, "cost", fail)
+    question = '{"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]", "id": 1}'
+    answers = ask(question, question)
+    assert [answer["id"] for answer in answers] == [1, 1]
+    assert all(f"{kind.__name__}: " in answer["error"] for answer in answers)
 
 
 def test_cost_ends_when_nobody_reads_on() -> None:
@@ -334,6 +399,10 @@ def test_help_lists_the_commands() -> None:
         assert name in text
 
 
+def test_the_program_alone_prints_help() -> None:
+    assert done() == done("--help")
+
+
 @pytest.mark.parametrize("name", ["prove", "bench"])
 def test_prove_and_bench_need_a_checkout(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -361,6 +430,29 @@ def test_prove_and_bench_run_the_checkout_and_pass_on_options(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert invoke(name, "--quick", str(Path.cwd())).exit_code == 0
     assert invoke(name).exit_code == 1
+
+
+def test_who_ends_the_command_ends_what_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "setup.cfg").touch()
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/__init__.py").touch()
+    (tmp_path / "bench/__main__.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('ended', flush=True), sys.exit(143)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        f"import redistrib as rd; rd.__file__ = {str(tmp_path / 'redistrib/__init__.py')!r}\n"
+        "from redistrib.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "bench"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        assert bench.stdout.readline() == "ready\n"
+        bench.terminate()
+        assert bench.stdout.readline() == "ended\n"
+        assert bench.wait(timeout=30) == 143
 
 
 @pytest.mark.parametrize("command", [("redistrib",), (sys.executable, "-m", "redistrib")])

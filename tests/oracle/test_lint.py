@@ -74,7 +74,6 @@ def test_json_is_read_too_and_a_clean_file_is_quiet(tmp_path: Path) -> None:
         ("mesh = {x = 2}", "a lint file has mesh, a list array"),
         ("mesh = 2\narray = []", "mesh is {AXIS: SIZE, ...}"),
         ("mesh = {x = 0}\narray = []", "the size of an axis"),
-        ("mesh = {x = 2}\narray = [{name = 'w'}]", "array number 1 is"),
         ("mesh = {x = 2}\narray = []\nprofil = 'a'", "has mesh, array, profil"),
         ("mesh = {x = 2}\narray = []\nexpensive = 'a'", "expensive is a number"),
         ("mesh = {x = 2}\narray = []\nprofile = 'nope'", "a profile is default"),
@@ -88,6 +87,57 @@ def test_files_that_are_no_such_list(tmp_path: Path, text: str, message: str) ->
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+MALFORMED = """\
+mesh = {x = 2}
+
+[[array]]
+name = "good"
+layouts = ["f32[8{x}]", "f32[9{x}]"]
+
+[[array]]
+name = "none"
+layouts = []
+
+[[array]]
+layouts = ["f32[8]"]
+
+[[array]]
+name = "extra"
+layouts = ["f32[8]"]
+layuot = "f32[8]"
+
+[[array]]
+name = "last"
+layouts = ["f32[8{y}]"]
+"""
+
+
+def test_a_malformed_array_hides_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "program.toml"
+    path.write_text(MALFORMED)
+    result = lint(path, "--format", "json")
+    assert (result.returncode, result.stderr) == (1, "")
+    findings = json.loads(result.stdout)
+    assert [(f["line"], f["array"]) for f in findings] == [
+        (5, "good"),
+        (8, "none"),
+        (8, "array number 3"),
+        (15, "extra"),
+        (21, "last"),
+    ]
+    for finding in findings[1:4]:
+        assert "a name and layouts, a list of at least one text" in finding["message"]
+    assert "unknown axis 'y'" in findings[4]["message"]
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "program.toml"
+    path.write_bytes(b"mesh = {x = 2}\narray = [] # \xff")
+    result = lint(path)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "a lint file is TOML or JSON" in result.stderr
 
 
 def test_questions_are_answered_one_by_one_in_order() -> None:

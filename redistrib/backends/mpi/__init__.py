@@ -4,7 +4,7 @@ from redistrib.errors import BackendError
 
 try:
     from mpi4py import MPI as _MPI  # noqa: F401
-except ImportError as missing:
+except (ImportError, RuntimeError) as missing:  # the latter where mpi4py finds no MPI
     raise BackendError(
         f"the mpi backend needs mpi4py and an MPI: pip install 'redistrib[mpi,mpich]' ({missing})",
         backend="mpi",

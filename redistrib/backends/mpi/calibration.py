@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from redistrib.backends.mpi.redistribution import Redistribution
+from redistrib.errors import BackendError
 from redistrib.synth.plan.profile import Link, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -30,15 +31,20 @@ def calibrate(
     Along each axis, tiles of several sizes are exchanged between all its positions, in all its
     groups at once; a line through the median times gives latency and bandwidth (bytes that a rank
     receives a second). The link of the profile is that of the slowest axis. Collective; the same
-    profile on every rank. Raises BackendError unless there is one rank for each position.
+    profile on every rank. Raises BackendError unless there is one rank for each position, and more
+    than one: a rank alone has no link to measure.
     """
+    if mesh.num_devices < 2:
+        raise BackendError(
+            f"a link is measured between two ranks or more; got a mesh of {mesh.num_devices} and "
+            f"{comm.size} ranks: mpiexec -n 8 redistrib calibrate ...",
+            ranks=comm.size,
+        )
     links = []
     for axis, size in mesh.axes:
         if size > 1:
             points = list(_points(mesh, axis, size, comm, tiles, repeat))
             links.append((axis, _line(points)))
-    if not links:
-        return Profile(name, Link(latency=0.0, bandwidth=1e12), exchange="call")
     slowest = Link(max(link.latency for _, link in links), min(link.bandwidth for _, link in links))
     return Profile(name, slowest, tuple(links) if len(links) > 1 else (), exchange="call")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
 from math import inf, isfinite, prod
@@ -151,9 +152,11 @@ class Profile:
         try:
             return cls.from_toml(Path(path).read_text(encoding="utf-8"), Path(path).stem)
         except (OSError, ValueError, RedistribError) as error:
+            near = get_close_matches(str(path), profile_names(), n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
             raise RedistribError(
                 f"a profile is {', '.join(profile_names())} or a TOML file with latency (s) and "
-                f"bandwidth (bytes/s); got {str(path)!r}: {error}",
+                f"bandwidth (bytes/s); got {str(path)!r}{hint}: {error}",
                 profile=path,
             ) from error
 
