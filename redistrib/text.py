@@ -16,6 +16,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from math import nan
 from operator import index
 from typing import NoReturn, TypeVar
 
@@ -217,6 +218,20 @@ def as_integer(value: object) -> int | None:
         return index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def as_number(value: object) -> float:
+    """A number given as one; NaN for anything else, a text or a truth value too.
+
+    >>> as_number(2), as_number("2")
+    (2.0, nan)
+    """
+    if isinstance(value, (str, bytes, bool)) or type(value).__name__ == "bool":
+        return nan
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return nan
 
 
 def parse_size(size: str | int) -> int:

@@ -14,7 +14,7 @@ from functools import partial as bind
 from itertools import accumulate
 
 from redistrib.interop.mesh_parts import split_sizes
-from redistrib.interop.words import check_complete, owners
+from redistrib.interop.words import array_shape, check_complete, owners
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -33,6 +33,7 @@ def parse_alpa(text: str, mesh: Mesh, shape: Sequence[int], dtype: object) -> Ar
     digits of the mesh or do not divide the shape.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh)
     scanner.expect("ShardingSpec")
     scanner.expect("(")
     scanner.accept("sharding=")

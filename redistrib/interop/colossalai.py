@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from redistrib.interop.words import check_complete, no_word, whole_owners
+from redistrib.interop.words import array_shape, check_complete, no_word, whole_owners
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -26,6 +26,7 @@ def parse_colossalai(text: str, mesh: Mesh, shape: Sequence[int], dtype: object)
     Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh)
     names = [name for name, _ in mesh.axes]
 
     def dimension() -> list[str]:

@@ -18,7 +18,7 @@ from itertools import pairwise
 from math import prod
 
 from redistrib.errors import LayoutError
-from redistrib.interop.words import no_word, whole_partial
+from redistrib.interop.words import array_shape, no_word, whole_partial
 from redistrib.synth.planner.prime_digits import merge_state
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
@@ -57,6 +57,7 @@ def parse_dtensor(text: str, mesh: Mesh, shape: Sequence[int], dtype: object) ->
     which includes every uneven one.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh)
     bracket = scanner.accept("[", "(")
     close = {"[": "]", "(": ")", None: None}[bracket]
     shards: list[tuple[DeviceDigit, _Shard]] = []

@@ -38,7 +38,7 @@ from redistrib.interop.shardy import (
     read_dims,
     read_sets,
 )
-from redistrib.interop.words import check_reduction, owners, with_copies
+from redistrib.interop.words import array_shape, check_reduction, owners, with_copies
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, digit_values
@@ -91,6 +91,7 @@ def parse_hlo(
     the mesh.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh, stated=True)
     t = _sharding(scanner, mesh, shape, dtype, num_devices, closed=closed)
     scanner.end()
     return t

@@ -17,6 +17,7 @@ from functools import partial as bind
 
 from redistrib.errors import LayoutError
 from redistrib.interop.words import (
+    array_shape,
     check_device_order,
     check_reduction,
     whole_owners,
@@ -42,6 +43,7 @@ def parse_partition_spec(text: str, mesh: Mesh, shape: Sequence[int], dtype: obj
     Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh)
     dims, partial, copies = _spec(scanner, mesh, len(shape))
     scanner.end()
     return with_copies(mesh, dtype, shape, dims, partial, copies)
@@ -71,6 +73,7 @@ def parse_named_sharding(
     Raises TypeSyntaxError with the column, also where the axes of `mesh` are others; LayoutError.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh, stated=True)
     scanner.expect("NamedSharding")
     scanner.expect("(")
     scanner.expect("mesh")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redistrib.interop.words import check_complete, no_word
+from redistrib.interop.words import array_shape, check_complete, no_word
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import uneven
@@ -32,6 +32,7 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
     uneven.
     """
     scanner = Scanner(text)
+    shape = None if shape is None else array_shape(shape, mesh)
     if len(mesh.axes) != 2:
         scanner.fail(f"a mesh of two axes, process rows and columns; given {mesh}", 1)
     scanner.expect("[")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from redistrib.interop.words import check_reduction, owners, with_copies
+from redistrib.interop.words import array_shape, check_reduction, owners, with_copies
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
@@ -69,6 +69,7 @@ def parse_sdy(
     malformed text, also where an inline mesh is not `mesh`; LayoutError for an illegal type.
     """
     scanner = Scanner(text)
+    shape = array_shape(shape, mesh, stated=True)
     scanner.accept("#sdy.sharding")
     scanner.expect("<")
     column = scanner.column

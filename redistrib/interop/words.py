@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.collectives import Exchange
+from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
+from redistrib.types.canonical import as_shape
 from redistrib.types.digits import DeviceDigit, Factor
 from redistrib.types.mesh import Mesh
 
@@ -23,6 +25,18 @@ def no_exchange(step: Exchange) -> LayoutError:
         "the strategy 'collectives' has none",
         step=step,
     )
+
+
+def array_shape(
+    shape: Sequence[int] | None, mesh: Mesh | None, *, stated: bool = False
+) -> tuple[int, ...]:
+    """The global shape of an array whose layout is read; `stated`: the text may have the mesh.
+
+    Raises LayoutError where either is something else.
+    """
+    if not (isinstance(mesh, Mesh) or (stated and mesh is None)):
+        raise LayoutError(f"a layout is read on a Mesh; got {brief(mesh)}", mesh=mesh)
+    return as_shape(shape)
 
 
 def owners(t: ArrayType, notation: str) -> list[list[DeviceDigit]]:

@@ -169,7 +169,7 @@ class ArrayType:
             self.shape,
             as_dims(self.dims if dims is None else dims, len(self.shape), mesh),
             _as_partial(self.partial if partial is None else partial, mesh),
-            reduction or self.reduction or "sum",
+            (self.reduction or "sum") if reduction is None else reduction,
         )
         return t
 
@@ -252,6 +252,7 @@ class ArrayType:
 
     def digit_coordinate(self, device: DeviceDigit, position: int) -> int:
         """The value of a device digit at a position of the mesh."""
+        device = as_device_digit(device, self.mesh)
         axis_size = self.mesh.axis_size(device.axis)
         coordinate = self.mesh.coordinates(position)[device.axis]
         return coordinate // (axis_size // device.end) % device.size

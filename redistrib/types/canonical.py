@@ -137,7 +137,8 @@ def canonical_dim(factors: Sequence[Factor], n: int, mesh: Mesh) -> tuple[Factor
     """The factors of a dimension of size n in canonical form. Raises LayoutError if uneven."""
     if not n or not factors:
         return ()
-    if n % (split := prod([factor.size for factor in factors])):
+    split = prod([factor.size for factor in factors])
+    if n % split:
         raise uneven(n, split, f"{n}{{{format_factors(factors, mesh)}}}")
     kept = [factor for factor in factors if factor.size > 1]
     merged = coalesce(kept) if len(kept) > 1 else kept

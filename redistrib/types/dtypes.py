@@ -52,7 +52,7 @@ def dtype_name(dtype: object) -> str:
     order of the machine are known.
     """
     if isinstance(dtype, str):
-        name = dtype
+        name = str(dtype)
     elif isinstance(dtype, (np.dtype, type)) or hasattr(dtype, "dtype"):
         name = _numpy_name(dtype)
     else:

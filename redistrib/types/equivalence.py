@@ -7,6 +7,8 @@ from math import gcd
 
 import numpy as np
 
+from redistrib.errors import LayoutError
+from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, Positions, digit_values, weight, with_digits
 from redistrib.types.mesh import Mesh, whole_axes
@@ -19,6 +21,9 @@ def equivalent(a: ArrayType, b: ArrayType) -> bool:
     >>> equivalent(ArrayType.parse("f32[8{x}]", flat), ArrayType.parse("f32[8{a,b}]", square))
     True
     """
+    for t in (a, b):
+        if not isinstance(t, ArrayType):
+            raise LayoutError(f"what is compared are types; got {brief(t)}", given=t)
     if (a.dtype, a.shape, a.reduction) != (b.dtype, b.shape, b.reduction):
         return False
     if a.mesh == b.mesh:
@@ -42,6 +47,8 @@ def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
     >>> on_mesh(ArrayType.parse("f32[6{x}]", Mesh(x=3, y=2)), Mesh(a=2, b=3)) is None
     True
     """
+    if not isinstance(mesh, Mesh):
+        raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
     if t.mesh == mesh:
         return t
     if set(t.mesh.ids) != set(mesh.ids):

@@ -69,12 +69,13 @@ class Mesh:
         **named: int,
     ) -> None:
         sizes: dict[str, int] = {}
-        for name, size in (*_pairs(axes), *named.items()):
-            if not isinstance(name, str) or not AXIS_NAME.fullmatch(name):
+        for given, size in (*_pairs(axes), *named.items()):
+            name = str(given) if isinstance(given, str) else ""  # numpy's texts too
+            if not AXIS_NAME.fullmatch(name):
                 raise LayoutError(
                     "an axis name is a letter or '_' followed by letters, digits, '_', '.' or '-', "
-                    f"and not '_' with digits only; got {brief(name)}",
-                    axis=name,
+                    f"and not '_' with digits only; got {brief(given)}",
+                    axis=given,
                 )
             if name in sizes:
                 raise LayoutError(f"axis names are distinct; got {name!r} twice", axis=name)

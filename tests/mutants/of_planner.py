@@ -230,12 +230,8 @@ if priced is not None and priced[0] > best[0]:
         "a halfway type forgets the partial axes",
         MISALIGNED,
         "_with_placements",
-        """
-return ArrayType.from_placements(
-    like.mesh, like.dtype, like.shape, placements, like.partial, like.reduction
-)
-""",
-        "return ArrayType.from_placements(like.mesh, like.dtype, like.shape, placements)",
+        "like.replace(placements=placements)",
+        "like.replace(placements=placements, partial=())",
     ),
     Mutant(
         "the aligned and the misaligned components change places",

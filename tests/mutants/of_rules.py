@@ -122,12 +122,8 @@ partial.append(old)
         "an exchange forgets the partial axes",
         COLLECTIVES,
         "Exchange.apply",
-        """
-return ArrayType.from_placements(
-    self.mesh or t.mesh, t.dtype, t.shape, self.placements, t.partial, t.reduction
-)
-""",
-        "return ArrayType.from_placements(self.mesh or t.mesh, t.dtype, t.shape, self.placements)",
+        "t.replace(mesh=self.mesh, placements=self.placements)",
+        "t.replace(mesh=self.mesh, placements=self.placements, partial=())",
     ),
     Mutant(
         "a partial array goes to another mesh",

@@ -24,6 +24,7 @@ from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.oracle.oracle import Oracle
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.problem import Strategy
+from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, apart
 from redistrib.types.mesh import whole_axes
@@ -124,7 +125,8 @@ class _Holes:
 
 def _read(pattern: str, src: ArrayType) -> _Holes:
     """The pattern, whose shape and dtype are those of the source."""
-    if str(pattern).strip() == "?":
+    scanner = Scanner(pattern)
+    if scanner.accept("?") and scanner.at_end():
         rank = len(src.shape)
         atoms = _atoms(src, src.replace(dims=[()] * rank))
         return _Holes(((),) * rank, src.partial, src.reduction or "sum", (*range(rank),), atoms)

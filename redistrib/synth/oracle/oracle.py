@@ -31,7 +31,7 @@ from redistrib.synth.plan.profile import Link, Profile, find_profile
 from redistrib.synth.plan.routing import lower_bound
 from redistrib.synth.planner.choose import STRATEGIES, Explanation, choose, explain
 from redistrib.synth.planner.problem import Effort, Strategy, check_name, make_problem
-from redistrib.text import as_integer, brief, parse_limit
+from redistrib.text import MAX_INTEGER, as_integer, brief, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import as_list
 from redistrib.types.mesh import Mesh
@@ -144,7 +144,8 @@ class Oracle:
     ) -> None:
         if not isinstance(mesh, Mesh):
             raise LayoutError(f"an oracle answers for a Mesh; got {brief(mesh)}", mesh=mesh)
-        if as_integer(capacity) is None:
+        size = as_integer(capacity)
+        if size is None or not 0 <= size <= MAX_INTEGER:
             raise RedistribError(
                 f"a capacity is a number of answers to remember; got {brief(capacity)}",
                 capacity=capacity,
@@ -153,11 +154,11 @@ class Oracle:
         self._asked = find_profile(profile)
         self.profile = self._asked.on(mesh)
         self.memory_limit = parse_limit(memory_limit)
-        self._alone = lru_cache(maxsize=capacity)(self._ask_alone)
+        self._alone = lru_cache(maxsize=size)(self._ask_alone)
         check_name("effort", effort, get_args(Effort))
         self.effort: Effort = effort
         self._stops = effort == "best"
-        self._answer = lru_cache(maxsize=capacity)(self._ask) if self._stops else self._alone
+        self._answer = lru_cache(maxsize=size)(self._ask) if self._stops else self._alone
         links = {self.profile.link_of(axis) for axis, size in mesh.axes if size > 1}
         self._fastest = Link(
             min((link.latency for link in links), default=0.0),

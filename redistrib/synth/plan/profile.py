@@ -20,6 +20,7 @@ import numpy as np
 
 from redistrib.errors import RedistribError
 from redistrib.synth.plan.collectives import BY_NAME
+from redistrib.text import as_number, brief
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
 
@@ -32,15 +33,17 @@ class Link:
     bandwidth: float
 
     def __post_init__(self) -> None:
-        if not (0 <= self.latency < float("inf") and 0 < self.bandwidth < float("inf")):
+        latency, bandwidth = as_number(self.latency), as_number(self.bandwidth)
+        if not (0 <= latency < inf and 0 < bandwidth < inf):
             raise RedistribError(
                 "a link has a latency (s) of at least 0 and a bandwidth (bytes/s) above 0, both "
-                f"finite; got latency {self.latency} and bandwidth {self.bandwidth}",
-                link=self,
+                f"finite; got latency {brief(self.latency)} and bandwidth {brief(self.bandwidth)}",
+                latency=self.latency,
+                bandwidth=self.bandwidth,
             )
         # numbers of one kind have one spelling in JSON and divide alike
-        object.__setattr__(self, "latency", float(self.latency))
-        object.__setattr__(self, "bandwidth", float(self.bandwidth))
+        object.__setattr__(self, "latency", latency)
+        object.__setattr__(self, "bandwidth", bandwidth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,5 +320,10 @@ def find_profile(profile: Profile | str | Path | None) -> Profile:
             return DEFAULT_PROFILE
         case str() if profile in profile_names():
             return _shipped(profile)
-        case _:
+        case str() | Path():
             return Profile.load(profile)
+    raise RedistribError(
+        f"a profile is a Profile, a name ({', '.join(profile_names())}) or the path of a file; "
+        f"got {brief(profile)}",
+        profile=profile,
+    )

@@ -18,7 +18,7 @@ from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.price import StepCost, price_steps
 from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.synth.plan.routing import Traffic, lower_bound
-from redistrib.text import parse_limit
+from redistrib.text import brief, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.mesh import check_enumerable
@@ -151,9 +151,11 @@ def check_name(what: str, name: object, known: Sequence[str]) -> None:
     """
     if isinstance(name, str) and name in known:
         return
-    near = get_close_matches(str(name), known, n=1)
+    near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
     hint = f", did you mean {near[0]!r}?" if near else ";"
-    raise RedistribError(f"unknown {what} {name!r}{hint} known: {', '.join(known)}", **{what: name})
+    raise RedistribError(
+        f"unknown {what} {brief(name)}{hint} known: {', '.join(known)}", **{what: name}
+    )
 
 
 StrategyLike = Strategy | Callable[[Problem], Sequence[Collective]]
