@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from redistrib.backends.jax import shardings
+from redistrib.backends.jax import blocks, shardings
 from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
-from redistrib.backends.jax.colouring import padded_shape, rounds
+from redistrib.backends.jax.colouring import rounds
 from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.data import Plan, make_plan
-from redistrib.synth.plan.pieces import Blocks, Piece, Pieces, pieces_of
+from redistrib.synth.plan.pieces import Piece, Pieces, pieces_of
 from redistrib.types.array_type import ArrayType
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
@@ -120,8 +120,12 @@ def _crossing(
         NamedSharding(end.mesh, PartitionSpec(end.mesh.axis_names)) for end in (source, target)
     ]
     choose = choices(senders[0].platform)
-    cut = _program(partial(_cut, found, turns, choose), source, (stacks[0],) * len(turns))
-    join = _program(partial(_join, found, turns, after), (stacks[1],) * len(turns), target)
+    cut = _program(
+        partial(_cut, found, turns, len(senders), choose), source, (stacks[0],) * len(turns)
+    )
+    join = _program(
+        partial(_join, found, turns, len(receivers), after), (stacks[1],) * len(turns), target
+    )
 
     def copied(sent: jax.Array, pieces: Sequence[Piece]) -> jax.Array:
         buffers = {shard.device: shard.data for shard in sent.addressable_shards}
@@ -163,14 +167,15 @@ def _permuting(
 
     def program(tile: Any) -> Any:
         position = jax.lax.axis_index(every)
-        sent = _cut(found, [*kept, *turns], choose, position, tile)
+        sent = _cut(found, [*kept, *turns], len(senders), choose, position, tile)
         pairs = [[(p.sender, int(there[p.receiver])) for p in pieces] for pieces in turns]
         arrived = [
             jax.lax.ppermute(part, every, to)
             for part, to in zip(sent[len(kept) :], pairs, strict=True)
         ]
         position = jnp.asarray(np.argsort(there))[position]
-        return _join(found, [*kept, *turns], after, position, *sent[: len(kept)], *arrived)
+        arrived = [*sent[: len(kept)], *arrived]
+        return _join(found, [*kept, *turns], len(receivers), after, position, *arrived)
 
     # What each device gives is its own; as replicas of one tile they have the shape of a tile.
     mapped = jax.shard_map(
@@ -210,46 +215,16 @@ def _program(function: Callable[..., Any], ends_in: Any, ends_out: Any) -> Progr
 
 
 def _cut(
-    found: Pieces, turns: Rounds, choose: Choices, position: Any, tile: Any
+    found: Pieces, turns: Rounds, devices: int, choose: Choices, position: Any, tile: Any
 ) -> tuple[Any, ...]:
-    """What the device at a position of the source mesh sends, per round `[1, *blocks, *block]`."""
-    rank = len(found.block)
-    split = [size for pair in zip(found.before, found.block, strict=True) for size in pair]
-    blocks = (
-        as_bits(tile, choose)
-        .reshape(split)
-        .transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
-    )
-    sent = []
-    for pieces in turns:
-        taken = [(piece.sender, piece.take) for piece in pieces]
-        sent.append(blocks[_index(taken, padded_shape(pieces), position, 0)][None])
-    return tuple(sent)
+    """What one of the devices of the source mesh sends, per round `[1, *blocks, *block]`."""
+    parts = blocks.cut(found, turns, devices, position, as_bits(tile, choose))
+    return tuple(part[None] for part in parts)
 
 
-def _join(found: Pieces, turns: Rounds, after: ArrayType, position: Any, *arrived: Any) -> Any:
-    """The tile of the device at a position of the target mesh, of what came in each round."""
-    rank = len(found.block)
-    blocks = jnp.zeros((*found.after, *found.block), arrived[0].dtype)
-    for pieces, buffer in zip(turns, arrived, strict=True):
-        put = [(piece.receiver, piece.put) for piece in pieces]
-        # Padding and what nobody sent go out of bounds, where they are dropped.
-        index = _index(put, padded_shape(pieces), position, max(found.after, default=0))
-        blocks = blocks.at[index].set(buffer[0], mode="drop")
-    tile = blocks.transpose([axis for dim in range(rank) for axis in (dim, rank + dim)])
+def _join(
+    found: Pieces, turns: Rounds, devices: int, after: ArrayType, position: Any, *arrived: Any
+) -> Any:
+    """The tile of one of the devices of the target mesh, of what came in each round."""
+    tile = blocks.join(found, turns, devices, position, [part[0] for part in arrived])
     return from_bits(tile.reshape(after.tile_shape), after.numpy_dtype)
-
-
-def _index(
-    chosen: Sequence[tuple[int, Blocks]], shape: Sequence[int], position: Any, padding: int
-) -> tuple[Any, ...]:
-    """The blocks chosen for the device at a position, padded to a shape, like numpy.ix_."""
-    index = []
-    for dim, length in enumerate(shape):
-        table = np.full((max(at for at, _ in chosen) + 2, length), padding, np.int32)
-        for at, blocks in chosen:
-            table[at, : len(blocks[dim])] = blocks[dim]
-        # Positions past the last one chosen find the padding of the last row.
-        row = jnp.asarray(table)[jnp.minimum(position, len(table) - 1)]
-        index.append(row[tuple(slice(None) if d == dim else None for d in range(len(shape)))])
-    return tuple(index)
