@@ -23,6 +23,7 @@ import numpy as np
 
 import redistrib as rd
 from redistrib import report
+from redistrib.backends.registry import find_backend
 from redistrib.cli import running, values
 from redistrib.cli.facts import find_facts
 from redistrib.cli.lint import lint as find_problems
@@ -144,9 +145,7 @@ def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -
 
 @program.command()
 @problem
-@click.option(
-    "--backend", type=click.Choice(running.BACKENDS), default="simulator", show_default=True
-)
+@click.option("--backend", type=click.Choice(running.NAMES), default="simulator", show_default=True)
 @click.option("--input", "source", type=FILE, help="The array, .npy; without it, seeded integers.")
 @click.option("--output", type=FILE, help="Write the redistributed array here, .npy.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run so many times.")
@@ -194,8 +193,8 @@ def run(
         click.echo(report.to_text(found, "concise"))
         times = ", ".join(report.format_seconds(s) for s in outcome.seconds)
         verdict = "every element is right" if verified else "WRONG: the result differs"
-        if backend == "mpi":
-            click.echo(f"mpi: {verdict}; {times} a call on the slowest rank")
+        if outcome.figures:  # those of ranks
+            click.echo(f"{backend}: {verdict}; {times} a call on the slowest rank")
             click.echo(running.figures_text(outcome.figures))
         else:
             click.echo(f"{backend}: {verdict}; {times} with splitting and putting together")
@@ -268,7 +267,7 @@ def lint(path: Path, form: str) -> int:
 @click.option(
     "--backend",
     "backends",
-    type=click.Choice(running.BACKENDS),
+    type=click.Choice(running.NAMES),
     multiple=True,
     help="Only this one; may be given more than once. Default: every one that is installed.",
 )
@@ -305,7 +304,7 @@ def calibrate(backend: str, mesh: str | None, name: str, output: Path | None) ->
 
     With --backend mpi, start one process per device: mpiexec -n 8 redistrib calibrate ...
     """
-    running.load_backend(backend)
+    find_backend(backend).load()
     from mpi4py import MPI
 
     from redistrib.backends.mpi import calibration

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from redistrib.backends.registry import BACKENDS, Processes, find_backend
 from redistrib.cli.values import Array
-from redistrib.errors import BackendError, RedistribError
+from redistrib.errors import RedistribError
 from redistrib.report import format_bytes
 from redistrib.synth.plan.data import Plan
 
-BACKENDS = ("simulator", "jax", "mpi")
+NAMES = tuple(backend.name for backend in BACKENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,11 @@ class Run:
 def needed_bytes(plan: Plan, backend: str) -> int:
     """About the memory of one process: the array before and after, and the tiles that are live.
 
-    Under mpi those of one rank; else those of all devices, with a copy of source and target tile.
+    With a process per device those of one; else those of all devices, with a copy of source and
+    target tile.
     """
     arrays = 2 * plan.src.size * plan.src.itemsize
-    if backend == "mpi":
+    if find_backend(backend).processes is Processes.RANKS:
         return arrays + plan.live_bytes
     ends = plan.src.tile_bytes + plan.dst.tile_bytes
     return arrays + plan.src.mesh.num_devices * (plan.live_bytes + ends)
@@ -46,7 +47,8 @@ def needed_bytes(plan: Plan, backend: str) -> int:
 def check_memory(plan: Plan, backend: str) -> str:
     """The estimate as text. Raises RedistribError where the machine has less memory than that."""
     needed, available = needed_bytes(plan, backend), available_bytes()
-    tiles = "a tile" if backend == "mpi" else f"the tiles of {plan.src.mesh.num_devices} devices"
+    ranks = find_backend(backend).processes is Processes.RANKS
+    tiles = "a tile" if ranks else f"the tiles of {plan.src.mesh.num_devices} devices"
     text = f"about {format_bytes(needed)} of memory: the array twice, and {tiles} during the plan"
     if available is not None and needed > available:
         raise RedistribError(
@@ -70,8 +72,9 @@ def available_bytes() -> int | None:
 
 def run(plan: Plan, backend: str, array: Array, repeat: int) -> Run:
     """Split the array, run the plan and put it together, `repeat` times. Raises BackendError."""
-    module = load_backend(backend)
-    if backend == "mpi":
+    found = find_backend(backend)
+    module = found.load()
+    if found.processes is Processes.RANKS:
         measured = module.measure_array(plan, array, repeat=repeat)
         figures = {
             "rank_received_bytes": measured.received_bytes,
@@ -83,26 +86,9 @@ def run(plan: Plan, backend: str, array: Array, repeat: int) -> Run:
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()
-        if backend == "simulator":
-            result = module.gather(module.run(plan, module.scatter(array, plan.src)), plan.dst)
-        else:
-            result = module.run_array(plan, array)
+        result = module.run_array(plan, array)
         seconds.append(time.perf_counter() - start)
     return Run(result, seconds)
-
-
-def load_backend(backend: str) -> Any:
-    """The module of a backend. Raises BackendError where it, or the MPI below it, is missing."""
-    try:
-        return importlib.import_module(f"redistrib.backends.{backend}")
-    except (ImportError, RuntimeError) as error:  # mpi4py without an MPI raises the latter
-        extra = {"mpi": "mpi,mpich"}.get(backend, backend)
-        hint = "; leave mpich out where the machine has an MPI" if backend == "mpi" else ""
-        raise BackendError(
-            f"the backend {backend} is not installed: pip install 'redistrib[{extra}]'{hint} "
-            f"({error})",
-            backend=backend,
-        ) from error
 
 
 def figures_text(figures: dict[str, Any]) -> str:
