@@ -99,3 +99,12 @@ def whole_axis_layouts(mesh: Mesh, shape: Sequence[int], dtype: str = "f32") -> 
                 yield ArrayType(mesh, dtype, shape, dims)
             except LayoutError:
                 continue  # the axes do not divide the dimension
+
+
+def partial_layouts(mesh: Mesh, shape: Sequence[int], dtype: str = "f32") -> Iterator[ArrayType]:
+    """Every whole-axis layout with every set of its free axes as the axes of a partial sum."""
+    for t in whole_axis_layouts(mesh, shape, dtype):
+        free = [digit.axis for digit in t.free_digits]
+        for chosen in product((False, True), repeat=len(free)):
+            partial = [axis for axis, taken in zip(free, chosen, strict=True) if taken]
+            yield ArrayType(mesh, dtype, shape, t.dims, partial)

@@ -23,7 +23,6 @@ from redistrib.synth.plan.profile import (
     find_profile,
     profile_names,
 )
-from redistrib.synth.planner import exact
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.types.refinement import refine
@@ -458,16 +457,6 @@ def test_sizes_that_nothing_counts_are_refused_with_the_type() -> None:
             rd.ArrayType(mesh, "f32", shape)
     with pytest.raises(rd.LayoutError, match="at most 1152921504606846976 positions"):
         rd.Mesh(x=2**40, y=2**21)
-
-
-def test_an_exact_search_among_too_many_types_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "MAX_STATES", 1)
-    monkeypatch.setattr(exact, "MAX_EDGES", 100)
-    mesh = rd.Mesh(x=4, y=4)
-    src = rd.ArrayType.parse("f32[16{x}, 16{y}, 16]", mesh)
-    dst = rd.ArrayType.parse("f32[16, 16{x}, 16{y}]", mesh)
-    with pytest.raises(rd.RedistribError, match="an exact search"):
-        rd.plan(src, dst, strategy="exact")
 
 
 @pytest.mark.parametrize(

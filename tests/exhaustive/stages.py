@@ -14,15 +14,16 @@ from math import log2
 from pathlib import Path
 
 import redistrib as rd
+from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.exhaustive import mpi_units
-from tests.generators import random_pair, whole_axis_layouts
+from tests.generators import partial_layouts, random_pair, whole_axis_layouts
 from tests.jax.survey import COUNTS, DTYPES, check, crashing, pairs
 from tests.oracle.laws import FAMILIES, verify_matrix
 from tests.paper.programs import verify_paper
-from tests.verify import verify
+from tests.verify import verify, verify_runs
 
 MESHES = (
     ((2, 2, 2), (8, 8, 8)),
@@ -35,6 +36,7 @@ MESHES = (
     ((8, 3, 2), (48, 48)),
 )
 EXACT_MESHES = MESHES[:4]
+PARTIAL_MESHES = (((2, 2), (4, 4)), ((2, 3), (6, 6)), ((2, 2, 2), (8, 8)), ((2, 2, 3), (12, 12)))
 SDY_MESHES = (0, 2)
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 ROOT = Path(__file__).parents[2]
@@ -101,6 +103,45 @@ def run_exact(unit: int) -> Counter[str]:
             cheaper = ExactSearch(src, dst, limit, profile, bound).run() if plan.seconds else None
             assert cheaper is None, f"{src} -> {dst}, {profile.name}: {cheaper}"
             counts["aligned" if aligned else "misaligned"] += 1
+    return counts
+
+
+def partial_rows() -> list[tuple[int, int]]:
+    """Every mesh of the partial pairs with every source layout on it."""
+    return [(at, row) for at in range(len(PARTIAL_MESHES)) for row in range(len(_partial(at)))]
+
+
+def _partial(mesh_at: int) -> list[rd.ArrayType]:
+    sizes, shape = PARTIAL_MESHES[mesh_at]
+    mesh = rd.Mesh(dict(zip("xyz", sizes, strict=False)))
+    return list(partial_layouts(mesh, shape, "i64"))
+
+
+def run_partial(unit: int) -> Counter[str]:
+    """All targets of one source, one of them partial: the bound and a shortest path are met."""
+    at, row = partial_rows()[unit]
+    found = _partial(at)
+    counts: Counter[str] = Counter()
+    for dst in found:
+        if found[row].partial or dst.partial:
+            counts += verify_partial(found[row], dst)
+    return counts
+
+
+def verify_partial(src: rd.ArrayType, dst: rd.ArrayType) -> Counter[str]:
+    """No sequence is cheaper than what `collectives` plans, and none is below the bound."""
+    limit = max(src.tile_size, dst.tile_size)
+    counts: Counter[str] = Counter()
+    for profile in PROFILES:
+        plan = rd.plan(src, dst, strategy="collectives", profile=profile)
+        verify_runs(plan)
+        steps = ExactSearch(src, dst, limit, profile).run()
+        assert steps is not None, f"{src} -> {dst}"
+        exact = make_plan(src, dst, "exact", steps, profile)
+        assert plan.seconds <= exact.seconds * (1 + 1e-9), f"{src} -> {dst}, {profile.name}"
+        assert exact.received_bytes >= exact.lower_bound_bytes, f"{src} -> {dst}"
+        counts["pairs"] += 1
+        counts["at the lower bound"] += exact.received_bytes == exact.lower_bound_bytes
     return counts
 
 
@@ -193,6 +234,13 @@ def stages(examples: int) -> Iterator[Stage]:
         "the tests that try a law on random inputs, with many of them",
         lambda _: range(len(law_files())),
         run_laws,
+    )
+    yield Stage(
+        "partial",
+        "every ordered pair with a partial sum on 2x2, 2x3, 2x2x2 and 2x2x3, rank 2: collectives"
+        " cost what an exact search finds, and neither is below the bound",
+        lambda _: range(len(partial_rows())),
+        run_partial,
     )
     yield Stage(
         "random",

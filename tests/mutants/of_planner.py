@@ -9,6 +9,7 @@ CHAINS = "redistrib/synth/planner/chains.py"
 MISALIGNED = "redistrib/synth/planner/halfway.py"
 REDUCTIONS = "redistrib/synth/planner/reductions.py"
 EXACT = "redistrib/synth/planner/exact.py"
+GRAPH = "redistrib/synth/planner/type_graph.py"
 PRIMES = "redistrib/synth/planner/prime_digits.py"
 ACROSS = "redistrib/synth/planner/across.py"
 
@@ -320,14 +321,77 @@ if priced is not None and priced[0] > best[0]:
     Mutant(
         "the exact search passes types above the limit",
         EXACT,
-        "ExactSearch.run",
+        "ExactSearch._after",
         "self.limit",
         "4 * self.limit",
     ),
     Mutant(
-        "the exact search takes a gather for an all_to_all",
+        "a source above the limit is not sliced in one step",
         EXACT,
-        "ExactSearch._gathers",
+        "ExactSearch._after",
+        "node[1] is not None or node[0] == self.start",
+        "node[1] is not None",
+    ),
+    Mutant(
+        "every device must receive all of a partial target",
+        EXACT,
+        "ExactSearch._rest",
+        "self.dst.partial",
+        "self.dst.partial and self.src.partial",
+    ),
+    Mutant(
+        "floats take detours through a sum",
+        EXACT,
+        "_reductions",
+        'src.dtype[0] in "iu"',
+        'src.dtype[0] in "iuf"',
+    ),
+    Mutant(
+        "the least memory is that of the largest type of any path",
+        EXACT,
+        "ExactSearch.least_tile",
+        "max(largest, graph.tile(state))",
+        "largest + graph.tile(state)",
+    ),
+    Mutant(
+        "an all_reduce costs what a reduce_scatter does",
+        GRAPH,
+        "TypeGraph._all_reduces",
+        "tile + (size - 2) * ceil(tile / size)",
+        "tile - ceil(tile / size)",
+    ),
+    Mutant(
+        "reduce_scatters are not searched",
+        GRAPH,
+        "TypeGraph.edges",
+        "yield from self._scatters(number, places, beside, tile)",
+        "pass",
+    ),
+    Mutant(
+        "a permute moves no partial digits",
+        GRAPH,
+        "TypeGraph.edges",
+        "yield from self._role_permutes(number, places, tile)",
+        "pass",
+    ),
+    Mutant(
+        "an array may be a sum and a maximum at once",
+        GRAPH,
+        "TypeGraph._local",
+        "used <= {SUM - n}",
+        "used is not None",
+    ),
+    Mutant(
+        "an all_to_all goes where another of its digits leaves",
+        GRAPH,
+        "TypeGraph._assign",
+        "allowed & local",
+        "allowed",
+    ),
+    Mutant(
+        "the exact search takes a gather for an all_to_all",
+        GRAPH,
+        "TypeGraph._gathers",
         "tile * (prod(d.size for d in devices) - 1)",
         "tile // prod(d.size for d in devices)",
     ),

@@ -32,7 +32,7 @@ from redistrib.synth.plan.price import (
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
 from redistrib.synth.planner.across import plan_across
-from redistrib.synth.planner.exact import MAX_STATES, ExactSearch, exact_steps
+from redistrib.synth.planner.exact import exact_size, exact_steps
 from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.synth.planner.paper.derivation import paper_steps
 from redistrib.synth.planner.problem import (
@@ -48,7 +48,8 @@ from redistrib.synth.planner.three_phase import gather_once, plan_aligned
 from redistrib.types.named_sharding import TypeLike
 
 STRATEGIES = get_args(Strategy)
-MAX_EXACT_STATES = 2000  # so many types take well under a second
+MAX_PROOF_TYPES = 2000  # so many types take a tenth of a second
+MAX_ONLY_TYPES = 20_000  # and so many about one
 ROUNDING = 1e-9
 """What is cheaper is so by more than this fraction."""
 
@@ -289,6 +290,8 @@ def _collectives(problem: Problem) -> Iterator[Proposal]:
     refinement = problem.refinement
     if refinement.aligned:
         yield from _three_phases(problem, problem.limit(aligned=True))
+        if problem.partial:
+            yield from _shortest(problem, ["three phases"])
         return
     roles = partial_roles(problem.src, problem.dst)
     opening, start = reduce_partial(problem.src, problem.dst, roles)
@@ -297,11 +300,23 @@ def _collectives(problem: Problem) -> Iterator[Proposal]:
     middle = replace(problem, src=start, dst=end, asked=end, common=common)
     limit = problem.limit(common.aligned)
     between = _three_phases(middle, limit) if common.aligned else _misaligned(middle, limit)
-    if not (opening or closing):
-        yield from between
-        return
+    if opening or closing:
+        between = (_wrapped(problem, opening, proposal, closing) for proposal in between)
+    feasible: list[str] = []
     for proposal in between:
-        yield _wrapped(problem, opening, proposal, closing)
+        yield _noted(proposal, feasible)
+    yield from _shortest(problem, feasible)
+
+
+def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
+    """A proposal that notes its name where it is feasible, though it may be too dear."""
+
+    def solve(bound: float) -> Candidate | None:
+        candidate = proposal.solve(bound)
+        feasible.append(proposal.name)
+        return candidate
+
+    return replace(proposal, solve=solve)
 
 
 def _wrapped(problem: Problem, opening: Steps, inner: Proposal, closing: Steps) -> Proposal:
@@ -331,27 +346,29 @@ def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
 
 
 def _misaligned(problem: Problem, limit: int) -> Iterator[Proposal]:
-    """Between types whose digits do not match: halfway types, and a shortest path.
-
-    The second proves on small meshes that nothing is cheaper, or finds it.
-    """
+    """Between types whose digits do not match: halfway types."""
     src, dst, profile = problem.src, problem.dst, problem.links
+    yield _from_steps(
+        "collectives: halfway",
+        problem,
+        lambda bound: plan_misaligned(src, dst, limit, profile, bound),
+        search=True,
+    )
 
-    most = MAX_STATES  # the last resort
 
-    def halfway(bound: float) -> Steps | None:
-        nonlocal most
-        steps = plan_misaligned(src, dst, limit, profile, bound)
-        most = MAX_EXACT_STATES
-        return steps
+def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
+    """On small meshes, a shortest path: it proves that nothing is cheaper, or finds it.
 
-    def exact(bound: float) -> Steps | None:
-        search = ExactSearch(src, dst, limit, profile, bound * (1 - ROUNDING))
-        return search.run() if search.size <= most else None
+    Where no other collectives are `feasible`, it may search longer.
+    """
+    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
 
-    yield _from_steps("collectives: halfway", problem, halfway, search=True)
-    if not src.partial:  # the searches below take types without
-        yield _from_steps("collectives: exact", problem, exact, search=True)
+    def shortest(bound: float) -> Steps | None:
+        if exact_size(src, dst) > (MAX_PROOF_TYPES if feasible else MAX_ONLY_TYPES):
+            return None
+        return exact_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING))
+
+    yield _from_steps("collectives: exact", problem, shortest, search=True)
 
 
 def _direct(problem: Problem) -> Candidate:
@@ -393,13 +410,10 @@ def _exchange_cost(problem: Problem) -> StepCost | None:
 
 
 def _exact(problem: Problem) -> Steps:
-    if problem.partial:
-        raise RedistribError(
-            f"strategy 'exact' takes types without partial axes; got {problem.src} and "
-            f"{problem.dst}"
-        )
     limit = problem.limit(problem.refinement.aligned)
-    return exact_steps(problem.src, problem.dst, limit, problem.links)
+    steps = exact_steps(problem.src, problem.dst, limit, problem.links)
+    assert steps is not None  # where no cheaper sequence is asked for, there is one or an error
+    return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,47 +1,44 @@
-"""Exact search: a shortest path over whole types with slice, gather, all_to_all and permute.
+"""Exact search: a shortest path over whole types, by every collective but the exchange.
 
-The states are all types that a pair can pass through when every axis is cut into primes; a permute
-joins any two types with the same tiles. Exponential, for small meshes: the oracle of the planner.
-A* with the bytes that a device must still receive as the estimate.
+Example: x=2,y=2,z=3, `i64[12{y}, 4] -> i64[12{z}, 4{x,y}]`. The digits of 12 do not match: y owns
+its major 2, z is to own its major 3. Every sequence of slices, gathers, all_to_alls and permutes
+receives 48 bytes or takes larger tiles. The search finds
+
+    dynamic_slice x        i64[12{y}, 4{x}]
+    sharded_to_partial y   i64[12, 4{x}] sum{y}     each device holds its part of 12 and zeros
+    dynamic_slice z        i64[12{z}, 4{x}] sum{y}
+    reduce_scatter y       i64[12{z}, 4{x,y}]       32 bytes, the lower bound
+
+Such a detour through a sum is taken in integers only, where adding zeros changes no bit. What a sum
+costs is what moves, as in every price: a profile has no rate of computation.
+
+It is A* over the types of `type_graph`, with the bytes that a device must still receive as the
+estimate; exponential, so there is a bound on the number of types.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from itertools import combinations, compress, islice
 from math import inf, prod
-from operator import ne
 
 from redistrib.errors import InfeasibleError, RedistribError
-from redistrib.synth.plan.collectives import (
-    AllGather,
-    AllToAll,
-    Collective,
-    CollectivePermute,
-    DynamicSlice,
-    Move,
-)
+from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.profile import Profile
-from redistrib.synth.plan.tables import owned_runs, permute_table
-from redistrib.synth.planner.prime_digits import (
-    FREE,
-    Places,
-    PrimePlaces,
-    State,
-    merge_state,
-    prime_systems,
-    split_state,
-)
+from redistrib.synth.plan.tables import owned_runs
+from redistrib.synth.planner.prime_digits import FREE, Places, State, split_state
+from redistrib.synth.planner.type_graph import Edge, TypeGraph
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, divisors
+from redistrib.types.digits import DeviceDigit, IndexDigit
 
-MAX_STATES = 20_000
-MAX_EDGES = 2_000_000  # of a search among more types than MAX_STATES: tens of seconds
+MAX_TYPES = 100_000
+"""Of a search: some seconds at most."""
+
+_Node = tuple[State, tuple[str, int] | None]
+"""A state, and the kind and system of the step that it is within."""
 
 
 class ExactSearch:
-    """The cheapest sequence from one type to another, both without partial axes.
+    """The cheapest sequence from one type to another on one mesh.
 
     `limit` is in elements per device and holds for every type but the two ends. With `bound`, in
     seconds, only a sequence cheaper than that is looked for.
@@ -50,90 +47,103 @@ class ExactSearch:
     def __init__(
         self, src: ArrayType, dst: ArrayType, limit: int, profile: Profile, bound: float = inf
     ) -> None:
-        self.src, self.dst, self.limit, self.profile = src, dst, limit, profile
-        self.bound = bound
-        self.systems = list(prime_systems(src.mesh))
-        self.goal: State = frozenset(dst.placements)
+        self.src, self.dst, self.limit, self.bound = src, dst, limit, bound
+        self.graph = TypeGraph(src, _reductions(src, dst), profile)
+        self.start, self.goal = self.graph.state(src), self.graph.state(dst)
         # Asked once per edge, so not worked out again.
         self._size, self._wanted, self._itemsize = src.size, dst.tile_size, src.itemsize
         links = [profile.link, *(link for _, link in profile.axes)]
         self._latency = min(link.latency for link in links)
         self._bandwidth = max(link.bandwidth for link in links)
-        self._states: dict[tuple[int, Places], State] = {}
-        self._permuted: dict[tuple[tuple[int, int, int], ...], list[tuple[int, Places]]] = {}
-        self._parent: dict[State, tuple[State, str]] = {}
-        self._distance: dict[State, float] = {}
-
-    def run(self) -> list[Collective] | None:
-        """The steps of the cheapest sequence; None if there is none within limit and bound.
-
-        Raises RedistribError where the search would pass MAX_STATES types or MAX_EDGES steps.
-        """
-        sizes = {d.size for system in self.systems for d in system}
-        self._places = PrimePlaces(self.src.shape, sizes)
         # Per system, digit and place: the size of the digit, and its overlap factor there.
         self._factors = [
             [
-                (d.size, [self._overlap_factor(d, index) for index in self._places.indices])
+                (d.size, [self._overlap_factor(d, index) for index in self.graph.places.indices])
                 for d in system
             ]
-            for system in self.systems
+            for system in self.graph.systems
         ]
-        self._goal_runs = owned_runs(self.dst.placements)
+        self._goal_runs = owned_runs(dst.placements)
         self._goal_on = [
             (system, want)
-            for system in self.systems
-            if (want := split_state(self.goal, system)) is not None
+            for system in self.graph.systems
+            if (want := split_state(dst.placements, system)) is not None
         ]
-        start: State = frozenset(self.src.placements)
-        self._distance[start] = 0.0
-        heap: list[tuple[float, int, float, State]] = [(0.0, 0, 0.0, start)]
-        pushed = expanded = edges = 0
-        most_edges = inf if self.size <= MAX_STATES else MAX_EDGES
+
+    def run(self) -> list[Collective] | None:
+        """The steps of the cheapest sequence; None if there is none within limit and bound."""
+        graph = self.graph
+        start: _Node = (self.start, None)
+        distances: dict[_Node, float] = {start: 0.0}
+        parents: dict[_Node, tuple[_Node, Edge]] = {}
+        heap: list[tuple[float, int, float, _Node]] = [(0.0, 0, 0.0, start)]
+        pushed = 0
         while heap:
-            _, _, distance, state = heapq.heappop(heap)
+            _, _, distance, node = heapq.heappop(heap)
+            state, within = node
             if state == self.goal:
-                return self._steps(start)
-            if distance > self._distance[state]:
+                return self._steps(parents, node)
+            if distance > distances[node]:
                 continue
-            expanded += 1
-            if expanded > MAX_STATES:
-                raise RedistribError(
-                    f"an exact search visits at most {MAX_STATES} types; there are more between "
-                    f"{self.src} and {self.dst}"
-                )
-            tile = self._tile(state)
-            if tile > self.limit and distance > 0:
-                continue  # only the target may exceed the limit, so nothing follows
+            tile = graph.tile(state)
             if distance + 2 * self._latency >= self.bound and not self._one_left(state, tile):
                 continue
-            for number, places, kind, cost in self._edges(state, tile):
-                edges += 1
-                if edges > most_edges:
-                    raise RedistribError(
-                        f"an exact search tries at most {MAX_EDGES} collectives; there are more "
-                        f"between {self.src} and {self.dst}"
-                    )
-                reached = distance + cost
-                estimate = reached + self._rest(number, places)
+            for edge in graph.edges(state):
+                if within is not None and within != (edge.kind, edge.system):
+                    continue
+                reached = distance + edge.seconds
+                estimate = reached + self._rest(edge.system, edge.places)
                 if estimate >= self.bound:
                     continue
-                after = self._state(number, places)
-                if reached < self._distance.get(after, inf):
-                    self._distance[after] = reached
-                    self._parent[after] = (state, kind)
+                after = self._after(node, edge)
+                if after is not None and reached < distances.get(after, inf):
+                    distances[after] = reached
+                    parents[after] = (node, edge)
                     pushed += 1
                     heapq.heappush(heap, (estimate, pushed, reached, after))
         return None
 
-    @property
-    def size(self) -> int:
-        """At least the number of types between the two, counting overlapping placements too."""
-        choices = {
-            size: 1 + sum(len(divisors(n // size)) for n in self.src.shape if n and n % size == 0)
-            for size in {d.size for d in self.systems[0]}
-        }
-        return len(self.systems) * prod(choices[d.size] for d in self.systems[0])
+    def _after(self, node: _Node, edge: Edge) -> _Node | None:
+        """Where an edge leads to; None if no type between the ends may have such a tile.
+
+        Slices of a source above the limit, and digits that become partial on the way to a target
+        above it, are one step in the end; within it the digits change one by one.
+        """
+        after = self.graph.reached(edge)
+        if after == self.goal or self.graph.tile(after) <= self.limit:
+            return after, None
+        slicing = edge.kind == "slice" and (node[1] is not None or node[0] == self.start)
+        if slicing or edge.kind == "sharded_to_partial":
+            return after, (edge.kind, edge.system)
+        return None
+
+    def least_tile(self) -> int:
+        """The least `limit` at which there is a sequence: its largest tile between the ends."""
+        graph, pushed = self.graph, 0
+        seen: set[State] = set()
+        heap: list[tuple[int, int, State]] = [(0, 0, self.start)]
+        while True:  # gathering all and slicing all leads from every type to every other
+            largest, _, state = heapq.heappop(heap)
+            if state == self.goal:
+                return largest
+            if state in seen:
+                continue
+            seen.add(state)
+            if state != self.start:
+                largest = max(largest, graph.tile(state))
+            for edge in graph.edges(state):
+                after = graph.reached(edge)
+                if after not in seen:
+                    pushed += 1
+                    heapq.heappush(heap, (largest, pushed, after))
+
+    def _steps(self, parents: dict[_Node, tuple[_Node, Edge]], node: _Node) -> list[Collective]:
+        path: list[tuple[State, Edge]] = []
+        while node in parents:
+            before, edge = parents[node]
+            path.append((node[0], edge))
+            node = before
+        return self.graph.steps(path[::-1], self.start)
 
     def _overlap_factor(self, device: DeviceDigit, index: IndexDigit) -> int:
         """By how much an owner reduces what every device has of its target tile; 0: to nothing."""
@@ -148,10 +158,19 @@ class ExactSearch:
         return 1 if touched else index.size
 
     def _rest(self, number: int, places: Places) -> float:
-        """A lower bound on the seconds from here to the target."""
+        """A lower bound on the seconds from here to the target.
+
+        Of a sum each device must receive something of every element that it wants; of a partial
+        target there is no device that must receive anything.
+        """
+        if self.dst.partial:
+            return 0.0
         overlap = self._wanted
         tile = self._size
         for (size, factors), at in zip(self._factors[number], places, strict=True):
+            if at < FREE:
+                overlap = 0
+                break
             if at != FREE:
                 factor = factors[at]
                 overlap = overlap // factor if factor else 0
@@ -162,198 +181,84 @@ class ExactSearch:
         return self._latency + missing * self._itemsize / self._bandwidth
 
     def _one_left(self, state: State, tile: int) -> bool:
-        """Whether one communicating step, with slices around it, may lead to the target."""
-        if all(
+        """Whether one communicating step, with others around it, may lead to the target.
+
+        Where a reduction can be that step, so can an all_reduce or a gather of the same digits.
+        """
+        if self.dst.partial:
+            return True
+        owners = [placement for placement in state if placement[1].dim >= 0]
+        if len(owners) == len(state) and all(
             any(_within(run, whole) for whole in self._goal_runs)
-            for run in owned_runs(sorted(state))
+            for run in owned_runs(sorted(owners))
         ):
             return True  # a permute
-        number = self._places.number
+        number = self.graph.places.number
         shared = False
         for system, want in self._goal_on:
-            owned = split_state(state, system)
-            if owned is None:
+            owned, addends = split_state(owners, system), split_state(state - {*owners}, system)
+            if owned is None or addends is None:
                 continue
             shared = True
-            local = self._places.beside_all(number[index] for index in owned.values())
+            local = self.graph.places.beside_all(number[index] for index in owned.values())
             moved = {d: want.get(d) for d in owned if want.get(d) != owned[d]}
-            if None not in moved.values() and all(
-                local >> number[index] & 1 for index in moved.values() if index
+            if (
+                not addends
+                and None not in moved.values()
+                and all(local >> number[index] & 1 for index in moved.values() if index)
             ):
                 return True  # an all_to_all
             sliced = prod(
-                d.size for d, i in want.items() if d not in owned and local >> number[i] & 1
+                d.size
+                for d, i in want.items()
+                if d not in owned and d not in addends and local >> number[i] & 1
             )
             if tile // sliced * prod(d.size for d in moved) <= max(self.limit, self._wanted):
-                return True  # a gather
+                return True  # a gather or a reduction
         return not shared
 
-    def _state(self, number: int, places: Places) -> State:
-        key = (number, places)
-        if key not in self._states:
-            self._states[key] = merge_state(self._owned(number, places))
-        return self._states[key]
 
-    def _owned(self, number: int, places: Places) -> dict[DeviceDigit, IndexDigit]:
-        system = self.systems[number]
-        return {
-            d: self._places.indices[at] for d, at in zip(system, places, strict=True) if at != FREE
-        }
-
-    def _tile(self, state: State) -> int:
-        return self._size // prod(device.size for device, _ in state)
-
-    def _price(self, devices: list[DeviceDigit], received: int, collective: str) -> float:
-        return self.profile.seconds(devices, received * self._itemsize, 1, collective)
-
-    def _edges(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
-        """Every type one collective away, on some system, with the seconds of that collective."""
-        for number, system in enumerate(self.systems):
-            owned = split_state(state, system)
-            if owned is None:
-                continue
-            places = tuple(self._places.number[owned[d]] if d in owned else FREE for d in system)
-            if self._states.setdefault((number, places), state) != state:
-                continue
-            beside = self._places.beside_all(places)
-            yield from self._slices(number, places, beside)
-            yield from self._gathers(number, places, tile)
-            yield from self._all_to_alls(number, places, beside, tile)
-        yield from self._permutes(state, tile)
-
-    def _slices(
-        self, number: int, places: Places, beside: int
-    ) -> Iterator[tuple[int, Places, str, float]]:
-        for k, device in enumerate(self.systems[number]):
-            if places[k] == FREE:
-                for at in self._places.options(beside, device.size):
-                    yield number, (*places[:k], at, *places[k + 1 :]), "slice", 0.0
-
-    def _gathers(
-        self, number: int, places: Places, tile: int
-    ) -> Iterator[tuple[int, Places, str, float]]:
-        owners = [k for k, at in enumerate(places) if at != FREE]
-        system = self.systems[number]
-        for count in range(1, len(owners) + 1):
-            for group in combinations(owners, count):
-                devices = [system[k] for k in group]
-                received = tile * (prod(d.size for d in devices) - 1)
-                after = tuple(FREE if k in group else at for k, at in enumerate(places))
-                yield number, after, "gather", self._price(devices, received, AllGather.collective)
-
-    def _all_to_alls(
-        self, number: int, places: Places, beside: int, tile: int
-    ) -> Iterator[tuple[int, Places, str, float]]:
-        system = self.systems[number]
-
-        def assign(k: int, chosen: Places, allowed: int) -> Iterator[Places]:
-            """Each owner stays or moves to a local index digit beside all chosen so far."""
-            if k == len(places):
-                yield chosen
-                return
-            if places[k] == FREE:
-                yield from assign(k + 1, (*chosen, FREE), allowed)
-                return
-            options = [places[k]] if allowed >> places[k] & 1 else []
-            options += self._places.options(allowed & beside, system[k].size)
-            for at in options:
-                yield from assign(k + 1, (*chosen, at), allowed & self._places.beside[at])
-
-        prices: dict[tuple[bool, ...], float] = {}
-        for after in assign(0, (), self._places.everywhere):
-            if after != places:
-                moved = tuple(map(ne, places, after))
-                if moved not in prices:
-                    devices = list(compress(system, moved))
-                    group = prod(device.size for device in devices)
-                    received = tile // group * (group - 1)
-                    prices[moved] = self._price(devices, received, AllToAll.collective)
-                yield number, after, "all_to_all", prices[moved]
-
-    def _permutes(self, state: State, tile: int) -> Iterator[tuple[int, Places, str, float]]:
-        """All other types with the same tiles: any digits over the same owned runs."""
-        runs = tuple(owned_runs(sorted(state)))
-        if runs not in self._permuted:
-            most = MAX_EDGES + 2  # beside the state itself more than are ever tried
-            self._permuted[runs] = [
-                (number, tuple(places.get(d, FREE) for d in system))
-                for number, system in enumerate(self.systems)
-                for places in islice(self._fill(list(runs), frozenset(system)), most)
-            ]
-        for number, places in self._permuted[runs]:
-            after = self._state(number, places)
-            if after != state:
-                moved = sorted({d for d, _ in after ^ state})
-                cost = self._price(moved, tile, CollectivePermute.collective)
-                yield number, places, "permute", cost
-
-    def _fill(
-        self, runs: list[tuple[int, int, int]], free: frozenset[DeviceDigit]
-    ) -> Iterator[dict[DeviceDigit, int]]:
-        """All ways to own exactly these runs by free digits."""
-        if not runs:
-            yield {}
-            return
-        (dim, lo, hi), rest = runs[0], runs[1:]
-        for device in sorted(free):
-            if (hi // lo) % device.size == 0:
-                index = IndexDigit(dim, lo, device.size)
-                left = [(dim, index.end, hi), *rest] if index.end < hi else rest
-                for placed in self._fill(left, free - {device}):
-                    yield {device: self._places.number[index], **placed}
-
-    def _steps(self, start: State) -> list[Collective]:
-        path: list[tuple[State, str]] = []
-        state = self.goal
-        while state != start:
-            before, kind = self._parent[state]
-            path.append((state, kind))
-            state = before
-        path.reverse()
-        steps = []
-        before = start
-        for at, (state, kind) in enumerate(path):
-            if kind == "slice" and at + 1 < len(path) and path[at + 1][1] == "slice":
-                continue  # slices one after the other are one slice
-            steps.append(self._step(before, state, kind))
-            before = state
-        return steps
-
-    def _step(self, before: State, after: State, kind: str) -> Collective:
-        if kind == "permute":
-            return CollectivePermute((), permute_table(self._type(before), self._type(after)))
-        for system in self.systems:
-            old, new = split_state(before, system), split_state(after, system)
-            if old is not None and new is not None:
-                break
-        else:
-            raise AssertionError("an edge lies on one system")
-        match kind:
-            case "slice":
-                return DynamicSlice(tuple((d, i) for d, i in new.items() if d not in old))
-            case "gather":
-                return AllGather(tuple((d, i) for d, i in old.items() if d not in new))
-            case _:
-                return AllToAll(tuple(Move(d, i, new[d]) for d, i in old.items() if new[d] != i))
-
-    def _type(self, state: State) -> ArrayType:
-        return self.src.replace(placements=state, partial=())
+def exact_size(src: ArrayType, dst: ArrayType) -> int:
+    """At least the number of types that an exact search between two types may visit."""
+    return TypeGraph.count(src, len(_reductions(src, dst)))
 
 
-def exact_steps(src: ArrayType, dst: ArrayType, limit: int, profile: Profile) -> list[Collective]:
-    """The cheapest sequence through tiles of at most `limit` elements.
+def exact_steps(
+    src: ArrayType, dst: ArrayType, limit: int, profile: Profile, bound: float = inf
+) -> list[Collective] | None:
+    """The cheapest sequence through tiles of at most `limit` elements, if it takes below `bound`.
 
-    Raises InfeasibleError if there is none, RedistribError if the search is too large.
+    Raises InfeasibleError if there is none at any price, RedistribError if the search is too large.
     """
-    steps = ExactSearch(src, dst, limit, profile).run()
-    if steps is None:
+    types = exact_size(src, dst)
+    if types > MAX_TYPES:
+        raise RedistribError(
+            f"an exact search is among at most {MAX_TYPES} types; between {src} and {dst} there "
+            f"may be {types}",
+            types=types,
+            most=MAX_TYPES,
+        )
+    search = ExactSearch(src, dst, limit, profile, bound)
+    steps = search.run()
+    if steps is None and bound == inf:
+        least = search.least_tile() * src.itemsize
         raise InfeasibleError(
             f"no sequence of collectives leads from {src} to {dst} through tiles of at most "
-            f"{limit * dst.itemsize} bytes; a gather of all needs {dst.size * dst.itemsize}",
-            memory_limit=limit * dst.itemsize,
-            least_bytes=dst.size * dst.itemsize,
+            f"{limit * src.itemsize} bytes; with {least} there is one",
+            memory_limit=limit * src.itemsize,
+            least_bytes=least,
         )
     return steps
+
+
+def _reductions(src: ArrayType, dst: ArrayType) -> tuple[str, ...]:
+    """Under which reductions a type on the way may be partial."""
+    if not src.size:
+        return ()
+    asked = dict.fromkeys(t.reduction for t in (src, dst) if t.reduction is not None)
+    if asked:
+        return tuple(asked)
+    return ("sum",) if src.dtype[0] in "iu" else ()
 
 
 def _within(run: tuple[int, int, int], whole: tuple[int, int, int]) -> bool:

@@ -14,10 +14,11 @@ from math import prod
 from typing import Literal, get_args
 
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
+from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.price import StepCost, price_steps
 from redistrib.synth.plan.profile import Profile, find_profile
-from redistrib.synth.plan.routing import Traffic, lower_bound
+from redistrib.synth.plan.routing import Traffic
 from redistrib.text import brief, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
@@ -97,9 +98,9 @@ class Problem:
 
     def floor(self) -> float:
         """Seconds that no plan beats: one latency and the bytes that some device must receive."""
-        if self.common is None or self.partial:
+        if self.common is None:
             return 0.0
-        received = lower_bound(self.src, self.dst, self.common) * self.src.itemsize
+        received = lower_bound_elements(self.src, self.dst, self.common) * self.src.itemsize
         if not received:
             return 0.0
         links = [self.links.link_of(axis) for axis, size in self.src.mesh.axes if size > 1]
