@@ -70,6 +70,9 @@ PLANS: dict[str, Data] = {
     "misaligned exchange between replicas": planned(
         MIXED, "f32[24{y}, 10{z}]", "f32[24{x}, 10]", "direct"
     ),
+    "misaligned exchange between replicas of another number": planned(
+        rd.Mesh(x=3, y=2), "f32[6{y}]", "f32[6{x}]", "direct"
+    ),
     "permute of three axes, one of them free": by_hand(
         rd.Mesh(x=2, y=2, z=2),
         "i8[8{x}, 8{y}]",

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 import redistrib as rd
+from redistrib.backends import simulator
 from redistrib.backends.jax.colouring import padded_shape, rounds
+from redistrib.synth.plan import replicas
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.synth.plan.pieces import pieces_of
 from redistrib.synth.plan.routing import exchange_size, exchange_traffic, lower_bound
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.refinement import refine
 from redistrib.types.tile import groups, numbers, split
+from tests import generators
 from tests.problems import random_type
 from tests.random_plans import random_mesh
+from tests.verify import verify_runs
 
 PAIRS = [(seed, devices) for devices in (2, 6, 8, 12) for seed in range(12)]
 
@@ -87,8 +91,8 @@ def test_large_blocks_are_not_padded_and_small_ones_save_rounds() -> None:
 
 
 def test_an_exchange_that_asks_the_wrong_device_is_refused() -> None:
-    mesh = rd.Mesh(x=6)
-    src, dst = (rd.ArrayType.parse(text, mesh) for text in ("f32[12{x}]", "f32[12{_2,x}]"))
+    mesh = rd.Mesh(x=3, y=2)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in ("f32[6{y}]", "f32[6{x}]"))
     step = exchange_traffic(src, dst).exchange
     (table,) = step.tables
     rows = tuple(tuple((value, (sender + 1) % 6) for value, sender in row) for row in table.rows)
@@ -129,3 +133,37 @@ def test_groups_are_ordered_by_the_digits() -> None:
     assert found.tolist() == [[0, 2, 4, 1, 3, 5], [6, 8, 10, 7, 9, 11]]
     for group in found:
         assert numbers(mesh, digits)[group].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("most", [0, 1 << 13])
+def test_what_is_said_of_a_misaligned_exchange_is_what_runs(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tables for its replicas, and without, as for exchanges of very many pieces."""
+    monkeypatch.setattr(replicas, "MAX_ROUTED", most)
+    tables: Counter[bool] = Counter()
+    for seed in range(250):
+        src, dst = generators.random_pair(random.Random(seed).choice, partial=False)
+        if refine(src, dst).aligned:
+            continue
+        plan = rd.plan(src, dst, strategy="direct")
+        if not plan.num_collectives:
+            continue
+        tables[bool(plan.steps[0].tables)] += 1
+        measured = simulator.measure(plan)
+        assert measured.received_bytes == plan.received_bytes == plan.lower_bound_bytes
+        assert measured.sent_bytes == plan.sent_bytes
+        verify_runs(plan)
+    assert tables[False] > 10
+    assert (tables[True] > 5) == bool(most)
+
+
+def test_a_misaligned_exchange_of_many_devices_has_no_table() -> None:
+    src, dst = (
+        rd.ArrayType.parse(text, rd.Mesh(x=2048, y=3))
+        for text in ("f32[12288{x}, 12288{y}]", "f32[12288{y}, 12288{x}]")
+    )
+    plan = rd.plan(src, dst, strategy="direct")
+    assert len(plan.to_json()) < 2000
+    assert plan.received_bytes == plan.lower_bound_bytes
+    assert rd.plan(src, dst).seconds < plan.seconds

@@ -205,11 +205,15 @@ def test_a_table_that_asks_a_replica_for_what_the_receiver_holds_is_refused() ->
 
 
 def test_a_table_that_asks_who_lacks_the_element_is_refused() -> None:
-    data = PLANS["misaligned exchange"]
+    data = PLANS["misaligned exchange between replicas"]
     (table,) = data["steps"][0]["tables"]
-    assert len(table["owners"]) == 2
-    (_, right), path = table["rows"][0][1], ("steps", 0, "tables", 0, "rows", 0, 1, 1)
-    for sender in {*range(len(table["rows"]))} - {right}:
+    rows = table["rows"]
+    asked = next(row for row in rows if len(row) > 1)
+    value, path = asked[1][0], ("steps", 0, "tables", 0, "rows", rows.index(asked), 1, 1)
+    right = {sender for row in rows for held, sender in row if held == value}
+    lacking = {sender for row in rows for _, sender in row} - right
+    assert lacking
+    for sender in lacking:
         text = str(messages(changed(data, *path, to=sender)))
         assert "who sends an element holds it" in text
 

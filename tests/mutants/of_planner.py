@@ -270,13 +270,6 @@ if priced is not None and priced[0] > best[0]:
         "map(set, zip(least, least, strict=True))",
     ),
     Mutant(
-        "what goes elsewhere halfway may overlap the blocks that are owned",
-        MISALIGNED,
-        "_Search._room",
-        "[*blocks, *(i for cut in cuts for i in cut.owned.values())]",
-        "[i for cut in cuts for i in cut.owned.values()]",
-    ),
-    Mutant(
         "a maximum over the axes of a sum is kept",
         REDUCTIONS,
         "partial_roles",

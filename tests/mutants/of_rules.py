@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 COLLECTIVES = "redistrib/synth/plan/collectives.py"
 TABLES = "redistrib/synth/plan/tables.py"
 ROUTING = "redistrib/synth/plan/routing.py"
+REPLICAS = "redistrib/synth/plan/replicas.py"
 COST = "redistrib/synth/plan/price.py"
 PROFILE = "redistrib/synth/plan/profile.py"
 BOUND = "redistrib/synth/plan/bounds.py"
@@ -143,23 +144,15 @@ partial.append(old)
         "the inverse of a table is the table",
         TABLES,
         "PermuteTable.inverse",
-        "tuple(self.sources.index(a) for a in range(len(self.sources)))",
+        "tuple(np.argsort(self.sources).tolist())",
         "self.sources",
     ),
     Mutant(
         "a table moves tiles that are where they should be",
         TABLES,
         "permute_table",
-        """
-if a in holders.get(key, ()):
-    sources[a] = a
-    holders[key].remove(a)
-""",
-        """
-if sources[a] >= 0:
-    sources[a] = a
-    holders[key].remove(a)
-""",
+        "keeps = holds == wants",
+        "keeps = holds < 0",
     ),
     Mutant(
         "runs of owned digits join across a gap",
@@ -171,23 +164,37 @@ if sources[a] >= 0:
     Mutant(
         "offsets of tiles count a digit from the minor end",
         TABLES,
-        "tile_offsets",
-        "axis.end // device.end",
-        "device.pre // axis.pre",
+        "tile_numbers",
+        "high // index.end",
+        "index.pre // low",
     ),
     Mutant(
         "a receiver takes its coordinate for the number of what it owns",
-        TABLES,
+        REPLICAS,
         "_route",
-        "held[own] == value",
-        "own == value",
+        "held[own] == values",
+        "own == values",
     ),
     Mutant(
         "the first replica serves all",
-        TABLES,
+        REPLICAS,
         "_route",
         "min(replicas[value], key=lambda b: (served[b], b))",
         "min(replicas[value])",
+    ),
+    Mutant(
+        "a piece that several receivers alike need is counted once",
+        REPLICAS,
+        "_served_alike",
+        "sizes * counts[which]",
+        "sizes",
+    ),
+    Mutant(
+        "a sender without replicas gives each element once, however many want it",
+        REPLICAS,
+        "route_component",
+        "tile * wanted",
+        "tile",
     ),
     Mutant(
         "the digits of sender and receiver are swapped in a choice of replicas",

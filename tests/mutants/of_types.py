@@ -281,11 +281,18 @@ for factor in t.partial:
         "component.dims",
     ),
     Mutant(
-        "in a misaligned component the target's digits are listed by device",
+        "of tiles that meet in several blocks only the first block counts",
         OVERLAP,
-        "needed",
-        "sorted(component.dst, key=lambda placement: placement[1])",
-        "sorted(component.dst)",
+        "run_meetings",
+        "np.add.reduceat(sizes[order], first)",
+        "sizes[order][first]",
+    ),
+    Mutant(
+        "a device that has nothing of its target tile is taken to have something",
+        OVERLAP,
+        "held_and_needed",
+        "np.where(cells >= 0, met.sizes[cells], 0)",
+        "met.sizes[cells]",
     ),
     Mutant(
         "a part of an axis is written like the whole",

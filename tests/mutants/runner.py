@@ -54,6 +54,10 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/synth/planner/across.py": ("tests/core/test_across.py",),
     "redistrib/synth/plan/pieces.py": ("tests/core/test_boxes.py", "tests/core/test_simulator.py"),
     "redistrib/synth/plan/tile_program.py": ("tests/core/test_tile_program.py",),
+    "redistrib/synth/plan/replicas.py": (
+        "tests/core/test_boxes.py",
+        "tests/core/test_simulator.py",
+    ),
     "redistrib/synth/plan/tables.py": (
         "tests/core/test_simulator.py",
         "tests/core/test_rules.py",

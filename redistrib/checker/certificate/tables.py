@@ -1,4 +1,4 @@
-"""Routing by a table: finite, so it is enumerated."""
+"""Routing where no digits match, by a table or by indices: finite, so it is enumerated."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from redistrib.types.digits import (
     inside,
     piece_of,
     split_at,
+    with_digits,
 )
 from redistrib.types.digits import parse_device_digit as device_digit
 
@@ -94,8 +95,12 @@ class Table:
         return f"by a table, all {self.count} coordinates enumerated"
 
     def _exchange(self, table: Any) -> str:
-        """Each wanted element is asked of a coordinate that holds it."""
-        owners = [device_digit(owner) for owner in table["owners"]]
+        """Each wanted element is asked of a coordinate that holds it.
+
+        Without rows: of the one that is like the receiver in all digits that own nothing.
+        """
+        implied = "rows" not in table
+        owners = [d for d, _ in self.old] if implied else [*map(device_digit, table["owners"])]
         wanted = np.ones(self.count, bool)
         for run in self.runs:
             mask = self._mask(run, self.new)
@@ -112,11 +117,16 @@ class Table:
             value = value * owner.size + held[-1]
         owned = prod(owner.size for owner in owners)
         require(owned == prod(d.size for d, _ in self.old), "the owners of a table are all")
-        senders = np.full((self.count, owned), -1)
-        for a, row in enumerate(table["rows"]):
-            for b, sender in row:
-                senders[a, b] = sender
-        sender = senders[receiver, value]
+        sender = receiver
+        if implied:
+            for owner, digit in zip(owners, held, strict=True):
+                sender = with_digits(sender, [owner], digit, self.axes)
+        else:
+            senders = np.full((self.count, owned), -1)
+            for a, row in enumerate(table["rows"]):
+                for b, one in row:
+                    senders[a, b] = one
+            sender = senders[receiver, value]
         right = (sender >= 0) & (sender < self.count)
         for owner, digit in zip(owners, held, strict=True):
             right &= digit_values([owner], sender, self.axes) == digit
@@ -126,4 +136,5 @@ class Table:
             f"every element is asked of a device that holds it; not so for receiver {wrong} over "
             f"{[str(axis) for axis in self.axes]}",
         )
-        return f"by a table, all {len(receiver)} elements at {self.count} coordinates enumerated"
+        how = "by their indices" if implied else "by a table"
+        return f"{how}, all {len(receiver)} elements at {self.count} coordinates enumerated"

@@ -9,6 +9,7 @@ from typing import Any
 
 from redistrib.checker.certificate.solver import require
 from redistrib.checker.certificate.tables import Table
+from redistrib.checker.parts import parts_of
 from redistrib.errors import CheckError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, apart, is_chain, object_of, split_at
@@ -55,7 +56,9 @@ def view_of(step: Any, before: ArrayType, after: ArrayType) -> View:
     kind = step["collective"]
     tables: list[Table] = []
     if kind == "exchange" or "table" in step:
-        given_tables = [step["table"]] if "table" in step else step.get("tables", ())
+        given_tables = [step["table"]] if "table" in step else step.get("tables", [])
+        if kind == "exchange" and before.mesh == after.mesh:
+            given_tables = [*given_tables, *_implied(step, before, after)]
         tables = [Table(table, kind, before, after) for table in given_tables]
         data = step.get("table", step)["placements"]
         wanted = [(device_digit(d), index_digit(i)) for d, i in data]
@@ -95,6 +98,16 @@ def view_of(step: Any, before: ArrayType, after: ArrayType) -> View:
         ],
         [table.note for table in tables],
     )
+
+
+def _implied(step: Any, before: ArrayType, after: ArrayType) -> Iterator[dict[str, list[str]]]:
+    """The axes of the parts of an exchange whose digits do not match and that no table routes."""
+    tables = [[*map(device_digit, table["axes"])] for table in step.get("tables", ())]
+    named = [digit for entry in _entries(step) for digit in entry]
+    for part in parts_of(before, after, named, tables):
+        routed = any(part.has(axis) for axes in tables for axis in axes)
+        if part.spans and not part.plain and not routed:
+            yield {"axes": [str(span) for span in part.spans]}
 
 
 def _entries(step: Any) -> list[tuple[Part, ...]]:

@@ -13,13 +13,8 @@ from math import prod
 import numpy as np
 
 from redistrib.synth.plan.collectives import CollectivePermute, Exchange
-from redistrib.synth.plan.tables import (
-    RoutingTable,
-    TableTraffic,
-    route_across,
-    route_component,
-    table_senders,
-)
+from redistrib.synth.plan.replicas import Routed, route_across, route_component
+from redistrib.synth.plan.tables import RoutingTable, table_senders
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Positions, digit_values, with_digits
 from redistrib.types.mesh import Mesh, whole_axes
@@ -65,7 +60,7 @@ def exchange_traffic(
     refinement = refinement or refine(src, dst)
     components = refinement.components()
     replicas: list[tuple[DeviceDigit, DeviceDigit]] = []
-    tables: list[TableTraffic] = []
+    tables: list[Routed] = []
     peers = 1
     for component in components:
         if component.aligned:
@@ -74,8 +69,9 @@ def exchange_traffic(
             peers *= senders
         else:
             tables.append(route_component(component))
-            peers *= max(len(row) for row in tables[-1].table.rows)
-    exchange = Exchange(dst.placements, tuple(replicas), tuple(t.table for t in tables))
+            peers *= tables[-1].peers
+    given = tuple(routed.table for routed in tables if routed.table is not None)
+    exchange = Exchange(dst.placements, tuple(replicas), given)
     overlap = least_overlap(dst, components)
     # Aligned components serve every device alike, so only the misaligned ones are enumerated.
     own = 1
@@ -89,8 +85,8 @@ def exchange_traffic(
     )
     outside = dst.size // prod(run.size for c in components for run in c.dims) if dst.size else 0
     loads = {(aligned_size * outside, own * outside)}
-    for traffic in tables:
-        pairs_of = set(zip(traffic.served, traffic.kept, strict=True))
+    for routed in tables:
+        pairs_of = np.unique(np.stack([routed.served, routed.kept]), axis=1).T.tolist()
         loads = {(a * s, b * k) for a, b in loads for s, k in pairs_of}
     sent = max(a - b for a, b in loads)
     return Traffic(exchange, dst.tile_size - overlap, sent, peers if dst.size else 0)
@@ -117,11 +113,13 @@ def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
         table = RoutingTable(whole_axes(src.mesh), (), ((),) * dst.mesh.num_devices)
         return Traffic(Exchange(dst.placements, (), (table,), dst.mesh), 0, 0, 0)
     routed = route_across(src, dst)
-    kept = dict(zip(src.mesh.ids, routed.kept, strict=True))
+    assert routed.table is not None
+    kept = dict(zip(src.mesh.ids, routed.kept.tolist(), strict=True))
     received = dst.tile_size - min(kept.get(device, 0) for device in dst.mesh.ids)
-    sent = max(a - b for a, b in zip(routed.served, routed.kept, strict=True))
-    peers = max(len(row) for row in routed.table.rows)
-    return Traffic(Exchange(dst.placements, (), (routed.table,), dst.mesh), received, sent, peers)
+    sent = int((routed.served - routed.kept).max())
+    return Traffic(
+        Exchange(dst.placements, (), (routed.table,), dst.mesh), received, sent, routed.peers
+    )
 
 
 def _route_digits(component: Component) -> tuple[list[tuple[DeviceDigit, DeviceDigit]], int]:

@@ -1,0 +1,175 @@
+"""Which replica serves whom, where no digits say it: misaligned components, and two meshes.
+
+Example: x=3,y=2, `f32[6{y}] -> f32[6{x}]`. Tiles of 3 elements, each on three devices, become tiles
+of 2. The receiver x=1,y=0 needs elements 2 and 3: it keeps its own 2 and gets 3 from one of the
+three devices with y=1. x=1,y=1 likewise misses element 2; x=0,y=1 and x=2,y=0 miss two. Each is
+served by the replica that gave least so far, the largest piece first, so no device sends more than
+two elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from redistrib.errors import LayoutError
+from redistrib.synth.plan.tables import RoutingTable
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import (
+    DeviceDigit,
+    IndexDigit,
+    Positions,
+    digit_values,
+    weight,
+    with_digits,
+)
+from redistrib.types.mesh import whole_axes
+from redistrib.types.overlap import Meetings, held_and_needed, meetings, run_meetings
+from redistrib.types.refinement import Component
+
+MAX_ROUTED = 1 << 13
+"""Pieces of a component that a table routes one by one, so that its replicas are evenly loaded."""
+MAX_PIECES = 1 << 21
+"""Pieces of a component that are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What each sender gives in all, and keeps, in elements; the most senders of one receiver.
+
+    `table` says who sends, where that is not said by digits.
+    """
+
+    table: RoutingTable | None
+    served: Positions
+    kept: Positions
+    peers: int
+
+
+def route_component(component: Component) -> Routed:
+    """Routing of a misaligned component; elements are counted within the component.
+
+    Of replicas the receiver itself serves, then the least loaded one. Where there are too many
+    pieces for that, the one whose other digits are those of the receiver.
+    """
+    found = meetings(component)
+    owners = tuple(device for device, _ in component.src)
+    at = np.arange(prod(axis.size for axis in component.axes))
+    targets = [digit_values(met.targets, at, component.axes) for met in found]
+    kept = held_and_needed(component, found)
+    peers = np.ones_like(at)
+    for met, codes in zip(found, targets, strict=True):
+        peers *= np.bincount(met.needed)[codes]
+    tiles = prod(owner.size for owner in owners)
+    if tiles == len(at):
+        wanted = len(at) // prod(device.size for device, _ in component.dst)
+        tile = prod(run.size for run in component.dims) // tiles
+        return Routed(None, np.full(len(at), tile * wanted), kept, int(peers.max()))
+    if peers.sum() <= MAX_ROUTED:
+        pieces = _pieces(found, targets, owners)
+        held = digit_values(owners, at, component.axes)
+        return _route(pieces, held, at, component.axes, owners)
+    served = _served_alike(component, found, targets, owners)
+    return Routed(None, served, kept, int(peers.max()))
+
+
+def _served_alike(
+    component: Component,
+    found: Sequence[Meetings],
+    targets: Sequence[Positions],
+    owners: tuple[DeviceDigit, ...],
+) -> Positions:
+    """What each sender gives where it serves the receivers that are like it in its free digits."""
+    at = np.arange(len(targets[0]))
+    like = with_digits(at, owners, np.zeros_like(at), component.axes)
+    alike, counts = np.unique(np.stack([like, *targets]), axis=1, return_counts=True)
+    which, values, sizes = _pieces(found, list(alike[1:]), owners)
+    senders = with_digits(alike[0][which], owners, values, component.axes)
+    served = np.zeros_like(at)
+    np.add.at(served, senders, sizes * counts[which])
+    return served
+
+
+_Pieces = tuple[Positions, Positions, Positions]
+"""Per piece the receiver that needs it, the value of the owners of its tile, and its elements."""
+
+
+def _pieces(
+    found: Sequence[Meetings], targets: Sequence[Positions], owners: tuple[DeviceDigit, ...]
+) -> _Pieces:
+    """What receivers need, by receiver and tile; `targets` are their target tiles in each run.
+
+    Raises LayoutError for more than MAX_PIECES.
+    """
+    which = np.arange(len(targets[0]))
+    values, sizes = np.zeros_like(which), np.ones_like(which)
+    for met, codes in zip(found, targets, strict=True):
+        ends = np.cumsum(np.bincount(met.needed))
+        counts = np.diff(ends, prepend=0)[codes[which]]
+        total = int(counts.sum())
+        if total > MAX_PIECES:
+            raise LayoutError(
+                f"where no digits match, an exchange has at most {MAX_PIECES} pieces; got {total}",
+                pieces=total,
+            )
+        entry = np.arange(total) + np.repeat(ends[codes[which]] - np.cumsum(counts), counts)
+        rest, number = met.held, np.zeros_like(met.held)
+        for device in reversed(met.owners):
+            number += rest % device.size * weight(device, owners)
+            rest = rest // device.size
+        which, values, sizes = (np.repeat(x, counts) for x in (which, values, sizes))
+        values, sizes = values + number[entry], sizes * met.sizes[entry]
+    order = np.lexsort((values, which))
+    return which[order], values[order], sizes[order]
+
+
+def _route(
+    pieces: _Pieces,
+    held: Positions,
+    senders: Positions,
+    axes: tuple[DeviceDigit, ...],
+    owners: tuple[DeviceDigit, ...],
+) -> Routed:
+    """Own piece first, then the least loaded replica, the largest piece first.
+
+    `held` gives the value that each sender holds, `senders` which sender each receiver is, -1 for
+    none. Ties go to the lowest coordinate.
+    """
+    replicas: dict[int, list[int]] = {}
+    for b, held_value in enumerate(held.tolist()):
+        replicas.setdefault(held_value, []).append(b)
+    served, kept = [0] * len(held), [0] * len(held)
+    rows: list[dict[int, int]] = [{} for _ in senders]
+    which, values, sizes = pieces
+    own = senders[which]
+    mine = (own >= 0) & (held[own] == values)
+    for a, value, b, size in np.stack([which, values, own, sizes])[:, mine].T.tolist():
+        rows[a][value] = b
+        served[b] = kept[b] = size
+    others = np.stack([which, values, sizes])[:, ~mine]
+    for a, value, size in others[:, np.argsort(-others[2], kind="stable")].T.tolist():
+        sender = min(replicas[value], key=lambda b: (served[b], b))
+        rows[a][value] = sender
+        served[sender] += size
+    table = RoutingTable(axes, owners, tuple(tuple(sorted(row.items())) for row in rows))
+    most = max(len(row) for row in rows)
+    return Routed(table, np.array(served), np.array(kept), most)
+
+
+def route_across(src: ArrayType, dst: ArrayType) -> Routed:
+    """Routing from a type to one on another mesh, over all positions of both."""
+    owners = tuple(device for device, _ in src.placements)
+    axes = whole_axes(src.mesh)
+    held = digit_values(owners, np.arange(src.mesh.num_devices), axes)
+    receivers = np.arange(dst.mesh.num_devices)
+    found = [
+        run_meetings(IndexDigit(dim, 1, n), src.placements, dst.placements)
+        for dim, n in enumerate(src.shape)
+    ] or [run_meetings(IndexDigit(0, 1, 1), (), ())]
+    targets = [digit_values(met.targets, receivers, whole_axes(dst.mesh)) for met in found]
+    place = {device: b for b, device in enumerate(src.mesh.ids)}
+    senders = np.array([place.get(device, -1) for device in dst.mesh.ids])
+    return _route(_pieces(found, targets, owners), held, senders, axes, owners)
