@@ -8,7 +8,7 @@ each array needs of memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redistrib.errors import InfeasibleError, LayoutError, TypeSyntaxError, WeightMapError
@@ -171,6 +171,13 @@ def _moves(
     made = weights.targets(shapes)
     forms = NormalForms(shapes, {name: cuts_of(t) for name, t in src.items()})
     copied: dict[object, tuple[Step, ...]] = {}
+    known: dict[AnyType, object] = {}
+
+    def layout(t: AnyType) -> object:
+        if t not in known:
+            known[t] = _layout(t)
+        return known[t]
+
     moves = []
     for name, t in dst.items():
         target = made.get(name)
@@ -183,12 +190,22 @@ def _moves(
         cuts = cuts_of(t)
         form = forms.of(target, cuts) if target is not None else forms.same(name, cuts)
         _check_fits(name, t, form)
-        types = tuple((src[source], part) for source, part in form.sources)
-        key = id(form.parts), types, t
+        # Copies depend on layouts alone: stages of a pipeline share them.
+        layouts = tuple((layout(src[source]), part) for source, part in form.sources)
+        key = id(form.parts), layouts, layout(t)
         if key not in copied:
+            types = [(src[source], part) for source, part in form.sources]
             copied[key] = tuple(_steps(form, types, t))
         moves.append(Move(name, form.sources, copied[key]))
     return moves
+
+
+def _layout(t: AnyType) -> object:
+    """All of a type but the devices of its mesh."""
+    return tuple(
+        (part.type.mesh.axes, part.type.shape, part.type.dims, part.type.partial, part.start)
+        for part in parts_of(t)
+    )
 
 
 def _check_fits(name: str, t: AnyType, form: NormalForm) -> None:
@@ -209,7 +226,7 @@ def _check_fits(name: str, t: AnyType, form: NormalForm) -> None:
         )
 
 
-def _steps(form: NormalForm, types: tuple[tuple[AnyType, int], ...], t: AnyType) -> Iterator[Step]:
+def _steps(form: NormalForm, types: Sequence[tuple[AnyType, int]], t: AnyType) -> Iterator[Step]:
     sources = [parts_of(source)[part] for source, part in types]
     for number, (part, array) in enumerate(zip(parts_of(t), form.parts, strict=True)):
         for atom in array.atoms:
@@ -226,6 +243,7 @@ def _once(moves: Iterable[Move], dst: Mapping[str, AnyType]) -> Iterator[Move]:
     an earlier target has brought there.
     """
     first: dict[object, Again] = {}
+    needs: dict[int, object] = {}  # by copy: layers share them
     for move in moves:
         t = dst[move.target]
         steps = []
@@ -234,7 +252,9 @@ def _once(moves: Iterable[Move], dst: Mapping[str, AnyType]) -> Iterator[Move]:
             if step.copy.number is not None:
                 partial = parts_of(t)[step.part].type.partial
                 source = move.sources[step.copy.number]
-                key = source, _needs(step.copy), step.copy.dtypes, t.mesh, partial
+                if id(step.copy) not in needs:
+                    needs[id(step.copy)] = _needs(step.copy)
+                key = source, needs[id(step.copy)], step.copy.dtypes, t.mesh, partial
                 own = Again(move.target, step.part, step.copy)
                 again = first.setdefault(key, own)
                 again = None if again is own else again

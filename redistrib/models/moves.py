@@ -31,8 +31,8 @@ from redistrib.types.dtypes import itemsize
 
 CHUNK = 64 << 20
 """Bytes of scratch that a move uses at most, where the budget allows it."""
-LEAST_PART = 1 << 16
-"""Bytes below which a piece is not cut so that replicas share it: a message costs more than it."""
+LEAST_PART = 1 << 20
+"""Bytes below which a piece is not cut: then replicas share arrays, and not each of them."""
 PHASES = 3
 """Of a move: from sources, between the replicas of a target, from targets of one's own."""
 
@@ -74,13 +74,23 @@ class Move:
         return any(step.irregular for step in self.steps)
 
 
-_Made = tuple[
-    dict[ArrayType, Tiles],
-    dict[object, Route],
-    dict[str, int],
-    dict[tuple[int, int], list[Delivery]],
-]
-"""Tiles and routes, made when they are asked for; the turn of every source; deliveries."""
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Bytes by device: received, sent, and what it receives at least, however it is done."""
+
+    received: Bytes
+    sent: Bytes
+    least: Bytes
+
+
+@dataclass(slots=True)
+class _Memo:
+    """What is derived when it is asked for, and then kept: of the same plan, always the same."""
+
+    tiles: dict[ArrayType, Tiles] = field(default_factory=dict)
+    parts: dict[AnyType, tuple[Part, ...]] = field(default_factory=dict)
+    routes: dict[object, Route] = field(default_factory=dict)
+    deliveries: dict[tuple[int, int], list[Delivery]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class ModelMoves:
 
     def target_part(self, move: Move, step: Step) -> Part:
         """The part of a target that a step writes."""
-        return parts_of(self.dst[move.target])[step.part]
+        return self._parts(self.dst[move.target])[step.part]
 
     def source_type(self, name: str) -> AnyType:
         """The type of a source when it moves: reduced, if it was partial."""
@@ -176,7 +186,7 @@ class ModelMoves:
 
     def _deliveries(self, route: Route, device: int) -> list[Delivery]:
         """What a device receives, keeps, passes on and sends; layers of one route share it."""
-        made = self._made[3]
+        made = self._memo.deliveries
         key = id(route), device
         if key not in made:
             target, deliveries = route.target, []
@@ -207,7 +217,7 @@ class ModelMoves:
 
     def _identity(self, move: Move, device: int) -> Iterator[Transfer]:
         """A partial target holds the value on one device, the identity on the others."""
-        for part in parts_of(self.dst[move.target]):
+        for part in self._parts(self.dst[move.target]):
             tiles = self._tiles(part.type)
             place = tiles.places.get(device)
             if place is not None and not tiles.holds_value(place):
@@ -223,11 +233,21 @@ class ModelMoves:
                 )
 
     @cached_property
-    def _made(self) -> _Made:
-        return {}, {}, {name: n for n, name in enumerate(self.src)}, {}
+    def _memo(self) -> _Memo:
+        return _Memo()
+
+    @cached_property
+    def _turns(self) -> dict[str, int]:
+        return {name: n for n, name in enumerate(self.src)}
+
+    def _parts(self, t: AnyType) -> tuple[Part, ...]:
+        made = self._memo.parts
+        if t not in made:
+            made[t] = parts_of(t)
+        return made[t]
 
     def _tiles(self, t: ArrayType) -> Tiles:
-        made = self._made[0]
+        made = self._memo.tiles
         if t not in made:
             made[t] = Tiles(t)
         return made[t]
@@ -235,11 +255,11 @@ class ModelMoves:
     def _route(self, move: Move, step: Step) -> Route:
         assert step.copy.number is not None
         name, part = move.sources[step.copy.number]
-        source = self._tiles(parts_of(self.source_type(name))[part].type)
+        source = self._tiles(self._parts(self.source_type(name))[part].type)
         target = self._tiles(self.target_part(move, step).type)
-        _, routes, turns, _ = self._made
+        routes = self._memo.routes
         # Sources take turns, so that replicas share the sending of the whole model.
-        turn = turns[name] % max(source.replicas, target.replicas)
+        turn = self._turns[name] % max(source.replicas, target.replicas)
         key = id(step.copy), source.type, target.type, turn
         if key not in routes:
             routes[key] = Route(step.copy, source, target, turn, self.least_part)
@@ -248,8 +268,8 @@ class ModelMoves:
     # --- figures -----------------------------------------------------------------------------
 
     @cached_property
-    def _loads(self) -> tuple[Bytes, Bytes, Bytes]:
-        """Bytes that every device receives, sends, and at least receives, in order of `devices`."""
+    def loads(self) -> Loads:
+        """What every device receives and sends, in bytes, in the order of `devices`."""
         place = {device: n for n, device in enumerate(self.devices)}
         received, sent, least = np.zeros((3, len(place)), np.int64)
         for plan in self.reductions.values():
@@ -272,17 +292,17 @@ class ModelMoves:
                 least[here] += load.received * width
                 sent[here] += load.relayed * width
                 sent[there] += load.sent * width
-        return received, sent, least
+        return Loads(received, sent, least)
 
     @property
     def received_bytes(self) -> int:
         """What the worst device takes in over the whole move."""
-        return int(self._loads[0].max(initial=0))
+        return int(self.loads.received.max(initial=0))
 
     @property
     def sent_bytes(self) -> int:
         """What the worst device gives away over the whole move."""
-        return int(self._loads[1].max(initial=0))
+        return int(self.loads.sent.max(initial=0))
 
     @property
     def lower_bound_bytes(self) -> int:
@@ -291,7 +311,7 @@ class ModelMoves:
         The elements that its target tiles need and its source tiles do not hold, in the narrowest
         dtype on the way; the same part of a source counts once for targets of one layout.
         """
-        return int(self._loads[2].max(initial=0))
+        return int(self.loads.least.max(initial=0))
 
     @property
     def seconds(self) -> float:
