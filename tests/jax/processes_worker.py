@@ -67,6 +67,25 @@ def main() -> None:
     check(step(x), ARRAY**2 + 1, target)
     assert hlo_traffic(step.lower(x).compile().as_text()).largest_buffer_bytes == ARRAY.nbytes // 8
 
+    # Orders that are no digits of each other: a ring, a snake, a rotation, two swapped.
+    for order in (
+        [0, 1, 3, 2, 6, 7, 5, 4],
+        [0, 1, 2, 3, 7, 6, 5, 4],
+        [1, 2, 3, 4, 5, 6, 7, 0],
+        [0, 2, 1, 3, 4, 5, 6, 7],
+    ):
+        for kind in (AxisType.Auto, AxisType.Explicit):
+            ring = Mesh(devices[order].reshape(4, 2), ("x", "y"), axis_types=(kind,) * 2)
+            for spec in (P("y", None, "x"), P("x"), P()):
+                target = NamedSharding(ring, spec)
+                check(rjax.reshard(x, target), ARRAY, target)
+            check(rjax.reshard(rjax.reshard(x, target), x.sharding), ARRAY, x.sharding)
+
+    # What every process has a copy of.
+    state = {"count": jax.numpy.int32(7), "step": 7, "rate": np.full(4, 7)}
+    for found in jax.tree.leaves(rjax.reshard(state, NamedSharding(tall, P()))):
+        check(found, np.full(found.shape, 7), NamedSharding(tall, P()))
+
     half = Mesh(jax.local_devices(), ("z",))
     with pytest.raises(rd.BackendError, match="copied between devices of this process"):
         rjax.reshard(x, NamedSharding(half, P("z")))

@@ -99,7 +99,7 @@ def _partition(shape: Any, source: Any, target: Any, text: str) -> tuple[bytes, 
 def _program(shape: Any, source: Any, target: Any, options: Options, platform: str) -> Any:
     dtype = shape.numpy_dtype()
     # A replicated sharding does not say over how many devices.
-    count = max(end.num_devices() for end in (source, target))
+    count = max(1, *(end.num_devices() for end in (source, target)))
     src, dst = (
         type_of_hlo(shape.dimensions(), carrier(dtype), end, count) for end in (source, target)
     )

@@ -1,0 +1,180 @@
+"""Random programs of one to six redistributions, plain against ours.
+
+By hand: `XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.jax.random_programs
+FIRST LAST`; the numbers are seeds, and a failure names its own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from redistrib.backends import jax as rjax
+from redistrib.types.tile import same_bits
+
+DEVICES = np.array(jax.devices()[:8])
+POINTS = (*[1] * 8, *[2] * 4, 3, 4, 5, 6)  # what takes time is XLA's compiler
+SHAPES = ((8, 8), (16, 8), (8, 8, 8))
+AXES = ((("x", 4), ("y", 2)), (("a", 2), ("b", 2), ("c", 2)), (("x", 2), ("y", 4)), (("z", 8),))
+ORDERS = ([*range(8)], [0, 1, 3, 2, 6, 7, 5, 4], [7, 6, 5, 4, 3, 2, 1, 0])
+FLOATS = ("float32", "bfloat16", "float16")
+OTHERS = ("int32", "bool", "uint8", "int4", "float8_e4m3fn", "float8_e4m3b11fnuz")
+TRANSFORMS = ("jit", "grad", "vmap", "remat", "scan", "eager", "eager grad", "eager vmap")
+Move = Callable[[Any, NamedSharding], Any]
+
+
+@dataclass(frozen=True)
+class Program:
+    """An array, the layouts that it takes one after the other, and what is around this."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    transform: str
+    layouts: tuple[NamedSharding, ...]
+
+    def body(self, move: Move) -> Callable[[Any], Any]:
+        """One redistribution after the other, with something to compute between them."""
+
+        def run(x: Any) -> Any:
+            for target in self.layouts[1:]:
+                x = move(_computed(x), target)
+            return x
+
+        return run
+
+    def run(self, move: Move, wrap: Callable[..., Any]) -> Any:
+        """What the program gives, jitted by `wrap` unless it is eager."""
+        body, x = self.body(move), jax.device_put(self.array(), self.layouts[0])
+        match self.transform:
+            case "jit" | "eager":
+                program = body
+            case "vmap" | "eager vmap":
+                program, x = jax.vmap(body), self.batched()
+                if move is jax.device_put:  # which takes no account of the batch's dimension
+                    program = self.body(lambda x, end: move(x, _batched(end)))
+            case "remat":
+                program = _gradient(jax.checkpoint(body))
+            case "grad" | "eager grad":
+                program = _gradient(body)
+            case "scan":
+                program = _scanned(body)
+        return (program if self.transform.startswith("eager") else wrap(program))(x)
+
+    def array(self) -> Any:
+        """Small integers, whose sums are exact."""
+        count = int(np.prod(self.shape))
+        return (jnp.arange(count).reshape(self.shape) % 3).astype(self.dtype)
+
+    def batched(self) -> Any:
+        """Two arrays, stacked, and laid out as one is."""
+        return jax.device_put(jnp.stack([self.array(), self.array()]), _batched(self.layouts[0]))
+
+
+def _batched(end: NamedSharding) -> NamedSharding:
+    return NamedSharding(end.mesh, P(None, *end.spec))
+
+
+def _computed(x: Any) -> Any:
+    return x * 2 + 1 if x.dtype in ("float32", "bfloat16", "float16", "int32") else x
+
+
+def _gradient(body: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def loss(x: Any) -> Any:
+        return (body(x).astype(jnp.float32) * jnp.arange(x.shape[-1]) % 5).sum()
+
+    return jax.grad(loss)
+
+
+def _scanned(body: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: jax.lax.scan(lambda c, _: (body(c), None), x, None, length=2)[0]
+
+
+def program_of(seed: int) -> Program:
+    """The program of a seed."""
+    draw = random.Random(seed)
+    transform, kind = draw.choice(TRANSFORMS), draw.choice([AxisType.Auto, AxisType.Explicit])
+    if transform == "eager grad":  # the gradient of a sum of an array with Explicit axes needs jit
+        kind = AxisType.Auto
+    shape, points = draw.choice(SHAPES), draw.choice(POINTS)
+    dtype = draw.choice(FLOATS if "grad" in transform or transform == "remat" else FLOATS + OTHERS)
+    eager = transform.startswith("eager")
+    meshes = [_mesh(draw, kind, orders=eager)] * (points + 1)
+    if eager:  # plain jax has one mesh in a program
+        meshes = [draw.choice([mesh, _mesh(draw, kind, orders=True)]) for mesh in meshes]
+    layouts = [NamedSharding(mesh, _spec(draw, shape, mesh)) for mesh in meshes]
+    if transform == "scan":
+        layouts[-1] = layouts[0]
+    return Program(shape, dtype, transform, tuple(layouts))
+
+
+def _mesh(draw: random.Random, kind: AxisType, *, orders: bool) -> Mesh:
+    axes, order = draw.choice(AXES), draw.choice(ORDERS) if orders else ORDERS[0]
+    names, sizes = zip(*axes, strict=True)
+    return Mesh(DEVICES[order].reshape(sizes), names, axis_types=(kind,) * len(axes))
+
+
+def _spec(draw: random.Random, shape: Sequence[int], mesh: Mesh) -> Any:
+    entries: list[list[str]] = [[] for _ in shape]
+    names = list(mesh.axis_names)
+    draw.shuffle(names)
+    for name in names:
+        dim = draw.randrange(len(shape) + 1)
+        held = [*entries[dim], name] if dim < len(shape) else []
+        if held and shape[dim] % int(np.prod([mesh.shape[n] for n in held])) == 0:
+            entries[dim] = held
+    return P(*(tuple(held) or None for held in entries))
+
+
+def plain_move(program: Program) -> Move:
+    """What jax has for it."""
+    if program.transform.startswith("eager"):
+        return jax.device_put
+    if program.layouts[0].mesh.axis_types[0] == AxisType.Explicit:
+        return jax.sharding.reshard
+    return jax.lax.with_sharding_constraint
+
+
+def check(program: Program) -> None:
+    """Raise AssertionError unless the three ways to run a program agree."""
+    plain = program.run(plain_move(program), jax.jit)
+    ways = [program.run(rjax.reshard, jax.jit)]
+    if not program.transform.startswith("eager"):
+        ways.append(program.run(plain_move(program), rjax.optimize))
+    for ours in ways:
+        assert (ours.shape, ours.dtype) == (plain.shape, plain.dtype)
+        assert same_bits(np.asarray(ours), np.asarray(plain))
+        assert ours.sharding.device_set == plain.sharding.device_set
+        # What a gradient is laid out as in jit, or a batch, is nobody's choice.
+        if program.transform in ("jit", "scan", "eager", "eager grad"):
+            source, *_, target = program.layouts
+            asked = source if program.transform == "eager grad" else target
+            ends = plain.sharding, asked  # jax may lay out a loop's carry otherwise
+            assert any(ours.sharding.is_equivalent_to(end, ours.ndim) for end in ends)
+
+
+def main() -> None:
+    """Print a JSON object of what went wrong, by seed."""
+    jax.config.update("jax_disable_most_optimizations", val=True)
+    wrong = {}
+    for seed in range(*map(int, sys.argv[1:])):
+        program = program_of(seed)
+        try:
+            check(program)
+        except Exception:  # noqa: BLE001 - the parent reports it
+            wrong[seed] = f"{program}\n{traceback.format_exc()}"
+    json.dump(wrong, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
