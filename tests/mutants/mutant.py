@@ -82,6 +82,7 @@ def load() -> tuple[Mutant, ...]:
     """All mutants, in the order of the layers."""
     from tests.mutants import (
         of_checks,
+        of_jax,
         of_mpi,
         of_oracle,
         of_paper,
@@ -98,6 +99,7 @@ def load() -> tuple[Mutant, ...]:
         of_oracle,
         of_paper,
         of_mpi,
+        of_jax,
         of_checks,
         of_proofs,
     )

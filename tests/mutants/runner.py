@@ -85,6 +85,10 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/mpi/test_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
         "tests/mpi/test_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
     ),
+    "redistrib/backends/jax/": (
+        "tests/jax/test_laws.py",
+        "tests/jax/test_conformance.py::test_program",
+    ),
     "redistrib/backends/": (
         "tests/core/test_simulator.py",
         "tests/core/test_boxes.py",
@@ -116,8 +120,9 @@ LEFT_OUT = (
 def kill_suite(file: str) -> tuple[str, ...]:
     """What runs against a mutant of `file`, in order, as arguments of pytest."""
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
-    # What runs a plan under MPI is used by none of the others.
-    if not file.startswith("redistrib/") or file.startswith("redistrib/backends/mpi/"):
+    # What runs a plan under MPI or jax is used by none of the others.
+    alone = ("redistrib/backends/mpi/", "redistrib/backends/jax/")
+    if not file.startswith("redistrib/") or file.startswith(alone):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too
 

@@ -36,10 +36,11 @@ def optimize(
     """The function, jitted, with our plans at its sharding constraints and `jax.sharding.reshard`s.
 
     Use it as a decorator, below `jax.jit` or in its place; `jit_options` are those of `jax.jit`.
-    Results are the same bit for bit as far as XLA computes the rest alike. What cannot be planned
-    (uneven tiles, types inside shard_map, constraints in the rules of a `custom_vjp` that is
-    differentiated outside) stays with XLA; so does what exceeds `memory_limit`, bytes per device
-    for each tile.
+    Results are the same bit for bit as far as XLA computes the rest alike, and those that are
+    constrained are laid out as they were asked to be. What cannot be planned (uneven tiles, other
+    kinds of memory, types inside shard_map, constraints in the rules of a `custom_vjp` that is
+    differentiated outside) stays with XLA; so does what exceeds `memory_limit`, in bytes per device
+    for each tile between two collectives.
     """
     if function is None:
         return lambda f: optimize(f, strategy=strategy, memory_limit=memory_limit, **jit_options)
@@ -49,16 +50,16 @@ def optimize(
     def optimized(*args: Any, **kwargs: Any) -> Any:
         # Arrays are traced; static arguments and other values are part of the function.
         leaves, structure = jax.tree.flatten((args, kwargs))
-        places = [at for at, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+        traced = [n for n, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
 
         def of_arrays(*arrays: Any) -> Any:
             filled = list(leaves)
-            for at, array in zip(places, arrays, strict=True):
-                filled[at] = array
+            for n, array in zip(traced, arrays, strict=True):
+                filled[n] = array
             args, kwargs = jax.tree.unflatten(structure, filled)
             return function(*args, **kwargs)
 
-        arrays = [leaves[at] for at in places]
+        arrays = [leaves[n] for n in traced]
         jaxpr, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
         results = core.jaxpr_as_fun(rewriting.closed(jaxpr)[0])(*arrays)
         return jax.tree.unflatten(jax.tree.structure(shape), results)

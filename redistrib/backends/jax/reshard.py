@@ -47,16 +47,19 @@ def reshard(
 ) -> Any:
     """Every array of a tree in another layout, outside and inside jit; differentiable.
 
-    `shardings` is one for all arrays or a tree of them (a prefix of `tree` suffices), of
+    `tree` holds what `jax.device_put` takes: arrays of any element type, random keys, numpy arrays
+    and numbers. `shardings` is one for all of them or a tree (a prefix of `tree` suffices), of
     NamedShardings, or PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own.
 
     All is planned before anything is compiled. A change of layout is one program, kept for all
-    arrays of that shape and dtype. `donate` gives the arrays up; `memory_limit` is in bytes per
-    device and holds for every tile.
+    arrays of that shape and dtype. `donate` gives the arrays up, those that are in the tree twice
+    once they have been used twice. `memory_limit` is in bytes per device and bounds every tile
+    between two collectives; what XLA allocates beside the tiles it does not bound.
 
-    `fallback="xla"` leaves to XLA what cannot be planned. Otherwise LayoutError is raised for
-    shardings that types cannot say (uneven tiles, unconstrained axes) and for meshes that cannot be
-    related, InfeasibleError where the limit is too low, BackendError for what is no jax array.
+    `fallback="xla"` leaves to jax what cannot be planned. Otherwise LayoutError is raised for
+    shardings that types cannot say (uneven tiles, unconstrained axes, other memory) and for meshes
+    that cannot be related, InfeasibleError where the limit is too low, BackendError for what is no
+    array and where devices are other processes'. In a tree, errors begin with the leaf's path.
     """
     if fallback not in FALLBACKS:
         raise RedistribError(

@@ -1,0 +1,104 @@
+"""Bugs in the jax backend: what is lost, where results land, what other programs are taken for."""
+
+from tests.mutants.mutant import Mutant
+
+ARRAYS = "redistrib/backends/jax/arrays.py"
+DEFERRED = "redistrib/backends/jax/deferred.py"
+MESHES = "redistrib/backends/jax/meshes.py"
+MOVES = "redistrib/backends/jax/moves.py"
+OPTIMIZE = "redistrib/backends/jax/optimize.py"
+PARTITIONED = "redistrib/backends/jax/partitioned.py"
+RESHARD = "redistrib/backends/jax/reshard.py"
+
+MUTANTS = (
+    Mutant(
+        "an array that is twice in a donated tree is given up at its first use",
+        RESHARD,
+        "_sharing_buffers",
+        "uses[b] > 1",
+        "uses[b] > 2",
+    ),
+    Mutant(
+        "a donated array is deleted under a result that is a view of it",
+        RESHARD,
+        "_give_up",
+        "not kept & _buffers(x)",
+        "not set() & _buffers(x)",
+    ),
+    Mutant(
+        "arrays that a function closes over are planned as if nothing were traced",
+        RESHARD,
+        "_program",
+        "return _traced_program(x, x, target, options, donate)",
+        "return arrays.program_of(x, target, options, donate)",
+    ),
+    Mutant(
+        "another kind of memory is taken for the device's inside jit",
+        RESHARD,
+        "_check_memory",
+        "target.memory_kind not in kinds",
+        "target.memory_kind in ()",
+    ),
+    Mutant(
+        "a result on another mesh is no longer weakly typed",
+        ARRAYS,
+        "array_program",
+        """
+if weak_type:
+    ...
+""",
+        """
+if not weak_type:
+    ...
+""",
+    ),
+    Mutant(
+        "a cotangent stays on the devices of the target",
+        DEFERRED,
+        "_transpose",
+        "source is None",
+        "source is None or source",
+    ),
+    Mutant(
+        "a tile lands where the source's order of the devices has its position",
+        MESHES,
+        "_permuting",
+        "jnp.asarray(np.argsort(there))[position]",
+        "jnp.asarray(there)[position]",
+    ),
+    Mutant(
+        "a program does not say for which devices it was planned",
+        MOVES,
+        "move_params",
+        "_on_devices(move.mesh) if concrete else None",
+        "None if concrete else None",
+    ),
+    Mutant(
+        "tuples with names are rebuilt as tuples",
+        OPTIMIZE,
+        "_Rewriting.with_jaxprs",
+        "type(value) in (tuple, list)",
+        "isinstance(value, (tuple, list))",
+    ),
+    Mutant(
+        "a loop is entered in the layout that its argument has",
+        OPTIMIZE,
+        "_Rewriting.loop",
+        "constraint is not None",
+        "constraint is False",
+    ),
+    Mutant(
+        "programs with other options have one name in the compilation cache",
+        PARTITIONED,
+        "_lower",
+        "asdict(options)",
+        "asdict(Options(fallback=options.fallback))",
+    ),
+    Mutant(
+        "errors of planning inside jit are XLA's",
+        PARTITIONED,
+        "_partition",
+        "_raised.append(error)",
+        "_raised.clear()",
+    ),
+)
