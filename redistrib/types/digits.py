@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from math import prod
+from math import gcd, prod
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.text import is_number
+
+TRIAL = 1 << 10
+"""Primes up to here are found by trial division."""
 
 
 class DeviceDigit(NamedTuple):
@@ -91,17 +94,54 @@ def is_chain(cuts: Sequence[int]) -> bool:
 def primes(n: int) -> list[int]:
     """Prime factors of n with multiplicity, ascending.
 
-    >>> primes(60), primes(1)
-    ([2, 2, 3, 5], [])
+    >>> primes(60), primes(1), primes(2**31 * (2**31 - 1))[-2:]
+    ([2, 2, 3, 5], [], [2, 2147483647])
     """
-    found = []
+    found: list[int] = []
     p = 2
     while p * p <= n:
+        if p > TRIAL:
+            return found + sorted(_large_primes(n))
         while n % p == 0:
             found.append(p)
             n //= p
         p += 1
     return found + [n] * (n > 1)
+
+
+def _large_primes(n: int) -> list[int]:
+    """Prime factors of n, all of them above TRIAL, in any order."""
+    if _is_prime(n):
+        return [n]
+    # Pollard's rho: x -> x*x + c repeats itself modulo a factor after about its root of steps, and
+    # modulo n much later, so that the difference of two of its numbers has the factor.
+    c = 0
+    while True:
+        slow = fast = 2
+        c, factor = c + 1, 1
+        while factor == 1:
+            slow = (slow * slow + c) % n
+            fast = (fast * fast + c) % n
+            fast = (fast * fast + c) % n
+            factor = gcd(slow - fast, n)
+        if factor != n:
+            return _large_primes(factor) + _large_primes(n // factor)
+
+
+def _is_prime(n: int) -> bool:
+    """Whether an odd number above 37 is prime, by the test of Miller and Rabin.
+
+    With the first twelve primes as bases no composite below 3 * 10**23 passes.
+    """
+    twos = ((n - 1) & (1 - n)).bit_length() - 1
+    odd = (n - 1) >> twos
+    for base in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37):
+        power = pow(base, odd, n)
+        if power in (1, n - 1):
+            continue
+        if not any((power := power * power % n) == n - 1 for _ in range(twos - 1)):
+            return False
+    return True
 
 
 def divisors(n: int) -> list[int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import random
+import time
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import redistrib as rd
-from redistrib.types.digits import IndexDigit, inside, parse_index_digit
+from redistrib.types.digits import IndexDigit, divisors, inside, parse_index_digit, primes
 from redistrib.types.equivalence import equivalent
 from tests.generators import random_layout, random_mesh, random_pair
 
@@ -267,3 +269,35 @@ def test_malformed_mesh_text(text: str) -> None:
         rd.Mesh.parse(text)
     assert error.value.column == 5
     assert "NAME=SIZE" in str(error.value)
+
+
+def test_sizes_are_factored_whatever_their_primes() -> None:
+    """Products of two primes of 30 bits, squares of primes, and a large prime in no time."""
+    rng = random.Random(0)
+    small = [p for p in range(2, 2000) if all(p % d for d in range(2, int(p**0.5) + 1))]
+    large = [1073741789, 1073741783, 2**31 - 1, 1000000007, 1152921504606846883]
+    start = time.process_time()
+    for _ in range(200):
+        wanted = sorted(rng.choices(small, k=rng.randrange(6)))
+        assert primes(prod(wanted)) == wanted
+    for p in large:
+        assert primes(p) == [p]
+        assert primes(6 * p) == [2, 3, p]
+    for p, q in ((large[0], large[1]), (large[3], large[3]), (1031, 1031), (1031, 1033)):
+        assert primes(p * q) == sorted((p, q))
+    assert primes(4611686018427387846) == [2, 3, 3, 1289, 198762435067123]
+    assert primes(1194649) == [1093, 1093]  # passes for a prime with base 2 alone
+    assert primes(1031**2 * 1033 * 1039) == [1031, 1031, 1033, 1039]
+    assert divisors(2 * large[2]) == [1, 2, large[2], 2 * large[2]]
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("n", [18 * 2147483647 * 11, 18 * 1073741789, 18 * 192153584101141])
+def test_sizes_with_large_primes_are_planned(n: int) -> None:
+    mesh = rd.Mesh(x=2, y=3)
+    start = time.process_time()
+    for text in (f"f32[{n}, 6{{x}}]", f"f32[{n}{{x}}]", f"f32[{n}{{_3,x}}]"):
+        for strategy in ("auto", "collectives", "direct", "exact"):
+            src, dst = (rd.ArrayType.parse(t, mesh) for t in (text, text.replace("x", "y")))
+            assert rd.check(rd.plan(src, dst, strategy=strategy))
+    assert time.process_time() - start < 5

@@ -104,6 +104,20 @@ MUTANTS = (
         "found",
     ),
     Mutant(
+        "a composite that one base does not tell from a prime is one",
+        DIGITS,
+        "_is_prime",
+        "(2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)",
+        "(2,)",
+    ),
+    Mutant(
+        "only one of two large primes is factored",
+        DIGITS,
+        "_large_primes",
+        "_large_primes(factor) + _large_primes(n // factor)",
+        "_large_primes(factor) + [n // factor]",
+    ),
+    Mutant(
         "a digit that begins inside another is a part of it",
         DIGITS,
         "inside",

@@ -18,7 +18,7 @@ DIGITS = "redistrib/types/digits.py"
 RIGHT = "all(b % a == 0 for a, b in pairwise(cuts))"
 CAUGHT = Mutant("caught", DIGITS, "is_chain", RIGHT, "all(b > a for a, b in pairwise(cuts))")
 SURVIVES = Mutant("survives", DIGITS, "is_chain", "b % a == 0", "not b % a")
-HANGS = Mutant("hangs", DIGITS, "primes", "while p * p <= n: ...", "while True or p: ...")
+HANGS = Mutant("hangs", DIGITS, "primes", "p += 1", "p += 0")
 
 
 def test_every_snippet_stands_once_in_its_file() -> None:
