@@ -6,13 +6,27 @@ least fixpoint U of the cuts that the two types make is unique; the pair is *ali
 a divisibility chain, and then every index digit is local or owned by one device digit of its size,
 in both types. Otherwise the largest chain of cuts that all of them respect splits the pair into
 *components*: runs of dimensions and axes joined by a use, independent of each other.
+
+On x=4,y=2, `f32[8{x}] -> f32[8{y}]` the target cuts the dimension at 2, which falls inside x and
+cuts it at 2 as well. On x=6, `f32[12{x}] -> f32[12{_2,x}]` cuts x at 2 and at 3: not aligned.
+
+>>> from redistrib.types.mesh import Mesh
+>>> mesh = Mesh(x=4, y=2)
+>>> src, dst = (ArrayType.parse(text, mesh) for text in ("f32[8{x}]", "f32[8{y}]"))
+>>> common_cuts([src, dst])
+{0: [1, 2, 4, 8], 'x': [1, 2, 4], 'y': [1, 2]}
+>>> [str(digit) for digit in refine(src, dst).src], [str(digit) for digit in refine(src, dst).dst]
+(['x:(1)2', 'x:(2)2'], ['y:(1)2'])
+>>> six = Mesh(x=6)
+>>> refine(*(ArrayType.parse(text, six) for text in ("f32[12{x}]", "f32[12{_2,x}]"))).aligned
+False
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from math import gcd, lcm
 
 from redistrib.errors import LayoutError
@@ -29,6 +43,8 @@ from redistrib.types.digits import (
 
 _Object = int | str  # a dimension or an axis
 _Use = tuple[int, int, int, str, int]  # dim, lo, hi, axis, pre: axis digit owns [lo, hi) of dim
+_Uses = dict[_Object, list[_Use]]
+_Cuts = dict[_Object, set[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +132,12 @@ def refine(src: ArrayType, dst: ArrayType) -> Refinement:
     (True, ['0:(1)2', '0:(2)2', '0:(4)2'], ['x:(1)2', 'x:(2)2', 'y:(1)2'])
     """
     check_pair(src, dst)
-    sizes = _sizes(src)
     orig, uses = _own_cuts((src, dst))
     least = _closed(orig, uses)
     cuts = {obj: sorted(found) for obj, found in least.items()}
     aligned = all(is_chain(chain) for chain in cuts.values())
     if not aligned:
-        cuts = _common_chains(orig, least, sizes, uses, src, dst)
+        cuts = _common_chains(orig, least, _sizes(src), uses, (src, dst))
     dims = tuple(
         [
             tuple([IndexDigit(dim, a, b // a) for a, b in pairwise(cuts[dim])])
@@ -149,10 +164,10 @@ def _sizes(t: ArrayType) -> dict[_Object, int]:
 
 def _own_cuts(
     types: Sequence[ArrayType],
-) -> tuple[dict[_Object, set[int]], dict[_Object, list[_Use]]]:
+) -> tuple[_Cuts, _Uses]:
     """The cuts that types of one shape and mesh make themselves, and the uses of each object."""
-    uses: dict[_Object, list[_Use]] = {}
-    orig: dict[_Object, set[int]] = {obj: {1, max(n, 1)} for obj, n in _sizes(types[0]).items()}
+    uses: _Uses = {}
+    orig: _Cuts = {obj: {1, max(n, 1)} for obj, n in _sizes(types[0]).items()}
     for t in types:
         for dim, factors in enumerate(t.dims):
             lo = 1
@@ -170,9 +185,7 @@ def _own_cuts(
     return orig, uses
 
 
-def _closed(
-    orig: dict[_Object, set[int]], uses: dict[_Object, list[_Use]]
-) -> dict[_Object, set[int]]:
+def _closed(orig: _Cuts, uses: _Uses) -> _Cuts:
     least = {obj: set(cuts) for obj, cuts in orig.items()}
     # The first and the last cut of an object are inside no use.
     _propagate(least, [(obj, c) for obj, cuts in orig.items() for c in sorted(cuts)[1:-1]], uses)
@@ -196,9 +209,7 @@ def _check_same(what: str, src: ArrayType, dst: ArrayType, a: object, b: object)
         raise LayoutError(f"source and target have one {what}; got {a} and {b}", src=src, dst=dst)
 
 
-def _images(
-    obj: _Object, cut: int, uses: dict[_Object, list[_Use]]
-) -> Iterable[tuple[_Object, int]]:
+def _images(obj: _Object, cut: int, uses: _Uses) -> Iterable[tuple[_Object, int]]:
     """Where a cut strictly inside a use falls on the other side of the use."""
     for dim, lo, hi, axis, pre in uses.get(obj, ()):
         if isinstance(obj, int):
@@ -211,9 +222,9 @@ def _images(
 
 
 def _propagate(
-    cuts: dict[_Object, set[int]],
+    cuts: _Cuts,
     new: list[tuple[_Object, int]],
-    uses: dict[_Object, list[_Use]],
+    uses: _Uses,
 ) -> None:
     while new:
         obj, cut = new.pop()
@@ -224,74 +235,75 @@ def _propagate(
 
 
 def _common_chains(
-    orig: dict[_Object, set[int]],
-    least: dict[_Object, set[int]],
-    sizes: dict[_Object, int],
-    uses: dict[_Object, list[_Use]],
-    src: ArrayType,
-    dst: ArrayType,
+    orig: _Cuts, least: _Cuts, sizes: dict[_Object, int], uses: _Uses, ends: Sequence[ArrayType]
 ) -> dict[_Object, list[int]]:
     """The cuts of a misaligned pair that both types respect, a chain per object."""
+    allowed = _respected(orig, sizes, uses)
+    cuts = {obj: least[obj] & allowed[obj] for obj in orig}
+    added = 1
+    while added:
+        added = sum(_add(joint, cuts, allowed, uses) for joint in _joints(cuts, ends))
+    return {obj: sorted(found) for obj, found in cuts.items()}
 
-    def comparable(cut: int, cuts: Iterable[int]) -> bool:
-        return all(cut % c == 0 or c % cut == 0 for c in cuts)
 
+def _respected(orig: _Cuts, sizes: dict[_Object, int], uses: _Uses) -> _Cuts:
+    """The cuts that both types respect: comparable to theirs, as are all the images.
+
+    A greatest fixpoint: a cut goes when one of its images has gone.
+    """
     allowed = {
-        obj: {c for c in divisors(max(n, 1)) if comparable(c, orig[obj])}
+        obj: {c for c in divisors(max(n, 1)) if _comparable(c, orig[obj])}
         for obj, n in sizes.items()
     }
-    shrinking = True
-    while shrinking:  # greatest fixpoint: a cut stays while all its images stay
-        shrinking = False
-        for obj, found in allowed.items():
-            for c in list(found):
-                if any(image not in allowed[other] for other, image in _images(obj, c, uses)):
-                    found.discard(c)
-                    shrinking = True
-    cuts = {obj: least[obj] & allowed[obj] for obj in orig}
+    while gone := [
+        (obj, c)
+        for obj, cuts in allowed.items()
+        for c in cuts
+        if any(image not in allowed[other] for other, image in _images(obj, c, uses))
+    ]:
+        for obj, c in gone:
+            allowed[obj].discard(c)
+    return allowed
 
-    def own_cuts(t: ArrayType) -> dict[_Object, list[int]]:
-        found: dict[_Object, set[int]] = {obj: set(cuts[obj]) for obj in cuts}
-        for dim, factors in enumerate(t.dims):
-            lo = 1
-            for factor in factors:
-                found[dim] |= {lo, lo * factor.size}
-                if isinstance(factor, DeviceDigit):
-                    found[factor.axis] |= {factor.pre, factor.end}
-                lo *= factor.size
-        for factor in t.partial:
-            found[factor.axis] |= {factor.pre, factor.end}
-        return {obj: sorted(c) for obj, c in found.items()}
 
-    def close(obj: _Object, cut: int) -> bool:
-        """Add a cut with its images when all of them are allowed and comparable."""
-        group: dict[_Object, set[int]] = {o: set() for o in cuts}
-        group[obj].add(cut)
-        _propagate(group, [(obj, cut)], uses)
-        for other, more in group.items():
-            for c in more:
-                if c not in allowed[other] or not comparable(c, cuts[other] | more):
-                    return False
-        if all(more <= cuts[other] for other, more in group.items()):
+def _joints(cuts: _Cuts, ends: Sequence[ArrayType]) -> list[tuple[_Object, int]]:
+    """Cuts that may part a run of the source from one of the target that overlaps it.
+
+    Where the runs [a, a') and [b, b') of the two sides overlap, everything from lcm(a, b) down to
+    gcd(a', b') is inside both.
+    """
+    joints = []
+    sides = [_sorted_union(cuts, _own_cuts([t])[0]) for t in ends]
+    for obj in cuts:
+        for (a, a_next), (b, b_next) in product(*(pairwise(side[obj]) for side in sides)):
+            low, high = lcm(a, b), gcd(a_next, b_next)
+            if high % low == 0:
+                joints += [(obj, joint) for joint in sorted({low, high} - cuts[obj])]
+    return joints
+
+
+def _sorted_union(cuts: _Cuts, more: _Cuts) -> dict[_Object, list[int]]:
+    return {obj: sorted(cuts[obj] | more[obj]) for obj in cuts}
+
+
+def _add(joint: tuple[_Object, int], cuts: _Cuts, allowed: _Cuts, uses: _Uses) -> bool:
+    """Add a cut with its images when all of them are allowed and comparable; whether it was new."""
+    group: _Cuts = {obj: set() for obj in cuts}
+    group[joint[0]].add(joint[1])
+    _propagate(group, [joint], uses)
+    if all(more <= cuts[obj] for obj, more in group.items()):
+        return False
+    for obj, more in group.items():
+        if not (more <= allowed[obj] and all(_comparable(c, cuts[obj] | more) for c in more)):
             return False
-        for other, more in group.items():
-            cuts[other] |= more
-        return True
+    for obj, more in group.items():
+        cuts[obj] |= more
+    return True
 
-    growing = True
-    while growing:
-        growing = False
-        for obj, (ours, theirs) in {
-            obj: (a, b)
-            for (obj, a), b in zip(own_cuts(src).items(), own_cuts(dst).values(), strict=True)
-        }.items():
-            for a, a_next in pairwise(ours):
-                for b, b_next in pairwise(theirs):
-                    low, high = lcm(a, b), gcd(a_next, b_next)
-                    if high % low == 0:
-                        for cut in sorted({low, high} - cuts[obj]):
-                            growing |= close(obj, cut)
-    return {obj: sorted(found) for obj, found in cuts.items()}
+
+def _comparable(cut: int, cuts: Iterable[int]) -> bool:
+    """Whether a cut divides each of the others or is divided by it."""
+    return all(cut % c == 0 or c % cut == 0 for c in cuts)
 
 
 def _split(t: ArrayType, cuts: dict[_Object, list[int]]) -> dict[DeviceDigit, IndexDigit]:

@@ -267,6 +267,20 @@ for factor in t.partial:
         "",
     ),
     Mutant(
+        "a joint of two runs that do not overlap is tried as well",
+        REFINEMENT,
+        "_joints",
+        "low, high = lcm(a, b), gcd(a_next, b_next)",
+        "low, high = lcm(a, b), gcd(a_next, b)",
+    ),
+    Mutant(
+        "a cut stays though one of its images has gone",
+        REFINEMENT,
+        "_respected",
+        "any(image not in allowed[other] for other, image in _images(obj, c, uses))",
+        "all(image not in allowed[other] for other, image in _images(obj, c, uses)) and cuts == {0}",
+    ),
+    Mutant(
         "one object with nested cuts makes a pair aligned",
         REFINEMENT,
         "refine",
