@@ -95,7 +95,8 @@ def run(plan: Plan, backend: str, array: Array, repeat: int) -> Run:
 def figures_text(figures: dict[str, Any]) -> str:
     """The figures of a run under mpi."""
     text = (
-        f"mpi: a rank receives {format_bytes(figures['rank_received_bytes'])}, "
+        f"mpi: fused into communicating phases: {figures['fused_into']}; a rank receives "
+        f"{format_bytes(figures['rank_received_bytes'])}, "
         f"{figures['gigabytes_per_second']:.3g} GB/s"
     )
     if figures["rank_peak_bytes"] is not None:

@@ -14,6 +14,7 @@ RANKS = (2, 3, 4, 6, 8)
 DRAWS = 400
 SLICES = 16
 LARGEST = 256 << 20
+OBJECTS = 1000
 OVER_2_31 = 2**11 + 1  # MiB
 MEMORY = 10 << 30
 """Bytes that the tiles above 2^31 bytes need, two ranks together."""
@@ -22,7 +23,7 @@ Unit = tuple[Installation, int, str, tuple[object, ...]]
 
 
 def units() -> list[Unit]:
-    """2,000 draws per MPI, every core pair with 8 ranks, real cases at full size, large tiles."""
+    """Per MPI: 2,000 draws, core pairs and real cases on 8 ranks, large tiles, 1,000 objects."""
     found: list[Unit] = []
     for mpi in (MPICH, OPENMPI):
         found += [
@@ -34,13 +35,15 @@ def units() -> list[Unit]:
             found.append((mpi, 8, "core_pairs_are_right", (mesh, shape, at, SLICES)))
         found.append((mpi, 8, "real_world_cases_are_right", (LARGEST,)))
         found.append((mpi, 2, "tiles_may_exceed_two_gibibytes", (OVER_2_31,)))
+        found.append((mpi, 2, "gathered_tiles_may_exceed_two_gibibytes", (OVER_2_31,)))
+        found.append((mpi, 4, "objects_leave_nothing_behind", (OBJECTS,)))
     return found
 
 
 def run(unit: int) -> Counter[str]:
     """Run one unit; counts draws, pairs of layouts and other cases."""
     mpi, ranks, case, arguments = units()[unit]
-    if case == "tiles_may_exceed_two_gibibytes" and available() < MEMORY:
+    if case.endswith("exceed_two_gibibytes") and available() < MEMORY:
         return Counter({f"{case}: left out, too little memory": 1})
     with Pool(mpi, ranks) as pool:
         failed = pool.run(case, *arguments, timeout=3600)

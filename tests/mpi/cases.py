@@ -681,3 +681,16 @@ def tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, mebibytes: int) -> None:
         result = swap(tile)
     for found, expected in zip(result.reshape(mebibytes, -1), other, strict=True):
         assert (found == expected).all()
+
+
+@case
+def gathered_tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, mebibytes: int) -> None:
+    """Rank 1 gathers an array whose one part is of more than 2^31 bytes."""
+    t = rmpi.UnevenType(rd.Mesh(x=2), "u8", (2 * mebibytes - 1, 1 << 20), [("x",), ()], "ceil")
+    rows = t.tile(comm.rank)[0]
+    tile = np.empty(t.tile_shape(comm.rank), np.uint8)
+    tile[...] = (rows * 7 % 251).astype(np.uint8)[:, None]
+    array = rmpi.gather(tile, t, comm, root=1)
+    assert (array is None) == (comm.rank == 0)
+    for row, values in enumerate(array if array is not None else ()):
+        assert (values == row * 7 % 251).all()
