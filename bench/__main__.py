@@ -30,9 +30,9 @@ import redistrib as rd
 from bench import campaign, page, planning_page, scale, sections, summary
 from bench.campaign import FULL, QUICK, Effort, Units
 from bench.coverage import PAIRS, PARTS, PLANNING, SCALE, missing, missing_parts
-from bench.harness import ROOT, Team, runners
+from bench.harness import Team, runners
 from bench.journal import Journal, OutOfTimeError, progress
-from bench.peers import find_python
+from bench.peers import ROOT, find_python
 from bench.sections import SECTIONS, Section
 from bench.timing import machine
 
@@ -277,7 +277,7 @@ def commit() -> str:
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return answer.stdout.strip()
 
-    code = ("--", "bench", "redistrib", "tests/jax/survey.py")
+    code = ("--", "bench", "redistrib")
     changed = git("status", "--porcelain", "--untracked-files=no", *code)
     last = git("log", "-1", "--abbrev=12", "--format=%h", *code)
     return (last or "unknown") + "-dirty" * bool(changed)
@@ -285,9 +285,10 @@ def commit() -> str:
 
 def command_options(options: argparse.Namespace) -> str:
     """The options that change what is measured, as they were given; no paths."""
-    text = " --quick" * options.quick
+    text: str = " --quick" * options.quick
     for name in ("pairs", "size"):
-        if (value := getattr(options, name)) is not None:
+        value: int | None = getattr(options, name)
+        if value is not None:
             text += f" --{name} {value}"
     return text
 

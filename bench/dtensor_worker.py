@@ -17,13 +17,13 @@ WORLD = 64  # at least the devices of any mesh that is asked
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    import torch  # type: ignore[import-not-found]
-    import torch.distributed as dist  # type: ignore[import-not-found]
-    from torch.distributed.device_mesh import DeviceMesh  # type: ignore[import-not-found]
-    from torch.distributed.tensor import Replicate, Shard  # type: ignore[import-not-found]
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor import _redistribute as planner
-    from torch.distributed.tensor._dtensor_spec import DTensorSpec, ShardOrderEntry, TensorMeta  # type: ignore[import-not-found]
-    from torch.testing._internal.distributed.fake_pg import FakeStore  # type: ignore[import-not-found]
+    from torch.distributed.tensor._dtensor_spec import DTensorSpec, ShardOrderEntry, TensorMeta
+    from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=WORLD)
     meshes: dict[tuple[int, ...], DeviceMesh] = {}

@@ -114,7 +114,7 @@ def _shares(
     """A bar per runner, divided at the limits of the ratio."""
     labels = [least, *(f"up to {limit:g}x" for limit in limits[1:]), f"above {limits[-1]:g}x"]
     shades = [plt.get_cmap("YlOrRd")(0.12 + 0.83 * n / len(limits)) for n in range(len(labels))]
-    names = []
+    names: list[str] = []
     for name in RUNNERS:
         found = [
             ratio(row, record)

@@ -3,7 +3,7 @@
     python -m bench.jax_ahead_of_time tpu [--devices 12] [--every N --first M] [--json FILE]
     python -m bench.jax_ahead_of_time gpu [--target-config FILE] [...]
 
-Compiles the pairs of tests/jax/survey.py on 16 devices, or 12 of them, arrays of 4 GiB in f32
+Compiles the pairs of redistrib/demo/survey.py on 16 devices, or 12 of them, arrays of 4 GiB in f32
 (tiles of 256 MiB and more), ours and in 8 chunks, for TPU v5e:4x4 or for H100. The TPU compiler is
 the package libtpu (one process at a time); that for GPU is jax[cuda12-local], which finds the ptxas
 of nvidia-cuda-nvcc-cu12 beside it. bench/h100.txtpb describes an H100; FILE another GPU, as a
@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from bench.jax_resharding import mean
-from tests.jax.survey import DTYPES, figures, pairs
+from redistrib.demo.survey import DTYPES, figures, pairs
 
 H100 = Path(__file__).with_name("h100.txtpb")
 SHAPES = {

@@ -1,7 +1,7 @@
 """How fast plans run on jax, beside XLA's own resharding:  python -m bench.jax_resharding [--quick]
 
 On 16 virtual CPU devices, in one process, the two programs of a pair take turns on the same 64 MiB
-array. Pairs are those of tests/jax/survey.py that must communicate. Per pair: median milliseconds
+array. Pairs are those of redistrib/demo/survey.py that must communicate. Per pair: median ms
 on the wall of each, and median and quartiles over turns of XLA's time over ours; the same by CPU
 time of the process, which a busy machine disturbs less. Pairs on which XLA's compiler crashes are
 counted. No GPU or TPU was at hand: bench.jax_ahead_of_time compares memory and bytes of the
@@ -23,13 +23,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from math import exp, log
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from bench.timing import Timed, machine, timed
-from tests.jax.survey import Pair, pair_of, pairs, program_of
+from redistrib.demo.survey import Pair, pair_of, pairs, program_of
 
 ROOT = Path(__file__).parents[1]
 DEVICES = 16
@@ -76,7 +77,7 @@ def measure(pair: Pair, turns: int, rng: random.Random) -> Row | None:
         if turn > FEW and time.monotonic() - start > SECONDS:
             break
         for name in rng.sample(list(programs), len(programs)):
-            spent = timed(lambda run=programs[name]: jax.block_until_ready(run(given)))
+            spent = timed(partial(run_to_end, programs[name], given))
             if turn:
                 times[name].append(spent)
     for clock in ("wall", "cpu"):
@@ -86,6 +87,10 @@ def measure(pair: Pair, turns: int, rng: random.Random) -> Row | None:
         row[clock] = {"ours ms": median(own), "xla ms": median(theirs), "ratio": mid}
         row[clock]["quartiles"] = [low, high]
     return row
+
+
+def run_to_end(program: Any, given: Any) -> None:
+    program(given).block_until_ready()
 
 
 def worker(turns: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from bench.mpi_worker import HAND_WRITTEN, LIBRARIES, OURS
 from bench.peers import NOT_MEASURED
 from bench.timing import machine
-from tests.mpi.pool import MPICH, OPENMPI, Installation, kill, start
+from redistrib.demo.launch import MPICH, OPENMPI, Installation, kill, start
 
 MIB = 1 << 20
 TIMEOUT = 600.0

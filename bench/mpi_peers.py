@@ -13,22 +13,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
 
-if TYPE_CHECKING:
-    from bench.mpi_worker import Job
+from bench.mpi_job import CannotError, Job
 
 PACKAGES = os.environ.get("REDISTRIB_MPI_PEERS")
 SCALAPACK = os.environ.get("REDISTRIB_SCALAPACK")
 if PACKAGES:
     sys.path.extend(PACKAGES.split(os.pathsep))
-
-
-class CannotError(Exception):
-    """A library that is not here, or cannot do this job."""
 
 
 def mpi4py_fft(job: Job) -> Callable[[], None]:

@@ -11,7 +11,6 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
@@ -20,6 +19,7 @@ from mpi4py import MPI
 
 import redistrib as rd
 from bench import mpi_peers
+from bench.mpi_job import CannotError, Job, nonempty, subarray
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi.memory import peak_extra
 from redistrib.types.tile import same_bits
@@ -27,59 +27,13 @@ from redistrib.types.tile import same_bits
 SLAB_RUNS = 1024
 
 
-@dataclass(slots=True)
-class Job:
-    """Two types, and this rank's tiles."""
-
-    comm: MPI.Intracomm
-    src: rd.ArrayType
-    dst: rd.ArrayType
-    tile: np.ndarray
-    out: np.ndarray
-
-    def boxes(self, sending: bool) -> list[tuple[slice, ...]]:
-        """Per peer what this rank has for it, or gets from it; one box each in these jobs."""
-        mine, theirs = (self.src, self.dst) if sending else (self.dst, self.src)
-        own = mine.tile(self.comm.rank)
-        found = []
-        for peer in range(self.comm.size):
-            box = []
-            for held, wanted in zip(own, theirs.tile(peer), strict=True):
-                at = np.flatnonzero(np.isin(held, wanted, assume_unique=True))
-                assert len(at) == 0 or at[-1] - at[0] + 1 == len(at)
-                box.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0))
-            found.append(tuple(box))
-        return found
-
-    def runs(self, sending: bool) -> int:
-        """The most contiguous runs of a piece on one side."""
-        width = (self.tile if sending else self.out).shape[-1]
-        rows, columns = (
-            [box[axis].stop - box[axis].start for box in self.boxes(sending) if _nonempty(box)]
-            for axis in (0, 1)
-        )
-        return max(n if m < width else 1 for n, m in zip(rows, columns, strict=True))
-
-
-def subarray(array: np.ndarray, box: tuple[slice, ...]) -> MPI.Datatype:
-    sizes = list(array.shape)
-    sub, start = [s.stop - s.start for s in box], [s.start for s in box]
-    for values in (sizes, sub, start):
-        values[-1] *= array.itemsize
-    return MPI.BYTE.Create_subarray(sizes, sub, start).Commit()
-
-
-def _nonempty(box: tuple[slice, ...]) -> bool:
-    return all(s.stop > s.start for s in box)
-
-
 def alltoallw(job: Job) -> Callable[[], None]:
     """One Alltoallw with subarray types: what a good program does today."""
     ends = []
     for array, sending in ((job.tile, True), (job.out, False)):
         boxes = job.boxes(sending)
-        types = [subarray(array, b) if _nonempty(b) else MPI.BYTE for b in boxes]
-        counts = [int(_nonempty(b)) for b in boxes]
+        types = [subarray(array, b) if nonempty(b) else MPI.BYTE for b in boxes]
+        counts = [int(nonempty(b)) for b in boxes]
         ends.append([array.view(np.uint8), counts, [0] * len(boxes), types])
     return lambda: job.comm.Alltoallw(*ends)
 
@@ -112,7 +66,7 @@ def point_to_point(job: Job, runs: int | None) -> Callable[[], None]:
     messages: list[tuple[bool, int, list[Any]]] = []
     for sending, array in ((False, job.out), (True, job.tile)):
         for peer, box in enumerate(job.boxes(sending)):
-            if not _nonempty(box):
+            if not nonempty(box):
                 continue
             inner = int(np.prod([s.stop - s.start for s in box[1:-1]]))
             step = box[0].stop - box[0].start if runs is None else max(1, runs // inner)
@@ -122,8 +76,13 @@ def point_to_point(job: Job, runs: int | None) -> Callable[[], None]:
                 messages.append((sending, peer, message))
 
     def run() -> None:
-        start = {True: job.comm.Isend, False: job.comm.Irecv}
-        MPI.Request.Waitall([start[sending](message, peer) for sending, peer, message in messages])
+        comm = job.comm
+        MPI.Request.Waitall(
+            [
+                comm.Isend(message, peer) if sending else comm.Irecv(message, peer)
+                for sending, peer, message in messages
+            ]
+        )
 
     return run
 
@@ -157,7 +116,7 @@ HAND_WRITTEN: dict[str, Method] = {
     "Isend/Irecv": lambda job: point_to_point(job, None),
     "slabs": lambda job: point_to_point(job, SLAB_RUNS),
 }
-LIBRARIES: dict[str, Method] = mpi_peers.METHODS
+LIBRARIES: dict[str, Method] = dict(mpi_peers.METHODS)
 METHODS: dict[str, Method] = {
     "redistrib": ours,
     "redistrib, shared": shared,
@@ -178,7 +137,7 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
     for name, method in METHODS.items():
         try:
             made = method(job)
-        except mpi_peers.CannotError as reason:
+        except CannotError as reason:
             if comm.rank == 0:
                 print(f"{name}: {reason}", file=sys.stderr)
             continue

@@ -195,7 +195,8 @@ def detour_rows() -> list[Figures]:
             alone = planner.cost_vector([t for t in found for _ in found], found * count)
             ratios = np.divide(alone, closed, out=np.ones_like(alone), where=closed > 0)
             some = [*np.argsort(-ratios)[:100].tolist(), *rng.sample(range(count**2), 100)]
-            single, times = [], []
+            single: list[float] = []
+            times: list[float] = []
             for at in some:
                 if closed[at]:
                     src, dst = found[at // count], found[at % count]
@@ -232,7 +233,9 @@ def misaligned_rows(count: int = 60) -> list[Figures]:
         start = time.process_time()
         closed = rd.Oracle(mesh, profile).cost_matrix(found, found)
         spent = time.process_time() - start
-        planned, single, times = [], [], []
+        planned: list[float] = []
+        single: list[float] = []
+        times: list[float] = []
         while len(single) < count:
             row, column = rng.choices(range(len(found)), k=2)
             src, dst = found[row], found[column]

@@ -32,11 +32,12 @@ import redistrib as rd
 from bench.planners import types
 from bench.problems import Problem, layouts
 from bench.timing import machine, settle, timed
+from redistrib.demo.survey import SMALL_MESHES
 from redistrib.synth.plan.profile import Link, Profile
-from tests.exhaustive.stages import MESHES as EXHAUSTIVE
+from redistrib.synth.planner.problem import Strategy
 
-STRATEGIES = ("paper", "collectives", "direct")
-MESHES = (*EXHAUSTIVE, ((4, 4), (64, 64, 64)), ((2, 2, 4), (64, 64, 64)))
+STRATEGIES: tuple[Strategy, ...] = ("paper", "collectives", "direct")
+MESHES = (*SMALL_MESHES, ((4, 4), (64, 64, 64)), ((2, 2, 4), (64, 64, 64)))
 BYTES_FIRST = Profile("bytes first", Link(latency=1e-12, bandwidth=1e11))
 SEED = 2112_01075
 
@@ -64,7 +65,7 @@ def sample(axes: tuple[int, ...], shape: tuple[int, ...], count: int) -> list[Pr
     return [Problem(axes, shape, *rng.sample(found, 2)) for _ in range(count)]
 
 
-def plan(src: rd.ArrayType, dst: rd.ArrayType, strategy: str) -> tuple[rd.Plan | None, float]:
+def plan(src: rd.ArrayType, dst: rd.ArrayType, strategy: Strategy) -> tuple[rd.Plan | None, float]:
     """The plan, None if there is none within both ends, and the CPU milliseconds it took."""
     found: list[rd.Plan] = []
 

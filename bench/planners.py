@@ -12,6 +12,7 @@ import redistrib as rd
 from bench.peers import ROOT
 from bench.problems import Layout, Problem, axis_names
 from bench.timing import Call, Prepare, Timed
+from redistrib.synth.planner.problem import Strategy
 
 PASS = "builtin.module(func.func(sdy-reshard-to-collectives))"  # noqa: S105
 
@@ -28,7 +29,7 @@ def types(problem: Problem) -> tuple[rd.ArrayType, rd.ArrayType]:
     return typed(problem.src), typed(problem.dst)
 
 
-def ours(problem: Problem, strategy: str) -> Prepare:
+def ours(problem: Problem, strategy: Strategy) -> Prepare:
     """`rd.plan` on types that were just built, with nothing remembered from earlier calls."""
 
     def prepare() -> Callable[[], object]:

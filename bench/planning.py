@@ -48,7 +48,7 @@ from bench.planning_page import (
     times_text,
 )
 from bench.problems import Problem, all_pairs, random_pair
-from bench.timing import Call, Times, here, interleave, machine, medians, settle, spread
+from bench.timing import Call, Prepare, Times, here, interleave, machine, medians, settle, spread
 from redistrib.types.refinement import refine
 
 MESHES = (
@@ -137,7 +137,7 @@ def peer_rows(
     rng = random.Random(effort.seed)
     rows = []
     for problem in progress("pairs", problems):
-        calls = {s: here(ours(problem, s)) for s in OURS}
+        calls: dict[str, Call] = {s: here(ours(problem, s)) for s in OURS}
         peers = {SHARDY: here(shardy.call(problem)), SHARDY_TEXT: here(shardy.text_call(problem))}
         if dtensor is not None:
             peers[DTENSOR] = dtensor.call(problem)
@@ -167,7 +167,7 @@ def back_to_back(problems: list[Problem], shardy: Shardy) -> Figures:
     """Each planner in a loop of its own, its code and data in the processor's caches."""
     found: dict[str, list[float]] = {}
     for problem in problems:
-        prepared = {s: ours(problem, s) for s in OURS}
+        prepared: dict[str, Prepare] = {s: ours(problem, s) for s in OURS}
         prepared |= {SHARDY: shardy.call(problem), SHARDY_TEXT: shardy.text_call(problem)}
         for name, prepare in prepared.items():
             times = [here(prepare)() for _ in range(ALONE_CALLS)]
@@ -219,7 +219,7 @@ def size_rows(effort: Effort) -> list[Figures]:
 
 def scaled_calls(problem: Problem) -> dict[str, Call]:
     """Our planners, and the price."""
-    return {s: here(ours(problem, s)) for s in OURS} | {PRICE: here(price(problem))}
+    return {**{s: here(ours(problem, s)) for s in OURS}, PRICE: here(price(problem))}
 
 
 def digit_counts(problem: Problem) -> tuple[object, ...]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-OURS = ("collectives", "auto", "direct")
+from redistrib.synth.planner.problem import Strategy
+
+OURS: tuple[Strategy, ...] = ("collectives", "auto", "direct")
 PRICE = "price"
 SCALED = (*OURS, PRICE)
 """What is timed on larger and larger meshes."""

@@ -225,7 +225,7 @@ _SHARE: dict[str, Callable[[Fraction], Fraction]] = {
 
 
 def _delivered(one: Figures) -> Fraction:
-    return one["received_bytes"] / _SHARE[one["kind"]](Fraction(one["group"]))
+    return Fraction(one["received_bytes"]) / _SHARE[one["kind"]](Fraction(one["group"]))
 
 
 def predicted(fit: Collectives, n: int) -> Collectives:

@@ -1,4 +1,4 @@
-"""What the runners are measured on: the seeded survey of tests/jax/survey.py, and real programs.
+"""What the runners are measured on: the survey of redistrib/demo/survey.py, and real programs.
 
 The real ones are the demo's and those below, restated on 16 devices at most: axes and dimensions
 are smaller, which axis owns which dimension is as in the source. bf16 and f16 are restated as u16,
@@ -15,8 +15,8 @@ import numpy as np
 import redistrib as rd
 from bench.problems import Problem
 from redistrib.demo import workloads as demo
-from redistrib.types.digits import DeviceDigit
-from tests.jax.survey import COUNTS, pairs
+from redistrib.demo.survey import COUNTS, pairs
+from redistrib.types.digits import DeviceDigit, Factor
 
 SURVEY = tuple(COUNTS)
 REAL = "real"
@@ -62,12 +62,12 @@ def parse_types(request: dict[str, Any]) -> tuple[rd.ArrayType, rd.ArrayType]:
 
 def problem_of(src: rd.ArrayType, dst: rd.ArrayType) -> Problem:
     """The layouts by numbers of axes. Raises LookupError unless whole axes own dimensions."""
-    whole = [DeviceDigit(name, 1, size) for name, size in src.mesh.axes]
+    whole: list[Factor] = [DeviceDigit(name, 1, size) for name, size in src.mesh.axes]
     layouts = []
     for t in (src, dst):
         if t.partial or any(factor not in whole for dim in t.dims for factor in dim):
             raise LookupError("the layouts are not of whole axes")
-        layouts.append(tuple(tuple(map(whole.index, dim)) for dim in t.dims))
+        layouts.append(tuple(tuple(whole.index(digit) for digit in dim) for dim in t.dims))
     return Problem(tuple(size for _, size in src.mesh.axes), src.shape, *layouts)
 
 
@@ -80,7 +80,7 @@ def survey(devices: int, count: int | None, size: int) -> list[Workload]:
             rd.ArrayType(mesh, pair.dtype, pair.shape, dims) for dims in (pair.src, pair.dst)
         )
         name = f"survey {devices} #{number}"
-        source = "tests/jax/survey.py"
+        source = "redistrib/demo/survey.py"
         found.append(
             Workload(f"survey {devices}", name, source, grown(src, size), grown(dst, size))
         )

@@ -12,6 +12,7 @@ import redistrib as rd
 from redistrib.synth.plan import collectives as c
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.tables import permute_table
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
 
@@ -20,16 +21,18 @@ MIXED = rd.Mesh(x=4, y=6, z=2)
 Data = dict[str, Any]
 
 
-def planned(mesh: rd.Mesh, src: str, dst: str, strategy: str) -> Data:
+def planned(mesh: rd.Mesh, src: str, dst: str, strategy: Strategy) -> Data:
     ends = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
-    return json.loads(rd.plan(*ends, strategy=strategy).to_json())
+    data: Data = json.loads(rd.plan(*ends, strategy=strategy).to_json())
+    return data
 
 
 def by_hand(mesh: rd.Mesh, src: str, *steps: c.Collective) -> Data:
     before = after = rd.ArrayType.parse(src, mesh)
     for step in steps:
         after = step.apply(after)
-    return json.loads(make_plan(before, after, "auto", steps).to_json())
+    data: Data = json.loads(make_plan(before, after, "auto", steps).to_json())
+    return data
 
 
 def by_table(mesh: rd.Mesh, src: str, dst: str) -> Data:
@@ -322,8 +325,8 @@ def foreign_format(data: Data) -> Iterator[Data]:
     for wrong in ("redistrib-plan/3", "", None, 1):
         yield changed(data, "format", to=wrong)
     yield changed(data, "strategy", to="fastest")
-    for wrong in (float("nan"), float("inf"), -1.0, "1", None):
-        yield changed(data, "seconds", to=wrong)
+    for seconds in (float("nan"), float("inf"), -1.0, "1", None):
+        yield changed(data, "seconds", to=seconds)
 
 
 @corruption

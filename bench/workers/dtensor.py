@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -210,8 +210,9 @@ def main(ranks: int) -> None:
             break
         if "prepare" in request:
             run = None
-            answer, run = attempt(lambda asked=request["prepare"]: prepare(asked))
+            answer, run = attempt(partial(prepare, request["prepare"]))
         else:
+            assert run is not None
             dist.barrier()
             answer = {"status": "ok", "seconds": seconds(run, request["time"])}
             dist.barrier()

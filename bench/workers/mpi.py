@@ -7,6 +7,7 @@ a core busy and spoil the times of whoever runs meanwhile.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 from mpi4py import MPI
@@ -75,7 +76,7 @@ def main() -> None:
     while (request := share(next(asked, None))) is not None:
         if "prepare" in request:
             run = None
-            answer, run = attempt(lambda asked=request["prepare"]: prepare(asked))
+            answer, run = attempt(partial(prepare, request["prepare"]))
         else:
             assert run is not None
             comm.Barrier()

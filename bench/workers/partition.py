@@ -35,8 +35,8 @@ def prepare(workload: Figures) -> tuple[Figures, None]:
     ends = [NamedSharding(mesh, shardings.partition_spec(t)) for t in (src, dst)]
     jitted = jax.jit(lambda x: x, in_shardings=ends[0], out_shardings=ends[1])
     abstract: Any = jax.ShapeDtypeStruct
-    text = jitted.lower(abstract(src.shape, src.numpy_dtype)).compile().as_text()
-    found = []
+    text = jitted.lower(abstract(src.shape, src.numpy_dtype)).compile().as_text() or ""
+    found: list[Figures] = []
     for line in text.splitlines():
         if match := COLLECTIVE.search(line):
             alone = f"HloModule m, num_partitions={src.mesh.num_devices}\n"
@@ -62,7 +62,9 @@ def _group(kind: str, line: str, sizes: tuple[int, ...]) -> tuple[int, list[int]
     if kind == "collective-permute":
         pairs = PAIRS.search(line)
         assert pairs is not None
-        groups = [(int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1]) if a != b]
+        groups: list[tuple[int, ...]] = [
+            (int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1]) if a != b
+        ]
         size = 2
     else:
         groups = [tuple(group) for group in replica_groups(line, devices)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from redistrib.backends.jax import shardings
 from redistrib.demo.workloads import source_tile
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 from redistrib.types.tile import same_bits, tile_of
 
@@ -65,10 +66,11 @@ def prepare(program: str, workload: Figures) -> tuple[Figures, Run]:
         def run() -> None:
             compiled(x).block_until_ready()
 
-    traffic = hlo_traffic(compiled.as_text())
+    traffic, memory = hlo_traffic(compiled.as_text() or ""), compiled.memory_analysis()
+    assert memory is not None
     figures |= {
         "received_bytes": traffic.received_bytes,
-        "temp_bytes": int(compiled.memory_analysis().temp_size_in_bytes),
+        "temp_bytes": int(memory.temp_size_in_bytes),
         "largest_buffer_bytes": traffic.largest_buffer_bytes,
         "num_collectives": traffic.num_collectives,
     }
@@ -94,7 +96,7 @@ def planned(program: str, src: ArrayType, dst: ArrayType) -> tuple[Plan, float]:
     forget()
     start = time.perf_counter()
     try:
-        plan = rd.plan(src, dst, strategy=program)
+        plan = rd.plan(src, dst, strategy=cast("Strategy", program))
     except (rd.InfeasibleError, rd.LayoutError) as error:
         raise UnsupportedError(str(error)) from error
     return plan, time.perf_counter() - start

@@ -18,6 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 Figures = dict[str, Any]
@@ -71,7 +72,7 @@ def serve(prepare: Callable[[Figures], tuple[Figures, Run | None]]) -> None:
     for request in requests():
         if "prepare" in request:
             run = None  # frees the arrays of the last workload
-            answer, run = attempt(lambda asked=request["prepare"]: prepare(asked))
+            answer, run = attempt(partial(prepare, request["prepare"]))
             say(answer)
         else:
             assert run is not None

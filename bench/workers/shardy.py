@@ -15,6 +15,7 @@ from bench.planners import Shardy
 from bench.problems import axis_names
 from bench.workers.protocol import UnsupportedError, WrongError
 from bench.workloads import problem_of
+from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.types.array_type import ArrayType
 
@@ -40,7 +41,8 @@ def shardy_plan(src: ArrayType, dst: ArrayType) -> tuple[Plan, float]:
     # The pass knows the axes by other names.
     letters = axis_names(len(src.mesh.axes))
     names = dict(zip(letters, (name for name, _ in src.mesh.axes), strict=True))
-    types, steps = [src], []
+    types = [src]
+    steps: list[Collective] = []
     for collective, sharding in STEP.findall(str(module)):
         dims = [
             [re.sub(r'"(\w)"', lambda axis: names[axis[1]], factor) for factor in inner.split(", ")]

@@ -33,7 +33,15 @@ def run_on(version: str) -> int:
     python = place / "bin" / "python"
     if not python.exists():
         venv.create(place, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet", f"jax=={version}", *PACKAGES]
+        install: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            f"jax=={version}",
+            *PACKAGES,
+        ]
         subprocess.run(install, check=True)
     tests = sorted(str(path) for path in (ROOT / "tests/jax").glob("test_*.py"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import redistrib as rd
+from redistrib.demo.launch import MPICH, OPENMPI, Installation
 from tests.generators import whole_axis_layouts
-from tests.mpi.pool import MPICH, OPENMPI, Installation, Pool
+from tests.mpi.pool import Pool
 
 RANKS = (2, 3, 4, 6, 8)
 DRAWS = 400
@@ -19,7 +21,7 @@ OVER_2_31 = 2**11 + 1  # MiB
 MEMORY = 10 << 30
 """Bytes that the tiles above 2^31 bytes need, two ranks together."""
 
-Unit = tuple[Installation, int, str, tuple[object, ...]]
+Unit = tuple[Installation, int, str, tuple[Any, ...]]
 
 
 def units() -> list[Unit]:

@@ -14,27 +14,19 @@ from math import log2
 from pathlib import Path
 
 import redistrib as rd
+from redistrib.demo.survey import COUNTS, DTYPES, crashing, pairs
+from redistrib.demo.survey import SMALL_MESHES as MESHES
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.exhaustive import mpi_units
 from tests.generators import partial_layouts, random_pair, whole_axis_layouts
-from tests.jax.survey import COUNTS, DTYPES, check, crashing, pairs
+from tests.jax.survey import check
 from tests.oracle.laws import FAMILIES, verify_matrix
 from tests.paper.programs import verify_paper
 from tests.verify import verify, verify_runs
 
-MESHES = (
-    ((2, 2, 2), (8, 8, 8)),
-    ((2, 4, 2), (16, 16)),
-    ((2, 3, 2), (12, 12, 12)),
-    ((2, 3, 2), (6, 6, 6)),
-    ((2, 3, 5), (30, 30)),
-    ((4, 6, 2), (48, 48)),
-    ((4, 3, 2), (24, 24)),
-    ((8, 3, 2), (48, 48)),
-)
 EXACT_MESHES = MESHES[:4]
 PARTIAL_MESHES = (((2, 2), (4, 4)), ((2, 3), (6, 6)), ((2, 2, 2), (8, 8)), ((2, 2, 3), (12, 12)))
 SDY_MESHES = (0, 2)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from itertools import cycle
 from math import exp, log
 
-from tests.jax.survey import DTYPES, Pair, check, crashing, pairs, specs, survey
+from redistrib.demo.survey import DTYPES, Pair, crashing, pairs, specs
+from tests.jax.survey import check, survey
 
 
 def test_programs_are_exact_and_smaller_than_those_of_xla() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from redistrib.backends.mpi.shared import MEMORY
-from tests.mpi.pool import MPICH, OPENMPI, Installation, family, kill, start
+from redistrib.demo.launch import MPICH, OPENMPI, Installation, family, kill, start
 
 ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("mpi", [MPICH, OPENMPI], ids=lambda mpi: mpi.name)

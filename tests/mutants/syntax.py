@@ -42,12 +42,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Match:
-    """Where a snippet stands, `holder.field` (or its elements from `start` to `stop`), with the
+    """Where a snippet stands, `holder.name` (or its elements from `start` to `stop`), with the
     name here for each name of the snippet, the statements for each block `...`, and for each
     `match` all its cases, with the numbers of those that the snippet lists."""
 
     holder: ast.AST
-    field: str
+    name: str
     start: int | None
     stop: int
     names: dict[str, str] = field(default_factory=dict)
@@ -61,14 +61,14 @@ class Match:
         """
         fitted = _Fitting(self).fit(deepcopy(snippet))
         if isinstance(fitted, list):
-            run = getattr(self.holder, self.field)
+            run = getattr(self.holder, self.name)
             run[self.start : self.stop] = fitted
-            if not run and self.field == "body":
+            if not run and self.name == "body":
                 run.append(ast.Pass())
         elif self.start is None:
-            setattr(self.holder, self.field, fitted)
+            setattr(self.holder, self.name, fitted)
         else:
-            getattr(self.holder, self.field)[self.start] = fitted
+            getattr(self.holder, self.name)[self.start] = fitted
 
 
 def parsed(old: str, new: str) -> tuple[Snippet, Snippet]:
@@ -131,7 +131,8 @@ def _is_any(value: object) -> bool:
     match value:
         case [ast.Expr(value=ast.Constant(value=content))]:
             return content is ...
-    return False
+        case _:
+            return False
 
 
 def _same(ours: object, theirs: object, match: Match, local: set[str]) -> bool:
@@ -274,8 +275,12 @@ def _globals(module: ast.Module) -> set[str]:
                 names |= {(a.asname or a.name).partition(".")[0] for a in aliases}
             case ast.ClassDef(name=name):
                 names.add(name)
+            case _:
+                pass
     top = [n for n in module.body if not isinstance(n, ast.ClassDef)]
     for statement in top:
-        inside = isinstance(statement, ast.FunctionDef)
-        names |= {statement.name} if inside else _bound(ast.walk(statement))
+        if isinstance(statement, ast.FunctionDef):
+            names.add(statement.name)
+        else:
+            names |= _bound(ast.walk(statement))
     return names

@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 import redistrib as rd
+from redistrib.synth.planner.problem import Strategy
 from tests.generators import whole_axis_layouts
 
 EPS = 1e-9  # sums of the same numbers in another order
@@ -28,7 +29,7 @@ THREE = rd.Profile(
 )
 SLOWER = rd.Profile("10 times slower", rd.Link(1e-6, 1e11), axes=(("a", rd.Link(1e-6, 1e10)),))
 
-Family = tuple[tuple[int, ...], int, rd.Profile, str]
+Family = tuple[tuple[int, ...], int, rd.Profile, Strategy]
 FAMILIES: list[Family] = [
     (axes, side, profile, strategy)
     for axes, side in (
@@ -71,7 +72,7 @@ def worst_detour(
 
 
 def verify_matrix(
-    axes: tuple[int, ...], side: int, profile: rd.Profile, strategy: str
+    axes: tuple[int, ...], side: int, profile: rd.Profile, strategy: Strategy
 ) -> Counter[str]:
     """All laws on all pairs, and on a sample that the plans are what was priced."""
     types = family(axes, side)
@@ -99,7 +100,7 @@ def verify_matrix(
         ends = types[row], types[column]
         exchanged = matrix._exchanged[row, column]
         if not matrix.hops(row, column):
-            way = "direct" if exchanged else strategy
+            way: Strategy = "direct" if exchanged else strategy
             assert plan == single.plan_through(ends, [way], strategy)
         alone = rd.cost(*ends, strategy=strategy, profile=profile).seconds
         assert seconds[row, column] <= alone * (UNSEARCHED if exchanged else 1 + EPS)
