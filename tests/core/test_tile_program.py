@@ -20,13 +20,13 @@ from redistrib.synth.plan.tile_program import (
     Send,
     Transpose,
     interpret,
-    shape_after,
     tile_program,
 )
 from redistrib.types.reduction import UFUNCS, identity
 from redistrib.types.tile import same_bits
 from tests.generators import random_pair
 from tests.random_plans import random_plan, random_tiles
+from tests.repetitions import repetitions
 
 Tile = np.ndarray
 
@@ -108,23 +108,18 @@ def run_on_toy(plan: Plan, tiles: list[Tile]) -> list[Tile]:
 
 
 def check(plan: Plan, seed: int) -> None:
-    """The toy's tiles are the simulator's, and each operation makes the shape that it should."""
+    """The toy's tiles are the simulator's, bit for bit."""
     tiles = random_tiles(plan, seed)
     results = run_on_toy(plan, tiles)
     for position, (ours, theirs) in enumerate(
         zip(results, simulator.run(plan, tiles), strict=True)
     ):
         assert same_bits(ours, theirs), (str(plan.src), str(plan.dst), position)
-    shape = plan.src.tile_shape
-    for part in tile_program(plan.steps, plan.types):
-        for operation in part.operations:
-            shape = shape_after(operation, shape)
-        assert shape == part.after.tile_shape
 
 
 def test_the_primitives_alone_run_random_plans_of_every_collective() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(400):
+    for seed in range(repetitions(250, 2000)):
         rng = random.Random(seed)
         plan = random_plan(rng, rng.choice((2, 6, 8, 12)), reduce=seed % 3 == 0)
         check(plan, seed)
@@ -136,7 +131,7 @@ def test_the_primitives_alone_run_random_plans_of_every_collective() -> None:
 @pytest.mark.parametrize("strategy", ["auto", "collectives", "direct", "paper"])
 def test_the_primitives_alone_run_what_is_planned(strategy: str) -> None:
     planned = 0
-    for seed in range(400):
+    for seed in range(repetitions(400, 2000)):
         src, dst = random_pair(random.Random(seed).choice)
         if src.size > 1 << 12 or src.mesh.num_devices > 24:
             continue

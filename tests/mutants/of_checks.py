@@ -337,6 +337,13 @@ match view.kind:
         "n // index.end",
     ),
     Mutant(
+        "the parts of a tile that come from several owners are told apart by one owner only",
+        PIECES,
+        "_of_receiver",
+        "owners * index.size + value",
+        "value",
+    ),
+    Mutant(
         "a sender that lacks an element sends another one",
         PIECES,
         "_check_held",

@@ -14,14 +14,11 @@ new tile, in order already:
 >>> mesh = Mesh(x=2)
 >>> rows, columns = (ArrayType.parse(text, mesh) for text in ("f32[4{x}, 6]", "f32[4, 6{x}]"))
 >>> move = Move(DeviceDigit("x", 1, 2), IndexDigit(0, 1, 2), IndexDigit(1, 1, 2))
->>> shape = rows.tile_shape
->>> for operation in operations_of(AllToAll((move,)), rows, columns):
-...     shape = shape_after(operation, shape)
-...     print(type(operation).__name__, shape)
-Reshape (2, 2, 3)
-Transpose (2, 2, 3)
-Swap (2, 2, 3)
-Reshape (4, 3)
+>>> seen, turned, swapped, whole = operations_of(AllToAll((move,)), rows, columns)
+>>> seen, turned, whole
+(Reshape(shape=(2, 2, 3)), Transpose(order=(1, 0, 2)), Reshape(shape=(4, 3)))
+>>> type(swapped).__name__, swapped.groups.members().tolist()
+('Swap', [[0, 1]])
 """
 
 from __future__ import annotations
@@ -305,25 +302,6 @@ def operations_of(step: Collective, before: ArrayType, after: ArrayType) -> Iter
             yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
         case _:
             assert_never(step)
-
-
-def shape_after(operation: Operation, shape: Shape) -> Shape:
-    """The shape that an operation makes of an array of this shape."""
-    match operation:
-        case Reshape(result):
-            return result
-        case Transpose(order):
-            return tuple(shape[axis] for axis in order)
-        case Pick() | Scatter():
-            return shape[1:]
-        case Place(of) | Gather(of):
-            return (of.size, *shape)
-        case Swap() | Reduce() | KeepFirst() | Send():
-            return shape
-        case Fetch():
-            return operation.after.tile_shape
-        case _:
-            assert_never(operation)
 
 
 def _to_pieces(cut: Split) -> Iterator[Operation]:
