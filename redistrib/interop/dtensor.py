@@ -1,244 +1,254 @@
-"""DTensor placements, one per mesh dimension, as Python or as DTensor prints them.
+"""DTensor's layouts: placements, one per mesh dimension, alone or in the specs that torch prints.
 
-    [Shard(dim=0), _StridedShard(dim=1, sf=2), Replicate(), Partial(sum)]
-    S(0)[1]S(0)[0]_S(1, 2)RP(sum)             [1]: second to shard its tensor dimension
-
-Placements apply from left to right to what is left on the device. Shard(d) takes the most
-significant local digit of dimension d; _StridedShard(d, split_factor) the one that has split_factor
-positions before it, in what is local at that moment. So a strided shard is a type like any other,
-and a local factor before an axis (block-cyclic, fused QKV) is one with nothing to its right.
+[Shard(dim=0), _StridedShard(dim=1, sf=2), Replicate(), Partial(sum)]
+S(0)[1]S(0)[0]_S(1, 2)RP(sum)             [1]: second to shard its tensor dimension
+Spec(f32[8, 8](S(0)R)), Spec(S(0)R on (8, 8)), DTensorSpec(mesh=..., placements=(...), ...)
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import replace
 from math import prod
+from typing import Any
 
-from redistrib.errors import LayoutError
-from redistrib.interop.words import array_shape, no_word, whole_partial
-from redistrib.synth.planner.prime_digits import merge_state
+import numpy as np
+
+from redistrib.interop.placements import Array, format_dtensor, read_placements
+from redistrib.interop.words import array_shape
 from redistrib.text import Scanner
+from redistrib.types import dtypes
 from redistrib.types.array_type import ArrayType
-from redistrib.types.canonical import uneven
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain
-from redistrib.types.mesh import Mesh
+from redistrib.types.mesh import MAX_ENUMERATED, Mesh
 
-_REDUCTIONS = {"sum": "sum", "product": "prod", "max": "max", "min": "min"}
-_NAMES = {reduction: name for name, reduction in _REDUCTIONS.items()}
-_WORD = re.compile(r"[a-z_]+")
-# The compact form runs them together: `RP(sum)S(0)`.
-_NAME = re.compile(r"_StridedShard|_S|Shard|S|Replicate|R|Partial|P")
-_PLACEMENT = "Shard, Replicate, Partial or _StridedShard, or S, R, P or _S"
+__all__ = ["format_dtensor", "parse_dtensor"]
+
+_TYPE = re.compile(r"[a-z][a-z0-9]*(?=\s*\[)")
+_KEY = re.compile(r"[a-z_]+(?=\s*=)")
+_DTYPE = re.compile(r"[a-z]+[0-9]*(_[a-z0-9]+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """A shard of a dimension, with `before` local positions before it; `order` if one is stated."""
-
-    dim: int
-    before: int
-    order: int | None
-    column: int
-
-
-def parse_dtensor(text: str, mesh: Mesh, shape: Sequence[int], dtype: object) -> ArrayType:
+def parse_dtensor(
+    text: str, mesh: Mesh | None, shape: Sequence[int] | None = None, dtype: object = None
+) -> ArrayType:
     """The type of a DTensor of a global shape; mesh dimensions are the axes of `mesh`, in order.
+
+    A `Spec(...)` may state the shape and the dtype, a `DTensorSpec(...)` the mesh too: then these
+    may be None, and what is given agrees with the text. Mesh dimensions without names are m0, m1.
 
     >>> mesh = Mesh(dp=2, tp=4)
     >>> str(parse_dtensor("[_StridedShard(dim=0, sf=4), Shard(dim=0)]", mesh, (16,), "f32"))
     'f32[16{tp,dp}]'
     >>> str(parse_dtensor("S(0)[1]S(0)[0]", mesh, (16,), "f32"))
     'f32[16{tp,dp}]'
+    >>> str(parse_dtensor("Spec(bf16[16, 8](S(1)R))", mesh))
+    'bf16[16, 8{dp}]'
 
     Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type,
-    which includes every uneven one.
+    which includes every uneven one. `Partial(avg)`, `_NormPartial` and `_MaskPartial` are no
+    reductions of elements and are refused.
     """
     scanner = Scanner(text)
-    shape = array_shape(shape, mesh)
-    bracket = scanner.accept("[", "(")
-    close = {"[": "]", "(": ")", None: None}[bracket]
-    shards: list[tuple[DeviceDigit, _Shard]] = []
-    partial: list[str] = []
-    reduction = "sum"
-    for at, (axis, size) in enumerate(mesh.axes):
-        if at and not scanner.accept(",") and bracket:
-            scanner.fail(f"',' and a placement for each of the {len(mesh.axes)} mesh dimensions")
-        column = scanner.column
-        match scanner.take(_NAME, _PLACEMENT):
-            case "_StridedShard" | "_S":
-                shards.append(
-                    (DeviceDigit(axis, 1, size), _shard(scanner, len(shape), column, strided=True))
-                )
-            case "Shard" | "S":
-                shards.append((DeviceDigit(axis, 1, size), _shard(scanner, len(shape), column)))
-            case "Partial" | "P":
-                found = _reduction(scanner)
-                if partial and found != reduction:
-                    scanner.fail(f"one reduction for all, {_NAMES[reduction]}", column)
-                partial.append(axis)
-                reduction = found
-            case _:
-                if scanner.accept("("):
-                    scanner.expect(")")
-    if close:
-        scanner.accept(",")
-        scanner.expect(close)
+    sizes = array_shape(() if shape is None else shape, mesh, stated=True)
+    array = Array(mesh, None if shape is None else sizes, dtype)
+    if scanner.accept("DTensorSpec"):
+        t = _long_spec(scanner, array)
+    elif scanner.accept("Spec"):
+        t = _short_spec(scanner, array)
+    else:
+        t = read_placements(scanner, array, scanner.at)
     scanner.end()
-    tile = _Tile(shape)
-    placements: list[Placement] = []
-    for device, shard in _in_order(shards, scanner):
-        placements += tile.take(device, shard.dim, shard.before)
-    summed = ArrayType(mesh, dtype, shape, partial=partial, reduction=reduction)
-    return summed.replace(placements=placements)
+    return t
 
 
-def format_dtensor(t: ArrayType) -> str:
-    """The placements of a type, strided where an axis is not the most significant one left.
-
-    >>> format_dtensor(ArrayType(Mesh(dp=2, tp=4), "f32", (16,), [("tp", "dp")]))
-    '[_StridedShard(dim=0, sf=4), Shard(dim=0)]'
-
-    Raises LayoutError for what placements have no word for.
-    """
-    partial = set(whole_partial(t, "a DTensor placement"))
-    tile = _Tile(t.shape)
-    words = []
-    for axis, size in t.mesh.axes:
-        owned = [placement for placement in t.placements if placement[0].axis == axis]
-        if axis in partial:
-            words.append(f"Partial({_NAMES[t.reduction or 'sum']})")
-        elif owned:
-            owned.sort()
-            first = owned[0][1]
-            before = tile.before(first)
-            try:
-                taken = tile.take(DeviceDigit(axis, 1, size), first.dim, before)
-            except LayoutError:
-                taken = []
-            if merge_state(dict(taken)) != merge_state(dict(owned)):
-                raise no_word("a DTensor placement", f"what {axis} owns", t)
-            strided = f"_StridedShard(dim={first.dim}, sf={before})"
-            words.append(f"Shard(dim={first.dim})" if before == 1 else strided)
-        else:
-            words.append("Replicate()")
-    return f"[{', '.join(words)}]"
-
-
-class _Tile:
-    """The index digits of an array that are local still, per dimension, major to minor."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        self.local = [[IndexDigit(dim, 1, n)] for dim, n in enumerate(shape)]
-
-    def take(self, device: DeviceDigit, dim: int, before: int) -> list[Placement]:
-        """Give a device digit the local digit of its size that has `before` positions before it.
-
-        That digit may consist of several digits of the array. Raises LayoutError where it is not
-        nested with them or does not divide what is left.
-        """
-        left = prod(digit.size for digit in self.local[dim])
-        if device.size == 1 or not left:
-            return []  # nothing to own
-        if left % (before * device.size):
-            what = f"{left} local positions of dimension {dim} for a shard over {device.size}"
-            factor = f" devices with split factor {before}" if before > 1 else " devices"
-            raise uneven(left, before * device.size, what + factor)
-        rest: list[IndexDigit] = []
-        taken: list[Placement] = []
-        low, high = before, before * device.size
-        start = 1
-        for digit in self.local[dim]:
-            end = start * digit.size
-            cuts = [start, *(cut for cut in (low, high) if start < cut < end), end]
-            if not is_chain(cuts):
-                break
-            for a, b in pairwise(cuts):
-                piece = IndexDigit(dim, digit.pre * (a // start), b // a)
-                if low <= a and b <= high:
-                    taken.append((DeviceDigit(device.axis, device.pre * (a // low), b // a), piece))
-                elif b > a:
-                    rest.append(piece)
-            start = end
-        else:
-            if prod(owner.size for owner, _ in taken) == device.size:
-                self.local[dim] = rest
-                return taken
-        sizes = [digit.size for digit in self.local[dim]]
-        raise LayoutError(
-            f"a shard over {device.size} devices with split factor {before} nests "
-            f"in the local digits of dimension {dim}; got digits of sizes {sizes}",
-            dim=dim,
-        )
-
-    def before(self, index: IndexDigit) -> int:
-        """Local positions before an index digit of the array."""
-        count = 1
-        for digit in self.local[index.dim]:
-            if digit.pre <= index.pre < digit.end:
-                return count * (index.pre // digit.pre)
-            count *= digit.size
-        return count
-
-
-def _shard(scanner: Scanner, rank: int, start: int, *, strided: bool = False) -> _Shard:
-    """What follows the name of a shard, which is at column `start`."""
+def _short_spec(scanner: Scanner, array: Array) -> ArrayType:
+    """`(f32[8, 8](S(0)R))` or `(S(0)R on (8, 8))`, after the word `Spec`."""
     scanner.expect("(")
-    if scanner.accept("dim"):
-        scanner.expect("=")
     column = scanner.column
-    negative = scanner.accept("-")
-    dim = scanner.integer("a tensor dimension")
-    dim = rank - dim if negative else dim
-    if not 0 <= dim < rank:
-        scanner.fail(f"a tensor dimension below {rank}", column)
-    before = 1
-    if strided:
-        scanner.expect(",")
-        if scanner.accept("split_factor", "sf"):
+    if word := scanner.maybe(_TYPE):
+        dtype = scanner.legal(lambda: dtypes.dtype_name(word[0]), column)
+        scanner.expect("[")
+        sizes = scanner.listed(scanner.integer, "]", trailing=True)
+        array = array.stated(scanner, column, dtype=dtype, shape=tuple(sizes))
+        t = read_placements(scanner, array, scanner.at)
+        scanner.expect(")")
+        return t
+    # The shape stands after the placements, which are read once it is known.
+    start = scanner.at
+    end = scanner.text.find(" on ", start)
+    if end < 0:
+        scanner.fail("a shape, as in f32[8, 8](S(0)R) or S(0)R on (8, 8)", column)
+    scanner.at = end + len(" on ")
+    column = scanner.column
+    scanner.expect("(")
+    array = array.stated(
+        scanner, column, shape=tuple(scanner.listed(scanner.integer, ")", trailing=True))
+    )
+    scanner.expect(")")
+    scanner.end()
+    after, scanner.at = scanner.at, start
+    t = read_placements(scanner, array, start)
+    scanner.expect("on")
+    scanner.at = after
+    return t
+
+
+def _long_spec(scanner: Scanner, array: Array) -> ArrayType:
+    """What follows the word `DTensorSpec`: a mesh, placements, the tensor, the order of shards."""
+    scanner.expect("(")
+    scanner.expect("mesh")
+    scanner.expect("=")
+    column = scanner.column
+    sizes, names, ids = _device_mesh(scanner)
+    if array.mesh is None:
+        named = zip(names or [f"m{at}" for at in range(len(sizes))], sizes, strict=True)
+        mesh = scanner.legal(lambda: Mesh(list(named), devices=ids), column)
+        array = replace(array, mesh=mesh)
+    elif [size for _, size in array.mesh.axes] != sizes or (ids and list(array.mesh.ids) != ids):
+        scanner.fail(f"the given mesh, {array.mesh!r}", column)
+    for mark in (",", "placements", "="):
+        scanner.expect(mark)
+    start = scanner.at
+    _skip_brackets(scanner)
+    orders: dict[int, list[int]] = {}
+    while scanner.accept(","):
+        column = scanner.column
+        match scanner.take(_KEY, "tensor_meta=, shard_order= or ')'"):
+            case "tensor_meta":
+                scanner.expect("=")
+                array = _tensor_meta(scanner, array)
+            case "shard_order":
+                scanner.expect("=")
+                orders = _shard_order(scanner)
+            case "use_strided_shard_as_shard_order":
+                scanner.expect("=")
+                scanner.expect("True", "False")
+            case _:
+                scanner.fail("tensor_meta=, shard_order= or ')'", column)
+    scanner.expect(")")
+    after, scanner.at = scanner.at, start
+    t = read_placements(scanner, array, start, orders)
+    scanner.at = after
+    return t
+
+
+def _device_mesh(scanner: Scanner) -> tuple[list[int], list[str], list[int] | None]:
+    """Sizes, names and device ids of a DeviceMesh, as far as its text has them.
+
+    `DeviceMesh('cpu', [[0, 1], [2, 3]], mesh_dim_names=('dp', 'tp'))`, `DeviceMesh:([0, 1])` and
+    `DeviceMesh((dp=2, tp=2), 'cpu', stride=(2, 1))`.
+    """
+    scanner.expect("DeviceMesh")
+    scanner.accept(":")
+    scanner.expect("(")
+    names: list[str] = []
+    column = scanner.column
+    if scanner.accept("("):
+        sizes = []
+
+        def axis() -> None:
+            if word := scanner.maybe(re.compile(r"(\w+)\s*=")):
+                names.append(word[1])
+            sizes.append(scanner.integer("the size of a mesh dimension", 1))
+
+        scanner.listed(axis, ")", trailing=True)
+        ids = None
+    else:
+        if scanner.ahead("'") or scanner.ahead('"'):
+            scanner.quoted("a kind of device")
+            scanner.expect(",")
+        array = np.array(_nested(scanner), dtype=object)
+        sizes, ids = list(array.shape), array.ravel().tolist()
+        if any(isinstance(device, list) for device in ids):
+            scanner.fail("device ids in rows of one length", column)
+    while scanner.accept(","):
+        if scanner.ahead("'") or scanner.ahead('"'):
+            scanner.quoted("a kind of device")
+        elif scanner.accept("mesh_dim_names"):
             scanner.expect("=")
-        before = scanner.integer("a split factor", 1)
+            scanner.expect("(")
+            names = scanner.listed(scanner.quoted, ")", trailing=True)
+        elif scanner.accept("stride"):
+            scanner.expect("=")
+            scanner.expect("(")
+            column = scanner.column
+            strides = scanner.listed(scanner.integer, ")", trailing=True)
+            if len(strides) != len(sizes) or prod(sizes) > MAX_ENUMERATED:
+                scanner.fail(f"{len(sizes)} strides of a mesh that can be listed", column)
+            grid = np.indices(sizes).reshape(len(sizes), prod(sizes))
+            ids = (np.array(strides, dtype=np.intp) @ grid).tolist()
+        else:
+            scanner.fail("a kind of device, mesh_dim_names=, stride= or ')'")
     scanner.expect(")")
-    order = None
-    if scanner.accept("["):
-        order = scanner.integer("the order of this shard")
-        scanner.expect("]")
-    return _Shard(dim, before, order, start)
+    if names and len(names) != len(sizes):
+        scanner.fail(f"{len(sizes)} names of mesh dimensions", column)
+    return sizes, names, ids
 
 
-def _reduction(scanner: Scanner) -> str:
-    """What follows the name of a partial placement; nothing stands for a sum."""
-    if not scanner.accept("(") or scanner.accept(")"):
-        return "sum"
-    if scanner.accept("reduce_op"):
-        scanner.expect("=")
+def _nested(scanner: Scanner) -> list[Any]:
+    """Device ids in nested brackets."""
+    scanner.expect("[")
+    return scanner.listed(
+        lambda: _nested(scanner) if scanner.ahead("[") else scanner.integer("a device id"), "]"
+    )
+
+
+def _tensor_meta(scanner: Scanner, array: Array) -> Array:
+    """`TensorMeta(shape=torch.Size([8, 8]), stride=(8, 1), dtype=torch.float32)`, or None."""
+    if scanner.accept("None"):
+        return array
+    for mark in ("TensorMeta", "(", "shape", "="):
+        scanner.expect(mark)
     column = scanner.column
-    quote = scanner.accept("'", '"')
-    name = scanner.take(_WORD, "a reduction")
-    if name not in _REDUCTIONS:
-        scanner.fail(f"one of {', '.join(_REDUCTIONS)}", column)
-    if quote:
-        scanner.expect(quote)
+    wrapped = scanner.accept("torch.Size")
+    if wrapped:
+        scanner.expect("(")
+    close = {"(": ")", "[": "]"}[scanner.expect("(", "[")]
+    shape = tuple(scanner.listed(scanner.integer, close, trailing=True))
+    if wrapped:
+        scanner.expect(")")
+    for mark in (",", "stride", "=", "("):
+        scanner.expect(mark)
+    scanner.listed(scanner.integer, ")", trailing=True)
+    for mark in (",", "dtype", "=", "torch."):
+        scanner.expect(mark)
+    at = scanner.column
+    word = scanner.take(_DTYPE, "a dtype")
+    dtype = scanner.legal(lambda: dtypes.dtype_name(word), at)
     scanner.expect(")")
-    return _REDUCTIONS[name]
+    return array.stated(scanner, column, shape=shape, dtype=dtype)
 
 
-def _in_order(
-    shards: Sequence[tuple[DeviceDigit, _Shard]], scanner: Scanner
-) -> list[tuple[DeviceDigit, _Shard]]:
-    """Shards as they apply: left to right, or per tensor dimension in the order that is stated."""
-    result = list(shards)
-    for dim in {shard.dim for _, shard in shards}:
-        places = [at for at, (_, shard) in enumerate(shards) if shard.dim == dim]
-        orders = [shards[at][1].order for at in places]
-        if all(order is None for order in orders):
-            continue
-        column = shards[places[0]][1].column
-        if sorted(order for order in orders if order is not None) != list(range(len(places))):
-            scanner.fail(f"an order [0] to [{len(places) - 1}] on each shard of {dim}", column)
-        for at, place in zip(places, orders, strict=True):
-            if place is not None:
-                result[places[place]] = shards[at]
-    return result
+def _shard_order(scanner: Scanner) -> dict[int, list[int]]:
+    """Per tensor dimension the mesh dimensions that shard it, first to last.
+
+    `(ShardOrderEntry(tensor_dim=0, mesh_dims=(1, 0)),)`, or None.
+    """
+    orders: dict[int, list[int]] = {}
+    if scanner.accept("None"):
+        return orders
+
+    def entry() -> None:
+        for mark in ("ShardOrderEntry", "(", "tensor_dim", "="):
+            scanner.expect(mark)
+        dim = scanner.integer("a tensor dimension")
+        for mark in (",", "mesh_dims", "=", "("):
+            scanner.expect(mark)
+        orders[dim] = scanner.listed(scanner.integer, ")", trailing=True)
+        scanner.expect(")")
+
+    scanner.expect("(")
+    scanner.listed(entry, ")", trailing=True)
+    return orders
+
+
+def _skip_brackets(scanner: Scanner) -> None:
+    """Take what stands between brackets, up to the one that closes."""
+    scanner.expect("(", "[")
+    depth = 1
+    while depth:
+        if scanner.at_end():
+            scanner.fail("a closing bracket")
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(scanner.text[scanner.at], 0)
+        scanner.at += 1

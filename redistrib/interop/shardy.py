@@ -12,10 +12,11 @@ take it as it stands. Priorities `{"x"}p1` steer propagation and say nothing of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from redistrib.errors import LayoutError
 from redistrib.interop.words import array_shape, check_reduction, owners, with_copies
-from redistrib.text import Scanner
+from redistrib.text import Scanner, brief
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
@@ -40,7 +41,7 @@ def parse_sdy_mesh(text: str) -> Mesh:
         scanner.take(_SYMBOL, "the symbol of a mesh")
         scanner.expect("=")
     scanner.accept("mesh", "#sdy.mesh")
-    mesh = _mesh(scanner)
+    mesh = read_mesh(scanner)
     scanner.end()
     return mesh
 
@@ -56,8 +57,12 @@ def format_sdy_mesh(mesh: Mesh) -> str:
     return f"<[{axes}]{devices}>"
 
 
+Meshes = Mesh | Mapping[str, Mesh] | None
+"""The mesh of a sharding, meshes by their symbols, or none where the text has it inline."""
+
+
 def parse_sdy(
-    text: str, mesh: Mesh | None, shape: Sequence[int], dtype: object, *, closed: bool = False
+    text: str, mesh: Meshes, shape: Sequence[int], dtype: object, *, closed: bool = False
 ) -> ArrayType:
     """The type of a tensor with a sharding; `mesh` may be None where the text has it inline.
 
@@ -65,29 +70,115 @@ def parse_sdy(
     >>> str(parse_sdy(text, Mesh(x=2, y=4), (8, 8), "float32"))
     'f32[8{y:(1)2}, 8{x}]'
 
-    `closed` takes open dimensions as they stand. Raises TypeSyntaxError with the column for
-    malformed text, also where an inline mesh is not `mesh`; LayoutError for an illegal type.
+    `closed` takes open dimensions as they stand; `mesh` may also give meshes by their symbols, as
+    in `{"mesh": Mesh(x=2)}`. Raises TypeSyntaxError with the column for malformed text, also where
+    an inline mesh is not `mesh`; LayoutError for an illegal type.
     """
     scanner = Scanner(text)
-    shape = array_shape(shape, mesh, stated=True)
     scanner.accept("#sdy.sharding")
-    scanner.expect("<")
+    t = read_sharding(scanner, mesh, shape, dtype, closed=closed)
+    scanner.end()
+    return t
+
+
+def parse_sdy_list(
+    text: str,
+    mesh: Meshes,
+    shapes: Sequence[Sequence[int]],
+    dtypes: Sequence[object],
+    *,
+    closed: bool = False,
+) -> list[ArrayType]:
+    """The types of several tensors with a list of shardings, one for each.
+
+    >>> text = '#sdy.sharding_per_value<[<@mesh, [{"x"}]>, <@mesh, [{}]>]>'
+    >>> [str(t) for t in parse_sdy_list(text, Mesh(x=2), [(8,), (4,)], ["f32", "f32"])]
+    ['f32[8{x}]', 'f32[4]']
+
+    Raises as `parse_sdy`, and TypeSyntaxError unless there is one sharding per tensor.
+    """
+    scanner = Scanner(text)
+    types = read_shardings(scanner, mesh, list(zip(shapes, dtypes, strict=True)), closed=closed)
+    scanner.end()
+    return types
+
+
+def read_shardings(
+    scanner: Scanner,
+    mesh: Meshes,
+    tensors: Sequence[tuple[Sequence[int], object]],
+    *,
+    closed: bool = False,
+) -> list[ArrayType]:
+    """A list of shardings, `[<...>, <...>]` or `#sdy.sharding_per_value<[...]>`."""
+    wrapped = scanner.accept("#sdy.sharding_per_value")
+    if wrapped:
+        scanner.expect("<")
     column = scanner.column
-    if scanner.accept("mesh"):
-        inline = _mesh(scanner)
-        if mesh is not None and mesh != inline:
-            scanner.fail(f"the given mesh, {mesh!r}", column)
-        mesh = inline
-    elif scanner.maybe(_SYMBOL) is None:
-        scanner.fail("@NAME or mesh<...>")
-    if mesh is None:
-        scanner.fail("an inline mesh, as no mesh is given", column)
+    scanner.expect("[")
+    left = iter(tensors)
+
+    def sharding() -> ArrayType:
+        tensor = next(left, None)
+        if tensor is None:
+            scanner.fail(f"']' after {len(tensors)} shardings, one per tensor")
+        scanner.accept("#sdy.sharding")
+        return read_sharding(scanner, mesh, *tensor, closed=closed)
+
+    types = scanner.listed(sharding, "]")
+    if len(types) != len(tensors):
+        scanner.fail(f"{len(tensors)} shardings, one per tensor", column)
+    if wrapped:
+        scanner.expect(">")
+    return types
+
+
+def read_sharding(
+    scanner: Scanner,
+    mesh: Meshes,
+    shape: Sequence[int],
+    dtype: object,
+    *,
+    closed: bool = False,
+) -> ArrayType:
+    """`<@mesh, [...], ...>`, of a tensor."""
+    sizes = array_shape(shape, None, stated=True)
+    scanner.expect("<")
+    mesh = _named_mesh(scanner, mesh)
     scanner.expect(",")
-    dims = read_dims(scanner, mesh, len(shape), closed=closed)
+    if not mesh.axes and scanner.ahead("[", "]"):  # on one device, whatever the rank
+        scanner.expect("[")
+        scanner.expect("]")
+        dims: list[list[DeviceDigit]] = [[] for _ in sizes]
+    else:
+        dims = read_dims(scanner, mesh, len(sizes), closed=closed)
     sets = read_sets(scanner, mesh)
     scanner.expect(">")
-    scanner.end()
-    return with_copies(mesh, dtype, shape, dims, *sets)
+    return with_copies(mesh, dtype, sizes, dims, *sets)
+
+
+def _named_mesh(scanner: Scanner, given: Meshes) -> Mesh:
+    """The mesh of a sharding: inline, by its symbol, or the one that is given."""
+    column = scanner.column
+    if scanner.accept("mesh"):
+        inline = read_mesh(scanner)
+        if isinstance(given, Mesh) and given != inline:
+            scanner.fail(f"the given mesh, {given!r}", column)
+        return inline
+    symbol = scanner.maybe(_SYMBOL)
+    if symbol is None:
+        scanner.fail("@NAME or mesh<...>")
+    match given:
+        case Mesh():
+            return given
+        case Mapping():
+            mesh = given.get(symbol[0][1:])
+            if isinstance(mesh, Mesh):
+                return mesh
+            scanner.fail(f"one of the meshes {', '.join(map(str, given)) or '(none)'}", column)
+        case None:
+            scanner.fail("an inline mesh, as no mesh is given", column)
+    raise LayoutError(f"a sharding is on a Mesh; got {brief(given)}", mesh=given)
 
 
 def format_sdy(t: ArrayType) -> str:
@@ -170,7 +261,8 @@ def read_axis_size(scanner: Scanner) -> tuple[str, int]:
     return name, scanner.integer("the size of an axis", 1)
 
 
-def _mesh(scanner: Scanner) -> Mesh:
+def read_mesh(scanner: Scanner) -> Mesh:
+    """`<["x"=2, "y"=4], device_ids=[...]>`."""
     scanner.expect("<")
     column = scanner.column
     scanner.expect("[")

@@ -278,7 +278,7 @@ for factor in t.partial:
         REFINEMENT,
         "_respected",
         "any(image not in allowed[other] for other, image in _images(obj, c, uses))",
-        "all(image not in allowed[other] for other, image in _images(obj, c, uses)) and cuts == {0}",
+        "False",
     ),
     Mutant(
         "one object with nested cuts makes a pair aligned",
