@@ -215,3 +215,18 @@ def test_a_scalar_goes_to_another_mesh(src: str, devices: list[int]) -> None:
     start = rd.ArrayType.parse(src, rd.Mesh(x=2, y=4))
     plan = rd.plan(start, rd.ArrayType.parse("f32[]", rd.Mesh({"z": 3}, devices=devices)))
     assert rd.check(plan)["received_bytes"] == simulator.measure(plan).received_bytes
+
+
+@pytest.mark.parametrize("second", ["free", "partial", "owner"])
+@pytest.mark.parametrize("first", ["free", "partial", "owner"])
+def test_replicas_gather_all_but_what_becomes_partial(first: str, second: str) -> None:
+    """Each half of an axis of the target is free, partial or an owner: on other devices."""
+    there = rd.Mesh({"a": 4}, devices=[4, 5, 6, 7])
+    roles = {"a:(1)2": first, "a:(2)2": second}
+    owners = [digit for digit, role in roles.items() if role == "owner"]
+    partial = [digit for digit, role in roles.items() if role == "partial"]
+    dst = rd.ArrayType(there, "f32", (24,), [owners], partial)
+    for source in ("f32[24{x}]", "f32[24] sum{x}"):
+        for strategy in ("auto", "direct"):
+            plan = rd.plan(rd.ArrayType.parse(source, rd.Mesh(x=4)), dst, strategy=strategy)
+            verify_plan(plan, aligned=False)

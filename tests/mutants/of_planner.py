@@ -73,35 +73,35 @@ MUTANTS = (
     Mutant(
         "the routes of a permute run against the chain",
         ALIGNED,
-        "_lowerings",
+        "lowerings",
         "[*zip(u[1:], u, strict=False), (u[0], u[-1])]",
         "[*zip(u, u[1:], strict=False), (u[-1], u[0])]",
     ),
     Mutant(
         "a permute forgets the route back to the start of a ring",
         ALIGNED,
-        "_lowerings",
+        "lowerings",
         "[*zip(u[1:], u, strict=False), (u[0], u[-1])]",
         "[*zip(u[1:], u, strict=False)]",
     ),
     Mutant(
         "the permute before the all_to_all is dropped",
         ALIGNED,
-        "_lowerings",
+        "lowerings",
         "[CollectivePermute(tuple(routes)), *([AllToAll(tuple(last))] if last else [])]",
         "[AllToAll(tuple(last))] if last else [CollectivePermute(tuple(routes))]",
     ),
     Mutant(
         "after the permute the first digit of a path moves, not the last",
         ALIGNED,
-        "_lowerings",
+        "lowerings",
         "Move(u[-1], b[0], b[-1])",
         "Move(u[0], b[0], b[-1])",
     ),
     Mutant(
         "the all_to_all that vacates a place goes second",
         ALIGNED,
-        "_lowerings",
+        "_vacate_and_settle",
         "[AllToAll(tuple(vacate)), AllToAll(tuple(settle))]",
         "[AllToAll(tuple(settle)), AllToAll(tuple(vacate))]",
     ),
@@ -109,22 +109,20 @@ MUTANTS = (
         "an early gather may exceed the limit",
         ALIGNED,
         "_price",
-        "exceeds or (slices and sliced > limit) or ((early or late) and tile > limit)",
-        "exceeds or (slices and sliced > limit)",
+        "exceeds or ((early or early_spreads or late or late_scatters) and tile > limit)",
+        "exceeds",
     ),
     Mutant(
         "an early gather goes before the slices",
         ALIGNED,
-        "_price",
+        "_opening",
         """
 if early:
-    opening.append(AllGather(early))
-closing: list[Collective] = []
+    steps.append(AllGather(early))
 """,
         """
 if early:
-    opening.insert(0, AllGather(early))
-closing: list[Collective] = []
+    steps.insert(0, AllGather(early))
 """,
     ),
     Mutant(
@@ -153,14 +151,14 @@ return Choice(
     Mutant(
         "spare places may overlap",
         ALIGNED,
-        "_place_spares",
+        "place_spares",
         "run.size // used[run]",
         "run.size",
     ),
     Mutant(
         "an idle axis may be used by two chains",
         ALIGNED,
-        "_price",
+        "_spares_of",
         """
 taken = [choice.takes for choice in choices if choice.takes]
 if taken and len(set(taken)) < len(taken):
@@ -175,7 +173,7 @@ if taken and len(taken) > len(choices):
     Mutant(
         "a chain that is left to another one may be left by all",
         ALIGNED,
-        "_price",
+        "_spares_of",
         "any(choice.leaves and choice.leaves not in taken for choice in choices)",
         "all(choice.leaves for choice in choices)",
     ),
@@ -189,9 +187,56 @@ if taken and len(taken) > len(choices):
     Mutant(
         "a partial axis is sliced instead of reduced",
         ALIGNED,
+        "_parted",
+        "(tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0])))",
+        "((), placings)",
+    ),
+    Mutant(
+        "a digit that is to be reduced late is sliced",
+        ALIGNED,
         "_price",
-        "tuple(p for p in placings if not roles.reduced(p[0]))",
-        "placings",
+        """
+late_scatters, late = _parted(late, roles.reduce, roles.reduced)
+early_spreads, early = _parted(early, roles.produce, roles.produced)
+""",
+        """
+late_scatters, late = (), late
+early_spreads, early = _parted(early, roles.produce, roles.produced)
+""",
+    ),
+    Mutant(
+        "a digit that becomes partial early is gathered",
+        ALIGNED,
+        "_price",
+        """
+late_scatters, late = _parted(late, roles.reduce, roles.reduced)
+early_spreads, early = _parted(early, roles.produce, roles.produced)
+""",
+        """
+late_scatters, late = _parted(late, roles.reduce, roles.reduced)
+early_spreads, early = (), early
+""",
+    ),
+    Mutant(
+        "addends of a sum are renamed into those of a maximum",
+        ALIGNED,
+        "_renamed",
+        "src.reduction != roles.reduction",
+        "src.reduction is None",
+    ),
+    Mutant(
+        "addends that change devices may be gathered",
+        ALIGNED,
+        "_movable",
+        "all(index.dim != ADDENDS for index in touched)",
+        "touched is not None",
+    ),
+    Mutant(
+        "an all_to_all moves addends like owners",
+        ALIGNED,
+        "lowerings",
+        "any(i.dim == ADDENDS for _, b in moving for i in b)",
+        "moving is None",
     ),
     Mutant(
         "the dearest combination is taken",
@@ -301,8 +346,29 @@ if priced is not None and priced[0] > best[0]:
         "an owner is spread over a partial axis twice",
         REDUCTIONS,
         "make_partial",
-        "(d for d in sorted(roles.produce) if d not in [d for d, _ in spread])",
-        "sorted(roles.produce)",
+        "roles.rest(roles.produce, [device for device, _ in spread])",
+        "tuple(sorted(roles.produce))",
+    ),
+    Mutant(
+        "a reduction comes last though the tile before it is too large",
+        REDUCTIONS,
+        "reduce_last",
+        "end.tile_size > limit",
+        "end.tile_size < 0",
+    ),
+    Mutant(
+        "one reduction of all ignores the limit",
+        REDUCTIONS,
+        "reduce_once",
+        "t == dst or t.tile_size <= limit",
+        "t.tile_size > 0",
+    ),
+    Mutant(
+        "one reduction of all reduces what is to stay partial",
+        REDUCTIONS,
+        "reduce_once",
+        "roles.rest(t.partial, sorted(roles.kept))",
+        "t.partial",
     ),
     Mutant(
         "the estimate of the exact search ignores what is there already",
@@ -413,8 +479,8 @@ if priced is not None and priced[0] > best[0]:
         "replicas on another mesh do not gather what each of them received",
         ACROSS,
         "plan_across",
-        "[AllGather(tuple(gathered))] if gathered else []",
-        "[AllGather(tuple(gathered))] if not gathered else []",
+        "[AllGather(gathered)] if gathered else []",
+        "[AllGather(gathered)] if not gathered else []",
     ),
     Mutant(
         "the rest of a spread digit begins where its part does",
@@ -426,8 +492,8 @@ if priced is not None and priced[0] > best[0]:
     Mutant(
         "what becomes partial on another mesh is gathered, too",
         ACROSS,
-        "plan_across",
-        "piece_of(part, device) is not None",
-        "piece_of(part, device) is None",
+        "_outside",
+        "digit.axis != part[0].axis or low >= high",
+        "digit.axis == part[0].axis or low >= high",
     ),
 )

@@ -64,6 +64,9 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/core/test_cost.py",
         "tests/core/test_planner.py",
     ),
+    "redistrib/synth/planner/reductions.py": ("tests/core/test_partial.py",),
+    "redistrib/synth/planner/exact.py": ("tests/core/test_exact.py",),
+    "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
     "redistrib/synth/plan/bounds.py": ("tests/core/test_bounds.py",),
     "redistrib/synth/oracle/": ("tests/oracle/test_oracle.py",),
     "redistrib/synth/": (

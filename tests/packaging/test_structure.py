@@ -33,8 +33,6 @@ FUNCTIONS = {
     "redistrib/checker/checker.py _exchange",
     "redistrib/checker/parts.py parts_of",
     "redistrib/synth/planner/paper/search.py _without_permute",
-    "redistrib/synth/planner/three_phase.py _lowerings",
-    "redistrib/synth/planner/three_phase.py _price",
     "redistrib/types/refinement.py _common_chains",
 }
 FILES = {

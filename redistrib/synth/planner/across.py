@@ -6,6 +6,7 @@ source needs no slice: its replicas take turns in the exchange.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import gcd
 
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
@@ -17,7 +18,7 @@ from redistrib.synth.planner.reductions import (
     reduce_partial,
 )
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, piece_of, split_off
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, split_off
 
 
 def plan_across(src: ArrayType, dst: ArrayType, *, spread: bool) -> list[Collective]:
@@ -32,14 +33,24 @@ def plan_across(src: ArrayType, dst: ArrayType, *, spread: bool) -> list[Collect
     parts = _parts(whole) if spread else ()
     middle = DynamicSlice(parts).apply(whole)
     end, closing = make_partial(middle, dst, partial_roles(whole, dst))
-    gathered = list(parts)
-    for device, _ in end.placements:  # what becomes partial keeps its part until then
-        for at, part in enumerate(gathered):
-            if piece_of(part, device) is not None:
-                gathered[at : at + 1] = split_off(part, device)
-                break
-    gather = [AllGather(tuple(gathered))] if gathered else []
+    gathered = _without(parts, [device for device, _ in end.placements])
+    gather = [AllGather(gathered)] if gathered else []
     return [*opening, exchange_traffic(start, middle).exchange, *gather, *closing]
+
+
+def _without(parts: Sequence[Placement], kept: Sequence[DeviceDigit]) -> tuple[Placement, ...]:
+    """What is left of the parts when digits are taken out; what becomes partial keeps its part."""
+    left = list(parts)
+    for digit in kept:
+        left = [rest for part in left for rest in _outside(part, digit)]
+    return tuple(left)
+
+
+def _outside(part: Placement, digit: DeviceDigit) -> Iterable[Placement]:
+    low, high = max(digit.pre, part[0].pre), min(digit.end, part[0].end)
+    if digit.axis != part[0].axis or low >= high:
+        return (part,)
+    return split_off(part, DeviceDigit(digit.axis, low, high // low))
 
 
 def _parts(t: ArrayType) -> tuple[Placement, ...]:

@@ -43,8 +43,15 @@ from redistrib.synth.planner.problem import (
     check_name,
     make_problem,
 )
-from redistrib.synth.planner.reductions import make_partial, partial_roles, reduce_partial
+from redistrib.synth.planner.reductions import (
+    make_partial,
+    partial_roles,
+    reduce_last,
+    reduce_once,
+    reduce_partial,
+)
 from redistrib.synth.planner.three_phase import gather_once, plan_aligned
+from redistrib.types.array_type import ArrayType
 from redistrib.types.named_sharding import TypeLike
 
 STRATEGIES = get_args(Strategy)
@@ -287,25 +294,42 @@ def _collectives(problem: Problem) -> Iterator[Proposal]:
     Where digits do not match, reductions come first and last, on their own; the partial set stays
     between them.
     """
-    refinement = problem.refinement
-    if refinement.aligned:
-        yield from _three_phases(problem, problem.limit(aligned=True))
-        if problem.partial:
-            yield from _shortest(problem, ["three phases"])
+    feasible: list[str] = []
+    if problem.refinement.aligned:
+        ways = _three_phases(problem, problem.limit(aligned=True))
+    else:
+        ways = _around(problem)
+    for proposal in ways:
+        yield _noted(proposal, feasible)
+    if not problem.partial and problem.refinement.aligned:
         return
-    roles = partial_roles(problem.src, problem.dst)
-    opening, start = reduce_partial(problem.src, problem.dst, roles)
-    end, closing = make_partial(start, problem.dst, roles)
+    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
+    if src.partial or src.dtype[0] in "iu":
+        roles = partial_roles(src, dst)
+        yield _from_steps(
+            "collectives: reduce once", problem, lambda _: reduce_once(src, dst, roles, limit)
+        )
+    yield from _shortest(problem, feasible)
+
+
+def _around(problem: Problem) -> Iterator[Proposal]:
+    """Between types whose digits do not match: reductions first, or last, and moves beside them."""
+    src, dst = problem.src, problem.dst
+    roles = partial_roles(src, dst)
+    opening, start = reduce_partial(src, dst, roles)
+    end, closing = make_partial(start, dst, roles)
+    yield from _wrapped(problem, opening, _middle(problem, start, end), closing)
+    late = reduce_last(src, dst, roles, problem.limit(aligned=False))
+    if late is not None:
+        yield from _wrapped(problem, [], _middle(problem, src, late[0]), late[1])
+
+
+def _middle(problem: Problem, start: ArrayType, end: ArrayType) -> Iterator[Proposal]:
+    """Proposals between two types with one partial set, on the way."""
     common = problem.refined(start, end)
     middle = replace(problem, src=start, dst=end, asked=end, common=common)
     limit = problem.limit(common.aligned)
-    between = _three_phases(middle, limit) if common.aligned else _misaligned(middle, limit)
-    if opening or closing:
-        between = (_wrapped(problem, opening, proposal, closing) for proposal in between)
-    feasible: list[str] = []
-    for proposal in between:
-        yield _noted(proposal, feasible)
-    yield from _shortest(problem, feasible)
+    return _three_phases(middle, limit) if common.aligned else _misaligned(middle, limit)
 
 
 def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
@@ -319,14 +343,20 @@ def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
     return replace(proposal, solve=solve)
 
 
-def _wrapped(problem: Problem, opening: Steps, inner: Proposal, closing: Steps) -> Proposal:
-    """A proposal for what lies between some steps, with these steps."""
+def _wrapped(
+    problem: Problem, opening: Steps, between: Iterator[Proposal], closing: Steps
+) -> Iterator[Proposal]:
+    """Proposals for what lies between some steps, with these steps."""
+    for inner in between:
+        if not (opening or closing):
+            yield inner
+            continue
 
-    def make(bound: float) -> Steps | None:
-        found = inner.solve(bound)
-        return None if found is None else [*opening, *found.make(), *closing]
+        def make(bound: float, inner: Proposal = inner) -> Steps | None:
+            found = inner.solve(bound)
+            return None if found is None else [*opening, *found.make(), *closing]
 
-    return _from_steps(inner.name, problem, make, inner.search)
+        yield _from_steps(inner.name, problem, make, inner.search)
 
 
 def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:

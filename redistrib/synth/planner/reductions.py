@@ -27,6 +27,7 @@ from redistrib.types.digits import (
     piece_of,
     split_off,
 )
+from redistrib.types.refinement import refine
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +140,124 @@ def make_partial(
 ) -> tuple[ArrayType, list[Collective]]:
     """The type, partial only over what stays so, from which the steps given lead to `dst`.
 
-    A digit that owns something local in the target keeps it until the end.
+    A digit that becomes partial owns something until the end, so that what moves is smaller: what
+    it owns in `start`, where that is local in the target, else any local digits. On x=2, y=3,
+    `[6, 6{y}] -> [6, 6{x}] sum{y}` moves to `[6{y}, 6{x}]`, and y becomes partial there.
     """
-    if not roles.produce:
-        return dst, []
-    end = dst.replace(partial=roles.kept)
+    end = dst.replace(partial=roles.kept, reduction=dst.reduction)
+    if not roles.produce or end == start:
+        free = tuple(sorted(roles.produce))
+        return end, [ReplicatedToPartial(free, roles.reduction)] if free else []
     spread: list[Placement] = []
+
+    def own(device: DeviceDigit, index: IndexDigit) -> bool:
+        nonlocal end
+        try:
+            end = DynamicSlice(((device, index),)).apply(end)
+        except LayoutError:
+            return False
+        spread.append((device, index))
+        return True
+
     for device in sorted(roles.produce):
-        for placement in start.placements:
-            index = piece_of(placement, device)
-            if index is not None:
-                try:
-                    end = DynamicSlice(((device, index),)).apply(end)
-                except LayoutError:
-                    continue
-                spread.append((device, index))
-    free = tuple(d for d in sorted(roles.produce) if d not in [d for d, _ in spread])
+        pieces = [piece_of(placement, device) for placement in start.placements]
+        owned = next((index for index in pieces if index is not None), None)
+        if owned is not None and own(device, owned):
+            continue
+        whole = device
+        dim = -1 if owned is None else owned.dim  # where it may take no more than a permute
+        for run in sorted(local_runs(end), key=lambda run: run.dim != dim):
+            size = gcd(whole.size, run.size)
+            part = DeviceDigit(whole.axis, whole.pre, size)
+            if size > 1 and own(part, IndexDigit(run.dim, run.pre, size)):
+                whole = DeviceDigit(whole.axis, part.end, whole.size // size)
     steps: list[Collective] = []
     if spread:
         steps.append(ShardedToPartial(tuple(spread), roles.reduction))
+    free = roles.rest(roles.produce, [device for device, _ in spread])
     if free:
         steps.append(ReplicatedToPartial(free, roles.reduction))
     return end, steps
+
+
+def reduce_last(
+    src: ArrayType, dst: ArrayType, roles: PartialRoles, limit: int
+) -> tuple[ArrayType, list[Collective]] | None:
+    """A type as partial as the source, from which the steps given lead to `dst`, or None.
+
+    On x=2, y=3, `[6, 6{y}] sum{x} -> [6{y}, 6{x}]` first moves y, to `[6{y}, 6] sum{x}`; then the
+    reduction has the place that it needs.
+    """
+    end, closing = make_partial(src, dst, roles)
+    if not roles.reduce or (roles.produce and src.reduction != roles.reduction):
+        return None
+    stay: list[Placement] = []
+    scatters: list[Placement] = []
+    for placement in end.placements:
+        left = [placement]
+        for digit in sorted(roles.reduce):
+            for part in list(left):
+                index = piece_of(part, digit)
+                if index is not None:
+                    scatters.append((digit, index))
+                    left[left.index(part) :] = split_off(part, digit)
+                elif inside(part[0], digit):
+                    scatters.append(part)
+                    left.remove(part)
+        stay += left
+    partial = (*roles.kept, *roles.reduce)
+    try:
+        end = end.replace(placements=stay, partial=partial, reduction=src.reduction)
+    except LayoutError:  # a digit to reduce is not nested in what it is to own
+        return None
+    if end.tile_size > limit:
+        return None
+    rest = roles.rest(roles.reduce, [device for device, _ in scatters])
+    steps: list[Collective] = [ReduceScatter(tuple(scatters))] if scatters else []
+    steps += [AllReduce(rest)] if rest else []
+    return end, [*steps, *closing]
+
+
+def reduce_once(
+    src: ArrayType, dst: ArrayType, roles: PartialRoles, limit: int
+) -> list[Collective] | None:
+    """One reduction of all that changes; None where tiles do not fit or digits do not split.
+
+    Owners that change become partial beside what is to be reduced: on x=2, y=2,
+    `[8, 8{y}] sum{x} -> [8{y}, 8{x}]` is `[8, 8] sum{x,y}` and one reduce_scatter.
+    """
+    end, closing = make_partial(src, dst, roles)
+    common = refine(src, end)
+    reduction = src.reduction or "sum"
+    changed = tuple((d, i) for d, i in common.src.items() if common.dst.get(d) != i)
+    wanted = [(d, i) for d, i in common.dst.items() if common.src.get(d) != i]
+    steps: list[Collective] = []
+    t = src
+
+    def step(collective: Collective) -> bool:
+        nonlocal t
+        try:
+            t = collective.apply(t)
+        except LayoutError:
+            return False
+        steps.append(collective)
+        return t == dst or t.tile_size <= limit
+
+    def slice_wanted() -> None:
+        for placement in list(wanted):
+            if step(DynamicSlice((placement,))):
+                wanted.remove(placement)
+
+    slice_wanted()
+    if changed and not step(ShardedToPartial(changed, reduction)):
+        return None
+    slice_wanted()
+    if wanted and not step(ReduceScatter(tuple(wanted))):
+        return None
+    left = roles.rest(t.partial, sorted(roles.kept))
+    if left and not step(AllReduce(left)):
+        return None
+    return [*steps, *closing] if t == end else None
 
 
 def local_runs(t: ArrayType) -> list[IndexDigit]:

@@ -17,6 +17,7 @@ slice or an early gather may, and are tried within the limit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice, product
 from math import prod
 from typing import TypeVar
@@ -26,9 +27,7 @@ from redistrib.synth.plan.collectives import (
     AllReduce,
     AllToAll,
     Collective,
-    CollectivePermute,
     DynamicSlice,
-    Move,
     ReduceScatter,
     ReplicatedToPartial,
     ShardedToPartial,
@@ -41,8 +40,8 @@ from redistrib.synth.planner.chains import (
     chain_choices,
     find_chains,
     idle_choices,
-    spare_digit,
 )
+from redistrib.synth.planner.exchange_phase import ADDENDS, lowerings, place_spares
 from redistrib.synth.planner.reductions import PartialRoles, partial_roles
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
@@ -60,12 +59,53 @@ def plan_aligned(
 ) -> list[Collective]:
     """The cheapest steps between an aligned pair through tiles of at most `limit` elements."""
     roles = partial_roles(src, dst, refinement.axes)
+    best = _plan_roles(src, refinement, roles, limit, profile)
+    for renamed, left in _renamed(src, refinement, roles):
+        found = _plan_roles(src, renamed, left, limit, profile)
+        best = found if found[0] < best[0] else best
+    return best[1]
+
+
+def _renamed(
+    src: ArrayType, refinement: Refinement, roles: PartialRoles
+) -> Iterator[tuple[Refinement, PartialRoles]]:
+    """Addends that a permute brings to other devices instead of reducing them there.
+
+    A digit to reduce and one of its size to become partial own one digit of a dimension that no
+    array has, the one in the source and the other in the target; so they are part of a chain.
+    """
+    if src.reduction != roles.reduction:
+        return
+    reduce, produce = sorted(roles.reduce), sorted(roles.produce)
+    pairs: list[tuple[DeviceDigit, DeviceDigit]] = []
+    for old in reduce:
+        new = next((d for d in produce if d.size == old.size), None)
+        if new is not None:
+            produce.remove(new)
+            pairs.append((old, new))
+    for count in range(1, len(pairs) + 1):
+        before, after = dict(refinement.src), dict(refinement.dst)
+        for number, (old, new) in enumerate(pairs[:count]):
+            before[old] = after[new] = IndexDigit(ADDENDS, number + 1, old.size)
+        renamed = replace(refinement, src=before, dst=after)
+        olds, news = zip(*pairs[:count], strict=True)
+        left = replace(roles, reduce=roles.reduce - {*olds}, produce=roles.produce - {*news})
+        yield renamed, left
+
+
+def _plan_roles(
+    src: ArrayType, refinement: Refinement, roles: PartialRoles, limit: int, profile: Profile
+) -> _Priced:
+    """Seconds and steps of the cheapest combination of choices, for given roles of digits."""
     chains, idle = find_chains(refinement, roles.kept)
     named = {*refinement.src.values(), *refinement.dst.values()}
     spares = [run for dim in refinement.dims for run in dim if run not in named]
     closers = [Chain((d,), (None, None)) for d in idle]
     closers += [c for c in chains if c.indices[0] is None and c.indices[-1] is None]
-    options = [list(chain_choices(n, moved, closers)) for n, moved in enumerate(chains)]
+    options = [
+        [choice for choice in chain_choices(n, moved, closers) if _movable(choice)]
+        for n, moved in enumerate(chains)
+    ]
     options += [list(idle_choices(len(chains) + n, d, spares)) for n, d in enumerate(idle)]
 
     def price(choices: Sequence[Choice]) -> _Priced | None:
@@ -73,7 +113,15 @@ def plan_aligned(
 
     reducing = roles.reduce or roles.produce
     floor = (lambda _: 0.0) if reducing else _floor(src, options, profile)
-    return _cheapest(options, price, floor)[1]
+    return _cheapest(options, price, floor)
+
+
+def _movable(choice: Choice) -> bool:
+    """Whether addends only change devices in a choice: nothing else reduces or makes them."""
+    ends = choice.indices[:1] if choice.indices[:1] != choice.indices[-1:] else ()
+    placings = choice.slices + choice.gathers + choice.early + choice.late
+    touched = [*ends, *choice.indices[-1:][: len(ends)], *(index for _, index in placings)]
+    return all(index.dim != ADDENDS for index in touched)
 
 
 def gather_once(
@@ -102,12 +150,7 @@ def _price(
     profile: Profile,
 ) -> _Priced | None:
     """Seconds and steps of one combination; None if it does not fit the limit or the spares."""
-    taken = [choice.takes for choice in choices if choice.takes]
-    if taken and len(set(taken)) < len(taken):
-        return None
-    if any(choice.leaves and choice.leaves not in taken for choice in choices):
-        return None
-    placed = _place_spares([i for choice in choices for i in choice.spares], spares)
+    placed = _spares_of(choices, spares)
     if placed is None:
         return None
 
@@ -117,32 +160,103 @@ def _price(
             return found
         return tuple((device, placed.get(index, index)) for device, index in found)
 
-    placings = collect([choice.slices for choice in choices])
-    slices = placings
-    scatters: tuple[Placement, ...] = ()
-    reduces: tuple[DeviceDigit, ...] = ()
-    if roles.reduce:
-        slices = tuple(p for p in placings if not roles.reduced(p[0]))
-        scatters = tuple(p for p in placings if roles.reduced(p[0]))
-        reduces = roles.rest(roles.reduce, (d for d, _ in scatters))
+    slices = collect([choice.slices for choice in choices])
     early = collect([choice.early for choice in choices])
     late = collect([choice.late for choice in choices])
-    releases = collect([choice.gathers for choice in choices])
-    gathers = releases
-    spreads: tuple[Placement, ...] = ()
-    replicates: tuple[DeviceDigit, ...] = ()
-    if roles.produce:
-        gathers = tuple(p for p in releases if not roles.produced(p[0]))
-        spreads = tuple(p for p in releases if roles.produced(p[0]))
-        replicates = roles.rest(roles.produce, (d for d, _ in spreads))
+    gathers = collect([choice.gathers for choice in choices])
+    scatters, slices = _parted(slices, roles.reduce, roles.reduced)
+    late_scatters, late = _parted(late, roles.reduce, roles.reduced)
+    early_spreads, early = _parted(early, roles.produce, roles.produced)
+    spreads, gathers = _parted(gathers, roles.produce, roles.produced)
+    if late_scatters and early_spreads and src.reduction != roles.reduction:
+        return None
 
     sliced = src.tile_size // _group(slices)
     scattered = sliced // _group(scatters)
-    tile = scattered * _group(early)
-    shrunk = tile // _group(late)
-    exceeds = (placings and scattered > limit) or (gathers and shrunk > limit)
-    if exceeds or (slices and sliced > limit) or ((early or late) and tile > limit):
+    tile = scattered * _group(early) * _group(early_spreads)
+    shrunk = tile // _group(late) // _group(late_scatters)
+    exceeds = ((slices or scatters) and scattered > limit) or (gathers and shrunk > limit)
+    exceeds = exceeds or (slices and sliced > limit)
+    if exceeds or ((early or early_spreads or late or late_scatters) and tile > limit):
         return None
+
+    reduces = roles.rest(roles.reduce, [d for d, _ in scatters + late_scatters])
+    replicates = roles.rest(roles.produce, [d for d, _ in spreads + early_spreads])
+    opening = _opening(slices, scatters, reduces, early, early_spreads, roles.reduction)
+    closing = _closing(late, late_scatters, gathers, spreads, replicates, roles.reduction)
+    return _moved(src, choices, placed, spares, opening, closing, profile)
+
+
+_Placings = tuple[Placement, ...]
+_Digits = tuple[DeviceDigit, ...]
+
+
+def _spares_of(
+    choices: Sequence[Choice], spares: list[IndexDigit]
+) -> dict[IndexDigit, IndexDigit] | None:
+    """Places for the spare digits of choices; None if they do not fit, or take a chain twice."""
+    taken = [choice.takes for choice in choices if choice.takes]
+    if taken and len(set(taken)) < len(taken):
+        return None
+    if any(choice.leaves and choice.leaves not in taken for choice in choices):
+        return None
+    return place_spares([i for choice in choices for i in choice.spares], spares)
+
+
+def _opening(
+    slices: _Placings,
+    scatters: _Placings,
+    reduces: _Digits,
+    early: _Placings,
+    spreads: _Placings,
+    reduction: str,
+) -> list[Collective]:
+    steps: list[Collective] = []
+    if slices:
+        steps.append(DynamicSlice(slices))
+    if scatters:
+        steps.append(ReduceScatter(scatters))
+    if reduces:
+        steps.append(AllReduce(reduces))
+    if early:
+        steps.append(AllGather(early))
+    if spreads:
+        steps.append(ShardedToPartial(spreads, reduction))
+    return steps
+
+
+def _closing(
+    late: _Placings,
+    scatters: _Placings,
+    gathers: _Placings,
+    spreads: _Placings,
+    replicates: _Digits,
+    reduction: str,
+) -> list[Collective]:
+    steps: list[Collective] = []
+    if late:
+        steps.append(DynamicSlice(late))
+    if scatters:
+        steps.append(ReduceScatter(scatters))
+    if gathers:
+        steps.append(AllGather(gathers))
+    if spreads:
+        steps.append(ShardedToPartial(spreads, reduction))
+    if replicates:
+        steps.append(ReplicatedToPartial(replicates, reduction))
+    return steps
+
+
+def _moved(
+    src: ArrayType,
+    choices: Sequence[Choice],
+    placed: dict[IndexDigit, IndexDigit],
+    spares: list[IndexDigit],
+    opening: list[Collective],
+    closing: list[Collective],
+    profile: Profile,
+) -> _Priced | None:
+    """Seconds and steps with the cheapest exchange phase between an opening and a closing."""
     moving = [
         (
             choice.devices,
@@ -151,34 +265,25 @@ def _price(
         for choice in choices
         if choice.devices
     ]
-
-    opening: list[Collective] = []
-    if slices:
-        opening.append(DynamicSlice(slices))
-    if scatters:
-        opening.append(ReduceScatter(scatters))
-    if reduces:
-        opening.append(AllReduce(reduces))
-    if early:
-        opening.append(AllGather(early))
-    closing: list[Collective] = []
-    if late:
-        closing.append(DynamicSlice(late))
-    if gathers:
-        closing.append(AllGather(gathers))
-    if spreads:
-        closing.append(ShardedToPartial(spreads, roles.reduction))
-    if replicates:
-        closing.append(ReplicatedToPartial(replicates, roles.reduction))
-
     best: _Priced | None = None
     itemsize = src.itemsize
     before, opened, opened_tile = _add(opening, 0.0, src.tile_size, itemsize, profile)
-    for rounds in _lowerings(moving, list(placed.values()), spares, profile):
+    for rounds in lowerings(moving, list(placed.values()), spares, profile):
         after, seconds, _ = _add([*rounds, *closing], opened, opened_tile, itemsize, profile)
         if best is None or seconds < best[0]:
             best = (seconds, [*before, *after])
     return best
+
+
+def _parted(
+    placings: tuple[Placement, ...],
+    digits: frozenset[DeviceDigit],
+    among: Callable[[DeviceDigit], bool],
+) -> tuple[tuple[Placement, ...], tuple[Placement, ...]]:
+    """The placements of digits of a role, and the others."""
+    if not digits or not placings:
+        return (), placings
+    return tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0]))
 
 
 def _add(
@@ -286,111 +391,6 @@ def _links(
 
 def _group(placements: tuple[Placement, ...]) -> int:
     return prod([device.size for device, _ in placements]) if placements else 1
-
-
-def _place_spares(
-    wanted: Sequence[IndexDigit], spares: list[IndexDigit], taken: Sequence[IndexDigit] = ()
-) -> dict[IndexDigit, IndexDigit] | None:
-    """A local index digit for each spare one, cut off the major end of runs that nobody names."""
-    placed: dict[IndexDigit, IndexDigit] = {}
-    if not wanted:
-        return placed
-    used = {
-        run: prod(i.size for i in taken if i.dim == run.dim and run.pre <= i.pre < run.end)
-        for run in spares
-    }
-    for spare in wanted:
-        for run in spares:
-            if run.size // used[run] % spare.size == 0:
-                placed[spare] = IndexDigit(run.dim, run.pre * used[run], spare.size)
-                used[run] *= spare.size
-                break
-        else:
-            return None
-    return placed
-
-
-_Rounds = list[AllToAll | CollectivePermute]
-_Moving = tuple[tuple[DeviceDigit, ...], tuple[IndexDigit, ...]]
-
-
-def _lowerings(
-    moving: list[_Moving], taken: list[IndexDigit], spares: list[IndexDigit], profile: Profile
-) -> Iterator[_Rounds]:
-    """Ways to run the exchange phase; `taken` are the spare index digits already in use."""
-    paths = [(u, b) for u, b in moving if b and b[0] != b[-1]]
-    rings = [(u, b) for u, b in moving if not b or b[0] == b[-1]]
-    if not rings and all(len(u) == 1 for u, _ in paths):
-        yield [AllToAll(tuple(Move(u[0], b[0], b[1]) for u, b in paths))] if paths else []
-        return
-    # One permute closes the rings and leaves each path with its last digit on its first index.
-    routes = []
-    for u, _ in moving:
-        if len(u) > 1:
-            routes += [*zip(u[1:], u, strict=False), (u[0], u[-1])]
-    last = [Move(u[-1], b[0], b[-1]) for u, b in paths]
-    yield [CollectivePermute(tuple(routes)), *([AllToAll(tuple(last))] if last else [])]
-    if not all(b for _, b in rings):
-        return
-    if not profile.uniform:
-        yield from _in_turn(paths, rings, taken, spares, profile)
-    # Two all_to_alls: the first vacates all that the second needs, if need be to spare places.
-    vacate: list[Move] = []
-    settle: list[Move] = []
-    for u, b in paths:
-        settle.append(Move(u[0], b[0], b[1]))
-        if len(u) > 1:
-            vacate.append(Move(u[-1], b[-2], b[-1]))
-    park = [(d, b[k], b[k + 1]) for u, b in paths for k, d in enumerate(u[:-1]) if k]
-    park += [(d, b[k], b[k + 1]) for u, b in rings for k, d in enumerate(u)]
-    places = _place_spares(
-        [spare_digit(n, d.size) for n, (d, _, _) in enumerate(park)], spares, taken
-    )
-    if places is None:
-        return
-    for place, (device, start, end) in zip(places.values(), park, strict=True):
-        vacate.append(Move(device, start, place))
-        settle.append(Move(device, place, end))
-    yield [AllToAll(tuple(vacate)), AllToAll(tuple(settle))]
-
-
-def _in_turn(
-    paths: list[_Moving],
-    rings: list[_Moving],
-    taken: list[IndexDigit],
-    spares: list[IndexDigit],
-    profile: Profile,
-) -> Iterator[_Rounds]:
-    """All_to_alls that let every digit move once, over its own link, the last of a path first.
-
-    In a ring the digit with the fastest link steps aside to a spare place and moves twice.
-    """
-    wanted = [spare_digit(n, u[0].size) for n, (u, _) in enumerate(rings)]
-    places = _place_spares(wanted, spares, taken)
-    if places is None:
-        return
-    stages: list[list[Move]] = []
-
-    def at(stage: int, move: Move) -> None:
-        while len(stages) <= stage:
-            stages.append([])
-        stages[stage].append(move)
-
-    for u, b in paths:
-        for n, d in enumerate(reversed(range(len(u)))):
-            at(n, Move(u[d], b[d], b[d + 1]))
-    for (u, b), spare in zip(rings, wanted, strict=True):
-        m, place = len(u), places[spare]
-        links = [(profile.link_of(d.axis).bandwidth, -profile.link_of(d.axis).latency) for d in u]
-        # Of several such digits the one after which the others come in the greatest order, so that
-        # the price does not depend on where the ring was entered.
-        aside = max(range(m), key=lambda k: [links[k - n] for n in range(m)])
-        at(0, Move(u[aside], b[aside], place))
-        for n in range(1, m):
-            k = (aside - n) % m
-            at(n, Move(u[k], b[k], b[k + 1]))
-        at(m, Move(u[aside], place, b[aside + 1]))
-    yield [AllToAll(tuple(moves)) for moves in stages]
 
 
 def _cheapest(
