@@ -35,6 +35,7 @@ from bench.journal import Journal, OutOfTimeError, progress
 from bench.peers import ROOT, find_python
 from bench.sections import SECTIONS, Section
 from bench.timing import machine
+from redistrib.demo.launch import finish
 
 Figures = dict[str, Any]
 
@@ -203,7 +204,10 @@ def planning(directory: Path, quick: bool, torch: str | None) -> Figures:
     file = directory / "planning.partial.json"
     command = [sys.executable, "-m", "bench.planning", "--json", str(file)]
     command += ["--quick"] * quick + (["--torch-python", torch] if torch else [])
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, text=True)
+    finish(process)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     figures: Figures = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()
     del figures["pairs"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 from bench.mpi_worker import HAND_WRITTEN, LIBRARIES, OURS
 from bench.peers import NOT_MEASURED
 from bench.timing import machine
-from redistrib.demo.launch import MPICH, OPENMPI, Installation, kill, start
+from redistrib.demo.launch import MPICH, OPENMPI, Installation, finish, start
 
 MIB = 1 << 20
 TIMEOUT = 600.0
@@ -74,11 +73,7 @@ def measure(job: Job, rounds: int) -> dict[str, Any]:
     for size in job.mesh.values():
         ranks *= size
     process = start(job.mpi, ranks, "-m", "bench.mpi_worker", json.dumps(description))
-    try:
-        out, errors = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        kill(process)
-        raise
+    out, errors = finish(process, TIMEOUT)
     if process.returncode:
         raise RuntimeError(errors[-2000:])
     answer: dict[str, Any] = json.loads(out.splitlines()[-1])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.journal import NOT_RUN
 from bench.peers import ROOT, find_python, packages
+from redistrib.demo.launch import finish
 
 TIMEOUT = 3600.0
 
@@ -115,20 +116,20 @@ def found(section: Section, options: Sequence[str]) -> dict[str, str]:
     environment = dict(os.environ)
     if directory := packages():
         environment.setdefault("REDISTRIB_MPI_PEERS", directory)
+    process = subprocess.Popen(
+        [python, "-m", section.module, *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        answer = subprocess.run(
-            [python, "-m", section.module, *options],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        out, errors = finish(process, TIMEOUT)
     except subprocess.TimeoutExpired:
         return {NOT_RUN: f"`{command}` did not end in {TIMEOUT:g} s"}
-    if answer.returncode:
-        said = (answer.stderr.strip().splitlines() or [""])[-1].replace(str(ROOT), ".")
-        return {NOT_RUN: f"`{command}` ended with status {answer.returncode}: {said}"}
-    printed = re.sub(r"^#", "###", answer.stdout.strip(), flags=re.MULTILINE)
+    if process.returncode:
+        said = (errors.strip().splitlines() or [""])[-1].replace(str(ROOT), ".")
+        return {NOT_RUN: f"`{command}` ended with status {process.returncode}: {said}"}
+    printed = re.sub(r"^#", "###", out.strip(), flags=re.MULTILINE)
     return {"text": "\n\n".join(filter(None, [f"`{command}`. {section.says}".strip(), printed]))}

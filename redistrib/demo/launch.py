@@ -71,6 +71,19 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def finish(process: subprocess.Popen[str], timeout: float | None = None) -> tuple[str, str]:
+    """What a process writes until it ends: stdout and stderr.
+
+    Whatever interrupts the wait (a signal that raises, subprocess.TimeoutExpired) ends the process
+    with all that descend from it, and is raised.
+    """
+    try:
+        return process.communicate(timeout=timeout)
+    except BaseException:
+        kill(process)
+        raise
+
+
 def family(pid: int) -> list[int]:
     """A process and those that descend from it; Open MPI gives ranks sessions of their own."""
     parents: dict[int, list[int]] = {}

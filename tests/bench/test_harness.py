@@ -126,6 +126,34 @@ def run_campaign(path: Path, log: Path, about: str = "same", until: float = inf)
     return [journal["pairs", name]["name"] for name in items]
 
 
+# Starts a process that starts another one, and waits for it as a section of the page does.
+STARTS_TWO = """
+import signal, subprocess, sys
+from redistrib.demo.launch import finish
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+inner = "import time; time.sleep(60)"
+outer = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]]);"
+outer += "print(p.pid, file=sys.stderr, flush=True); p.wait()"
+finish(subprocess.Popen([sys.executable, "-c", outer, inner], text=True))
+"""
+
+
+def test_a_benchmark_that_is_ended_leaves_no_process() -> None:
+    command = [sys.executable, "-c", STARTS_TWO]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        grandchild = int(process.stderr.readline())
+        process.terminate()
+        assert process.wait(timeout=30) == 143
+    until = time.monotonic() + 10
+    while Path(f"/proc/{grandchild}/stat").exists():
+        # Ended, and not yet asked for by whoever took it over.
+        if Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path, log = tmp_path / "rows.partial.jsonl", tmp_path / "log"
     process = subprocess.Popen(campaign_command(path, log), cwd=ROOT, start_new_session=True)
