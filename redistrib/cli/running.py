@@ -81,6 +81,7 @@ def run(plan: Plan, backend: str, array: Array, repeat: int) -> Run:
             "gigabytes_per_second": measured.received_bytes / median(measured.seconds) / 1e9,
             "rank_peak_bytes": measured.peak_bytes,
             "rank_extra_bytes": measured.extra_bytes,
+            "fused_into": measured.phases,
         }
         return Run(measured.array, list(measured.seconds), figures)
     seconds = []

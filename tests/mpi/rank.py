@@ -20,7 +20,8 @@ from mpi4py import MPI
 
 import tests.mpi.late_cases
 import tests.mpi.safety_cases
-import tests.mpi.shared_cases  # noqa: F401 - they add to CASES
+import tests.mpi.shared_cases
+import tests.mpi.step_cases  # noqa: F401 - they add to CASES
 from tests.mpi.cases import CASES
 
 LATE = 100.0

@@ -28,7 +28,7 @@ def cases(*files: str) -> list[str]:
     """The names of the cases without arguments, read without importing MPI into this process."""
     return [
         node.name
-        for file in files or ("cases.py", "safety_cases.py", "shared_cases.py")
+        for file in files or ("cases.py", "safety_cases.py", "shared_cases.py", "step_cases.py")
         for node in ast.parse((ROOT / "tests" / "mpi" / file).read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.decorator_list and len(node.args.args) == 1
     ]

@@ -44,6 +44,7 @@ def test_run_reports_time_speed_and_memory_of_the_worst_rank(tmp_path: Path) -> 
     assert answer["rank_peak_bytes"] > answer["rank_extra_bytes"]
     out, _ = output(4, "run", *problem, "--backend", "mpi")
     assert "mpi: every element is right" in out
+    assert "mpi: fused into communicating phases: 1; a rank receives" in out
     assert "GB/s; its memory peaks at" in out
 
 

@@ -108,6 +108,13 @@ for peer in []:
         "False",
     ),
     Mutant(
+        "a step that reduces takes in other groups",
+        "redistrib/backends/mpi/steps.py",
+        "_phase",
+        "Reduction(before, after, channel, dtype, scratch, within)",
+        "Reduction(before, after, channel, dtype, scratch)",
+    ),
+    Mutant(
         "gather is to rank 0",
         ARRAYS,
         "gather",

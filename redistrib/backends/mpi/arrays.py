@@ -30,6 +30,7 @@ class Measured:
     received_bytes: from other ranks, a call.
     peak_bytes: anonymous memory of the process during a call; None where it is not known.
     extra_bytes: what of it is beside source and target tile.
+    phases: what the steps of the plan were fused into, the communicating ones.
     """
 
     array: NDArray[Any] | None
@@ -37,6 +38,7 @@ class Measured:
     received_bytes: int
     peak_bytes: int | None
     extra_bytes: int | None
+    phases: int
 
 
 def run_array(
@@ -88,9 +90,10 @@ def measure_array(
         extra = comm.allreduce(extra, MPI.MAX)
         watch.attempt(verify, "the agreement on the result")
     whole = gather(result, plan.dst, comm)
+    phases = redistribution.num_collectives
     if known is None:
-        return Measured(whole, tuple(seconds), received, None, None)
-    return Measured(whole, tuple(seconds), received, peak, extra)
+        return Measured(whole, tuple(seconds), received, None, None, phases)
+    return Measured(whole, tuple(seconds), received, peak, extra, phases)
 
 
 def _verified(result: Tile, array: NDArray[Any], t: ArrayType, position: int | None) -> bool:

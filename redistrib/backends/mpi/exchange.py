@@ -234,16 +234,26 @@ def _copy(overlaps: Sequence[Overlap], source: Tile | None, target: Tile | None)
 
 
 def exchange(
-    before: End, after: End, channel: Channel, itemsize: int, scratch: int
+    before: End,
+    after: End,
+    channel: Channel,
+    itemsize: int,
+    scratch: int,
+    within: Sequence[int] | None = None,
 ) -> TileExchange:
-    """The exchange between two ends with the same partial axes: addends stay with their like."""
+    """The exchange between two ends with the same partial axes.
+
+    Ranks exchange with those of their group: by the number in `within` where there is one; else
+    addends stay with their like.
+    """
     search = OverlapSearch(channel.comm.rank)
     partial = after.type.partial if isinstance(after.type, ArrayType) else ()
+    of_source, of_target = within, within
+    if of_source is None or of_target is None:
+        of_source, of_target = before.groups(partial), after.groups(partial)
     found = [
         overlap
-        for sources, targets in _by_group(
-            before, before.groups(partial), after, after.groups(partial)
-        )
+        for sources, targets in _by_group(before, of_source, after, of_target)
         for overlap in search.overlaps(sources, targets, before.shapes(), after.shapes())
     ]
     return TileExchange(before, after, found, channel, itemsize, scratch)

@@ -102,7 +102,7 @@ class OverlapSearch:
                     continue
                 shared = [self._common(a, b)[1] for a, b in zip(box, target, strict=True)]
                 for chosen in product(*shared):
-                    yield _piece(
+                    yield overlap_of(
                         sender, receiver, chosen, source_shapes[sender], target_shapes[receiver]
                     )
 
@@ -140,13 +140,14 @@ class OverlapSearch:
         return found
 
 
-def _piece(
+def overlap_of(
     sender: int,
     receiver: int,
     chosen: Sequence[Segment],
     source_shape: Sequence[int],
     target_shape: Sequence[int],
 ) -> Overlap:
+    """The overlap of a segment per dimension, between tiles of these shapes."""
     shape = tuple(count for segment in chosen for count in segment.counts)
     take = Region(
         tuple(segment.take for segment in chosen),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
+from redistrib.backends.mpi.steps import steps_of
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
@@ -52,6 +54,7 @@ class _Options:
     scratch: int | None = None
     timeout: float | None = None
     shared: bool = False
+    fuse: bool = True
 
 
 class Redistribution:
@@ -142,10 +145,18 @@ class Redistribution:
         scratch: int | None = None,
         timeout: float | None = None,
         shared: bool = False,
+        fuse: bool = True,
     ) -> Self:
-        """The redistribution that runs a plan. Collective."""
+        """The redistribution of a plan. Collective.
+
+        fuse: False runs the steps of the plan one by one, within the groups that they name, each
+            into a tile of its own, which the ranks agree on first. Received, sent and live bytes
+            are then those of the plan; an all_reduce and its chunks are cut along one dimension.
+            Not with `start`. By default steps that only move data are one exchange, which takes
+            less time and no tile in between, and receives the plan's `lower_bound_bytes`.
+        """
         self = cls.__new__(cls)
-        options = _Options(dtype=dtype, scratch=scratch, timeout=timeout, shared=shared)
+        options = _Options(dtype=dtype, scratch=scratch, timeout=timeout, shared=shared, fuse=fuse)
         self._make(comm, plan.src, plan.dst, lambda: plan, options)
         return self
 
@@ -187,7 +198,7 @@ class Redistribution:
         self.watch.timeout = check_timeout(options.timeout)
         self._ranks = ranks_of(src, dst, options.src_ranks, options.dst_ranks, self.comm.size)
         self.plan = find_plan()
-        if self.plan is None or src.mesh != dst.mesh:
+        if self.plan is None or (options.fuse and src.mesh != dst.mesh):
             check_ends(src, dst)
         self.dtype = element_type(src, dst, options.dtype)
         scratch = options.scratch
@@ -196,11 +207,11 @@ class Redistribution:
             scratch = SCRATCH + largest // 20
         if scratch < 1:
             raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
-        self._scratch = scratch
+        self._scratch, self.fused = scratch, options.fuse
         given = f"{src} -> {dst} of {self.dtype}"
         if self._ranks[0] != self._ranks[1]:
             given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
-        given += " into shared tiles" * options.shared
+        given += " into shared tiles" * options.shared + " step by step" * (not options.fuse)
         if self.watch.timeout is not None:
             given += f" with a timeout of {self.watch.timeout:g} s"
         planned = "" if self.plan is None else self.plan.to_json()
@@ -216,6 +227,8 @@ class Redistribution:
         self._shapes = before.shape(rank), self._targets[rank]
         self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
         arguments = self._channel, self.dtype, self._scratch
+        if self.plan is not None and not self.fused:
+            return steps_of(self.plan, before, after, *arguments)
         if self.plan is None or self.src.mesh != self.dst.mesh:
             return [between(before, after, *arguments)]
         return phases_of(self.plan, before.positions, *arguments)
@@ -242,6 +255,7 @@ class Redistribution:
         self.sent_bytes = sum(phase.sent_bytes for phase in self._phases)
         self.scratch_bytes = sum(phase.scratch_bytes for phase in self._phases)
         self.num_collectives = sum(phase.communicates for phase in self._phases)
+        self._names = ", ".join(phase.name for phase in self._phases) or "nothing"
 
     def __call__(self, tile: Tile | None, out: Tile | None = None) -> Any:
         """This rank's tile of the target from its tile of the source. Collective.
@@ -279,9 +293,13 @@ class Redistribution:
                 raise BackendError("the redistribution was freed")
             if self._running is not None:
                 raise BackendError("one call runs at a time; wait for the one that was started")
-            # All memory is taken before anything is sent.
-            results.extend(self._results(tiles, outs))
-            levels.extend(self._levels(tiles, results))
+            if not (blocking or self.fused):
+                raise BackendError("steps run one by one in a call; start is of what is fused")
+            results.extend(self._checked(tiles, outs))
+            if self.fused:
+                # All memory is taken before anything is sent.
+                results[:] = [self._result(out) for out in results]
+                levels.extend(self._levels(tiles, results))
             # A small array goes by another collective where the caller waits: all do the same.
             begun = "a call" if blocking else "a start"
             call = f"{begun} of redistribution {self._channel.tag} with {len(tiles)} arrays"
@@ -290,7 +308,10 @@ class Redistribution:
         with claimed(self._given_comm) as contended:
             self.watch.attempt(prepare, CALLING, contended)
             at_once = blocking and self.watch.timeout is None
-            transfer = self._transfer(levels, results, blocking=at_once)
+            if self.fused:
+                transfer = self._transfer(levels, results, blocking=at_once)
+            else:
+                transfer = self._by_steps(tiles, results, blocking=at_once)
             running = Running(transfer, results, self.watch, lambda: self.step)
             # Not one that is at its end: the two would keep each other, and the result.
             self._running = None if running.done else running
@@ -298,10 +319,10 @@ class Redistribution:
                 running.wait()
         return running
 
-    def _results(
+    def _checked(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
-    ) -> list[Tile | None]:
-        """What the call returns, made where no `out` is given."""
+    ) -> Sequence[Tile | None]:
+        """What the results go into, if anything. Raises BackendError for what is no tile."""
         if len(outs) != len(tiles):
             raise BackendError(f"each tile has its out; got {len(tiles)} and {len(outs)}")
         if self._shared is not None:
@@ -314,10 +335,12 @@ class Redistribution:
             if out is not None:
                 check_tile(out, self.dst, shape, self.dtype, "out")
         check_results(tiles, outs)
-        return [
-            np.empty(shape, self.dtype) if out is None and shape is not None else out
-            for out in outs
-        ]
+        return outs
+
+    def _result(self, out: Tile | None) -> Tile | None:
+        """What the call returns, made where no `out` is given."""
+        shape = self._shapes[1]
+        return np.empty(shape, self.dtype) if out is None and shape is not None else out
 
     def _levels(
         self, tiles: Sequence[Tile | None], results: Sequence[Tile | None]
@@ -341,12 +364,41 @@ class Redistribution:
             for number, phase in enumerate(self._phases):
                 self.step = f"{phase.name} ({number + 1} of {len(self._phases)})"
                 yield from phase.run(levels[number], levels[number + 1], blocking=blocking)
-            made = levels[-1] if self._phases else levels[0]
-            for result, array in zip(results, made, strict=True):
-                if result is not None and result is not array:
-                    result[...] = array
+            _put(levels[-1] if self._phases else levels[0], results)
         finally:
             self._running = None
+
+    def _by_steps(
+        self, tiles: Sequence[Tile | None], results: list[Tile | None], *, blocking: bool
+    ) -> Transfer:
+        """All steps of a call, each into tiles that are made when its turn comes."""
+        held, made = [_forwards(tile) for tile in tiles], list(results)
+
+        def take_memory(after: End | None) -> None:
+            if after is not None:
+                shape = after.shapes()[self.comm.rank]
+                made[:] = [np.empty(shape, self.dtype) for _ in tiles]
+            else:
+                results[:] = [self._result(out) for out in results]
+                made[:] = [_forwards(result) for result in results]
+
+        try:
+            for number, phase in enumerate(self._phases, 1):
+                last = number == len(self._phases)
+                self.step = f"{phase.name} (step {number} of {len(self._phases)})"
+                self.watch.attempt(partial(take_memory, None if last else phase.after), self.step)
+                yield from phase.run(held, made, blocking=blocking)
+                held = list(made)
+            if not self._phases:
+                take_memory(None)
+            _put(held, results)
+        finally:
+            self._running = None
+
+    def __repr__(self) -> str:
+        steps = "no plan" if self.plan is None else f"a plan of {len(self.plan.steps)} steps"
+        how = "run one by one" if not self.fused else f"fused into {self._names}"
+        return f"<Redistribution {self.src} -> {self.dst} on {self.comm.size} ranks: {steps} {how}>"
 
     def free(self) -> None:
         """Release the datatypes, and the shared tiles but `out`. Local; a call after it raises.
@@ -373,6 +425,13 @@ class Redistribution:
                 self._running.end_soon()
         finally:
             self.free()
+
+
+def _put(arrays: Sequence[Tile | None], results: Sequence[Tile | None]) -> None:
+    """Copy what is not in its result yet."""
+    for result, array in zip(results, arrays, strict=True):
+        if result is not None and result is not array:
+            result[...] = array
 
 
 def _forwards(tile: Tile | None) -> Tile | None:

@@ -28,12 +28,21 @@ from redistrib.types.reduction import UFUNCS
 
 
 class Reduction(Phase):
-    """From an end with partial axes to one where some or all of them are reduced."""
+    """From an end with partial axes to one where some or all of them are reduced.
+
+    `within`: the number of each rank's group, where ranks reduce with those of their group only.
+    """
 
     name = "the reduction"
 
     def __init__(
-        self, before: End, after: End, channel: Channel, dtype: np.dtype[Any], scratch: int
+        self,
+        before: End,
+        after: End,
+        channel: Channel,
+        dtype: np.dtype[Any],
+        scratch: int,
+        within: Sequence[int] | None = None,
     ) -> None:
         super().__init__(before, after)
         assert isinstance(before.type, ArrayType)
@@ -43,6 +52,8 @@ class Reduction(Phase):
         kept = after.type.partial
         addends = before.groups(PartialRoles.rest(before.type.partial, kept))
         of_source, of_target = before.groups(kept), after.groups(kept)
+        if within is not None:
+            of_source = of_target = list(within)
         rank, half = channel.comm.rank, scratch // 2
         shares, spread = _shares(after, of_target, rank)
         self.spread = TileExchange(after, after, spread, channel, dtype.itemsize, half)
