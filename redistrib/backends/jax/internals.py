@@ -84,8 +84,10 @@ def program_bytes(
     `tile` has a shape and a dtype.
     """
     mesh: Any = jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes))
-    closed = jax.make_jaxpr(program, axis_env=list(axes.items()))(tile)
-    with core.extend_axis_env_nd(axes.items()):
+    # The program is compiled inside another, whose mesh may be in context; a tile is on none.
+    nowhere: Any = jax.sharding.AbstractMesh((), ())
+    with jax.sharding.use_abstract_mesh(nowhere), core.extend_axis_env_nd(axes.items()):
+        closed = jax.make_jaxpr(program)(tile)
         module = mlir.build_mlir_module_helper(
             closed,
             name="redistribute",
