@@ -74,6 +74,12 @@ def an_array_twice_in_a_donated_tree_moves_once_and_is_given_up() -> None:
         wanted = {"embed": jax.device_put(array, ends[0]), "head": jax.device_put(array, ends[1])}
         assert_same(moved, wanted)
         assert x.is_deleted() == (source not in ends)
+    # One that has no data any more is refused before another is given up.
+    x, gone = (jax.device_put(array, source) for _ in range(2))
+    gone.delete()
+    with pytest.raises(rd.BackendError, match=r"at \[1\]: .* this one is deleted"):
+        rjax.reshard([x, gone], target, donate=True)
+    assert_same(x, jax.device_put(array, source))
     # Two arrays that are views of the same buffers.
     x = jax.device_put(array, source)
     y = rjax.reshard(x, on(mesh_of(a=4, b=2), "a", "b"))
@@ -210,6 +216,15 @@ def whatever_the_target_xla_takes_over_where_it_is_asked_to() -> None:
                     if kind == AxisType.Explicit:
                         lay_out = jax.sharding.reshard
                     assert_same(moved, jax.jit(lambda x, s=target, f=lay_out: f(x, s))(x))
+
+
+@case
+def shardings_of_other_kinds_are_left_to_jax_where_it_is_asked_to() -> None:
+    x = jax.device_put(numbers(16, 16), on(mesh_of(x=4, y=2), "x", "y"))
+    for target in (jax.sharding.SingleDeviceSharding(DEVICES[3]), DEVICES[3]):
+        assert_same(rjax.reshard([x], target, fallback="xla"), jax.device_put([x], target))
+        with pytest.raises(rd.LayoutError, match="a NamedSharding or a PartitionSpec; got"):
+            rjax.reshard(x, target)
 
 
 @case

@@ -436,6 +436,12 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
             lambda: rjax.reshard(x, "x"),
         ),
         (rd.LayoutError, "needs a mesh", lambda: rjax.reshard(single, P("x"))),
+        (rd.LayoutError, "needs a mesh", lambda: rjax.reshard(numbers(8), P("x"))),
+        (
+            rd.RedistribError,
+            "a size is a whole number of bytes .* got -1",
+            lambda: rjax.optimize(lambda x: x, memory_limit=-1),
+        ),
         (
             rd.LayoutError,
             "same memory of devices.* got device of cpu and pinned",
@@ -470,7 +476,7 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
         ),
         (
             rd.RedistribError,
-            "one of error, xla; got 'jax'",
+            "unknown fallback 'jax'; known: error, xla",
             lambda: rjax.reshard(x, target, fallback="jax"),
         ),
         (

@@ -14,6 +14,7 @@ CASES = (
     "weak_types_stay_weak",
     "memory_of_another_kind_is_refused_or_left_to_jax",
     "whatever_the_target_xla_takes_over_where_it_is_asked_to",
+    "shardings_of_other_kinds_are_left_to_jax_where_it_is_asked_to",
     "errors_inside_jit_are_ours",
     "leaves_that_jax_takes",
     "arrays_that_a_function_closes_over",

@@ -24,13 +24,14 @@ from redistrib.backends.jax.planning import Options
 from redistrib.backends.jax.shardings import abstract, is_explicit
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.planner.problem import Strategy
+from redistrib.text import parse_limit
 
 
 def optimize(
     function: Callable[..., Any] | None = None,
     *,
     strategy: Strategy = "auto",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     **jit_options: Any,
 ) -> Callable[..., Any]:
     """The function, jitted, with our plans at its sharding constraints and `jax.sharding.reshard`s.
@@ -40,11 +41,12 @@ def optimize(
     constrained are laid out as they were asked to be. What cannot be planned (uneven tiles, other
     kinds of memory, types inside shard_map, constraints in the rules of a `custom_vjp` that is
     differentiated outside) stays with XLA; so does what exceeds `memory_limit`, in bytes per device
-    for each tile between two collectives.
+    or a text as "1GiB", for each tile between two collectives. Raises RedistribError for an option
+    that there is not.
     """
     if function is None:
         return lambda f: optimize(f, strategy=strategy, memory_limit=memory_limit, **jit_options)
-    rewriting = _Rewriting(Options(strategy, memory_limit, fallback="xla"))
+    rewriting = _Rewriting(Options(strategy, parse_limit(memory_limit), fallback="xla"))
 
     @wraps(function)
     def optimized(*args: Any, **kwargs: Any) -> Any:

@@ -85,8 +85,8 @@ def _partition(shape: Any, source: Any, target: Any, text: str) -> tuple[bytes, 
     options = Options(**settings)
     try:
         axes, program = _program(shape, source, target, options, platform)
-    except (LayoutError, InfeasibleError) as error:
-        if options.fallback == "error":
+    except RedistribError as error:
+        if options.fallback == "error" or not isinstance(error, (LayoutError, InfeasibleError)):
             _raised.append(error)
             raise
         warnings.warn(f"XLA redistributes this one: {error}", stacklevel=1)

@@ -13,19 +13,28 @@ from typing import Any
 from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
 from redistrib.errors import InfeasibleError
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.planner.choose import plan
-from redistrib.synth.planner.problem import Strategy
+from redistrib.synth.planner.choose import STRATEGIES, plan
+from redistrib.synth.planner.problem import Strategy, check_name
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+
+FALLBACKS = ("error", "xla")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to plan: `memory_limit` in bytes per device; whether XLA may do what we cannot."""
+    """How to plan: `memory_limit` in bytes per device; whether XLA may do what we cannot.
+
+    Raises RedistribError for a strategy or fallback that there is not.
+    """
 
     strategy: Strategy = "auto"
     memory_limit: int | None = None
     fallback: str = "error"
+
+    def __post_init__(self) -> None:
+        check_name("strategy", self.strategy, STRATEGIES)
+        check_name("fallback", self.fallback, FALLBACKS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,11 @@ from redistrib.backends.jax.planning import Options
 from redistrib.backends.jax.shardings import abstract, is_explicit, named
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.planner.problem import Strategy
+from redistrib.text import parse_limit
 from redistrib.types.named_sharding import entries_of, type_of
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 Program = Callable[[Any], Any]
-
-FALLBACKS = ("error", "xla")
 
 
 def reshard(
@@ -41,7 +40,7 @@ def reshard(
     shardings: Any,
     *,
     donate: bool = False,
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     strategy: Strategy = "auto",
     fallback: str = "error",
 ) -> Any:
@@ -53,19 +52,16 @@ def reshard(
 
     All is planned before anything is compiled. A change of layout is one program, kept for all
     arrays of that shape and dtype. `donate` gives the arrays up, those that are in the tree twice
-    once they have been used twice. `memory_limit` is in bytes per device and bounds every tile
-    between two collectives; what XLA allocates beside the tiles it does not bound.
+    once they have been used twice. `memory_limit`, in bytes per device or a text as "1GiB", bounds
+    every tile between two collectives; what XLA allocates beside the tiles it does not bound.
 
     `fallback="xla"` leaves to jax what cannot be planned. Otherwise LayoutError is raised for
     shardings that types cannot say (uneven tiles, unconstrained axes, other memory) and for meshes
     that cannot be related, InfeasibleError where the limit is too low, BackendError for what is no
-    array and where devices are other processes'. In a tree, errors begin with the leaf's path.
+    array and where devices are other processes', RedistribError for an option that there is not.
+    In a tree, errors begin with the leaf's path.
     """
-    if fallback not in FALLBACKS:
-        raise RedistribError(
-            f"a fallback is one of {', '.join(FALLBACKS)}; got {fallback!r}", fallback=fallback
-        )
-    options = Options(strategy, memory_limit, fallback)
+    options = Options(strategy, parse_limit(memory_limit), fallback)
     if isinstance(tree, jax.Array):  # one array: no tree to walk
         return _program(tree, shardings, options, donate)(tree)
     leaves, structure = jax.tree.flatten(tree)
@@ -74,6 +70,8 @@ def reshard(
     programs = []
     for n, (x, target) in enumerate(zip(leaves, targets, strict=True)):
         try:
+            if donate and isinstance(x, jax.Array) and _is_deleted(x):
+                raise BackendError("an array of a donated tree has its data; this one is deleted")
             programs.append(_program(x, target, options, donate and n not in shared))
         except RedistribError as error:
             path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[n][0])
@@ -116,6 +114,10 @@ def _sharing_buffers(leaves: Sequence[Any]) -> frozenset[int]:
     return frozenset(n for n, buffers in enumerate(held) if any(uses[b] > 1 for b in buffers))
 
 
+def _is_deleted(x: Any) -> bool:
+    return not isinstance(x, jax.core.Tracer) and bool(x.is_deleted())
+
+
 def _buffers(x: Any) -> set[Any]:
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or x.is_deleted():
         return set()
@@ -133,6 +135,8 @@ def _give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
 
 
 def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
+    if options.fallback == "xla" and not isinstance(target, (NamedSharding, PartitionSpec)):
+        return lambda x: jax.device_put(x, target)  # another sharding, or a device
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return _key_program(x, _resolved(x, target), options, donate)
     if not isinstance(target, NamedSharding):
@@ -178,9 +182,8 @@ def _resolved(x: Any, target: Any) -> NamedSharding:
         tracing = isinstance(x, jax.core.Tracer)
         mesh: Any = jax.sharding.get_abstract_mesh() if tracing else jax.sharding.get_mesh()
     else:
-        mesh = getattr(jax.typeof(x).sharding, "mesh", None)
-        if not isinstance(x, jax.core.Tracer):
-            mesh = getattr(x.sharding, "mesh", None)
+        held = jax.typeof(x) if isinstance(x, jax.core.Tracer) else x
+        mesh = getattr(getattr(held, "sharding", None), "mesh", None)
         if mesh is None or mesh.empty:
             raise LayoutError(
                 f"a PartitionSpec needs a mesh, of jax.set_mesh or of the array; got {target}",
