@@ -245,7 +245,7 @@ def sums_and_replicas_that_jax_tracks() -> None:
         moved = rjax.reshard(partial, target)
         assert_moved(moved, a @ b, target)
         assert_moved(rjax.compile(planned(partial, target), mesh)(partial), a @ b, target)
-        assert planned(partial, target).steps[0].collective == "reduce_scatter"
+        assert "reduce_scatter" in [s.collective for s in planned(partial, target).steps]
         fused = traffic_of(lambda a, b: rjax.reshard(dot(a, b), target), left, right)
         assert fused.received_bytes == planned(partial, target).received_bytes
         # A sum's cotangent is to be replicated, a replica's is a sum.
