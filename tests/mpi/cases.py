@@ -288,6 +288,49 @@ def strided(array: np.ndarray) -> list[np.ndarray]:
 
 
 @case
+def f_ordered_tiles_move_as_the_transposed_array(comm: MPI.Intracomm) -> None:
+    """In as long runs, into F-ordered results; and the order may change from call to call."""
+    mesh = mesh_for(comm)
+    for src, dst in (
+        ("f32[240{x}, 480{y}]", "f32[240{y}, 480{x}]"),
+        ("i32[24, 48{y}] sum{x}", "i32[24{x}, 48{y}]"),
+        ("i32[24{x}, 48{y}, 2]", "i32[24, 48{y}, 2] sum{x}"),
+    ):
+        a, b = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
+        turned = [
+            rd.ArrayType(mesh, t.dtype, t.shape[::-1], t.dims[::-1], t.partial, t.reduction)
+            for t in (a, b)
+        ]
+        plan, array = rd.plan(a, b), example(a)
+        tile = simulator.scatter(array, a)[comm.rank]
+        expected = simulator.run(plan, simulator.scatter(array, a))[comm.rank]
+        with (
+            rmpi.Redistribution.from_plan(plan, comm) as redistribution,
+            rmpi.Redistribution(*turned, comm) as other,
+        ):
+            # In the last call the order is not the same on all ranks.
+            for order in (*"CFFCF", "CF"[comm.rank % 2]):
+                given = np.asarray(tile, order=order)
+                result = redistribution(given)
+                assert np.array_equal(result, expected)
+                assert result.flags.f_contiguous if order == "F" else result.flags.c_contiguous
+                out = np.full(expected.shape, 7, expected.dtype, order)
+                assert redistribution(given, out) is out
+                assert np.array_equal(out, expected)
+            redistribution(np.asfortranarray(tile))
+            if isinstance(redistribution._phases[0], exchange.TileExchange):
+                for one, same in zip(redistribution._phases, other._phases, strict=True):
+                    assert isinstance(one, exchange.TileExchange)
+                    assert isinstance(same, exchange.TileExchange)
+                    assert runs_of(one) == runs_of(same)
+
+
+def runs_of(phase: exchange.TileExchange) -> list[tuple[int, list[int], bool]]:
+    """Per peer how long the runs are that it is sent, and whether they are packed."""
+    return [(s.peer, [o.contiguous for o in s.overlaps], s.packed) for s in phase.sends]
+
+
+@case
 def elements_may_be_any_bytes(comm: MPI.Intracomm) -> None:
     mesh = mesh_for(comm)
     src, dst = (rd.ArrayType.parse(t, mesh) for t in ("u8[12{x}, 24{y}]", "u8[12{y}, 24{x}]"))

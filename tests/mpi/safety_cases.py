@@ -43,11 +43,11 @@ def a_call_that_is_dropped_leaves_memory_alone(comm: MPI.Intracomm) -> None:
     patterns = [np.full(plan.dst.tile_shape, PATTERN, np.float32) for _ in range(8)]
     comm.Barrier()
     if comm.rank:
-        for _ in range(20):
-            call.test()
+        ended = any(call.test() for _ in range(20))  # rank 0 may have had all of it in time
         redistribution.free()
-        with pytest.raises(rd.BackendError, match="given up before its end"):
-            call.wait()
+        if not ended:
+            with pytest.raises(rd.BackendError, match="given up before its end"):
+                call.wait()
     comm.Barrier()
     assert all((pattern == PATTERN).all() for pattern in patterns)
 

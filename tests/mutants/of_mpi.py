@@ -68,7 +68,7 @@ for peer in []:
     Mutant(
         "a call that is at its end is kept",
         REDISTRIBUTION,
-        "Redistribution._transfer",
+        "Redistribution._tracked",
         "self._running = None",
         "pass",
     ),
@@ -108,11 +108,18 @@ for peer in []:
         "False",
     ),
     Mutant(
-        "a step that reduces takes in other groups",
+        "what a step routes is put where it was taken",
         "redistrib/backends/mpi/steps.py",
-        "_phase",
-        "Reduction(before, after, channel, dtype, scratch, within)",
-        "Reduction(before, after, channel, dtype, scratch)",
+        "_routed",
+        "segments(np.full(len(take), size), take * size, put * size)",
+        "segments(np.full(len(take), size), take * size, take * size)",
+    ),
+    Mutant(
+        "F-ordered tiles are seen as C-ordered ones",
+        CHECKS,
+        "memory_order",
+        "F_ORDER if all(array.flags.f_contiguous for array in given) else C_ORDER",
+        "C_ORDER",
     ),
     Mutant(
         "gather is to rank 0",

@@ -36,11 +36,13 @@ class Watch:
 
     agreed: whether the ranks are known to have the same timeout. A collective that blocks on one
         and not on another would be two kinds of it, which never end.
+    step: what the call under way is at.
     """
 
     private: Private
     timeout: float | None
     agreed: bool = False
+    step: str = ""
 
     @property
     def comm(self) -> MPI.Intracomm:
@@ -118,45 +120,48 @@ class Watch:
 
     def attempt(
         self,
-        action: Callable[[], tuple[str, str] | None],
+        action: Callable[[], tuple[str, str, int] | None],
         step: str,
         error: Exception | None = None,
-    ) -> None:
+    ) -> int:
         """Do something on each rank; if it fails on one, raise that error on all. Collective.
 
-        The action returns what all ranks must agree on, in full and for people, if anything. With
-        an `error` there is one already, and nothing is done.
+        The action returns what all ranks must agree on, in full and for people, and its vote, if
+        anything. With an `error` there is one already, and nothing is done. Gives the least vote.
         """
-        token = given = ""
+        token, given, vote = "", "", 0
         try:
             if error is None:
-                token, given = action() or ("", "")
+                token, given, vote = action() or ("", "", 0)
         except Exception as raised:  # noqa: BLE001 - the other ranks must hear of it
             error = raised
         try:
-            self.agree(error, token, step, given)
+            return self.agree(error, token, step, given, vote)
         finally:
             # Its traceback leads here, and so would keep itself and the arrays of the caller.
             del error
 
-    def agree(self, error: Exception | None, token: str, step: str, given: str = "") -> None:
+    def agree(
+        self, error: Exception | None, token: str, step: str, given: str = "", vote: int = 0
+    ) -> int:
         """Raise the same error on every rank if one has an error or the tokens differ. Collective.
 
         `given` is what this rank was given, for the message. On the ranks of the error and
-        elsewhere its class is the same where it is one of this library's.
+        elsewhere its class is the same where it is one of this library's. Gives the least vote.
         """
         self.check_open()
         comm = self.comm
         digest = hashlib.sha256(token.encode()).digest()
         number = int.from_bytes(digest[:8], "big") >> 2
-        # The least of x and of -x tell whether all are equal; the last is the first rank in error.
-        told = np.array([number, -number, comm.size if error is None else comm.rank], np.int64)
+        # The least of x and of -x tell whether all are equal; the third is the first rank in error.
+        failed = comm.size if error is None else comm.rank
+        told = np.array([number, -number, failed, vote], np.int64)
         heard = np.empty_like(told)
         if self.agreed and self.timeout is None and not self.private.crowded:
             comm.Allreduce(told, heard, MPI.MIN)
         else:
             self.together(comm.Iallreduce(told, heard, MPI.MIN), step)
-        least, most, failed = int(heard[0]), -int(heard[1]), int(heard[2])
+        least, most, failed, vote = int(heard[0]), -int(heard[1]), int(heard[2]), int(heard[3])
         if failed < comm.size:
             self._raise_everywhere(error, failed)
         if least != most:
@@ -166,6 +171,7 @@ class Watch:
             if odd is not None:
                 said = f"rank 0: {texts[0]}; rank {odd}: {texts[odd]}"
             raise BackendError(f"the ranks were given different problems: {said}", rank=odd)
+        return vote
 
     def _raise_everywhere(self, error: Exception | None, failed: int) -> NoReturn:
         """Raise the error of one rank on all of them."""

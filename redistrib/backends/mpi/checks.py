@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,6 +15,7 @@ from redistrib.errors import BackendError, LayoutError
 from redistrib.types.array_type import ArrayType
 
 Ranks = Sequence[int] | None
+C_ORDER, F_ORDER, NO_ORDER = range(3)
 MOST_WORK: Any = 1_000_000
 """Steps in which numpy is to find out whether two arrays share an element."""
 
@@ -152,3 +153,15 @@ def _overlap(a: Tile, b: Tile) -> bool:
         return np.shares_memory(a, b, max_work=MOST_WORK)
     except np.exceptions.TooHardError:
         return True
+
+
+def memory_order(arrays: Iterable[Tile | None]) -> int:
+    """The vote of a rank on the order in which tiles are seen; the least of all ranks holds.
+
+    F_ORDER if all its arrays are F-ordered and no C order serves them as well, NO_ORDER if either
+    does (one dimension, no arrays), C_ORDER for any other strides.
+    """
+    given = [array for array in arrays if array is not None]
+    if all(array.flags.c_contiguous and array.flags.f_contiguous for array in given):
+        return NO_ORDER
+    return F_ORDER if all(array.flags.f_contiguous for array in given) else C_ORDER

@@ -39,25 +39,34 @@ Tiles = Sequence[Tile | None]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a redistribution: per rank of the communicator its position, if it has one."""
+    """One end of a redistribution: per rank of the communicator its position, if it has one.
+
+    reverse: whether tiles are seen with their dimensions in reverse, F-ordered ones as C-ordered.
+    """
 
     type: AnyType
     positions: tuple[int | None, ...]
+    reverse: bool = False
 
     @classmethod
-    def on(cls, t: AnyType, ranks: Sequence[int], size: int) -> End:
+    def on(cls, t: AnyType, ranks: Sequence[int], size: int, reverse: bool = False) -> End:
         """The end whose positions are on these ranks, of `size` in all."""
         position_of = {rank: position for position, rank in enumerate(ranks)}
-        return cls(t, tuple(position_of.get(rank) for rank in range(size)))
+        return cls(t, tuple(position_of.get(rank) for rank in range(size)), reverse)
 
     def shape(self, rank: int) -> Shape | None:
         """The shape of a rank's tile, if it has one."""
         position = self.positions[rank]
-        return None if position is None else tile_shape_of(self.type, position)
+        if position is None:
+            return None
+        shape = tile_shape_of(self.type, position)
+        return shape[::-1] if self.reverse else shape
 
     def boxes(self) -> list[Box | None]:
         """What each rank holds."""
         found = boxes_of(self.type)
+        if self.reverse:
+            found = [box[::-1] for box in found]
         return [None if p is None else found[p] for p in self.positions]
 
     def shapes(self) -> list[Shape]:

@@ -38,14 +38,17 @@ from redistrib.types.tile import numbers, split
 
 def phases_of(
     plan: Plan,
-    positions: tuple[int | None, ...],
+    source: End,
     channel: Channel,
     dtype: np.dtype[Any],
     scratch: int,
 ) -> list[Phase]:
-    """The phases of a plan on one mesh."""
+    """The phases of a plan on one mesh, from the end that is its source."""
     found: list[Phase] = []
-    start = End(plan.src, positions)
+    start = source
+
+    def end(t: ArrayType) -> End:
+        return End(t, source.positions, source.reverse)
 
     def move(to: End) -> None:
         if to.type != start.type:
@@ -54,7 +57,7 @@ def phases_of(
     for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True):
         if not _apart(step, before):
             continue
-        here, there = End(before, positions), End(after, positions)
+        here, there = end(before), end(after)
         move(here)
         match step:
             case ReplicatedToPartial() | ShardedToPartial():
@@ -64,7 +67,7 @@ def phases_of(
             case _:
                 raise AssertionError("_apart knows which steps are phases of their own")
         start = there
-    move(End(plan.dst, positions))
+    move(end(plan.dst))
     return found
 
 
@@ -110,7 +113,7 @@ class ToPartial(Phase):
         """Fill the targets; nothing is sent."""
         for source, target in zip(sources, targets, strict=True):
             if source is not None and target is not None:
-                self._fill(source, target)
+                self._fill(*((source.T, target.T) if self.after.reverse else (source, target)))
         yield from ()
 
     def _fill(self, tile: Tile, out: Tile) -> None:

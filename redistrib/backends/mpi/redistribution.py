@@ -12,20 +12,23 @@ from mpi4py import MPI
 from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.agreement import Watch
-from redistrib.backends.mpi.calls import Running
+from redistrib.backends.mpi.calls import Running, by_steps, forwards, fused
 from redistrib.backends.mpi.checks import (
+    C_ORDER,
+    F_ORDER,
     Ranks,
     check_ends,
     check_results,
     check_tile,
     check_timeout,
     element_type,
+    memory_order,
     ranks_of,
     usable_timeout,
 )
 from redistrib.backends.mpi.communicators import check_alone, claimed, private
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
-from redistrib.backends.mpi.exchange import End, Phase
+from redistrib.backends.mpi.exchange import End, Phase, Tiles
 from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
@@ -177,6 +180,7 @@ class Redistribution:
             self._shared: SharedTiles | None = None
             self._running: Running | None = None
             self._phases: list[Phase] = []
+            self._reverse = False
             self._channel = Channel(owned.comm, owned.next_tag(), Datatypes())
             self.watch.attempt(lambda: self._settle(find_plan, options), MAKING, contended)
             self.watch.agreed = True
@@ -192,7 +196,9 @@ class Redistribution:
             self._connect()
             self._count()
 
-    def _settle(self, find_plan: Callable[[], Plan | None], options: _Options) -> tuple[str, str]:
+    def _settle(
+        self, find_plan: Callable[[], Plan | None], options: _Options
+    ) -> tuple[str, str, int]:
         """What all ranks must agree on, in full and for people."""
         src, dst = self.src, self.dst
         self.watch.timeout = check_timeout(options.timeout)
@@ -215,23 +221,24 @@ class Redistribution:
         if self.watch.timeout is not None:
             given += f" with a timeout of {self.watch.timeout:g} s"
         planned = "" if self.plan is None else self.plan.to_json()
-        return f"{given} {src.mesh} {dst.mesh} {self._ranks} {scratch} {planned}", given
+        return f"{given} {src.mesh} {dst.mesh} {self._ranks} {scratch} {planned}", given, 0
 
-    def _make_phases(self) -> list[Phase]:
+    def _make_phases(self, reverse: bool = False) -> list[Phase]:
         before, after = (
-            End.on(t, ranks, self.comm.size)
+            End.on(t, ranks, self.comm.size, reverse)
             for t, ranks in zip((self.src, self.dst), self._ranks, strict=True)
         )
         rank = self.comm.rank
-        self._targets = [after.shape(rank) for rank in range(self.comm.size)]
-        self._shapes = before.shape(rank), self._targets[rank]
+        if not reverse:
+            self._targets = [after.shape(rank) for rank in range(self.comm.size)]
+            self._shapes = before.shape(rank), self._targets[rank]
         self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
         arguments = self._channel, self.dtype, self._scratch
         if self.plan is not None and not self.fused:
             return steps_of(self.plan, before, after, *arguments)
         if self.plan is None or self.src.mesh != self.dst.mesh:
             return [between(before, after, *arguments)]
-        return phases_of(self.plan, before.positions, *arguments)
+        return phases_of(self.plan, before, *arguments)
 
     def _connect(self) -> None:
         """From now on the result is in shared memory, if it is to be."""
@@ -261,10 +268,10 @@ class Redistribution:
         """This rank's tile of the target from its tile of the source. Collective.
 
         Tiles are numpy arrays (of a subclass only memmap) of the types' tile shapes and dtype, with
-        any strides (one that runs backwards is copied first); a new one is C-ordered. `out`
-        receives the result, shares no memory with the tile, and is returned. A rank that is not in
-        the target returns None. Raises on every rank if one was given something else; nothing has
-        been sent then.
+        any strides (one that runs backwards is copied first); fastest is one order, C or F, on all
+        ranks. A new tile has the order of the one given. `out` receives the result, shares no
+        memory with the tile, and is returned. A rank that is not in the target returns None. Raises
+        on every rank if one was given something else; nothing has been sent then.
         """
         return self._run([tile], [out], blocking=True).wait()[0]
 
@@ -288,7 +295,7 @@ class Redistribution:
         results: list[Tile | None] = []
         levels: list[list[Tile | None]] = []
 
-        def prepare() -> tuple[str, str]:
+        def prepare() -> tuple[str, str, int]:
             if not self._channel.datatypes.open:
                 raise BackendError("the redistribution was freed")
             if self._running is not None:
@@ -296,28 +303,50 @@ class Redistribution:
             if not (blocking or self.fused):
                 raise BackendError("steps run one by one in a call; start is of what is fused")
             results.extend(self._checked(tiles, outs))
+            plain = self.fused and self._shared is None
+            order = memory_order((*tiles, *results)) if plain else C_ORDER
             if self.fused:
                 # All memory is taken before anything is sent.
-                results[:] = [self._result(out) for out in results]
-                levels.extend(self._levels(tiles, results))
+                results[:] = [self._result(out, order) for out in results]
+                levels.extend(self._levels(tiles, results, order))
             # A small array goes by another collective where the caller waits: all do the same.
             begun = "a call" if blocking else "a start"
             call = f"{begun} of redistribution {self._channel.tag} with {len(tiles)} arrays"
-            return call, call
+            return call, call, order
 
         with claimed(self._given_comm) as contended:
-            self.watch.attempt(prepare, CALLING, contended)
+            order = self.watch.attempt(prepare, CALLING, contended)
+            self._turn(order == F_ORDER)
             at_once = blocking and self.watch.timeout is None
+            arguments = self.watch, self._phases
             if self.fused:
-                transfer = self._transfer(levels, results, blocking=at_once)
+                transfer = fused(*arguments, levels, results, blocking=at_once)
             else:
-                transfer = self._by_steps(tiles, results, blocking=at_once)
-            running = Running(transfer, results, self.watch, lambda: self.step)
+                made = partial(self._made, results)
+                transfer = by_steps(*arguments, tiles, results, made, blocking=at_once)
+            running = Running(self._tracked(transfer), results, self.watch)
             # Not one that is at its end: the two would keep each other, and the result.
             self._running = None if running.done else running
             if blocking:
                 running.wait()
         return running
+
+    def _turn(self, reverse: bool) -> None:
+        """See tiles with their dimensions in reverse, or not, as all ranks do from now on."""
+        if reverse == self._reverse:
+            return
+        made: list[Phase] = []
+        self.watch.attempt(lambda: made.extend(self._make_phases(reverse)), CALLING)
+        for old, new in zip(self._phases, made, strict=True):
+            new.communicates = old.communicates
+        self._phases, self._reverse = made, reverse
+
+    def _tracked(self, transfer: Transfer) -> Transfer:
+        """A transfer that is no longer under way at its end."""
+        try:
+            yield from transfer
+        finally:
+            self._running = None
 
     def _checked(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
@@ -337,63 +366,28 @@ class Redistribution:
         check_results(tiles, outs)
         return outs
 
-    def _result(self, out: Tile | None) -> Tile | None:
-        """What the call returns, made where no `out` is given."""
+    def _result(self, out: Tile | None, order: int = C_ORDER) -> Tile | None:
+        """What the call returns, made where no `out` is given, in the order of the tile."""
         shape = self._shapes[1]
-        return np.empty(shape, self.dtype) if out is None and shape is not None else out
+        if out is not None or shape is None:
+            return out
+        return np.empty(shape, self.dtype, "F" if order == F_ORDER else "C")
 
-    def _levels(
-        self, tiles: Sequence[Tile | None], results: Sequence[Tile | None]
-    ) -> list[list[Tile | None]]:
+    def _levels(self, tiles: Tiles, results: Tiles, order: int) -> list[list[Tile | None]]:
         """The arrays before, between and after the phases."""
-        levels = [[_forwards(tile) for tile in tiles]]
+        levels = [[forwards(tile) for tile in tiles]]
         for phase in self._phases[:-1]:
-            shape = phase.after.shapes()[self.comm.rank]
-            levels.append([np.empty(shape, self.dtype) for _ in tiles])
-        return [*levels, [_forwards(result) for result in results]]
+            shape = phase.after.shapes()[self.comm.rank][:: -1 if self._reverse else 1]
+            letter: Any = "F" if order == F_ORDER else "C"
+            levels.append([np.empty(shape, self.dtype, letter) for _ in tiles])
+        return [*levels, [forwards(result) for result in results]]
 
-    def _transfer(
-        self,
-        levels: Sequence[list[Tile | None]],
-        results: Sequence[Tile | None],
-        *,
-        blocking: bool,
-    ) -> Transfer:
-        """All phases of a call."""
-        try:
-            for number, phase in enumerate(self._phases):
-                self.step = f"{phase.name} ({number + 1} of {len(self._phases)})"
-                yield from phase.run(levels[number], levels[number + 1], blocking=blocking)
-            _put(levels[-1] if self._phases else levels[0], results)
-        finally:
-            self._running = None
-
-    def _by_steps(
-        self, tiles: Sequence[Tile | None], results: list[Tile | None], *, blocking: bool
-    ) -> Transfer:
-        """All steps of a call, each into tiles that are made when its turn comes."""
-        held, made = [_forwards(tile) for tile in tiles], list(results)
-
-        def take_memory(after: End | None) -> None:
-            if after is not None:
-                shape = after.shapes()[self.comm.rank]
-                made[:] = [np.empty(shape, self.dtype) for _ in tiles]
-            else:
-                results[:] = [self._result(out) for out in results]
-                made[:] = [_forwards(result) for result in results]
-
-        try:
-            for number, phase in enumerate(self._phases, 1):
-                last = number == len(self._phases)
-                self.step = f"{phase.name} (step {number} of {len(self._phases)})"
-                self.watch.attempt(partial(take_memory, None if last else phase.after), self.step)
-                yield from phase.run(held, made, blocking=blocking)
-                held = list(made)
-            if not self._phases:
-                take_memory(None)
-            _put(held, results)
-        finally:
-            self._running = None
+    def _made(self, results: Tiles, phase: Phase | None) -> list[Tile | None]:
+        """The tiles after a step; None stands for the last."""
+        if phase is None:
+            return [self._result(out) for out in results]
+        shape = phase.after.shapes()[self.comm.rank]
+        return [np.empty(shape, self.dtype) for _ in results]
 
     def __repr__(self) -> str:
         steps = "no plan" if self.plan is None else f"a plan of {len(self.plan.steps)} steps"
@@ -425,20 +419,3 @@ class Redistribution:
                 self._running.end_soon()
         finally:
             self.free()
-
-
-def _put(arrays: Sequence[Tile | None], results: Sequence[Tile | None]) -> None:
-    """Copy what is not in its result yet."""
-    for result, array in zip(results, arrays, strict=True):
-        if result is not None and result is not array:
-            result[...] = array
-
-
-def _forwards(tile: Tile | None) -> Tile | None:
-    """The tile, or a copy in memory order if it runs backwards.
-
-    Open MPI 5.0 sends reversed bytes in their order in memory, whatever the datatype says.
-    """
-    if tile is not None and any(stride < 0 for stride in tile.strides):
-        return np.ascontiguousarray(tile)
-    return tile
