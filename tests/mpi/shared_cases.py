@@ -97,8 +97,8 @@ def shared_results_between_two_sets_of_ranks(comm: MPI.Intracomm) -> None:
     mesh, line = rd.Mesh(x=comm.size), rd.Mesh(u=comm.size - 1)
     size = comm.size * (comm.size - 1)
     src, dst = (
-        rd.ArrayType(mesh, "f64", (size, 3), ["x", ()]),
-        rd.ArrayType(line, "f64", (size, 3), ["u", ()]),
+        rd.ArrayType(mesh, "f64", (size, 3), [("x",), ()]),
+        rd.ArrayType(line, "f64", (size, 3), [("u",), ()]),
     )
     array = example(src)
     for backwards in (False, True):

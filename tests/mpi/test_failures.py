@@ -17,10 +17,12 @@ ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("mpi", [MPICH, OPENMPI], ids=lambda mpi: mpi.name)
 INTO = pytest.mark.parametrize("into", ["private", "shared"])
 RANKS = 4
+LIMIT = 40.0
+"""Seconds in which a job ends: one that hangs never does, and a busy machine takes its time."""
 
 
 def end_of(mpi: Installation, how: str, timeout: float, into: str) -> tuple[int, str]:
-    """Exit status and stderr of a doomed job that ends within 10 s of its fault."""
+    """Exit status and stderr of a doomed job, which ends soon after its fault."""
     job = start(mpi, RANKS, "-m", "tests.mpi.doomed", how, str(timeout), into)
     try:
         assert job.stdout is not None
@@ -28,9 +30,9 @@ def end_of(mpi: Installation, how: str, timeout: float, into: str) -> tuple[int,
         begun = time.monotonic()
         members = family(job.pid)
         assert len(members) > RANKS
-        _, errors = job.communicate(timeout=10.5 + timeout)
-        assert time.monotonic() - begun < 10.5 + timeout
-        gone = time.monotonic() + 5
+        _, errors = job.communicate(timeout=LIMIT + timeout)
+        assert time.monotonic() - begun < LIMIT + timeout
+        gone = time.monotonic() + 20
         while (left := [pid for pid in members if alive(pid)]) and time.monotonic() < gone:
             time.sleep(0.05)
         assert left == [], "the job leaves no process"
@@ -59,7 +61,7 @@ def test_a_killed_rank_ends_the_job(mpi: Installation, into: str) -> None:
     before = shared_files()
     status, _ = end_of(mpi, "kill", 0, into)
     assert status != 0
-    gone = time.monotonic() + 5  # other jobs have such files for a moment
+    gone = time.monotonic() + 20  # other jobs have such files for a moment
     while (left := shared_files() - before) and time.monotonic() < gone:
         time.sleep(0.05)
     assert left == set()
