@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import redistrib as rd
 from redistrib.backends import jax as rjax
+from redistrib.backends import simulator
 from redistrib.backends.jax import shardings
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan.collectives import AllGather, AllToAll, DynamicSlice, Exchange, Move
@@ -199,6 +200,21 @@ def the_tile_program_runs_in_a_users_shard_map() -> None:
 
 
 @case
+def a_target_may_name_the_same_devices_in_another_order() -> None:
+    mesh = rd.Mesh(x=4)
+    for other, text in (
+        (rd.Mesh({"z": 2, "y": 2}, devices=[0, 2, 1, 3]), "i32[8{y,z}]"),  # nothing moves
+        (rd.Mesh({"z": 2, "y": 2}, devices=[0, 2, 1, 3]), "i32[8{y}]"),
+    ):
+        plan = rd.plan(rd.ArrayType.parse("i32[8{x}]", mesh), rd.ArrayType.parse(text, other))
+        array = np.arange(8, dtype=np.int32)
+        tiles = [tile_of(array, plan.src, position) for position in range(4)]
+        for ours, theirs in zip(rjax.run(plan, tiles), simulator.run(plan, tiles), strict=True):
+            assert same_bits(ours, theirs)
+        assert same_bits(rjax.run_array(plan, array), array)
+
+
+@case
 def bad_input_is_one_clear_error() -> None:
     mesh = rd.Mesh(x=2, y=4)
     plan = direct(mesh, "f32[16{x}, 16{y}]", "f32[16{y}, 16{x}]")
@@ -210,6 +226,9 @@ def bad_input_is_one_clear_error() -> None:
     program = rjax.compile(plan, jmesh)
     other = NamedSharding(jax.make_mesh((8,), ("z",)), P("z"))
     reordered = direct(rd.Mesh({"x": 2}, devices=[1, 0]), "f32[4{x}]", "f32[4]")
+    crossing = rd.plan(
+        rd.ArrayType.parse("f32[8{x}]", rd.Mesh(x=4)), rd.ArrayType.parse("f32[8{y}]", rd.Mesh(y=2))
+    )
     for error, message, call in (
         (
             rd.LayoutError,
@@ -226,6 +245,11 @@ def bad_input_is_one_clear_error() -> None:
             rd.LayoutError,
             r"the devices of the plan, \[1, 0\]; got \[0, 1\]",
             lambda: rjax.compile(reordered, jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])),
+        ),
+        (
+            rd.LayoutError,
+            "a program has one list of devices",
+            lambda: rjax.run_array(crossing, np.zeros(8, np.float32)),
         ),
         (rd.BackendError, "8 tiles of shape", lambda: rjax.run(plan, tiles[1:])),
         (

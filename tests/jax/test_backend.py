@@ -18,6 +18,7 @@ CASES = (
     "compiled_programs_move_what_the_plan_says",
     "an_exchange_takes_the_least_rounds",
     "the_tile_program_runs_in_a_users_shard_map",
+    "a_target_may_name_the_same_devices_in_another_order",
     "bad_input_is_one_clear_error",
 )
 

@@ -39,19 +39,24 @@ def compile(plan: Plan, jax_mesh: jax.sharding.Mesh) -> Any:  # noqa: A001 - the
     the plan goes to other devices, which `reshard` does.
     """
     shardings.check_mesh(plan.src.mesh, jax_mesh)
+    _check_one_mesh(plan)
     end = plan.types[-1]
-    if end.mesh != plan.src.mesh:
-        raise LayoutError(
-            f"a program has one list of devices; got a plan from {plan.src.mesh!r} to "
-            f"{plan.dst.mesh!r}",
-            plan=plan,
-        )
     axes = shardings.common_axes(plan)
     mesh = shardings.refined_mesh(plan.src.mesh, jax_mesh, axes)
     specs = [shardings.partition_spec(t, axes) for t in (plan.src, end)]
     ends = [named_sharding(t, jax_mesh, mesh, axes) for t in (plan.src, end)]
     move = Move(Planned(plan), Options(memory_limit=plan.memory_limit), mesh, axes, *specs)
     return jax.jit(move, in_shardings=ends[0], out_shardings=ends[1])
+
+
+def _check_one_mesh(plan: Plan) -> None:
+    """Raise LayoutError for a plan to other devices."""
+    if plan.types[-1].mesh != plan.src.mesh:
+        raise LayoutError(
+            f"a program has one list of devices; got a plan from {plan.src.mesh!r} to "
+            f"{plan.dst.mesh!r}",
+            plan=plan,
+        )
 
 
 def named_sharding(
@@ -72,8 +77,9 @@ def compile_stacked(plan: Plan, devices: Sequence[Any] | None = None) -> Any:
     """A jax.jit function between stacked tiles, `[device, *tile]` over all devices.
 
     Every type runs. Devices are taken in mesh position order, by default as `virtual_devices`
-    finds them.
+    finds them. Raises LayoutError where the plan goes to other devices.
     """
+    _check_one_mesh(plan)
     count = plan.src.mesh.num_devices
     found = virtual_devices(count) if devices is None else list(devices)
     names = [name for name, _ in plan.src.mesh.axes]
@@ -124,7 +130,8 @@ def dtypes_of(t: ArrayType) -> AbstractContextManager[Any]:
 def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """The tiles of the plan's target from those of its source, by mesh position, in one program.
 
-    Raises BackendError unless there is one tile of the right shape and dtype per device.
+    Raises BackendError unless there is one tile of the right shape and dtype per device, and
+    LayoutError where the plan goes to other devices.
     """
     count, t = plan.src.mesh.num_devices, plan.src
     if len(tiles) != count or any(
@@ -150,7 +157,10 @@ def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         moved = program(stacked)
         place = {device: position for position, device in enumerate(devices)}
         shards = sorted(moved.addressable_shards, key=lambda shard: place[shard.device])
-        return [np.asarray(shard.data)[0] for shard in shards]
+        results = [np.asarray(shard.data)[0] for shard in shards]
+    # The target may name the same devices in another order.
+    position_of = {device: position for position, device in enumerate(plan.types[-1].mesh.ids)}
+    return [results[position_of[device]] for device in plan.dst.mesh.ids]
 
 
 def run_array(plan: Plan, array: NDArray[Any]) -> NDArray[Any]:
