@@ -396,3 +396,8 @@ def test_the_examples_of_the_page_run() -> None:
     failed, tried = doctest.testfile(str(page), module_relative=False)
     assert tried > 5
     assert failed == 0
+
+
+def test_a_trace_reads_dtypes_as_numpy_does() -> None:
+    w = follow(lambda get: {"t": get("w").astype("i8")}, w=(3,))
+    assert str(w) == "t = cast(w, i64)"

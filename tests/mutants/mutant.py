@@ -83,6 +83,7 @@ def load() -> tuple[Mutant, ...]:
     from tests.mutants import (
         of_checks,
         of_jax,
+        of_models,
         of_mpi,
         of_oracle,
         of_paper,
@@ -100,6 +101,7 @@ def load() -> tuple[Mutant, ...]:
         of_paper,
         of_mpi,
         of_jax,
+        of_models,
         of_checks,
         of_proofs,
     )

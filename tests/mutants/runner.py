@@ -46,6 +46,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/types/equivalence.py": ("tests/core/test_types.py", "tests/core/test_across.py"),
     "redistrib/types/tile.py": ("tests/core/test_boxes.py", "tests/core/test_simulator.py"),
     "redistrib/types/reduction.py": ("tests/core/test_simulator.py",),
+    "redistrib/models/": ("tests/models",),
     "redistrib/types/": ("tests/core/test_types.py", "tests/core/test_refinement.py"),
     "redistrib/synth/planner/paper/": (
         "tests/proofs/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
@@ -124,7 +125,7 @@ def kill_suite(file: str) -> tuple[str, ...]:
     """What runs against a mutant of `file`, in order, as arguments of pytest."""
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
     # What runs a plan under MPI or jax is used by none of the others.
-    alone = ("redistrib/backends/mpi/", "redistrib/backends/jax/")
+    alone = ("redistrib/backends/mpi/", "redistrib/backends/jax/", "redistrib/models/")
     if not file.startswith("redistrib/") or file.startswith(alone):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too

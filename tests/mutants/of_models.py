@@ -1,0 +1,308 @@
+"""Bugs in whole models: names, maps, atoms, copies, schedules, order, relabelling."""
+
+from tests.mutants.mutant import Mutant
+
+NAMES = "redistrib/models/names.py"
+RULE = "redistrib/models/rule.py"
+INTERPRET = "redistrib/models/interpret.py"
+PATTERN = "redistrib/models/pattern.py"
+ATOMS = "redistrib/models/atoms.py"
+NORMAL_FORM = "redistrib/models/normal_form.py"
+COPIES = "redistrib/models/copies.py"
+SCHEDULE = "redistrib/models/schedule.py"
+LOADS = "redistrib/models/loads.py"
+MOVES = "redistrib/models/moves.py"
+PLAN = "redistrib/models/model_plan.py"
+ORDER = "redistrib/models/order.py"
+MEMORY = "redistrib/models/memory.py"
+TILES = "redistrib/models/tiles.py"
+SEGMENTS = "redistrib/models/segments.py"
+RELABEL = "redistrib/models/relabel.py"
+CHECK = "redistrib/models/check.py"
+INVERSE = "redistrib/models/inverse.py"
+TRACING = "redistrib/models/tracing.py"
+
+MUTANTS = (
+    Mutant(
+        "a placeholder takes what its factor does not divide",
+        NAMES,
+        "Affine.solve",
+        "None if rest or quotient < 0 else quotient",
+        "None if quotient < 0 else quotient",
+    ),
+    Mutant(
+        "a placeholder has two values in one name",
+        NAMES,
+        "Name.matches",
+        "value is None or binding.setdefault(affine.placeholder, value) != value",
+        "value is None or binding.setdefault(affine.placeholder, value) < 0",
+    ),
+    Mutant(
+        "a rule with a range passes over targets without a source",
+        RULE,
+        "Rule.bindings",
+        "next((name for name in self.sources(binding) if name not in have), None)",
+        "next((name for name in self.sources(binding)[:1] if name not in have), None)",
+    ),
+    Mutant(
+        "the last of several rules for a target holds",
+        "redistrib/models/weight_map.py",
+        "WeightMap.targets",
+        "made.setdefault(name, Target(name, rule, binding))",
+        "made.update({name: Target(name, rule, binding)})",
+    ),
+    Mutant(
+        "parts of a concat may have other shapes",
+        INTERPRET,
+        "_interpret",
+        "(*v.shape[:place], *v.shape[place + 1 :])",
+        "v.shape[:place]",
+    ),
+    Mutant(
+        "parts of two dtypes are put together without a cast",
+        INTERPRET,
+        "_require_one_dtype",
+        "len(set(names)) > 1",
+        "len(set(names)) > 2",
+    ),
+    Mutant(
+        "a slice may end beyond its dimension",
+        INTERPRET,
+        "spans",
+        "0 <= start <= stop <= n",
+        "0 <= start <= stop",
+    ),
+    Mutant(
+        "a pattern may lose a dimension",
+        PATTERN,
+        "Pattern.parse",
+        "{name for group in before for name in group} - {n for g in after for n in g}",
+        "{n for g in after for n in g} - {name for group in before for name in group}"
+        " - {n for g in after for n in g}",
+    ),
+    Mutant(
+        "part of a digit starts where the digit does",
+        ATOMS,
+        "Atom.taken",
+        "_moved(self.offset, digit.dim, start * digit.stride)",
+        "self.offset",
+    ),
+    Mutant(
+        "part of a digit is read from where the digit is",
+        ATOMS,
+        "Atom.taken",
+        "_moved(self.source_offset, digit.source_dim, start * digit.source_stride)",
+        "self.source_offset",
+    ),
+    Mutant(
+        "digits that are one run in the target alone are merged",
+        ATOMS,
+        "_one_run",
+        "same and major.source_stride == minor.source_stride * minor.size",
+        "same",
+    ),
+    Mutant(
+        "a slice keeps a step of a digit too few",
+        ATOMS,
+        "_between",
+        "(high - 1 - start - minor) // digit.stride + 1",
+        "(high - 1 - start - minor) // digit.stride",
+    ),
+    Mutant(
+        "a stepped slice starts anywhere",
+        ATOMS,
+        "_congruent",
+        "(atom.offset[dim] - start) % step == 0",
+        "(atom.offset[dim] - start) % step >= 0",
+    ),
+    Mutant(
+        "a digit may cross the end of a row",
+        ATOMS,
+        "aligned",
+        "column + _extent(atom.digits[p] for p in places) < minor",
+        "_extent(atom.digits[p] for p in places) < minor",
+    ),
+    Mutant(
+        "a row that is begun is taken for a whole one",
+        ATOMS,
+        "_cut_once",
+        "begun == 0 and digit.size % per_row == 0",
+        "digit.size % per_row == 0",
+    ),
+    Mutant(
+        "merged dimensions are numbered by the minor one",
+        ATOMS,
+        "_merged",
+        "start * weights[dim]",
+        "start",
+    ),
+    Mutant(
+        "layers share the numbers in their indices",
+        NORMAL_FORM,
+        "NormalForms.of",
+        "((k, binding[k]) for k in sorted(number_placeholders(expression)))",
+        "((k, k) for k in sorted(number_placeholders(expression)))",
+    ),
+    Mutant(
+        "parts of a segmented source begin at its start",
+        NORMAL_FORM,
+        "_in_parts",
+        "range(start, end)",
+        "range(0, end - start)",
+    ),
+    Mutant(
+        "an atom is cut to the tiles of its target alone",
+        COPIES,
+        "copies",
+        "_cut(part.swapped(), source)",
+        "[part.swapped()]",
+    ),
+    Mutant(
+        "a tile's part of a segmented array begins at the array's",
+        SEGMENTS,
+        "parts_of",
+        "start * below",
+        "0 * below",
+    ),
+    Mutant(
+        "a device fetches what it has",
+        SCHEDULE,
+        "Route.receives",
+        "own is not None and self._holds(own, coordinates)",
+        "own is not None and own < 0 and self._holds(own, coordinates)",
+    ),
+    Mutant(
+        "every replica is sent each part, and passes it on as well",
+        SCHEDULE,
+        "Route.sends",
+        "((part + number * self.parts + self.turn) % self.target.replicas,)",
+        "(*range(self.target.replicas),)",
+    ),
+    Mutant(
+        "what is passed on has the dtype of the wire",
+        SCHEDULE,
+        "Route.__init__",
+        "apart and narrow and target.replicas > 1",
+        "apart and target.replicas > 1",
+    ),
+    Mutant(
+        "replicas of a source do not take turns",
+        SCHEDULE,
+        "Route._sender",
+        "(item + self.turn) % self.source.replicas",
+        "self.turn % self.source.replicas",
+    ),
+    Mutant(
+        "an array is not cut for the replicas that share it",
+        SCHEDULE,
+        "Route.__init__",
+        "max(1, min(most, size // least_part))",
+        "max(1, min(1, size // least_part))",
+    ),
+    Mutant(
+        "elements cross in the widest dtype",
+        SCHEDULE,
+        "narrowest",
+        "min(dtypes, key=itemsize)",
+        "max(dtypes, key=itemsize)",
+    ),
+    Mutant(
+        "counted bytes include what a device has",
+        LOADS,
+        "load_of",
+        "whole * takes",
+        "whole",
+    ),
+    Mutant(
+        "what is passed on is counted once for all",
+        LOADS,
+        "load_of",
+        "each * (target.replicas - 1) * crossing",
+        "each * crossing",
+    ),
+    Mutant(
+        "a partial target has the value on every device",
+        TILES,
+        "Tiles.holds_value",
+        "not any(self.coordinate(digit, position) for digit in self.partial)",
+        "not any(self.coordinate(digit, position) < 0 for digit in self.partial)",
+    ),
+    Mutant(
+        "a target is made from what a later one brings",
+        PLAN,
+        "plan_model",
+        "_once((moves[n] for n in order), targets)",
+        "_once(moves, targets)",
+    ),
+    Mutant(
+        "targets of other dtypes share what was brought",
+        PLAN,
+        "_once",
+        "source, needs[id(step.copy)], step.copy.dtypes, t.mesh, partial",
+        "source, needs[id(step.copy)], t.mesh, partial",
+    ),
+    Mutant(
+        "a target may have another shape than the map makes",
+        PLAN,
+        "_check_fits",
+        "made != t.shape",
+        "len(made) != len(t.shape)",
+    ),
+    Mutant(
+        "arrays that grow move first",
+        ORDER,
+        "order_of",
+        "target <= freed[worst]",
+        "target > freed[worst]",
+    ),
+    Mutant(
+        "a source is released after its first use",
+        ORDER,
+        "alive_bytes",
+        "{source: n for n, item in enumerate(order) for source in demands[item].sources}",
+        "{source: n for n, item in reversed([*enumerate(order)])"
+        " for source in demands[item].sources}",
+    ),
+    Mutant(
+        "scratch does not count in the peak",
+        MEMORY,
+        "Memory.peak",
+        "self.alive + np.minimum(self.scratch, chunk)",
+        "self.alive + 0 * np.minimum(self.scratch, chunk)",
+    ),
+    Mutant(
+        "relabelling keeps as little in place as can be",
+        RELABEL,
+        "best_labels",
+        "kept * (len(devices) + 1) + np.eye(len(devices), dtype=np.int64)",
+        "-kept * (len(devices) + 1) + np.eye(len(devices), dtype=np.int64)",
+    ),
+    Mutant(
+        "the checker lets an element be written twice",
+        CHECK,
+        "_write",
+        "not right or (tile[places] != UNWRITTEN).any() or len(np.unique(places)) < len(places)",
+        "not right",
+    ),
+    Mutant(
+        "the checker lets a target be made twice",
+        CHECK,
+        "_check",
+        "move.target in made",
+        "move.target in ()",
+    ),
+    Mutant(
+        "the inverse of a dropped dimension of size 1 lacks it",
+        INVERSE,
+        "_joined",
+        "dim not in fixed and (dim in first.dropped or any(s[dim] != span for s in spans_of))",
+        "dim not in fixed and any(s[dim] != span for s in spans_of)",
+    ),
+    Mutant(
+        "a trace reads numpy's i8 as one byte",
+        TRACING,
+        "TracedArray.astype",
+        "dtype_name(np.dtype(dtype))",
+        "dtype_name(dtype)",
+    ),
+)
