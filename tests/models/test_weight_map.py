@@ -101,6 +101,7 @@ def test_placeholders_are_numbers_without_leading_zeros() -> None:
     assert Name.parse("a.{i}.{i+1}").match("a.3.4") == {"i": 3}
     assert Name.parse("a.{i}.{i+1}").match("a.3.5") is None
     assert Name.parse("a.{i*3}").match("a.6") == {"i": 2}
+    assert Name.parse("a.{i*3}").match("a.7") is None
     assert Name.parse("a.{i-3}").match("a.0") == {"i": 3}
 
 
