@@ -95,3 +95,19 @@ def test_layers_share_their_atoms() -> None:
     assert all(form.parts is made[0].parts for form in made)
     shapes["b.1"] = Shape((5, 2), "f32")
     assert len({NormalForms(shapes).of(t).parts[0].shape for t in w.targets(shapes).values()}) == 2
+
+
+def test_a_slice_of_whole_steps_is_one_atom() -> None:
+    shapes = {"a": Shape((8, 6), "f32")}
+    for text in ("a[2:7]", "a[1:, 2:5]", "a[::2]", 'rearrange(a, "(x y) z -> x y z", y=2)[1:3]'):
+        w = WeightMap.parse(f"t = {text}")
+        (array,) = NormalForms(shapes).of(w.targets(shapes)["t"]).parts
+        assert len(array.atoms) == 1, text
+
+
+def test_layers_of_a_stack_have_atoms_of_their_own() -> None:
+    shapes = {"scanned": Shape((4, 3, 2), "f32")}
+    w = WeightMap.parse("t.{i} = scanned[:, {i}] for {i} in 0:3")
+    forms = NormalForms(shapes)
+    made = [forms.of(target).parts[0].atoms[0] for target in w.targets(shapes).values()]
+    assert [atom.source_offset for atom in made] == [(0, 0, 0), (0, 1, 0), (0, 2, 0)]
