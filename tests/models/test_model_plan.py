@@ -164,6 +164,17 @@ def test_tied_weights_cross_once() -> None:
     assert plan.unused_sources == ()
 
 
+def test_a_source_wanted_in_two_dtypes_is_right_in_both() -> None:
+    src = {"w": ("f32[8{tp}, 4]", TRAIN)}
+    dst = {"t": ("f16[8{tp}, 4]", SERVE), "u": ("f32[8{tp}, 4]", SERVE), "w": ("f32[8, 4]", SERVE)}
+    plan = plan_model(src, dst, weights=WeightMap.parse("t = cast(w, f16)\nu = w"))
+    arrays = {"w": np.random.default_rng(0).random((8, 4)).astype("f4")}
+    meant = {"t": arrays["w"].astype("f2"), "u": arrays["w"], "w": arrays["w"]}
+    tiles = run_model(plan, scatter_model(arrays, plan.src))
+    for device, made in scatter_model(meant, plan.dst).items():
+        assert all(np.array_equal(tiles[device][name], made[name]) for name in made)
+
+
 def test_replicas_share_the_sending_of_a_model() -> None:
     here, there = Mesh(r=4), Mesh({"y": 2}, devices=range(4, 6))
     src = {f"a{n}": ("f32[6, 5]", here) for n in range(8)}
@@ -208,6 +219,17 @@ def test_a_budget_is_kept_or_named() -> None:
     least = caught.value.least_bytes
     assert least == plan.least_budget_bytes
     assert plan_model(src, dst, keep_sources=False, memory_budget=least).peak_bytes <= least
+
+
+def test_arrays_that_shrink_move_before_those_that_grow() -> None:
+    mesh = Mesh(x=4)
+    grow, shrink = ("f32[4096{x}]", "f32[4096]"), ("f32[4096]", "f32[4096{x}]")
+    src = {"a": (grow[0], mesh), "b": (shrink[0], mesh)}
+    dst = {"a": (grow[1], mesh), "b": (shrink[1], mesh)}
+    plan = plan_model(src, dst, keep_sources=False)
+    assert [move.target for move in plan.moves] == ["b", "a"]
+    tile = 4096 * 4
+    assert plan.peak_bytes == max(tile + tile // 4 + tile // 4 + tile, tile // 2 + tile + tile)
 
 
 def test_the_law_of_the_order_is_optimal_where_each_source_feeds_one_target() -> None:
@@ -424,6 +446,13 @@ def test_corrupted_plans_are_refused() -> None:
         with pytest.raises(CheckError) as caught:
             check_model(bad)
         assert str(caught.value), name
+
+
+def test_an_element_that_is_written_twice_is_found() -> None:
+    plan = plan_model({"a": ("f32[8{tp}]", TRAIN)}, {"a": ("f32[8{tp}]", TRAIN)})
+    assert plan.received_bytes == 0
+    with pytest.raises(CheckError, match="or twice"):
+        check_model(with_steps(plan, plan.moves[0].steps * 2))
 
 
 def test_plans_too_large_to_check_say_so() -> None:
