@@ -1,4 +1,12 @@
-"""Types on different meshes: whether they mean the same, and a type written on another mesh."""
+"""Types on different meshes: whether they mean the same, and a type written on another mesh.
+
+Two meshes over the same devices factor their positions differently. On x=8 the major part of x is
+what a=2,b=4 calls a, so the same layout has a text on either:
+
+>>> t = ArrayType.parse("f32[8{a}, 4{b}]", Mesh(a=2, b=4))
+>>> str(on_mesh(t, Mesh(x=8))), equivalent(t, ArrayType.parse("f32[8{x:(1)2}, 4]", Mesh(x=8)))
+('f32[8{x:(1)2}, 4{x:(2)4}]', False)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The mesh and the type that a JAX sharding stands for, read without importing jax.
+"""The types that callers give: as objects, as texts, or as JAX shardings, read without jax.
+
+>>> mesh = Mesh(x=2, y=4)
+>>> [str(t) for t in as_types(("f32[8{x}, 8]", mesh), "f32[8, 8{x}]")]
+['f32[8{x}, 8]', 'f32[8, 8{x}]']
 
 A NamedSharding is a mesh with names and a spec with an entry per dimension: None, an axis, or axes
 major to minor, which is the order of our factors. `unreduced` axes of a spec are partial axes,

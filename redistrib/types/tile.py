@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -35,7 +34,9 @@ from redistrib.types.digits import (
     DeviceDigit,
     IndexDigit,
     Positions,
+    cut,
     digit_values,
+    inside,
     is_chain,
     with_digits,
 )
@@ -89,9 +90,8 @@ def split(t: ArrayType, digits: Sequence[IndexDigit]) -> Split:
         kept = 1 if n else 0
         if n and not is_chain(cuts):
             raise BackendError(f"digits {[str(d) for d in wanted]} do not split a tile of {t}")
-        for low, high in pairwise(cuts):
-            digit = IndexDigit(dim, low, high // low)
-            if any(i.pre <= low and high <= i.end for i in owned):
+        for digit in cut(IndexDigit(dim, 1, n), cuts) if n > 1 else ():
+            if any(inside(digit, index) for index in owned):
                 continue
             if digit in wanted:
                 axis_of[digit] = len(sizes)

@@ -18,6 +18,8 @@ OPTIONAL = ("jax", "mpi4py", "z3", "click", "rich", "ml_dtypes")
 # layer, so it counts as all of them.
 ABOVE_SYNTH = ("models", "backends", "interop", "report", "demo", "cli")
 FORBIDDEN = {
+    "errors": ("", "text", "types", "synth", "checker", *ABOVE_SYNTH),
+    "text": ("", "types", "synth", "checker", *ABOVE_SYNTH),
     "types": ("", "synth", "checker", *ABOVE_SYNTH),
     # A plan's text and page are the report's; synth may call it, lazily, and nothing else.
     "synth": ("", "checker", "models", "backends", "interop", "demo", "cli"),

@@ -39,6 +39,7 @@ from redistrib.types.digits import (
     Local,
     Placement,
     coalesce,
+    cut,
     inside,
     split_at,
 )
@@ -185,11 +186,7 @@ def _view_shape(t: ArrayType, cuts: _Cuts) -> list[int]:
 
 def _runs(t: ArrayType, cuts: _Cuts) -> list[IndexDigit]:
     """The dimensions of a view, as parts of those of the array."""
-    return [
-        IndexDigit(dim, a, b // a)
-        for dim, n in enumerate(t.shape)
-        for a, b in pairwise([1, *cuts[dim], n])
-    ]
+    return [run for dim, n in enumerate(t.shape) for run in cut(IndexDigit(dim, 1, n), cuts[dim])]
 
 
 def _pieces(placements: Iterable[Placement], cuts: _Cuts) -> list[Placement]:
