@@ -35,7 +35,6 @@ FUNCTIONS = {
     "redistrib/synth/planner/paper/search.py _without_permute",
 }
 FILES = {
-    "redistrib/interop/hlo.py",
     "redistrib/models/atoms.py",
     "redistrib/synth/oracle/oracle.py",
     "redistrib/synth/planner/choose.py",
