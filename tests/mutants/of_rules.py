@@ -166,7 +166,7 @@ partial.append(old)
         TABLES,
         "tile_numbers",
         "high // index.end",
-        "index.pre // low",
+        "index.pre",
     ),
     Mutant(
         "a receiver takes its coordinate for the number of what it owns",
