@@ -176,14 +176,14 @@ class ArrayType:
     @property
     def placements(self) -> tuple[Placement, ...]:
         """Every device digit with the index digit that it owns, in order of dimensions."""
-        found = []
+        placements = []
         for dim, factors in enumerate(self.dims):
             pre = 1
             for factor in factors:
                 if isinstance(factor, DeviceDigit):
-                    found.append((factor, IndexDigit(dim, pre, factor.size)))
+                    placements.append((factor, IndexDigit(dim, pre, factor.size)))
                 pre *= factor.size
-        return tuple(found)
+        return tuple(placements)
 
     @property
     def size(self) -> int:

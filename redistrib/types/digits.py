@@ -239,7 +239,8 @@ def cut(whole: Digit, ends: Iterable[int]) -> list[Digit]:
     The numbers inside the digit and its ends divide each other.
     """
     bounds = [whole.pre, *sorted({b for b in ends if whole.pre < b < whole.end}), whole.end]
-    return [whole._replace(pre=a, size=b // a) for a, b in pairwise(bounds)]
+    kind, of = type(whole), whole[0]
+    return [kind(of, a, b // a) for a, b in pairwise(bounds)]
 
 
 def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
@@ -249,12 +250,14 @@ def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
     ['x:(1)2', 'x:(4)2']
     """
     left = []
-    end = whole.pre
+    kind, of, end = type(whole), whole[0], whole.pre
     for digit in sorted(used, key=lambda part: part.pre):
-        left.append(whole._replace(pre=end, size=digit.pre // end))
+        if digit.pre > end:
+            left.append(kind(of, end, digit.pre // end))
         end = digit.end
-    left.append(whole._replace(pre=end, size=whole.end // end))
-    return [digit for digit in left if digit.size > 1]
+    if whole.end > end:
+        left.append(kind(of, end, whole.end // end))
+    return left
 
 
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:

@@ -220,7 +220,7 @@ match (last, factor):
         "what a type does not use at the minor end of an axis is not free",
         DIGITS,
         "complement",
-        "left.append(whole._replace(pre=end, size=whole.end // end))",
+        "left.append(kind(of, end, whole.end // end))",
         "pass",
     ),
     Mutant(
