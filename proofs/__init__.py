@@ -13,6 +13,7 @@ FAMILIES = (
     "exchange",
     "refinement",
     "bound",
+    "addends",
     "peak",
     "volume",
     "chains",

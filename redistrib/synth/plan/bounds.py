@@ -7,7 +7,7 @@ each; or one row takes both, which is 1 receipt to bring them together and 2 mor
 and the other row holds zeros. Three receipts an element are the least, 36 elements make 108, and
 of six devices the worst takes at least 18 elements.
 
-The proof is in docs/theory.md, section 4, and `proofs/bound.py`. A message holds a value of one
+The proof is in docs/theory.md, section 4, and `proofs/addends.py`. A message holds a value of one
 element, computed from addends of that element.
 """
 
