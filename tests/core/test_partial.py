@@ -7,6 +7,7 @@ import random
 import pytest
 
 import redistrib as rd
+from redistrib.synth.plan.profile import Link, Profile
 from redistrib.synth.planner import choose
 from redistrib.synth.planner.reductions import make_partial, partial_roles, reduce_last, reduce_once
 from tests.exhaustive.stages import PARTIAL_MESHES, PROFILES
@@ -59,6 +60,12 @@ def without_searches(monkeypatch: pytest.MonkeyPatch) -> None:
             "i8[8, 8{z,x,y}]",
             ["dynamic_slice", "sharded_to_partial", "reduce_scatter"],
         ),
+        (
+            {"w": 2, "x": 2, "y": 2, "z": 2},
+            "i8[8{z}, 8] sum{w,y}",
+            "i8[8, 8{z,x,y}] sum{w}",
+            ["dynamic_slice", "sharded_to_partial", "reduce_scatter"],
+        ),
         # Without a sum anywhere, in integers: through one.
         (
             {"x": 2, "y": 2, "z": 3},
@@ -72,6 +79,40 @@ def test_the_steps_that_anyone_would_take(
     sizes: dict[str, int], src: str, dst: str, names: list[str]
 ) -> None:
     plan = rd.plan(*pair(sizes, src, dst), strategy="collectives")
+    assert [step.collective for step in plan.steps] == names
+    verify_runs(plan)
+
+
+@pytest.mark.parametrize(
+    ("slow", "src", "dst", "names"),
+    [
+        # Addends change devices; nothing but a permute takes them there.
+        (
+            "reduce_scatter",
+            "i8[4{x}, 4] sum{y}",
+            "i8[4, 4{y}] sum{x}",
+            ["collective_permute", "all_to_all"],
+        ),
+        (
+            "reduce_scatter",
+            "i8[4, 4] sum{x}",
+            "i8[4, 4{x}] sum{y}",
+            ["dynamic_slice", "collective_permute"],
+        ),
+        # What becomes partial does so before the other digit moves.
+        (
+            "collective_permute",
+            "i8[4{x}, 4{y}]",
+            "i8[4, 4{x}] sum{y}",
+            ["sharded_to_partial", "all_to_all"],
+        ),
+    ],
+)
+def test_slow_collectives_are_avoided(slow: str, src: str, dst: str, names: list[str]) -> None:
+    efficiency = {"collective_permute": 0.5, "all_reduce": 1e-3, slow: 1e-3}
+    link = Link(latency=1e-9, bandwidth=1e9)
+    profile = Profile("slow", link, efficiency=tuple(efficiency.items()))
+    plan = rd.plan(*pair({"x": 2, "y": 2}, src, dst), strategy="collectives", profile=profile)
     assert [step.collective for step in plan.steps] == names
     verify_runs(plan)
 
