@@ -27,11 +27,14 @@ from redistrib.types.tile import same_bits
 DEVICES = np.array(jax.devices()[:8])
 POINTS = (*[1] * 8, *[2] * 4, 3, 4, 5, 6)  # what takes time is XLA's compiler
 SHAPES = ((8, 8), (16, 8), (8, 8, 8))
-AXES = ((("x", 4), ("y", 2)), (("a", 2), ("b", 2), ("c", 2)), (("x", 2), ("y", 4)), (("z", 8),))
+# On four devices programs are small; on eight every other kind of pair is met.
+FOUR = ((("x", 2), ("y", 2)), (("z", 4),), (("x", 4), ("y", 1)), (("y", 2), ("x", 2)))
+EIGHT = ((("x", 4), ("y", 2)), (("a", 2), ("b", 2), ("c", 2)), (("x", 2), ("y", 4)), (("z", 8),))
 ORDERS = ([*range(8)], [0, 1, 3, 2, 6, 7, 5, 4], [7, 6, 5, 4, 3, 2, 1, 0])
 FLOATS = ("float32", "bfloat16", "float16")
 OTHERS = ("int32", "bool", "uint8", "int4", "float8_e4m3fn", "float8_e4m3b11fnuz")
-TRANSFORMS = ("jit", "grad", "vmap", "remat", "scan", "eager", "eager grad", "eager vmap")
+IN_JIT = ("jit", "grad", "vmap", "remat", "scan")
+TRANSFORMS = (*IN_JIT, *IN_JIT, "eager", "eager grad", "eager vmap")
 Move = Callable[[Any, NamedSharding], Any]
 
 
@@ -45,11 +48,12 @@ class Program:
     layouts: tuple[NamedSharding, ...]
 
     def body(self, move: Move) -> Callable[[Any], Any]:
-        """One redistribution after the other, with something to compute between them."""
+        """One redistribution after the other; in jit with something to compute between them."""
+        compute = (lambda x: x) if self.transform.startswith("eager") else _computed
 
         def run(x: Any) -> Any:
             for target in self.layouts[1:]:
-                x = move(_computed(x), target)
+                x = move(compute(x), target)
             return x
 
         return run
@@ -109,7 +113,8 @@ def program_of(seed: int) -> Program:
         kind = AxisType.Auto
     shape, points = draw.choice(SHAPES), draw.choice(POINTS)
     dtype = draw.choice(FLOATS if "grad" in transform or transform == "remat" else FLOATS + OTHERS)
-    eager = transform.startswith("eager")
+    if eager := transform.startswith("eager"):
+        points = min(points, 3)  # each is a program of its own, or three
     meshes = [_mesh(draw, kind, orders=eager)] * (points + 1)
     if eager:  # plain jax has one mesh in a program
         meshes = [draw.choice([mesh, _mesh(draw, kind, orders=True)]) for mesh in meshes]
@@ -120,9 +125,11 @@ def program_of(seed: int) -> Program:
 
 
 def _mesh(draw: random.Random, kind: AxisType, *, orders: bool) -> Mesh:
-    axes, order = draw.choice(AXES), draw.choice(ORDERS) if orders else ORDERS[0]
+    axes = draw.choice(draw.choice([FOUR, FOUR, FOUR, EIGHT]))
     names, sizes = zip(*axes, strict=True)
-    return Mesh(DEVICES[order].reshape(sizes), names, axis_types=(kind,) * len(axes))
+    order = draw.choice(ORDERS) if orders else ORDERS[0]
+    taken = [device for device in order if device < int(np.prod(sizes))]
+    return Mesh(DEVICES[taken].reshape(sizes), names, axis_types=(kind,) * len(axes))
 
 
 def _spec(draw: random.Random, shape: Sequence[int], mesh: Mesh) -> Any:
