@@ -1,37 +1,48 @@
 """An independent checker of plans: every claim of a plan is derived again from its steps.
 
 It reads the JSON of a plan and shares only the types with the planner: typing rules, traffic,
-routing and lower bound are written a second time. What two tiles have in common is a product over
-*parts*: runs of dimensions and the device digits that own them. A part whose digits match is
-settled by its digits, whatever its size; the others are enumerated, each alone.
+routing, times and lower bound are written a second time. On x=2,y=4, from f32[8{x}, 4] to
+f32[8, 4{x}], the checker
+
+1. reads the text strictly (`reading`): mesh, ends, profile and steps are of their kinds, and no
+   entry is left unread;
+2. applies the rule of each step to the type before it: all_to_all needs x to own 0:(1)2 and 1:(1)2
+   to be local, which gives f32[8, 4{x}]; a step must state that type, its tile and axes;
+3. derives what the step moves: half a tile of 16 elements, 32 bytes. For an exchange it finds out
+   who sends which element and that it has it (`parts`, `senders`);
+4. derives its time from the profile: latency + 32 / bandwidth of x (`price`);
+5. asks whether the steps end in the target, no tile is above the memory limit, and all totals and
+   the lower bound (`lower_bound`) are as stated.
+
+What it enumerates is counted before, so that a small file cannot ask for much.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
-from math import isfinite
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from redistrib.checker.claims import require
+from redistrib.checker.claims import Effort, require
 from redistrib.checker.lower_bound import lower_bound
 from redistrib.checker.parts import parts_of, size_of
 from redistrib.checker.price import Links
+from redistrib.checker.reading import read_plan, read_step
+from redistrib.checker.senders import Table, loads, worst
 from redistrib.errors import CheckError, RedistribError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, apart, digit_values, inside, split_at
-from redistrib.types.digits import parse_device_digit as device_digit
-from redistrib.types.digits import parse_index_digit as index_digit
-from redistrib.types.equivalence import equivalent
+from redistrib.types.equivalence import on_mesh
 from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.notation import format_factor
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
-FORMATS = ("redistrib-plan/1", "redistrib-plan/2")
 STRATEGIES = ("auto", "collectives", "direct", "paper", "exact", "custom")
+EXCHANGING = ("auto", "direct", "custom")
+MAX_STEPS = 256
+MAX_DEVICES = 1 << 18  # of two meshes, whose devices are compared one by one
 
 # The type after a step, its digits, elements received and sent, latencies, digits crossed.
 _Applied = tuple[ArrayType, Sequence[DeviceDigit], int, int, int, Iterable[DeviceDigit]]
@@ -44,31 +55,27 @@ def check(plan: Any) -> dict[str, int]:
     """
     at: list[int | None] = [None]
     try:
-        text = plan.to_json() if hasattr(plan, "to_json") else plan
-        return _check(json.loads(text) if isinstance(text, str) else text, at)
+        return _check(read_plan(plan.to_json() if hasattr(plan, "to_json") else plan), at)
     except Exception as error:  # whatever it is, the plan was not found to be right
         where = "plan" if at[0] is None else f"step {at[0]}"
         kind = "" if isinstance(error, RedistribError) else f"malformed, {type(error).__name__}: "
         raise CheckError(f"{where}: {kind}{error}", step=at[0]) from error
 
 
-def _check(data: Any, at: list[int | None]) -> dict[str, int]:
-    form = data["format"]
-    require(form in FORMATS, f"the format is {' or '.join(FORMATS)}; the plan has {form}")
+def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
     require(data["strategy"] in STRATEGIES, f"the strategy is one of {', '.join(STRATEGIES)}")
-    meshes = data["mesh"], data["dst_mesh"] or data["mesh"]
-    mesh, other = (Mesh([(n, k) for n, k in m["axes"]], devices=m["devices"]) for m in meshes)
-    src, dst = ArrayType.parse(data["src"], mesh), ArrayType.parse(data["dst"], other)
-    require((src.shape, src.dtype) == (dst.shape, dst.dtype), "src and dst are of one array")
-    current, tiles, received, sent, live = src, [src.tile_bytes], [0], [0], [src.tile_bytes]
-    links = Links.of(data["profile"], mesh) if form != FORMATS[0] else None
-    seconds = 0.0
-    for at[0], step in enumerate(data["steps"]):
+    src, dst = _ends(data)
+    links = Links.of(data["profile"], src.mesh) if "profile" in data else None
+    current, effort, seconds = src, Effort(), 0.0
+    tiles, received, sent, live = [src.tile_bytes], [0], [0], [src.tile_bytes]
+    require(len(data["steps"]) <= MAX_STEPS, f"a plan has at most {MAX_STEPS} steps")
+    for at[0], unread in enumerate(data["steps"]):
+        step = read_step(unread)
         name = step["collective"]
-        exchanges = data["strategy"] in {"auto", "direct", "custom"}
+        exchanges = data["strategy"] in EXCHANGING
         require(name != "exchange" or exchanges, "it may exchange")
         current, digits, most_received, most_sent, latencies, crossed = _apply(
-            name, step, current, other
+            name, step, current, dst.mesh, effort
         )
         tiles.append(current.tile_bytes)
         received.append(most_received * src.itemsize)
@@ -86,23 +93,38 @@ def _check(data: Any, at: list[int | None]) -> dict[str, int]:
         }
         _same(derived, step)
     at[0] = None
-    require(equivalent(current, dst), f"the steps end in {dst}; they end in {current}")
-    limit = max(src.tile_bytes, dst.tile_bytes, data.get("memory_limit") or 0)
+    # A target that has a type on the mesh of the source may be reached there.
+    target = on_mesh(dst, src.mesh) or dst
+    require(current in (dst, target), "the steps end in {}; they end in {}", dst, current)
+    limit = data.get("memory_limit", max(src.tile_bytes, dst.tile_bytes))
     require(max(tiles) <= limit, f"no tile is above {limit} bytes; the largest is {max(tiles)}")
-    if links is None:  # version 1 does not say under which profile
-        require(isfinite(data["seconds"]) and data["seconds"] >= 0, "seconds is not negative")
-    else:
-        _same({"seconds": seconds}, data)
     figures = {
         "num_collectives": sum(step["collective"] not in LOCAL for step in data["steps"]),
         "received_bytes": sum(received),
         "sent_bytes": sum(sent),
-        "lower_bound_bytes": lower_bound(src, current) * src.itemsize,
+        "lower_bound_bytes": lower_bound(src, target, effort) * src.itemsize,
         "peak_tile_bytes": max(tiles),
         "live_bytes": max(live),
     }
-    _same(figures, data)
+    # Version 1 does not say under which profile its time is.
+    _same(figures | ({"seconds": seconds} if links else {}), data)
+    require(data["seconds"] >= 0, "seconds is not negative")
+    at_bound = figures["received_bytes"] == figures["lower_bound_bytes"]
+    direct = data["strategy"] == "direct" and not (src.partial or dst.partial)
+    require(at_bound or not direct, "what direct receives is the lower bound")
     return figures
+
+
+def _ends(data: dict[str, Any]) -> tuple[ArrayType, ArrayType]:
+    """The types of source and target, each on its mesh."""
+    meshes = [Mesh(m["axes"], devices=m["devices"]) for m in (data["mesh"], data["dst_mesh"]) if m]
+    if len(meshes) > 1:
+        require(meshes[0] != meshes[1], "dst_mesh is null or another mesh")
+        few = max(mesh.num_devices for mesh in meshes) <= MAX_DEVICES
+        require(few, f"meshes that differ have at most {MAX_DEVICES} devices")
+    src, dst = (ArrayType.parse(data[e], m) for e, m in (("src", meshes[0]), ("dst", meshes[-1])))
+    require((src.shape, src.dtype) == (dst.shape, dst.dtype), "src and dst are of one array")
+    return src, dst
 
 
 # What a step's digits are before and after it; what a group of `k` with such tiles receives each.
@@ -118,36 +140,36 @@ _CHANGES: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
 }
 
 
-def _apply(name: str, step: Any, t: ArrayType, other: Mesh) -> _Applied:
+def _apply(name: str, step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
+    effort.spend((len(t.placements) + len(t.partial)) ** 2)
     if name == "exchange":
-        return _exchange(step, t, other if "onto" in step else t.mesh)
+        return _exchange(step, t, other, effort)
     if name == "collective_permute":
-        return _permute_by_table(step["table"], t) if "table" in step else _permute(step, t)
-    require(name in _CHANGES, f"{name} is a collective")
+        table = step.get("table")
+        return _permute(step["routes"], t) if table is None else _permute_by_table(table, t, effort)
     was, becomes, traffic = _CHANGES[name]
     # Per digit: the index digit that it owns before, and the one that it owns after.
-    named = (was, becomes).count("owner")
-    items = step[("digits", "placements", "moves")[named]]
-    split: Any = ([item] if not named else item for item in items)
-    changes: list[Any] = [[device_digit(d), *map(index_digit, indices)] for d, *indices in split]
-    require(all(len(x) == 1 + named for x in changes), f"each names {named} index digits")
+    # Per digit: the index digit that it owns before, and the one that it owns after.
+    items = step[("digits", "placements", "moves")[(was, becomes).count("owner")]]
+    changes: list[Any] = items if "owner" in (was, becomes) else [[digit] for digit in items]
     digits = [change[0] for change in changes]
     owns, partial = _roles(t, digits)
     for digit, *indices in changes:
         if was == "owner":
-            require(owns.pop(digit, None) == indices[0], f"{digit} owns {indices[0]} in {t}")
+            require(owns.pop(digit, None) == indices[0], "{} owns {} in {}", digit, indices[0], t)
         elif was == "partial":
-            require(digit in partial, f"{digit} is partial in {t}")
+            require(digit in partial, "{} is partial in {}", digit, t)
             partial.remove(digit)
         else:
             _require_free(digit, (*owns, *partial), t)
         if becomes == "owner":
             new = indices[-1]
-            fits = digit.size == new.size and t.shape[new.dim] % new.end == 0
+            fits = digit.size == new.size and new.dim < len(t.shape)
+            fits = fits and t.shape[new.dim] % new.end == 0
             local = all(apart(new, index) for _, index in t.placements)
-            require(fits and local, f"{new} is local in {t} and of the size of {digit}")
+            require(fits and local, "{} is local in {} and of the size of {}", new, t, digit)
     reduction = step["reduction"] if becomes == "partial" else t.reduction
-    require(not t.partial or t.reduction == reduction, f"{t} is partial under {reduction}")
+    require(not t.partial or t.reduction == reduction, "{} is partial under {}", t, reduction)
     owns |= {digit: indices[-1] for digit, *indices in changes if becomes == "owner"}
     partial |= {digit for digit in digits if becomes == "partial"}
     moved = traffic(t.tile_size, size_of(digits))
@@ -155,8 +177,7 @@ def _apply(name: str, step: Any, t: ArrayType, other: Mesh) -> _Applied:
     return after, digits, moved, moved, 2 if name == "all_reduce" else 1, digits
 
 
-def _permute(step: Any, t: ArrayType) -> _Applied:
-    routes = [(device_digit(old), device_digit(new)) for old, new in step["routes"]]
+def _permute(routes: Any, t: ArrayType) -> _Applied:
     olds = [old for old, _ in routes]
     owns, partial = _roles(t, olds)
     for old in {*olds} - {*owns} - partial:
@@ -170,9 +191,9 @@ def _permute(step: Any, t: ArrayType) -> _Applied:
     return after, olds, received, received, 1, olds
 
 
-def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
-    axes, sources = [device_digit(axis) for axis in table["axes"]], list(table["sources"])
-    new = [(device_digit(device), index_digit(index)) for device, index in table["placements"]]
+def _permute_by_table(table: Any, t: ArrayType, effort: Effort) -> _Applied:
+    axes, sources = table["axes"], table["sources"]
+    new = [(device, index) for device, index in table["placements"]]
     old = [(d, i) for d, i in t.placements if not all(apart(d, axis) for axis in axes)]
     for device, _ in (*old, *new):
         require(any(inside(device, axis) for axis in axes), f"{device} is in the table's axes")
@@ -180,6 +201,7 @@ def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
         _require_free(digit, axes, t)
     right = len(sources) == size_of(axes) and sorted(sources) == [*range(len(sources))]
     require(right, "the sources of a table are a permutation")
+    effort.spend(len(sources) * (1 + len(old) + len(new)))
     # Tiles are told by where they start, if the same digits are owned, in whatever pieces.
     starts = np.zeros((2, len(t.shape), len(sources)), np.intp)
     edges: set[tuple[int, int]] = set()  # a digit that begins where another ends leaves none
@@ -194,51 +216,56 @@ def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
     return _typed(t, owns, t.partial, t.reduction), axes, received, received, 1, axes
 
 
-def _exchange(step: Any, t: ArrayType, mesh: Mesh) -> _Applied:
+def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     """Every element comes from a device that holds it, and from the receiver itself if it does."""
-    placements = [(device_digit(d), index_digit(i)) for d, i in step["placements"]]
-    digits, across = [d for d, _ in placements], mesh != t.mesh
+    mesh = other if "onto" in step else t.mesh
+    across = mesh != t.mesh
+    right = ("onto" in step) == across and step.get("onto", "dst_mesh") == "dst_mesh"
+    require(right, "an exchange goes onto dst_mesh, if at all, from another mesh")
+    placements = [(device, index) for device, index in step["placements"]]
     after = t.replace(mesh=mesh, placements=placements)
+    digits = [device for device, _ in placements]
     crossed = [device for device, _ in {*t.placements} ^ {*placements}]
-    replicas = [(device_digit(a), device_digit(b)) for a, b in step["replicas"]]
-    tables: list[Any] = []
-    for x in step.get("tables", ()):
-        axes, owners = ([device_digit(d) for d in x[key]] for key in ("axes", "owners"))
-        tables.append((axes, owners, [dict(row) for row in x["rows"]]))
-    routed = [a for a, _ in replicas] + [axis for axes, *_ in tables for axis in axes]
-    right = not across or (routed == [*whole_axes(t.mesh)] and not t.partial)
-    require(right, f"one table, of all axes of {t.mesh}, routes an array without partial axes")
+    replicas = [(a, b) for a, b in step["replicas"]]
+    tables = [Table(x["axes"], x["owners"], *x["rows"]) for x in step.get("tables", ())]
+    routed = [a for a, _ in replicas] + [axis for table in tables for axis in table.axes]
+    right = not across or (routed == [*whole_axes(t.mesh)] and len(tables) == 1 and not t.partial)
+    require(right, "one table, of all axes of {}, routes an array without partial axes", t.mesh)
+    require(across or all(table.axes for table in tables), "a table has axes")
     for digit in _roles(t, routed)[1] if routed else ():
         _require_free(digit, routed, t)
     for a, b in replicas:
         _require_free(a, [owner for owner, _ in t.placements], t)
-        require(a.size == b.size, f"{a} and {b} have one size")
+        require(a.size == b.size, "{} and {} have one size", a, b)
     if not t.size:
+        require(not any(len(table.entries[0]) for table in tables), "nothing is asked for")
         return after, digits, 0, 0, 0, crossed
     # What a device has on both sides; what it sends in all and to itself; who sends to one.
-    overlap, loads, peers = 1, {(1, 1)}, 1
-    for part in parts_of(t, after, [d for pair in replicas for d in pair], [a for a, *_ in tables]):
+    overlap, served, peers = 1, {(1, 1)}, 1
+    pairs = [digit for pair in replicas for digit in pair]
+    for part in parts_of(t, after, effort, pairs, [table.axes for table in tables]):
         overlap *= part.least_overlap()
-        mine = [table for table in tables if across or part.has(table[0][0])]
-        served, senders = part.loads([pair for pair in replicas if part.has(pair[0])], mine)
+        mine = [table for table in tables if across or part.has(table.axes[0])]
+        more, senders = loads(part, [pair for pair in replicas if part.has(pair[0])], mine)
         peers *= senders
-        loads = {(a * s, b * k) for a, b in loads for s, k in served}
-    received, sent = after.tile_size - overlap, max(a - b for a, b in loads)
+        served = worst({(a * s, b * k) for a, b in served for s, k in more})
+    received, sent = after.tile_size - overlap, max(a - b for a, b in served)
     return after, digits, received, sent, peers, crossed
 
 
 def _roles(t: ArrayType, named: Any) -> tuple[dict[DeviceDigit, IndexDigit], set[DeviceDigit]]:
     """What the digits of a type own, and which are partial; the digits of a step are cut out."""
-    fits = all(d.size > 1 and t.mesh.axis_size(d.axis) % d.end == 0 for d in named)
-    fits = fits and all(apart(a, b) for a, b in combinations(named, 2)) and bool(named)
-    require(fits, f"a step names disjoint parts of axes; got {[str(d) for d in named]}")
+    fits = all(d.size > 1 and t.mesh.axis_size(d.axis) % d.end == 0 for d in named) and bool(named)
+    # In order, each begins where the one before it on that axis ends, or further on.
+    fits = fits and all(a.axis != b.axis or b.pre % a.end == 0 for a, b in pairwise(sorted(named)))
+    require(fits, "a step names disjoint parts of axes; got {}", [*map(str, named)])
     cuts = {(d.axis, end) for d in named for end in (d.pre, d.end)}
     partial = split_at([(d, IndexDigit(-1, d.pre, d.size)) for d in t.partial], cuts)
     return dict(split_at(t.placements, cuts)), {d for d, _ in partial}
 
 
 def _require_free(digit: DeviceDigit, used: Iterable[DeviceDigit], t: ArrayType) -> None:
-    require(all(apart(digit, other) for other in used), f"{digit} is free in {t}")
+    require(all(apart(digit, other) for other in used), "{} is free in {}", digit, t)
 
 
 def _typed(t: ArrayType, owns: Any, partial: Any, reduction: str | None) -> ArrayType:
@@ -247,4 +274,4 @@ def _typed(t: ArrayType, owns: Any, partial: Any, reduction: str | None) -> Arra
 
 def _same(derived: dict[str, Any], given: Any) -> None:
     for name, value in derived.items():
-        require(given[name] == value, f"{name} is {value}; the plan has {given[name]}")
+        require(given[name] == value, "{} is {}; the plan has {}", name, value, given[name])

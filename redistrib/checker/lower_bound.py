@@ -10,18 +10,20 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil, prod
 
+from redistrib.checker.claims import Effort
 from redistrib.checker.parts import parts_of, size_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, apart, inside, split_at
 
 
-def lower_bound(src: ArrayType, dst: ArrayType) -> int:
+def lower_bound(src: ArrayType, dst: ArrayType, effort: Effort | None = None) -> int:
     """Elements that the worst device must receive (docs/theory.md, section 4)."""
     if not src.size:
         return 0
+    effort = effort or Effort()
     addends, rows = size_of(src.partial), size_of(dst.partial)
     if addends == rows == 1:
-        return dst.tile_size - prod(part.least_overlap() for part in parts_of(src, dst))
+        return dst.tile_size - prod(part.least_overlap() for part in parts_of(src, dst, effort))
     if src.mesh != dst.mesh:
         shared = bool({*src.mesh.ids} & {*dst.mesh.ids})
         return 0 if shared and rows > 1 else -(-dst.tile_size // rows)
@@ -32,7 +34,7 @@ def lower_bound(src: ArrayType, dst: ArrayType) -> int:
         pieces = split_at(src.placements, cuts)
         fixed = [(d, i) for d, i in pieces if all(apart(d, digit) for digit in dst.partial)]
         held = src.replace(placements=fixed, partial=())
-        parts = parts_of(held, dst.replace(partial=()))
+        parts = parts_of(held, dst.replace(partial=()), effort)
         row -= prod(part.least_overlap() for part in parts)
     if addends == 1:
         return -(-row // rows)
@@ -40,7 +42,9 @@ def lower_bound(src: ArrayType, dst: ArrayType) -> int:
     all_nested = {name for name, _ in src.mesh.axes} <= nested
     saved = stay + (copies - 1) * (stay == addends or not all_nested)
     saved = 1 if released or rows == 1 else min(saved, addends + copies - 1)
-    receipts = addends + copies - 1 - saved * prod(part.held() for part in parts_of(src, dst))
+    receipts = (
+        addends + copies - 1 - saved * prod(part.held() for part in parts_of(src, dst, effort))
+    )
     return ceil(max(Fraction(row, rows), receipts * Fraction(dst.size, dst.mesh.num_devices)))
 
 

@@ -1,46 +1,55 @@
 """What two tiles have in common: a product over parts.
 
 A *part* is runs of dimensions and the device digits that own them, with no bearing on other parts.
-A part whose digits match is settled by its digits, whatever its size; the others are enumerated,
-each alone.
+A part whose digits match is settled by its digits, whatever its size. In the others it is counted,
+run by run, how many indices have each pair of values of their owners before and after: tiles are
+products over runs, so all else is a product of such counts.
+
+On x=4,y=6,z=2 the first dimension of f32[12{x}, 8{z}] -> f32[12{y}, 8{z}] is a part with x and y:
+it is counted how many indices each pair of values of x and y shares (`shared` has the table). The
+second is a part whose digits match: z owns the same on both sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations, pairwise
+from functools import cached_property
+from itertools import pairwise, product
 from math import gcd, lcm, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from redistrib.checker.claims import require
+from redistrib.checker.claims import Effort
+from redistrib.checker.shared import Numbers, Shared, shared_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
     DeviceDigit,
     IndexDigit,
+    Placement,
     apart,
     digit_values,
     inside,
+    is_chain,
     object_of,
     split_at,
-    with_digits,
 )
 from redistrib.types.mesh import whole_axes
 
-MAX_ENUMERATED = 1 << 24  # coordinates times elements of one part
+Cut = tuple[str | int, int]
+"""An axis or a dimension, and the positions before the cut."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """Runs of dimensions and the digits that own them, with no bearing on other parts.
 
-    `spans` are disjoint parts of axes with all digits, `there` those of the receivers, which have
-    the coordinates `home` over `spans`, or -1. A part is `plain` if every digit is a span and owns
-    a whole run: then all its digits, and the runs they own, have one size.
+    `spans` are disjoint parts of axes with all digits of the senders, `there` those of the
+    receivers. A receiver is a row-major coordinate over `there`; the same device has the coordinate
+    `home` over `spans`, or -1. A part is `plain` if every digit is a span and owns a whole run:
+    then all its digits, and the runs they own, have one size, and no coordinate is looked at.
     """
 
     runs: list[IndexDigit]
@@ -49,105 +58,78 @@ class Part:
     dst: dict[DeviceDigit, IndexDigit]
     plain: bool
     there: list[DeviceDigit]
-    home: NDArray[np.intp]
-    unit: int = 1  # elements that an index of the runs stands for
+    effort: Effort
+    homes: Numbers | None = None
 
     def has(self, digit: DeviceDigit) -> bool:
-        """Whether a device digit lies in the spans."""
+        """Whether a device digit of the senders is one of this part."""
         return any(inside(digit, span) for span in self.spans)
+
+    @cached_property
+    def home(self) -> Numbers:
+        """The coordinate of each receiver over `spans`, or -1."""
+        if self.homes is not None:
+            return self.homes
+        self.effort.spend(size_of(self.spans))
+        return np.arange(size_of(self.spans))
+
+    @cached_property
+    def shared(self) -> list[Shared]:
+        """Per run, the pairs of values of its owners."""
+        sides = [*self.src.items()], [*self.dst.items()]
+        large = prod(run.size for run in self.runs) >= 1 << 62
+        return [shared_of(run, sides, self.effort, large) for run in self.runs]
+
+    @cached_property
+    def own(self) -> Numbers:
+        """Per receiver, the elements that it has on both sides."""
+        found: Any = 1
+        for run in self.shared:
+            before = digit_values(run.src, np.maximum(self.home, 0), self.spans)
+            found = found * run.count(before, self.wants(run))
+        return np.where(self.home >= 0, found, 0)
+
+    def wants(self, run: Shared) -> Numbers:
+        """Per receiver, its value of the owners of a run after."""
+        return digit_values(run.dst, np.arange(len(self.home)), self.there)
 
     def least_overlap(self) -> int:
         """Elements that a device has on both sides: the least over devices."""
         if not self.plain:
-            return self.unit * int(np.prod([x.sum(axis=1) for x in self.both()], axis=0).min())
+            return int(self.own.min())
         owner = {index: device for device, index in self.src.items()}
         if any(owner.get(index, device) != device for device, index in self.dst.items()):
             return 0
         return size_of(run for run in self.runs if run not in {*owner, *self.dst.values()})
 
     def held(self) -> Fraction:
-        """The fraction of the elements that some device has on both sides."""
+        """The fraction of the elements that some device has on both sides, on one mesh."""
         if self.plain:  # a digit that owns on both sides asks for equal indices in two runs
             return Fraction(1, size_of(self.runs[1:]))
-        found = np.zeros([run.size for run in self.runs], bool)
-        for masks in zip(*self.both(), strict=True):
-            found[np.ix_(*masks)] = True
-        return Fraction(int(found.sum()), found.size)
-
-    def both(self) -> list[NDArray[np.bool_]]:
-        """Per run [coordinate over spans, index]: whether a device has it on both sides."""
-        at, count = self.spans, len(self.home) * max((r.size for r in self.runs), default=0)
-        require(count <= MAX_ENUMERATED, f"{count} entries are few enough to be enumerated")
-        held = (_tiles(r, self.src, at)[self.home] & (self.home >= 0)[:, None] for r in self.runs)
-        return [a & _tiles(r, self.dst, self.there) for a, r in zip(held, self.runs, strict=True)]
-
-    def loads(self, replicas: Any, tables: Any) -> tuple[set[tuple[int, int]], int]:
-        """Elements that a device sends in all and to itself, for all devices; senders of one."""
-        require(all(self.has(name) for _, name in replicas), "a part names its own replicas")
-        if self.plain:
-            # A digit of the sender is one of the receiver, or an index of the element.
-            owner = {index: device for device, index in self.dst.items()}
-            known = {d: owner.get(index, index) for d, index in self.src.items()}
-            senders = {known.get(d, dict(replicas).get(d, d)) for d in self.spans}
-            require(len(senders) == len(self.spans), "all replicas serve the same amount")
-            sent = size_of(run for run in self.runs if run not in owner)
-            gathered = size_of(index for index in self.src.values() if index not in owner)
-            return {(sent, self.least_overlap())}, gathered
-        spans, wanted = self.spans, np.ones(len(self.home), bool)
-        for run in self.runs:
-            mask = _tiles(run, self.dst, self.there)
-            wanted = wanted[..., None] & mask.reshape(-1, *(1,) * (wanted.ndim - 1), run.size)
-        receiver, *indices = np.nonzero(wanted)
-        home, held = self.home[receiver], {}
-        sender, own = np.maximum(home, 0), home >= 0
-        for device, index in self.src.items():
-            at = next(at for at, run in enumerate(self.runs) if inside(index, run))
-            held[device] = indices[at] // (self.runs[at].end // index.end) % index.size
-            sender = with_digits(sender, [device], held[device], spans)
-            own &= digit_values([device], home, spans) == held[device]
-        for device, name in replicas:
-            sender = with_digits(sender, [device], digit_values([name], receiver, spans), spans)
-        for axes, owners, rows in tables:
-            here = digit_values(axes, receiver, spans) if self.there is spans else receiver
-            asked = (here, digit_values(owners, sender, spans))
-            found = np.array([rows[a][b] for a, b in np.transpose(asked).tolist()])
-            fits = len(rows) == 1 + here.max() and found.min() >= 0 and found.max() < size_of(axes)
-            require(fits, "the rows and senders of a table are coordinates over its axes")
-            sender = with_digits(sender, axes, found, spans)
-        right = (np.array_equal(digit_values([d], sender, spans), held[d]) for d in held)
-        require(all(right), "who sends an element holds it")
-        require(np.array_equal(own, sender == home), "a device keeps what it already holds")
-        counts = [np.bincount(who, minlength=size_of(spans)) for who in (sender, sender[own])]
-        values = digit_values(list(self.src), sender, spans)
-        tiles = np.unique(np.stack([receiver, values]), axis=1)[0]
-        peers = int(np.bincount(tiles).max())
-        return {(a * self.unit, b * self.unit) for a, b in np.transpose(counts).tolist()}, peers
+        # Devices of one value before and one after have the same elements, others other ones.
+        before, after = (digit_values(list(d), self.home, self.spans) for d in (self.src, self.dst))
+        first = np.unique(after * size_of(self.src) + before, return_index=True)[1]
+        return Fraction(int(self.own[first].sum()), size_of(self.runs))
 
 
-def parts_of(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) -> list[Part]:
+def parts_of(
+    src: ArrayType,
+    dst: ArrayType,
+    effort: Effort,
+    named: Sequence[DeviceDigit] = (),
+    tables: Sequence[Sequence[DeviceDigit]] = (),
+) -> list[Part]:
     """The parts of two types; `named` digits are in spans, the axes of a table in one part."""
-    if src.mesh != dst.mesh:  # all is one part, whose indices are blocks that no tile cuts
-        block = [gcd(a, b) for a, b in zip(src.block_shape, dst.block_shape, strict=True)]
-        runs = [IndexDigit(dim, 1, n // block[dim]) for dim, n in enumerate(src.shape)]
-        place = {device: at for at, device in enumerate(src.mesh.ids)}
-        home = np.array([place.get(device, -1) for device in dst.mesh.ids])
-        here, there = ([*whole_axes(t.mesh)] for t in (src, dst))
-        a, b = (dict(t.placements) for t in (src, dst))
-        return [Part(runs or [IndexDigit(0, 1, 1)], here, a, b, False, there, home, prod(block))]
-    sides, before = [list(src.placements), list(dst.placements)], None
-    while sides != before:  # a cut splits what it falls into, which may cut the other side
-        before = sides
-        for kind in (1, 0):  # cuts of dimensions, then of axes
-            cuts = _cuts(placement[kind] for placement in sides[0] + sides[1])
-            sides = [split_at(side, cuts) for side in sides]
-    ends = {(dim, end) for dim, n in enumerate(src.shape) for end in (1, n)}
-    ends |= _cuts(index for _, index in sides[0] + sides[1])
-    runs = [IndexDigit(d, a, b // a) for (d, a), (e, b) in pairwise(sorted(ends)) if d == e]
-    spans = {*named, *(d for d, _ in sides[0] + sides[1]), *(d for axes in tables for d in axes)}
-    while clash := next((p for p in combinations(sorted(spans), 2) if not apart(*p)), None):
-        low, high = gcd(*(d.pre for d in clash)), lcm(*(d.end for d in clash))
-        spans = spans - {*clash} | {DeviceDigit(clash[0].axis, low, high // low)}
-    items: list[Any] = [*runs, *sorted(spans)]
+    if src.mesh != dst.mesh:
+        return [_across(src, dst, effort)]
+    named = [*named, *(digit for axes in tables for digit in axes)]
+    sides, cuts = _split([[*src.placements], [*dst.placements]], named)
+    runs = []
+    for dim, n in enumerate(src.shape):
+        ends = sorted({1, n} | {end for obj, end in cuts if obj == dim})
+        runs += [IndexDigit(dim, a, b // a) for a, b in pairwise(ends)]
+    spans = _disjoint({*named, *(device for device, _ in sides[0] + sides[1])})
+    items: list[Any] = [*runs, *spans]
     groups: list[set[Any]] = [{run} for run in runs]
     for link in (*sides[0], *sides[1], *tables, *([digit] for digit in named)):
         whole = {item for item in items if any(inside(digit, item) for digit in link)}
@@ -155,34 +137,131 @@ def parts_of(src: ArrayType, dst: ArrayType, named: Any = (), tables: Any = ()) 
         groups = [group for group in groups if not group & whole] + [whole]
     parts = []
     for group in groups:
-        ours = [span for span in sorted(spans) if span in group]
+        ours = [span for span in spans if span in group]
         one, two = ({d: i for d, i in side if any(inside(d, s) for s in ours)} for side in sides)
         plain = {*one, *two} == {*ours} and {*one.values(), *two.values()} <= group
         plain = plain and not any(inside(d, s) for axes in tables for d in axes for s in ours)
-        runs_of, home = (
-            [run for run in runs if run in group],
-            np.arange(size_of(ours) * (not plain)),
-        )
-        parts.append(Part(runs_of, ours, one, two, plain, ours, home))
+        runs_of = [run for run in runs if run in group]
+        parts.append(Part(runs_of, ours, one, two, plain, ours, effort))
     return parts
 
 
-def _cuts(digits: Iterable[DeviceDigit | IndexDigit]) -> set[tuple[Any, int]]:
-    """Ends of digits that divide, or are divided by, all ends on their axis or dimension."""
-    ends: dict[Any, set[int]] = {}
-    for digit in digits:
-        ends.setdefault(object_of(digit), {1}).update((digit.pre, digit.end))
-    every = {(obj, cut) for obj, found in ends.items() for cut in (*found, lcm(*found))}
-    return {(o, c) for o, c in every if all(c % end == 0 or end % c == 0 for end in ends[o])}
+def _joined(items: Sequence[Any], links: Iterable[Sequence[Any]]) -> list[set[Any]]:
+    """The items, and digits of links that are inside them, in groups: a link is in one."""
+    group_of = {item: {item} for item in items}
+    for link in links:
+        for digit in link:
+            if digit not in group_of:
+                group = group_of[next(item for item in items if inside(digit, item))]
+                group.add(digit)
+                group_of[digit] = group
+        first = group_of[link[0]]
+        for digit in link:
+            group = group_of[digit]
+            if group is not first:
+                first |= group
+                group_of |= dict.fromkeys(group, first)
+    return [*{id(group): group for group in group_of.values()}.values()]
 
 
-def _tiles(run: IndexDigit, owns: Any, spans: Sequence[DeviceDigit]) -> NDArray[np.bool_]:
-    """Which indices of a run [coordinate over spans, index] belong to a device."""
-    at, indices = np.arange(size_of(spans))[:, None], np.arange(run.size)
-    mask = np.ones((len(at), run.size), bool)
-    for device, index in ((d, i) for d, i in owns.items() if inside(i, run)):
-        mask &= indices // (run.end // index.end) % index.size == digit_values([device], at, spans)
-    return mask
+def _across(src: ArrayType, dst: ArrayType, effort: Effort) -> Part:
+    """All of two types on two meshes: the receivers are positions of the second."""
+    effort.spend(src.mesh.num_devices + dst.mesh.num_devices)
+    place = {device: position for position, device in enumerate(src.mesh.ids)}
+    homes = np.array([place.get(device, -1) for device in dst.mesh.ids])
+    runs = [IndexDigit(dim, 1, n) for dim, n in enumerate(src.shape)]
+    here, there = ([*whole_axes(t.mesh)] for t in (src, dst))
+    before, after = (dict(t.placements) for t in (src, dst))
+    return Part(runs, here, before, after, False, there, effort, homes)
+
+
+def _split(
+    sides: list[list[Placement]], named: Sequence[DeviceDigit]
+) -> tuple[list[list[Placement]], set[Cut]]:
+    """The placements of both sides, cut wherever all of them can be, and these cuts.
+
+    A cut inside a placement is one of its axis and one of its dimension. It is made if on both, and
+    wherever else it falls from there, it divides or is divided by all ends. Tables and replicas
+    name ends, too.
+    """
+    ends = {(digit.axis, end) for digit in named for end in (digit.pre, digit.end)}
+    before, cuts = None, set[Cut]()
+    sides = [split_at(side, ends) for side in sides] if ends else sides
+    while sides != before:
+        before, placements = sides, [*sides[0], *sides[1]]
+        digits = [[digit for placement in side for digit in placement] for side in sides]
+        ends_of = _ends([[*digits[0], *named], digits[1]])
+        cuts = {*_proposed(ends_of)}
+        new, images = [*cuts], dict[Cut, set[Cut]]()
+        while new:
+            cut = new.pop()
+            images[cut] = _images(cut, placements)
+            more = {image for image in images[cut] if image not in cuts}
+            more = {(obj, here) for obj, here in more if _nested(here, *ends_of[obj])}
+            cuts |= more
+            new += more
+        while wrong := {cut for cut in cuts if not images[cut] <= cuts}:
+            cuts -= wrong
+        sides = [split_at(side, cuts) for side in sides]
+    return sides, cuts
+
+
+def _ends(sides: Sequence[Sequence[DeviceDigit | IndexDigit]]) -> dict[Any, list[set[int]]]:
+    """Per axis and dimension, the ends of the digits of each side."""
+    ends: dict[Any, list[set[int]]] = {}
+    for number, side in enumerate(sides):
+        for digit in side:
+            ends.setdefault(object_of(digit), [{1}, {1}])[number] |= {digit.pre, digit.end}
+    return ends
+
+
+def _nested(cut: int, ours: set[int], theirs: set[int]) -> bool:
+    """Whether a cut divides, or is divided by, all ends of both sides."""
+    return not any(cut % end and end % cut for ends in (ours, theirs) for end in ends)
+
+
+def _proposed(ends_of: dict[Any, list[set[int]]]) -> Iterator[Cut]:
+    """All ends, and cuts between them, that are nested with all ends.
+
+    Between two ends a, b of one side and two ends c, d of the other one can cut at the least
+    multiple of a and c and at the greatest divisor of b and d, if the one divides the other.
+    """
+    for obj, sides in ends_of.items():
+        every = sorted(sides[0] | sides[1])
+        if is_chain(every):
+            yield from ((obj, end) for end in every)
+            continue
+        last = lcm(*every)
+        ours, theirs = (pairwise(sorted({*side, last})) for side in sides)
+        between = ((lcm(a, c), gcd(b, d)) for (a, b), (c, d) in product(ours, theirs))
+        found = {
+            *every,
+            last,
+            *(cut for low, high in between if high % low == 0 for cut in (low, high)),
+        }
+        yield from ((obj, cut) for cut in found if _nested(cut, *sides))
+
+
+def _images(cut: Cut, placements: Iterable[Placement]) -> set[Cut]:
+    """Where a cut inside placements falls on the other side of them."""
+    obj, here = cut
+    inner = ((d, i) for d, i in placements if d.axis == obj and d.pre < here < d.end)
+    found: set[Cut] = {(i.dim, i.pre * here // d.pre) for d, i in inner}
+    inner = ((d, i) for d, i in placements if i.dim == obj and i.pre < here < i.end)
+    return found | {(d.axis, d.pre * here // i.pre) for d, i in inner}
+
+
+def _disjoint(digits: Iterable[DeviceDigit]) -> list[DeviceDigit]:
+    """Digits that overlap are joined to the least one that has both."""
+    spans: list[DeviceDigit] = []
+    for digit in sorted(digits):
+        span = digit
+        while spans and not apart(spans[-1], span):
+            last = spans.pop()
+            low, high = gcd(last.pre, span.pre), lcm(last.end, span.end)
+            span = DeviceDigit(span.axis, low, high // low)
+        spans.append(span)
+    return spans
 
 
 def size_of(digits: Iterable[DeviceDigit | IndexDigit]) -> int:

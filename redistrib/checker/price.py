@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,15 @@ import numpy as np
 from redistrib.checker.claims import require
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
+
+COMMUNICATING = (
+    "all_gather",
+    "all_to_all",
+    "collective_permute",
+    "reduce_scatter",
+    "all_reduce",
+    "exchange",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +41,12 @@ class Links:
     @staticmethod
     def of(profile: Any, mesh: Mesh) -> Links:
         """The links of a profile as a plan has it, its levels resolved on the mesh."""
-        known = {"name", "source", "latency", "bandwidth", "exchange", "axes", "levels"}
-        unknown = {*profile} - known - {"efficiency"}
-        require(not unknown, f"a profile has no {', '.join(sorted(map(str, unknown)))}")
+        groups = [level["devices"] for level in profile.get("levels", ())]
+        right = all(a < b for a, b in pairwise([0, *groups]))
+        require(right, "levels have positive sizes, smallest group first")
+        efficiency = profile.get("efficiency", {})
+        right = {*efficiency} <= {*COMMUNICATING} and all(0 < x <= 1 for x in efficiency.values())
+        require(right, "the efficiency of a communicating collective is above 0 and at most 1")
         require(profile["exchange"] in ("call", "rounds"), "an exchange is a call or rounds")
         axes = {axis: _link(link) for axis, link in profile.get("axes", {}).items()}
         stride = mesh.num_devices
@@ -46,7 +58,6 @@ class Links:
         rest = _link(profile)
         used = {axes.get(axis, rest) for axis, size in mesh.axes if size > 1}
         rest = used.pop() if len(used) == 1 else rest
-        efficiency = profile.get("efficiency", {})
         return Links(axes, rest, profile["exchange"] == "rounds", efficiency)
 
     def seconds(
@@ -60,8 +71,8 @@ class Links:
 
 
 def _link(data: Any) -> tuple[float, float]:
-    latency, bandwidth = float(data["latency"]), float(data["bandwidth"])
-    require(0 <= latency < inf and 0 < bandwidth < inf, "a link has a latency and a bandwidth")
+    latency, bandwidth = data["latency"], data["bandwidth"]
+    require(latency >= 0 and bandwidth > 0, "a latency is at least 0, a bandwidth above 0")
     return latency, bandwidth
 
 

@@ -268,7 +268,9 @@ def test_the_step_at_fault_is_named() -> None:
     ) as caught:
         checker.check(changed(data, "steps", 1, "sent_bytes", to=513))
     assert caught.value.step == 1
-    with pytest.raises(rd.CheckError, match=r"^plan: malformed, KeyError: 'mesh'") as caught:
+    with pytest.raises(
+        rd.CheckError, match=r"^plan: a plan has the key mesh; it is missing"
+    ) as caught:
         checker.check({k: v for k, v in data.items() if k != "mesh"})
     assert caught.value.step is None
 
@@ -295,7 +297,8 @@ def test_a_plan_for_65536_devices_is_checked_by_its_digits() -> None:
 
 
 def test_the_checker_is_short_and_shares_only_the_types() -> None:
-    for path in Path(checker.__file__).parent.glob("*.py"):
+    files = [*Path(checker.__file__).parent.glob("*.py")]
+    for path in files:
         source = path.read_text(encoding="utf-8")
         assert len(source.splitlines()) < 400
         nodes = ast.walk(ast.parse(source))
@@ -303,7 +306,7 @@ def test_the_checker_is_short_and_shares_only_the_types() -> None:
         ours = {name for name in modules if name and name.startswith("redistrib")}
         assert ours <= {
             "redistrib.errors",
-            *(f"redistrib.checker.{name}" for name in ("claims", "lower_bound", "parts", "price")),
+            *(f"redistrib.checker.{module.stem}" for module in files),
             *(
                 f"redistrib.types.{name}"
                 for name in ("array_type", "digits", "equivalence", "mesh", "notation", "positions")

@@ -9,6 +9,7 @@ from typing import Any
 
 from redistrib.checker.certificate.solver import require
 from redistrib.checker.certificate.tables import Table
+from redistrib.checker.claims import Effort
 from redistrib.checker.parts import parts_of
 from redistrib.errors import CheckError
 from redistrib.types.array_type import ArrayType
@@ -103,8 +104,8 @@ def view_of(step: Any, before: ArrayType, after: ArrayType) -> View:
 def _implied(step: Any, before: ArrayType, after: ArrayType) -> Iterator[dict[str, list[str]]]:
     """The axes of the parts of an exchange whose digits do not match and that no table routes."""
     tables = [[*map(device_digit, table["axes"])] for table in step.get("tables", ())]
-    named = [digit for entry in _entries(step) for digit in entry]
-    for part in parts_of(before, after, named, tables):
+    named = [device_digit(name) for pair in step["replicas"] for name in pair]
+    for part in parts_of(before, after, Effort(), named, tables):
         routed = any(part.has(axis) for axes in tables for axis in axes)
         if part.spans and not part.plain and not routed:
             yield {"axes": [str(span) for span in part.spans]}

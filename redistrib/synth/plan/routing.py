@@ -57,6 +57,8 @@ def exchange_traffic(
     """
     if src.mesh != dst.mesh:
         return _traffic_across(src, dst)
+    if not dst.size:  # nobody asks anybody for anything
+        return Traffic(Exchange(dst.placements), 0, 0, 0)
     refinement = refinement or refine(src, dst)
     components = refinement.components()
     replicas: list[tuple[DeviceDigit, DeviceDigit]] = []
@@ -89,7 +91,7 @@ def exchange_traffic(
         pairs_of = np.unique(np.stack([routed.served, routed.kept]), axis=1).T.tolist()
         loads = {(a * s, b * k) for a, b in loads for s, k in pairs_of}
     sent = max(a - b for a, b in loads)
-    return Traffic(exchange, dst.tile_size - overlap, sent, peers if dst.size else 0)
+    return Traffic(exchange, dst.tile_size - overlap, sent, peers)
 
 
 def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:

@@ -8,6 +8,8 @@ becomes a partial sum over it, and the reverse. So no tile and no step is larger
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.data import Plan, make_plan
@@ -46,7 +48,11 @@ def transpose(plan: Plan) -> Plan:
         for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False)
     ]
     ends = dual(dst), dual(src)
-    return make_plan(*ends, plan.strategy, reversed(steps), plan.profile, plan.memory_limit)
+    back = make_plan(*ends, plan.strategy, reversed(steps), plan.profile, plan.memory_limit)
+    summed = back.src.partial or back.dst.partial
+    if plan.strategy == "direct" and not summed and back.received_bytes > back.lower_bound_bytes:
+        return replace(back, strategy="custom")  # gathers for reductions: not what direct gives
+    return back
 
 
 def _transposed(step: Collective, before: ArrayType, after: ArrayType) -> Collective:
