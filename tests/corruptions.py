@@ -355,6 +355,255 @@ def entry_of_another_kind(data: Data) -> Iterator[Data]:
                     yield changed(data, "steps", at, key, to=wrong)
 
 
+def numbers_of(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Where the numbers of nested data are, with their values."""
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in items:
+        if isinstance(value, dict | list):
+            yield from numbers_of(value, (*path, key))
+        elif isinstance(value, int | float):
+            yield (*path, key), value
+
+
+def objects_of(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the objects of nested data are, the outermost first."""
+    if isinstance(data, dict):
+        yield path
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in items:
+        if isinstance(value, dict | list):
+            yield from objects_of(value, (*path, key))
+
+
+def at_path(data: Any, path: tuple[Any, ...]) -> Any:
+    """The entry at a path."""
+    for key in path:
+        data = data[key]
+    return data
+
+
+@corruption
+def a_count_as_float(data: Data) -> Iterator[Data]:
+    for path, value in numbers_of(data):
+        if isinstance(value, int):
+            yield changed(data, *path, to=float(value))
+
+
+@corruption
+def a_count_as_boolean(data: Data) -> Iterator[Data]:
+    for path, value in numbers_of(data):
+        if value in (0, 1):
+            yield changed(data, *path, to=bool(value))
+
+
+@corruption
+def a_count_as_text(data: Data) -> Iterator[Data]:
+    for path, value in numbers_of(data):
+        yield changed(data, *path, to=str(value))
+
+
+@corruption
+def a_negative_count(data: Data) -> Iterator[Data]:
+    for path, value in numbers_of(data):
+        if value > 0:
+            yield changed(data, *path, to=-value)
+
+
+@corruption
+def a_huge_count(data: Data) -> Iterator[Data]:
+    for path, value in numbers_of(data):
+        if path[0] != "profile":  # of a profile any finite number is right, at another price
+            yield changed(data, *path, to=value + 10**30)
+
+
+@corruption
+def no_number(data: Data) -> Iterator[Data]:
+    for path, _ in numbers_of(data):
+        for wrong in (float("nan"), float("inf"), None):
+            yield changed(data, *path, to=wrong)
+
+
+@corruption
+def an_unknown_key(data: Data) -> Iterator[Data]:
+    for path in objects_of(data):
+        inside = at_path(data, path)
+        if path[-1:] != ("axes",) or path[:1] != ("profile",):
+            yield changed(data, *path, "jitter", to=1) if path else {**inside, "jitter": 1}
+            yield changed(data, *path, "Axes", to=[]) if path else {**inside, "": None}
+
+
+@corruption
+def onto_another_mesh(data: Data) -> Iterator[Data]:
+    for at in range(len(data["steps"])):
+        for onto in ("dst_mesh", "mesh", None, ""):
+            yield changed(data, "steps", at, "onto", to=onto)
+    one_device: Data = {"axes": [], "devices": None}
+    meshes: list[Any] = [{}, [], False, 0, "", data["mesh"], one_device]
+    for wrong in meshes:
+        yield changed(data, "dst_mesh", to=wrong)
+
+
+@corruption
+def entries_that_nobody_asks_for(data: Data) -> Iterator[Data]:
+    for at, step in enumerate(data["steps"]):
+        for n, table in enumerate(step.get("tables", ())):
+            rows = table["rows"]
+            for r in (0, len(rows) - 1):
+                path = ("steps", at, "tables", n, "rows", r)
+                free = {*range(64)} - {value for value, _ in rows[r]}
+                for extra in ([1_000_000, 0], [-1, 0], [min(free), 0], [min(free), -1]):
+                    yield changed(data, *path, to=[*rows[r], extra])
+                    yield changed(data, *path, to=[extra, *rows[r]])
+                yield changed(data, *path, to=[*rows[r], rows[r][-1]])
+                yield changed(data, *path, to=[])
+            yield changed(data, "steps", at, "tables", n, "rows", to=[*rows, []])
+            yield changed(data, "steps", at, "tables", n, "rows", to=[*rows, rows[0]])
+
+
+@corruption
+def rows_out_of_order(data: Data) -> Iterator[Data]:
+    for at, step in enumerate(data["steps"]):
+        for n, table in enumerate(step.get("tables", ())):
+            for r, row in enumerate(table["rows"]):
+                if len(row) > 1:
+                    yield changed(data, "steps", at, "tables", n, "rows", r, to=row[::-1])
+
+
+@corruption
+def a_table_too_many(data: Data) -> Iterator[Data]:
+    for at, step in enumerate(data["steps"]):
+        if step["collective"] != "exchange":
+            continue
+        tables = step.get("tables", [])
+        axis, size = data["mesh"]["axes"][0]
+        useless = {"axes": [f"{axis}:(1){size}"], "owners": [], "rows": [[]] * size}
+        yield changed(data, "steps", at, "tables", to=[*tables, useless])
+        yield changed(data, "steps", at, "tables", to=[*tables, {**useless, "axes": []}])
+        if tables:
+            yield changed(data, "steps", at, "tables", to=[*tables, tables[0]])
+
+
+@corruption
+def a_limit_that_is_not_kept(data: Data) -> Iterator[Data]:
+    wrong: tuple[Any, ...] = (1, 0, -5, float("nan"), float("inf"), True, False, [], {}, None)
+    for limit in (*wrong, "64", "1GiB", 1e9, data["peak_tile_bytes"] - 1):
+        yield {**data, "memory_limit": limit}
+
+
+@corruption
+def wrong_device_ids(data: Data) -> Iterator[Data]:
+    count = 1
+    for _, size in data["mesh"]["axes"]:
+        count *= size
+    ids = list(range(count))
+    for wrong in (0.5, "0", True, 10**30, -1, None, [0], ids[-1] - 1):
+        yield changed(data, "mesh", "devices", to=[*ids[:-1], wrong])
+    lists: list[Any] = [[], ids[:-1], [*ids, count], {}, "0:8", 8]
+    for devices in lists:
+        yield changed(data, "mesh", "devices", to=devices)
+
+
+@corruption
+def another_time(data: Data) -> Iterator[Data]:
+    for wrong in (data["seconds"] + 1e-6, data["seconds"] * (1 + 2**-52) or 1e-300, 1e300):
+        yield changed(data, "seconds", to=wrong)
+
+
+@corruption
+def another_profile(data: Data) -> Iterator[Data]:
+    if data["num_collectives"]:
+        yield changed(data, "profile", "latency", to=data["profile"]["latency"] * 2)
+        yield changed(data, "profile", "latency", to=1)
+    if data["received_bytes"]:
+        yield changed(data, "profile", "bandwidth", to=data["profile"]["bandwidth"] / 2)
+    others: list[Any] = [None, [], "default", {}, 1]
+    for wrong in others:
+        yield changed(data, "profile", to=wrong)
+
+
+@corruption
+def a_malformed_profile(data: Data) -> Iterator[Data]:
+    link = {"latency": 1e-6, "bandwidth": 1e9}
+    level = {"devices": 2, **link}
+    for key, values in {
+        "exchange": ("calls", "", None, 1, ["call"]),
+        "bandwidth": (0, -1.0, "fast", None),
+        "latency": (-1.0, -0.5, "none", None),
+        "name": (None, 1, ["default"]),
+        "source": (None, 1),
+        "axes": ([], {"x": 1}, {"x": {"latency": 1.0}}, {"x": {**link, "devices": 2}}),
+        "levels": ({}, [link], [level, level], [{**level, "devices": 0}], [1]),
+        "efficiency": ([], {"gather": 1.0}, {"all_gather": 0}, {"exchange": 2}, {"x": True}),
+    }.items():
+        for wrong in values:
+            yield changed(data, "profile", key, to=wrong)
+
+
+@corruption
+def an_ill_written_digit(data: Data) -> Iterator[Data]:
+    def texts(at: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        for n, value in enumerate(at):
+            if isinstance(value, list):
+                yield from texts(value, (*path, n))
+            elif isinstance(value, str):
+                yield (*path, n)
+
+    for at, step in enumerate(data["steps"]):
+        for key in ("placements", "moves", "routes", "replicas", "digits", "axes"):
+            for path in texts(step.get(key, ()), ("steps", at, key)):
+                text = at_path(data, path)
+                for wrong in (f" {text}", f"{text} ", text + "0", "q:(1)2", "", "9:(1)2", "x:(0)2"):
+                    yield changed(data, *path, to=wrong)
+
+
+@corruption
+def a_deeper_list(data: Data) -> Iterator[Data]:
+    for at, step in enumerate(data["steps"]):
+        for key, value in step.items():
+            if isinstance(value, list):
+                yield changed(data, "steps", at, key, to=[value])
+                yield changed(data, "steps", at, key, to=[*value, []])
+                yield changed(data, "steps", at, key, to={"0": value})
+
+
+@corruption
+def a_step_too_many(data: Data) -> Iterator[Data]:
+    axis, size = data["mesh"]["axes"][0]
+    idle = {**data["steps"][-1], "collective": "collective_permute", "routes": []}
+    yield changed(data, "steps", to=[*data["steps"], idle])
+    yield changed(data, "steps", to=[*data["steps"], {}])
+    yield changed(data, "steps", to=[{"collective": "all_gather"}, *data["steps"]])
+    yield changed(data, "steps", to=data["steps"] * 300)
+    yield changed(data, "mesh", "axes", to=[*data["mesh"]["axes"], [axis, size]])
+
+
+@corruption
+def another_label(data: Data) -> Iterator[Data]:
+    for wrong in ("", "Auto", None, 1, ["auto"], "fastest"):
+        yield changed(data, "strategy", to=wrong)
+    exchanges = any(step["collective"] == "exchange" for step in data["steps"])
+    if exchanges:
+        for label in ("collectives", "exact", "paper"):
+            yield changed(data, "strategy", to=label)
+    partial = any("] " in data[end] for end in ("src", "dst"))
+    if data["received_bytes"] > data["lower_bound_bytes"] and not partial:
+        yield changed(data, "strategy", to="direct")
+
+
+@corruption
+def another_array(data: Data) -> Iterator[Data]:
+    for end in ("src", "dst"):
+        text = data[end]
+        for wrong in (
+            text.replace("[", "[7, ", 1),
+            text.replace("[", "[0, ", 1),
+            f"{text} max{{x}}",
+        ):
+            yield changed(data, end, to=wrong)
+        yield changed(data, end, to=text.replace("[", "[" + "9" * 600 + ", ", 1))
+        yield changed(data, end, to="f32[" + "2, " * 100_000 + "2]")
+
+
 def change_somewhere(rng: random.Random, data: Any) -> None:
     """Change one entry, somewhere in nested data, to another one like it."""
     places: list[tuple[Any, Any]] = []
