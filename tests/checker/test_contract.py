@@ -209,3 +209,27 @@ def test_transposes_are_accepted() -> None:
             assert verdict(back) is None, f"seed {seed}, {strategy}"
             count += 1
     assert count > repetitions(150, 5000)
+
+
+def test_two_factorings_of_one_device_list_have_one_lower_bound() -> None:
+    count = 0
+    for seed in range(repetitions(60, 1000)):
+        rng = random.Random(seed)
+        sizes = rng.sample([(6,), (2, 3), (3, 2)], 2)
+        devices = rng.sample(range(6), 6) if seed % 2 else None
+        meshes = [rd.Mesh(zip("xy", n, strict=False), devices=devices) for n in sizes]
+        ends = []
+        for mesh in meshes:
+            axes = rng.sample([name for name, _ in mesh.axes], rng.randint(0, len(mesh.axes)))
+            partial = [name for name, _ in mesh.axes if name not in axes and rng.random() < 0.4]
+            cut = rng.randint(0, len(axes))
+            ends.append(rd.ArrayType(mesh, "i32", (12, 6), [axes[:cut], axes[cut:]], partial))
+        try:
+            plan = rd.plan(*ends)
+            plans = [plan, plan.transpose(), plan.transpose().transpose()]
+        except rd.LayoutError:  # the transpose is a sum that no step is
+            continue
+        for one in plans:
+            assert rd.check(one)["lower_bound_bytes"] == one.lower_bound_bytes
+            count += 1
+    assert count > repetitions(60, 1000)

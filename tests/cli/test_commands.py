@@ -102,6 +102,18 @@ def test_check_says_no_to_a_plan_with_a_step_dropped(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_check_names_the_step_at_fault_in_one_line(tmp_path: Path) -> None:
+    plan = json.loads(expected().to_json())
+    path = tmp_path / "plan.json"
+    for change in ({"jitter": 1}, {"axes": 7}, {"sent_bytes": 1.0}, {"collective": None}):
+        steps = [*plan["steps"][:-1], {**plan["steps"][-1], **change}]
+        path.write_text(json.dumps({**plan, "steps": steps}))
+        result = invoke("check", str(path))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"step {len(steps) - 1}: " in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
 def test_check_says_no_to_wrong_figures(tmp_path: Path) -> None:
     plan = json.loads(expected().to_json())
     plan["received_bytes"] += 1

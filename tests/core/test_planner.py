@@ -472,6 +472,7 @@ def test_sizes_that_nothing_counts_are_refused_with_the_type() -> None:
         ('"placements"', '"speed": 1, "placements"', "step 0: all_gather has the unknown key"),
         ('"all_gather"', '"gather"', "step 0: a collective is one of dynamic_slice"),
         ('"0:(1)2"', "0", "step 0: placements is a text; got 0"),
+        ('"0:(1)2"', '"0:(2)2"', r"step 0: x:\(1\)2 owns 0:\(1\)2"),
         ('["x", 2]', '["x", 2.0]', "mesh is an integer of at least 0; got 2.0"),
         ('"devices": null', '"devices": [0, true]', "mesh is an integer of at least 0; got True"),
     ],

@@ -115,10 +115,11 @@ def plan_from_json(text: str) -> Plan:
     dst_mesh = None if data["dst_mesh"] is None else _read_mesh(data["dst_mesh"], "dst_mesh")
     src = ArrayType.parse(read_text(data["src"], "src"), mesh)
     dst = ArrayType.parse(read_text(data["dst"], "dst"), dst_mesh or mesh)
-    steps = []
+    steps, current = [], src
     for number, item in enumerate(read_list(data["steps"], "steps")):
         try:
             steps.append(_read_step(item, None if dst_mesh == mesh else dst_mesh))
+            current = steps[-1].apply(current)
         except RedistribError as error:
             raise RedistribError(f"step {number}: {error}", step=number) from error
     limit = data.get("memory_limit")
