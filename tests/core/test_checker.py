@@ -17,7 +17,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.backends import simulator
-from redistrib.checker import checker
+from redistrib.checker import checker, senders
 from redistrib.checker.certificate import certify
 from redistrib.synth.plan import collectives as c
 from redistrib.synth.plan.profile import COMMUNICATING, Execution, Level
@@ -319,3 +319,17 @@ def test_a_large_exchange_without_common_digits_is_checked() -> None:
     texts = ("f32[240{x}, 240{y}, 240{z}]", "f32[240{z}, 240{x}, 240{y}]")
     src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
     assert rd.check(rd.plan(src, dst, strategy="direct"))["num_collectives"] == 1
+
+
+def test_loads_that_are_left_out_never_send_the_most() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        loads = set()
+        for _ in range(rng.randint(1, 12)):
+            kept = rng.randint(0, 20)
+            loads.add((kept + rng.randint(0, 20), kept))
+        left = senders.worst(loads)
+        assert left <= loads
+        for total, kept in ((1, 0), (1, 1), (5, 3), (20, 19)):
+            sent = max(total * a - kept * b for a, b in loads)
+            assert max(total * a - kept * b for a, b in left) == sent
