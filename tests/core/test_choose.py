@@ -10,7 +10,7 @@ import pytest
 import redistrib as rd
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
 from redistrib.synth.planner.problem import Problem
-from tests.generators import random_pair
+from tests.generators import random_pair, whole_axis_layouts
 from tests.repetitions import repetitions
 from tests.verify import verify_runs
 
@@ -112,3 +112,20 @@ def test_no_plan_beats_the_floor() -> None:
                 assert (floor > 0) == (plan.seconds > 0) or not size
             positive += floor > 0
     assert positive > pairs
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (2, 3, 2)])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_best_effort_and_the_oracle_give_one_answer(
+    sizes: tuple[int, ...], profile: str
+) -> None:
+    mesh = rd.Mesh(dict(zip("abc", sizes, strict=True)))
+    types = list(whole_axis_layouts(mesh, (24, 24, 24)))
+    oracle = rd.Oracle(mesh, profile)
+    rng = random.Random(f"{sizes} {profile}")
+    for _ in range(12):
+        src, dst = rng.choices(types, k=2)
+        plan = rd.plan(src, dst, effort="best", profile=profile)
+        assert plan.seconds == oracle.plan(src, dst).seconds == oracle.cost(src, dst).seconds
+        assert plan.seconds <= rd.plan(src, dst, profile=profile).seconds * (1 + 1e-9)
+        rd.check(plan)

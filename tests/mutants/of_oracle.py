@@ -3,10 +3,11 @@
 from tests.mutants.mutant import Mutant
 
 ORACLE = "redistrib/synth/oracle/oracle.py"
-BATCHES = "redistrib/synth/oracle/batches.py"
-EXCHANGES = "redistrib/synth/oracle/exchanges.py"
-CLOSURE = "redistrib/synth/oracle/closure.py"
-STOPS = "redistrib/synth/oracle/stops.py"
+BATCHES = "redistrib/synth/planner/detours/batches.py"
+EXCHANGES = "redistrib/synth/planner/detours/exchanges.py"
+CLOSURE = "redistrib/synth/planner/detours/closure.py"
+THROUGH = "redistrib/synth/planner/detours/through.py"
+STOPS = "redistrib/synth/planner/detours/stops.py"
 
 MUTANTS = (
     Mutant(
@@ -24,11 +25,11 @@ MUTANTS = (
         "np.multiply.reduce([met for _, met in both]).min",
     ),
     Mutant(
-        "what a device holds in a batch is where its target tile is",
+        "in a batch every device holds some of what it needs",
         EXCHANGES,
         "_tables",
-        "each, own[n], own",
-        "each, own, own",
+        "np.where(cells >= 0, met.sizes[cells], 0)",
+        "met.sizes[cells]",
     ),
     Mutant(
         "exchanges of a batch over a slow link cost what those over a fast one do",
@@ -67,15 +68,15 @@ MUTANTS = (
     ),
     Mutant(
         "misaligned pairs never have a cheaper way with one latency",
-        ORACLE,
-        "Oracle._ask",
-        "best.aligned and best.cost.num_collectives > 1",
-        "best.cost.num_collectives > 1",
+        THROUGH,
+        "stops_between",
+        "problem.refinement.aligned and collectives > 1",
+        "collectives > 1",
     ),
     Mutant(
         "a misaligned pair may stop at tiles above the limit",
-        ORACLE,
-        "Oracle._best_stops",
+        THROUGH,
+        "_through_matrix",
         "to[~fits] = onwards[~fits] = inf",
         "",
     ),

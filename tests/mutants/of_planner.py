@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant(
         "what becomes partial at the end does not",
         PLANNER,
-        "_wrapped.make",
+        "_wrapped.solve",
         "[*opening, *found.make(), *closing]",
         "[*opening, *found.make()]",
     ),

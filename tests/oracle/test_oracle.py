@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import redistrib as rd
-from redistrib.synth.oracle.batches import BY_SIGNATURE, all_pairs
-from redistrib.synth.oracle.exchanges import Exchanges, exchange_prices
-from redistrib.synth.oracle.signatures import CHUNK, _Codes, find_signatures
-from redistrib.synth.oracle.stops import Bounds, layout_of, stops
-from redistrib.synth.oracle.symmetry import orbits
 from redistrib.synth.plan.profile import Level
+from redistrib.synth.planner.detours.batches import BY_SIGNATURE, all_pairs
+from redistrib.synth.planner.detours.exchanges import Exchanges, exchange_prices
+from redistrib.synth.planner.detours.signatures import CHUNK, _Codes, find_signatures
+from redistrib.synth.planner.detours.stops import Bounds, layout_of, stops
+from redistrib.synth.planner.detours.symmetry import orbits
 from tests.generators import random_layout, random_pair, whole_axis_layouts
 from tests.oracle.laws import (
     EPS,
@@ -375,7 +375,6 @@ def test_a_matrix_of_many_misaligned_pairs_has_exchanges_and_ways_around_them(
 @pytest.mark.parametrize(
     ("axes", "texts"),
     [
-        ({"a": 4096, "b": 3}, ("f32[{n}{{a,b}}]", "f32[{n}{{b,a}}]")),
         ({"a": 2, "b": 3}, ("f32[{n}{{a,b}}]", "f32[{n}{{_4194304,b}}]")),
         ({"a": 2**22, "b": 3}, ("f32[{n}{{a:(1)2,b}}]", "f32[{n}{{b,a:(1)2}}]")),
     ],
@@ -385,7 +384,7 @@ def test_exchanges_that_would_take_large_tables_have_no_price(
 ) -> None:
     mesh = rd.Mesh(axes)
     types = [rd.ArrayType.parse(text.format(n=3 * 2**24), mesh) for text in texts]
-    with pytest.raises(OverflowError, match="at most 4194304 entries"):
+    with pytest.raises(OverflowError, match=r"at most (4194304 entries|1048576 of a dimension)"):
         Exchanges(types)
     price, seconds = exchange_prices(types, np.array([0, 1]), np.array([1, 0]), UNIFORM)
     assert (price == -1).all()

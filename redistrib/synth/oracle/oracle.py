@@ -9,7 +9,6 @@ over its types (`closure.py`), so that no detour through them is cheaper.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,22 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
-from redistrib.synth.oracle.batches import MAX_SEARCHED, Prices, price_pairs
-from redistrib.synth.oracle.closure import close, paths
-from redistrib.synth.oracle.stops import ENOUGH, GAIN, Bounds, find_stop, layout_of, stop_types
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.price import Cost, StepCost, total_cost
-from redistrib.synth.plan.profile import Link, Profile, find_profile
-from redistrib.synth.plan.routing import lower_bound
-from redistrib.synth.planner.choose import STRATEGIES, Explanation, choose, explain
-from redistrib.synth.planner.problem import Effort, Strategy, check_name, make_problem
+from redistrib.synth.plan.profile import Profile, find_profile
+from redistrib.synth.planner.choose import (
+    STRATEGIES,
+    Explanation,
+    choose,
+    choose_without_stops,
+    explain,
+)
+from redistrib.synth.planner.detours.batches import MAX_SEARCHED, Prices, price_pairs
+from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, layout_of
+from redistrib.synth.planner.detours.through import closed, path
+from redistrib.synth.planner.problem import Effort, Problem, Strategy, check_name, make_problem
 from redistrib.text import MAX_INTEGER, as_integer, brief, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import as_list
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
-from redistrib.types.refinement import check_pair, refine
+from redistrib.types.refinement import check_pair
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -53,25 +57,6 @@ class Stats:
     capacity: int
     batched_pairs: int
     batched_prices: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a plan costs, step by step and in all; with `stops`, several plans in a row.
-
-    Of a plan alone whether digits match, and the bytes that some device must receive.
-    """
-
-    steps: tuple[StepCost, ...]
-    cost: Cost
-    stops: tuple[ArrayType, ...] = ()
-    aligned: bool = False
-    bound: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """What the plan takes."""
-        return self.cost.seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,9 +92,7 @@ class CostMatrix:
 
     def _path(self, row: int, column: int) -> list[int]:
         """The types from source to target, as numbers."""
-        start, end = self._rows[row], self._columns[column]
-        found = paths(self._via, np.array([start]), np.array([end]))[0].tolist()
-        return [int(start), *(b for a, b in pairwise(found) if a != b)]
+        return path(self._via, int(self._rows[row]), int(self._columns[column]))
 
 
 class Oracle:
@@ -154,17 +137,9 @@ class Oracle:
         self._asked = find_profile(profile)
         self.profile = self._asked.on(mesh)
         self.memory_limit = parse_limit(memory_limit)
-        self._alone = lru_cache(maxsize=size)(self._ask_alone)
         check_name("effort", effort, get_args(Effort))
         self.effort: Effort = effort
-        self._stops = effort == "best"
-        self._answer = lru_cache(maxsize=size)(self._ask) if self._stops else self._alone
-        links = {self.profile.link_of(axis) for axis, size in mesh.axes if size > 1}
-        self._fastest = Link(
-            min((link.latency for link in links), default=0.0),
-            max((link.bandwidth for link in links), default=1.0),
-        )
-        self._between_stops = lru_cache(maxsize=16)(self._matrix_of_stops)
+        self._answer = lru_cache(maxsize=size)(self._ask)
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
 
@@ -177,17 +152,13 @@ class Oracle:
         answer = self._answer(as_type(src, self.mesh), as_type(dst, self.mesh), strategy)
         if isinstance(answer, InfeasibleError):
             raise InfeasibleError(str(answer), **vars(answer))
-        return answer.cost
+        return answer
 
     def plan(self, src: TypeLike, dst: TypeLike, *, strategy: Strategy = "auto") -> Plan:
         """The plan that `cost` prices. Raises what `redistrib.plan` raises."""
         check_name("strategy", strategy, STRATEGIES)
-        src, dst = as_type(src, self.mesh), as_type(dst, self.mesh)
-        answer = self._answer(src, dst, strategy)
-        middle = answer.stops if isinstance(answer, _Answer) else ()
-        types = (src, *middle, dst)
-        ways = [_way(a, b) for a, b in pairwise(types)] if middle else [strategy]
-        return self.plan_through(types, ways, strategy)
+        problem = self._problem(as_type(src, self.mesh), as_type(dst, self.mesh))
+        return choose(problem, strategy).plan(problem, strategy)
 
     def plan_through(
         self, types: Sequence[ArrayType], ways: Sequence[Strategy], strategy: Strategy
@@ -196,9 +167,8 @@ class Oracle:
         steps: list[Collective] = []
         common = None
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
-            self._check_mesh(src)
-            problem = make_problem(src, dst, self.memory_limit, self._asked, self.effort)
-            steps += choose(problem, way).make()
+            problem = self._problem(src, dst)
+            steps += choose_without_stops(problem, way).make()
             common = problem.common if len(types) == 2 else None
         ends = types[0], types[-1]
         return make_plan(*ends, strategy, steps, self._asked, self.memory_limit, common)
@@ -208,12 +178,7 @@ class Oracle:
         src, dst = as_type(src, self.mesh), as_type(dst, self.mesh)
         self._check_mesh(src)
         limit, profile = self.memory_limit, self._asked
-        found = explain(src, dst, effort=self.effort, memory_limit=limit, profile=profile)
-        plan = self.plan(src, dst)
-        if plan.seconds >= found.plan.seconds:
-            return found
-        others = (*found.alternatives, ("stops", plan))
-        return Explanation(plan, others, len(found.alternatives))
+        return explain(src, dst, effort=self.effort, memory_limit=limit, profile=profile)
 
     @property
     def stats(self) -> Stats:
@@ -236,14 +201,14 @@ class Oracle:
                 f"a vector has as many sources as targets; got {len(pairs[0])} and {len(pairs[1])}"
             )
         seconds = self._price(types, pairs, strategy).seconds
-        if self._stops and strategy == "auto" and len(types):
+        if self.effort == "best" and strategy == "auto" and len(types):
             bounds = Bounds.of(types[0], self.profile)
             layouts = [layout_of(t) for t in types]
             for n, (src, dst) in enumerate(zip(*(p.tolist() for p in pairs), strict=True)):
                 if seconds[n] > ENOUGH * bounds.seconds(layouts[src], layouts[dst]):
                     answer = self._answer(types[src], types[dst], strategy)
                     if not isinstance(answer, InfeasibleError):
-                        seconds[n] = answer.cost.seconds
+                        seconds[n] = answer.seconds
         return seconds
 
     def cost_matrix(
@@ -261,31 +226,10 @@ class Oracle:
         limit, if it is no larger than the larger end. The types of one call have one shape and
         dtype. Raises LayoutError where they have not.
         """
-        return self._matrix(srcs, dsts, strategy, MAX_SEARCHED if self._stops else inf)
-
-    def _matrix(
-        self,
-        srcs: Sequence[TypeLike],
-        dsts: Sequence[TypeLike],
-        strategy: Strategy,
-        most_searched: float,
-    ) -> CostMatrix:
         types, (rows, columns) = self._number(srcs, dsts)
-        count = len(types)
+        most_searched = MAX_SEARCHED if self.effort == "best" else inf
         priced = self._price(types, None, strategy, most_searched)
-        seconds = priced.seconds.reshape(count, count)
-        sizes = sorted({t.tile_bytes for t in types})
-        tiles = np.array([bisect_left(sizes, t.tile_bytes) for t in types], dtype=np.int64)
-        limit = None if self.memory_limit is None else bisect_right(sizes, self.memory_limit) - 1
-        via = close(seconds, tiles, limit)
-        hopping = np.nonzero(via >= 0)
-        # The seconds of a plan are added step by step, so those of a detour are added anew.
-        total = np.zeros(len(hopping[0]))
-        nodes = paths(via, *hopping)
-        for a, b in pairwise(nodes.T):
-            for step in priced.steps[priced.answer[a * count + b]].T:
-                total += step
-        seconds[hopping] = total
+        seconds, via = closed(types, priced, self.memory_limit)
         return CostMatrix(
             seconds[np.ix_(rows, columns)],
             self,
@@ -294,7 +238,7 @@ class Oracle:
             rows,
             columns,
             via,
-            priced.exchanged.reshape(count, count),
+            priced.exchanged.reshape(via.shape),
         )
 
     def _number(self, *lists: Sequence[TypeLike]) -> tuple[list[ArrayType], tuple[Ints, ...]]:
@@ -332,8 +276,10 @@ class Oracle:
         check_name("strategy", strategy, STRATEGIES)
 
         def price_alone(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
-            answer = self._alone(src, dst, strategy)
-            return None if isinstance(answer, InfeasibleError) else answer.steps
+            try:
+                return choose_without_stops(self._problem(src, dst), strategy).costs
+            except InfeasibleError:
+                return None
 
         limit = inf if self.memory_limit is None else self.memory_limit
         found = price_pairs(types, pairs, strategy, self.profile, limit, price_alone, most_searched)
@@ -342,93 +288,16 @@ class Oracle:
             self._prices += len(found.steps)
         return found
 
-    def _ask_alone(
-        self, src: ArrayType, dst: ArrayType, strategy: Strategy
-    ) -> _Answer | InfeasibleError:
-        """What the planner answers."""
+    def _problem(self, src: ArrayType, dst: ArrayType) -> Problem:
         self._check_mesh(src)
-        check_name("strategy", strategy, STRATEGIES)
+        return make_problem(src, dst, self.memory_limit, self._asked, self.effort)
+
+    def _ask(self, src: ArrayType, dst: ArrayType, strategy: Strategy) -> Cost | InfeasibleError:
+        """What the planner answers."""
         try:
-            problem = make_problem(src, dst, self.memory_limit, self._asked, self.effort)
-            steps = choose(problem, strategy).costs
+            return total_cost(src, choose(self._problem(src, dst), strategy).costs)
         except InfeasibleError as error:
             return error.with_traceback(None)
-        bound, common = 0, problem.common
-        if common is not None and not (src.partial or dst.partial):
-            bound = lower_bound(src, problem.dst, common) * src.itemsize
-        aligned = common is not None and common.aligned
-        return _Answer(steps, total_cost(src, steps), (), aligned, bound)
-
-    def _ask(self, src: ArrayType, dst: ArrayType, strategy: Strategy) -> _Answer | InfeasibleError:
-        """What the planner answers, or with stops where that is cheaper."""
-        best = self._alone(src, dst, strategy)
-        if strategy != "auto" or isinstance(best, InfeasibleError) or src.partial or dst.partial:
-            return best
-        # Where digits match the planner knows all ways with one latency: others have two as well.
-        latencies = 2 if best.aligned and best.cost.num_collectives > 1 else 1
-        least = self._fastest.latency * latencies + best.bound / self._fastest.bandwidth
-        if best.seconds <= ENOUGH * least:
-            return best
-        limit = self.memory_limit or max(src.tile_bytes, dst.tile_bytes)
-        middle: tuple[ArrayType, ...] = ()
-        if best.aligned:
-            bounds = Bounds.of(src, self.profile)
-            least = bounds.seconds(layout_of(src), layout_of(dst))
-            least += self._fastest.latency * (latencies - 1)
-            if best.seconds > ENOUGH * least:
-                middle = find_stop(src, dst, best.seconds, bounds, limit, self._seconds_alone)
-        else:
-            middle = self._best_stops(src, dst, limit)
-        through = self._through(src, middle, dst) if middle else None
-        if through is not None and through.seconds * GAIN < best.seconds:
-            return through
-        return best
-
-    def _through(
-        self, src: ArrayType, middle: tuple[ArrayType, ...], dst: ArrayType
-    ) -> _Answer | None:
-        """The answer with these stops; None where a part of the way has none."""
-        steps: list[StepCost] = []
-        for start, end in pairwise((src, *middle, dst)):
-            leg = self._alone(start, end, _way(start, end))
-            if isinstance(leg, InfeasibleError):
-                return None
-            steps += leg.steps
-        return _Answer(tuple(steps), total_cost(src, steps), middle)
-
-    def _best_stops(self, src: ArrayType, dst: ArrayType, limit: int) -> tuple[ArrayType, ...]:
-        """The stops between two types whose digits do not match, for which there are no bounds.
-
-        From the source to one, through the closed matrix of all, and from one to the target.
-        """
-        between = self._between_stops(src.shape, src.dtype)
-        if between is None:
-            return ()
-        stops = between.types
-        count = len(stops)
-        each = np.arange(count)
-        pairs = np.append(np.full(count, count), each), np.append(each, np.full(count, count + 1))
-        to, onwards = np.split(self._price((*stops, src, dst), pairs, "auto", 0).seconds, 2)
-        fits = np.array([t.tile_bytes <= limit for t in stops])
-        to[~fits] = onwards[~fits] = inf
-        first, last = divmod(int((to[:, None] + between.seconds + onwards).argmin()), count)
-        found = (stops[first], *between.hops(first, last), stops[last])
-        return tuple(b for a, b in pairwise((src, *found)) if b not in (a, dst))
-
-    def _matrix_of_stops(self, shape: tuple[int, ...], dtype: str) -> CostMatrix | None:
-        """The closed matrix of all stops of such an array; None where it has none."""
-        stops = [t for _, t in stop_types(ArrayType(self.mesh, dtype, shape))]
-        return self._matrix(stops, stops, "auto", 0) if stops else None
-
-    def _seconds_alone(self, src: ArrayType, dst: ArrayType) -> float:
-        """What the planner's answer takes; infinite where there is none."""
-        answer = self._alone(src, dst, _way(src, dst))
-        return inf if isinstance(answer, InfeasibleError) else answer.seconds
-
-
-def _way(src: ArrayType, dst: ArrayType) -> Strategy:
-    """The strategy to or from a stop: a search where digits do not match takes too long."""
-    return "auto" if refine(src, dst).aligned else "direct"
 
 
 def cost_matrix(

@@ -60,9 +60,7 @@ def route_component(component: Component) -> Routed:
     at = np.arange(prod(axis.size for axis in component.axes))
     targets = [digit_values(met.targets, at, component.axes) for met in found]
     kept = held_and_needed(component, found)
-    peers = np.ones_like(at)
-    for met, codes in zip(found, targets, strict=True):
-        peers *= np.bincount(met.needed)[codes]
+    peers = senders_of(component, found)
     tiles = prod(owner.size for owner in owners)
     if tiles == len(at):
         wanted = len(at) // prod(device.size for device, _ in component.dst)
@@ -74,6 +72,15 @@ def route_component(component: Component) -> Routed:
         return _route(pieces, held, at, component.axes, owners)
     served = _served_alike(component, found, targets, owners)
     return Routed(None, served, kept, int(peers.max()))
+
+
+def senders_of(component: Component, found: Sequence[Meetings]) -> Positions:
+    """How many source tiles each target tile meets, per coordinate over the axes."""
+    at = np.arange(prod(axis.size for axis in component.axes))
+    count = np.ones_like(at)
+    for met in found:
+        count *= np.bincount(met.needed)[digit_values(met.targets, at, component.axes)]
+    return count
 
 
 def _served_alike(

@@ -13,12 +13,12 @@ from math import prod
 import numpy as np
 
 from redistrib.synth.plan.collectives import CollectivePermute, Exchange
-from redistrib.synth.plan.replicas import Routed, route_across, route_component
+from redistrib.synth.plan.replicas import Routed, route_across, route_component, senders_of
 from redistrib.synth.plan.tables import RoutingTable, table_senders
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Positions, digit_values, with_digits
 from redistrib.types.mesh import Mesh, whole_axes
-from redistrib.types.overlap import least_overlap, min_overlap
+from redistrib.types.overlap import held_and_needed, least_overlap, meetings, min_overlap
 from redistrib.types.refinement import Component, Refinement, refine
 
 
@@ -95,10 +95,22 @@ def exchange_traffic(
 
 
 def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:
-    """Elements that the worst device receives in the exchange of an aligned pair, and its peers.
+    """Elements that the worst device receives in the exchange of a pair on one mesh, and its peers.
 
     What `exchange_traffic` says of it, without saying who serves whom.
     """
+    if not refinement.aligned:
+        overlap = dst.size // prod(r.size for c in refinement.components() for r in c.dims)
+        peers = 1
+        for component in refinement.components():
+            if component.aligned:
+                overlap *= min_overlap(component)
+                peers *= _route_digits(component)[1]
+            else:
+                found = meetings(component)
+                overlap *= int(held_and_needed(component, found).min())
+                peers *= int(senders_of(component, found).max())
+        return dst.tile_size - overlap, peers
     owner = {index: device for device, index in refinement.dst.items()}
     gathered, swapped = 1, False
     for device, index in refinement.src.items():

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
 from math import inf
 from typing import get_args
 
@@ -32,6 +34,7 @@ from redistrib.synth.plan.price import (
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
 from redistrib.synth.planner.across import plan_across
+from redistrib.synth.planner.detours.through import stops_between
 from redistrib.synth.planner.exact import exact_size, exact_steps
 from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.synth.planner.paper.derivation import paper_steps
@@ -160,12 +163,12 @@ class Candidate:
 class Proposal:
     """A way to solve a problem, not yet tried.
 
-    `solve` is given the seconds of the cheapest candidate so far, and answers None where it finds
-    nothing below them. It raises InfeasibleError or LayoutError where it has no plan at all.
+    `solve` is given the cheapest candidate so far, and answers None where it finds nothing cheaper.
+    It raises InfeasibleError or LayoutError where it has no plan at all.
     """
 
     name: str
-    solve: Callable[[float], Candidate | None]
+    solve: Callable[[Candidate | None], Candidate | None]
     search: bool = False
     """Whether it takes so long that it only starts where it can win."""
 
@@ -195,7 +198,7 @@ def _cheapest(
                 tried(proposal.name, f"not searched: no plan takes less than {floor * 1e6:.3g} us")
                 continue
         try:
-            found = proposal.solve(bound)
+            found = proposal.solve(best)
         except (InfeasibleError, LayoutError) as error:
             reasons.append(error)
             tried(proposal.name, str(error))
@@ -206,6 +209,13 @@ def _cheapest(
     if best is None:
         raise min(reasons, key=lambda error: error.__dict__.get("least_bytes", inf))
     return best
+
+
+def choose_without_stops(problem: Problem, strategy: Strategy = "auto") -> Candidate:
+    """`choose` without layouts to stop at on the way: what a part of such a way costs."""
+    if strategy == "auto":
+        return _cheapest(problem, _alone(problem))
+    return choose(problem, strategy)
 
 
 def _proposals_of(problem: Problem, strategy: StrategyLike) -> Iterator[Proposal]:
@@ -231,6 +241,54 @@ def _proposals_of(problem: Problem, strategy: StrategyLike) -> Iterator[Proposal
 
 def proposals(problem: Problem) -> Iterator[Proposal]:
     """All that `auto` chooses from, the cheapest-looking first."""
+    yield from _alone(problem)
+    if problem.effort == "best" and not (problem.across or problem.partial):
+        yield Proposal("stops on the way", lambda best: _with_stops(problem, best), search=True)
+
+
+def _with_stops(problem: Problem, best: Candidate | None) -> Candidate | None:
+    """Plans in a row with stops between them, where that is cheaper than the best plan alone."""
+    if best is None:
+        return None
+    communicating = sum(step.communicates for step in best.costs)
+    stops = stops_between(problem, best.seconds, communicating, _leg_costs)
+    if not stops:
+        return None
+    legs = [
+        _leg(start, end, problem.profile, problem.memory_limit)
+        for start, end in pairwise((problem.src, *stops, problem.dst))
+    ]
+    found = [leg for leg in legs if leg is not None]
+    if len(found) < len(legs):
+        return None
+    costs = tuple(cost for leg in found for cost in leg.costs)
+    if total_seconds(costs) * (1 + ROUNDING) >= best.seconds:
+        return None
+    through = f"stops at {', '.join(map(str, stops))}"
+    return Candidate(through, costs, lambda: [step for leg in found for step in leg.make()])
+
+
+@lru_cache(maxsize=1 << 12)
+def _leg(
+    src: ArrayType, dst: ArrayType, profile: Profile, memory_limit: int | None
+) -> Candidate | None:
+    """The plan to or from a stop; a search where digits do not match would take too long."""
+    try:
+        problem = make_problem(src, dst, memory_limit, profile, "best")
+        return choose_without_stops(problem, "auto" if problem.refinement.aligned else "direct")
+    except InfeasibleError:
+        return None
+
+
+def _leg_costs(
+    src: ArrayType, dst: ArrayType, profile: Profile, memory_limit: int | None
+) -> tuple[StepCost, ...] | None:
+    found = _leg(src, dst, profile, memory_limit)
+    return None if found is None else found.costs
+
+
+def _alone(problem: Problem) -> Iterator[Proposal]:
+    """Plans that stop at no layout on the way."""
     if problem.across:
         yield from _across(problem)
         return
@@ -251,8 +309,8 @@ def _from_steps(
 ) -> Proposal:
     """A proposal whose steps are made before they are priced."""
 
-    def solve(bound: float) -> Candidate | None:
-        steps = make(bound)
+    def solve(best: Candidate | None) -> Candidate | None:
+        steps = make(inf if best is None else best.seconds)
         if steps is None:
             return None
         return Candidate(name, problem.step_costs(steps), lambda: steps)
@@ -335,8 +393,8 @@ def _middle(problem: Problem, start: ArrayType, end: ArrayType) -> Iterator[Prop
 def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
     """A proposal that notes its name where it is feasible, though it may be too dear."""
 
-    def solve(bound: float) -> Candidate | None:
-        candidate = proposal.solve(bound)
+    def solve(best: Candidate | None) -> Candidate | None:
+        candidate = proposal.solve(best)
         feasible.append(proposal.name)
         return candidate
 
@@ -352,11 +410,14 @@ def _wrapped(
             yield inner
             continue
 
-        def make(bound: float, inner: Proposal = inner) -> Steps | None:
-            found = inner.solve(bound)
-            return None if found is None else [*opening, *found.make(), *closing]
+        def solve(best: Candidate | None, inner: Proposal = inner) -> Candidate | None:
+            found = inner.solve(best)
+            if found is None:
+                return None
+            steps = [*opening, *found.make(), *closing]
+            return Candidate(inner.name, problem.step_costs(steps), lambda: steps)
 
-        yield _from_steps(inner.name, problem, make, inner.search)
+        yield Proposal(inner.name, solve, inner.search)
 
 
 def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
@@ -428,9 +489,9 @@ def _direct_steps(problem: Problem) -> tuple[Steps, Traffic | None]:
 
 
 def _exchange_cost(problem: Problem) -> StepCost | None:
-    """What `direct` costs where it is one exchange between types whose digits match."""
+    """What `direct` costs where it is one exchange on one mesh, without partial sums."""
     src, dst, refinement = problem.src, problem.dst, problem.common
-    if refinement is None or not refinement.aligned or problem.partial:
+    if refinement is None or problem.partial:
         return None
     received, peers = exchange_size(dst, refinement)
     if not received:

@@ -17,7 +17,7 @@ from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.price import StepCost, price_steps
-from redistrib.synth.plan.profile import Profile, find_profile
+from redistrib.synth.plan.profile import Link, Profile, find_profile
 from redistrib.synth.plan.routing import Traffic
 from redistrib.text import brief, parse_limit
 from redistrib.types.array_type import ArrayType
@@ -70,6 +70,11 @@ class Problem:
         """Whether an end is partial."""
         return bool(self.src.partial or self.dst.partial)
 
+    @property
+    def used_links(self) -> list[Link]:
+        """The links of the axes of the source's mesh, those of size 1 aside."""
+        return [self.links.link_of(axis) for axis, size in self.src.mesh.axes if size > 1]
+
     def refined(self, start: ArrayType, end: ArrayType) -> Refinement:
         """The refinement of two types on the way, which mostly are the ends."""
         if start is self.src and end == self.dst:
@@ -103,9 +108,8 @@ class Problem:
         received = lower_bound_elements(self.src, self.dst, self.common) * self.src.itemsize
         if not received:
             return 0.0
-        links = [self.links.link_of(axis) for axis, size in self.src.mesh.axes if size > 1]
-        latency = min(link.latency for link in links)
-        return latency + received / max(link.bandwidth for link in links)
+        latency = min(link.latency for link in self.used_links)
+        return latency + received / max(link.bandwidth for link in self.used_links)
 
 
 def make_problem(

@@ -8,17 +8,20 @@ tables per dimension, over the ways to own it, answer for all pairs; digits need
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import lcm, prod
+from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.synth.oracle.stops import Held, layout_of
+from redistrib.errors import LayoutError
 from redistrib.synth.plan.price import exchange_seconds
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.detours.stops import Held, layout_of
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import Placement, digit_values
+from redistrib.types.digits import IndexDigit, Placement, digit_values
 from redistrib.types.mesh import whole_axes
+from redistrib.types.overlap import run_meetings
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,16 +43,13 @@ class Exchanges:
         self._held = np.empty((len(like.shape), len(types)), dtype=np.int64)
         self._tables = []
         self._devices = like.mesh.num_devices
-        self._volume = 1  # elements in a cell of all dimensions' grids
         for dim, size in enumerate(like.shape):
             ways: dict[Held, int] = {}
             self._held[dim] = [ways.setdefault(layout[dim], len(ways)) for layout in layouts]
-            grid = lcm(*(index.end for held in ways for _, index in held))
-            self._volume *= size // grid
-            self._tables.append(_tables(like, list(ways), grid))
+            self._tables.append(_tables(like, list(ways), IndexDigit(dim, 1, size)))
 
     def counts(self, src: Ints, dst: Ints) -> tuple[Ints, Ints]:
-        """Per pair what the worst device holds of its target tile, in cells, and the most peers."""
+        """Per pair elements that the worst device holds of its target tile, and the most peers."""
         held, peers = np.empty_like(src), np.empty_like(src)
         step = max(1, CHUNK // self._devices)
         for n in range(0, len(src), step):
@@ -62,37 +62,24 @@ class Exchanges:
             peers[pairs] = np.multiply.reduce([met for _, met in both]).max(axis=1)
         return held, peers
 
-    def elements(self, cells: int) -> int:
-        """Elements in so many cells."""
-        return cells * self._volume
 
-
-def _tables(like: ArrayType, ways: Sequence[Held], grid: int) -> tuple[Ints, Ints]:
-    """Cells that a device holds and needs, source tiles it needs: [source, target, device]."""
+def _tables(like: ArrayType, ways: Sequence[Held], whole: IndexDigit) -> tuple[Ints, Ints]:
+    """Per source, target and device: what it holds of what it needs, and source tiles needed."""
     axes = whole_axes(like.mesh)
-    devices = range(like.mesh.num_devices)
-    most = max(prod(index.size for _, index in held) for held in ways)  # tiles
-    shape = (len(ways), len(ways), len(devices))
-    entries = max(prod(shape), len(ways) * most**2, len(ways) * grid)
-    if entries > MAX_ENTRIES:
-        raise OverflowError(f"tables have at most {MAX_ENTRIES} entries; got {entries}")
-    at, cells = np.arange(len(devices)), np.arange(grid)
-    tile = np.zeros((len(ways), grid), dtype=np.int64)  # whose cell it is
-    own = np.zeros((len(ways), len(devices)), dtype=np.int64)  # which tile a device has
-    for n, held in enumerate(ways):
-        for device, index in held:
-            tile[n] = tile[n] * index.size + cells // (grid // index.end) % index.size
-            own[n] = own[n] * index.size + digit_values([device], at, axes)
-    each = np.arange(len(ways))[:, None]
-    overlap, met = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
-    for n in range(len(ways)):
-        # Cells by target, source tile and target tile.
-        code = (each * most + tile[n]) * most + tile
-        common = np.bincount(code.ravel(), minlength=len(ways) * most * most)
-        common = common.reshape(len(ways), most, most)
-        overlap[n] = common[each, own[n], own]
-        met[n] = np.count_nonzero(common, axis=1)[each, own]
-    return overlap, met
+    shape = (len(ways), len(ways), like.mesh.num_devices)
+    if prod(shape) > MAX_ENTRIES:
+        raise OverflowError(f"tables have at most {MAX_ENTRIES} entries; got {prod(shape)}")
+    at = np.arange(shape[2])
+    overlap, tiles = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
+    for n, m in product(range(len(ways)), repeat=2):
+        try:
+            met = run_meetings(whole, ways[n], ways[m])
+        except LayoutError as error:
+            raise OverflowError(str(error)) from None
+        cells = met.cells(at, axes)
+        overlap[n, m] = np.where(cells >= 0, met.sizes[cells], 0)
+        tiles[n, m] = np.bincount(met.needed)[digit_values(met.targets, at, axes)]
+    return overlap, tiles
 
 
 def exchange_prices(
@@ -120,7 +107,7 @@ def exchange_prices(
     seconds = np.zeros(len(first))
     for n, p in enumerate(first):
         before, after = types[src[p]], types[dst[p]]
-        received = after.tile_size - exchanges.elements(int(held[p]))
+        received = after.tile_size - int(held[p])
         if received:
             seconds[n] = exchange_seconds(before, after, received, int(peers[p]), profile)
     price[chosen] = np.where(seconds[number] > 0, number, -1)

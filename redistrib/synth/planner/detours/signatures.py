@@ -21,8 +21,8 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.synth.oracle.symmetry import orbits, places
 from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.planner.detours.symmetry import orbits, places
 from redistrib.synth.planner.three_phase import MAX_COMBINATIONS
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, primes

@@ -14,10 +14,10 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.synth.oracle.exchanges import exchange_prices
-from redistrib.synth.oracle.signatures import find_signatures, matrix_signatures
 from redistrib.synth.plan.price import StepCost
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.detours.exchanges import exchange_prices
+from redistrib.synth.planner.detours.signatures import find_signatures, matrix_signatures
 from redistrib.types.array_type import ArrayType
 
 Bools = NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""Ways through other layouts: prices of many pairs at once, and detours that are cheaper."""
