@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -129,3 +130,75 @@ def test_the_best_effort_and_the_oracle_give_one_answer(
         assert plan.seconds == oracle.plan(src, dst).seconds == oracle.cost(src, dst).seconds
         assert plan.seconds <= rd.plan(src, dst, profile=profile).seconds * (1 + 1e-9)
         rd.check(plan)
+
+
+def test_the_least_memory_of_an_infeasible_answer_is_the_least() -> None:
+    """With exactly that limit there is a plan, and with one byte less there is none."""
+    refused = 0
+    for seed in range(400):
+        src, dst = random_pair(random.Random(seed).choice, partial=False)
+        limit = max(src.tile_bytes, dst.tile_bytes)
+        try:
+            rd.plan(src, dst, strategy="collectives", memory_limit=limit)
+        except rd.InfeasibleError as error:
+            refused += 1
+            least = error.least_bytes
+            plan = rd.plan(src, dst, strategy="collectives", memory_limit=least)
+            assert plan.peak_tile_bytes <= least
+            with pytest.raises(rd.InfeasibleError) as again:
+                rd.plan(src, dst, strategy="collectives", memory_limit=least - 1)
+            assert again.value.least_bytes == least
+    assert refused > 3
+
+
+def test_collectives_that_need_more_than_both_ends_say_how_much() -> None:
+    src, dst = pair(rd.Mesh(x=5), "i64[15{x}]", "i64[15{_3,x}]")
+    with pytest.raises(rd.InfeasibleError, match="need tiles of 120 bytes per device; the limit"):
+        rd.plan(src, dst, strategy="collectives")
+    plan = rd.plan(src, dst, strategy="collectives", memory_limit=120)
+    assert [step.collective for step in plan.steps] == ["all_gather", "dynamic_slice"]
+
+
+CASES = {
+    "48x20": ({"x": 48, "y": 20}, "bf16[8640{x}, 8640{y}]", "bf16[8640{y}, 8640{x}]"),
+    "8x8x12": ({"x": 8, "y": 8, "z": 12}, "bf16[768{x,y,z}, 768]", "bf16[768{z}, 768{y,x}]"),
+    "16x20x28": (
+        {"x": 16, "y": 20, "z": 28},
+        "bf16[8960{x}, 8960{y}, 8960{z}]",
+        "bf16[8960{y}, 8960{z}, 8960{x}]",
+    ),
+    "24x9x4": (
+        {"x": 24, "y": 9, "z": 4},
+        "f32[864{x}, 864{y}, 864{z}, 864]",
+        "f32[864{y}, 864{z}, 864, 864{x}]",
+    ),
+    "2048x3": ({"x": 2048, "y": 3}, "f32[12288{x}, 12288{y}]", "f32[12288{y}, 12288{x}]"),
+    "6x10x15": ({"a": 6, "b": 10, "c": 15}, "f32[900{a,b}, 900{c}]", "f32[900{b,c}, 900{a}]"),
+    "6x4x3x6": (
+        {"a": 6, "b": 4, "c": 3, "d": 6},
+        "i8[864{b}, 1728{c,d,a}]",
+        "i8[864, 1728{a,d}]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_questions_that_took_seconds_to_minutes_are_answered_with_bounded_work(case: str) -> None:
+    """A tenth of a second each; here calls are counted, so that a busy machine does not matter."""
+    axes, *texts = CASES[case]
+    ends = pair(rd.Mesh(axes), *texts)
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        plan = rd.plan(*ends)
+    finally:
+        sys.setprofile(None)
+    assert calls < 400_000
+    assert plan.seconds <= rd.plan(*ends, strategy="direct").seconds
+    assert len(plan.to_json()) < 50_000
+    assert rd.Oracle(ends[0].mesh).cost(*ends).seconds <= plan.seconds

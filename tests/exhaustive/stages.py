@@ -30,6 +30,8 @@ from tests.verify import verify, verify_runs
 EXACT_MESHES = MESHES[:4]
 PARTIAL_MESHES = (((2, 2), (4, 4)), ((2, 3), (6, 6)), ((2, 2, 2), (8, 8)), ((2, 2, 3), (12, 12)))
 SDY_MESHES = (0, 2)
+BEST_MESHES = (0, 2)
+BEST_PROFILES = ("default", "tpu-v5e", "mpi-cluster")
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 ROOT = Path(__file__).parents[2]
 BLOCK = 500  # random examples in a unit
@@ -137,6 +139,22 @@ def verify_partial(src: rd.ArrayType, dst: rd.ArrayType) -> Counter[str]:
     return counts
 
 
+def run_best(unit: int) -> Counter[str]:
+    """The best effort and the oracle give one answer, for all targets of one source layout."""
+    at, row = [row for row in _rows(len(MESHES)) if row[0] in BEST_MESHES][unit]
+    all_layouts = layouts(at)
+    src = all_layouts[row]
+    counts: Counter[str] = Counter()
+    for profile in BEST_PROFILES:
+        oracle = rd.Oracle(src.mesh, profile)
+        for dst in all_layouts:
+            plan = rd.plan(src, dst, effort="best", profile=profile)
+            assert plan.seconds == oracle.plan(src, dst).seconds, f"{src} -> {dst}, {profile}"
+            assert plan.seconds == oracle.cost(src, dst).seconds, f"{src} -> {dst}, {profile}"
+            counts["pairs"] += 1
+    return counts
+
+
 def run_random(unit: int) -> Counter[str]:
     """A block of random pairs on random meshes, half of them with partial axes."""
     counts: Counter[str] = Counter()
@@ -233,6 +251,13 @@ def stages(examples: int) -> Iterator[Stage]:
         " cost what an exact search finds, and neither is below the bound",
         lambda _: range(len(partial_rows())),
         run_partial,
+    )
+    yield Stage(
+        "best",
+        "rd.plan with the best effort takes the seconds of the oracle, on 2x2x2 and 2x3x2, under"
+        " three profiles",
+        lambda _: range(sum(len(layouts(at)) for at in BEST_MESHES)),
+        run_best,
     )
     yield Stage(
         "random",

@@ -50,6 +50,13 @@ MUTANTS = (
         "found.seconds > bound",
     ),
     Mutant(
+        "an infeasible answer names a limit at which there is no plan either",
+        PLANNER,
+        "_least_limit",
+        "_cheapest(larger, _collectives(larger))",
+        "replace(larger)",
+    ),
+    Mutant(
         "what becomes partial at the end does not",
         PLANNER,
         "_wrapped.solve",

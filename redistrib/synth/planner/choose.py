@@ -55,6 +55,7 @@ from redistrib.synth.planner.reductions import (
 )
 from redistrib.synth.planner.three_phase import gather_once, plan_aligned
 from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import divisors
 from redistrib.types.named_sharding import TypeLike
 
 STRATEGIES = get_args(Strategy)
@@ -178,7 +179,35 @@ def choose(problem: Problem, strategy: StrategyLike = "auto") -> Candidate:
 
     Raises InfeasibleError or LayoutError where there is none, RedistribError for an unknown name.
     """
-    return _cheapest(problem, _proposals_of(problem, strategy))
+    try:
+        return _cheapest(problem, _proposals_of(problem, strategy))
+    except InfeasibleError as error:
+        if strategy != "collectives":
+            raise
+        raise _least_limit(problem, error) from None
+
+
+def _least_limit(problem: Problem, error: InfeasibleError) -> InfeasibleError:
+    """The error with the least limit at which collectives have a plan.
+
+    A tile is the array over as many devices as divide the mesh, so there are few limits to try.
+    """
+    src, dst = problem.src, problem.dst
+    sizes = {src.size // k for k in divisors(src.mesh.num_devices) if src.size % k == 0}
+    for least in sorted(size * src.itemsize for size in sizes):
+        if least > error.memory_limit:
+            larger = replace(problem, memory_limit=least)
+            try:
+                _cheapest(larger, _collectives(larger))
+            except InfeasibleError:
+                continue
+            return InfeasibleError(
+                f"collectives from {src} to {dst} need tiles of {least} bytes per device; the "
+                f"limit is {error.memory_limit}; strategy 'direct' needs less",
+                memory_limit=error.memory_limit,
+                least_bytes=least,
+            )
+    return error
 
 
 def _cheapest(
@@ -439,6 +468,11 @@ def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
 def _misaligned(problem: Problem, limit: int) -> Iterator[Proposal]:
     """Between types whose digits do not match: halfway types."""
     src, dst, profile = problem.src, problem.dst, problem.links
+    yield _from_steps(
+        "collectives: gather once",
+        problem,
+        lambda _: gather_once(src, problem.refinement, limit, profile),
+    )
     yield _from_steps(
         "collectives: halfway",
         problem,

@@ -132,7 +132,8 @@ def gather_once(
     gathers = tuple((d, b) for d, b in before.items() if after.get(d) != b)
     vacated = {b for _, b in gathers}
     taken = tuple((d, b) for d, b in after.items() if before.get(d) != b)
-    slices = tuple((d, b) for d, b in taken if d not in before and b not in vacated)
+    free = taken if refinement.aligned else ()  # elsewhere what is sliced may be in use
+    slices = tuple((d, b) for d, b in free if d not in before and b not in vacated)
     late = tuple(p for p in taken if p not in slices)
     if not late or src.tile_size // _group(slices) * _group(gathers) > limit:
         return None
