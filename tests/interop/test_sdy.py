@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import product
 
 import pytest
 from jaxlib.mlir import ir
@@ -12,30 +13,32 @@ import redistrib as rd
 from redistrib.interop.programs.sdy import plan_to_sdy
 from tests.generators import random_pair, whole_axis_layouts
 from tests.interop.sdy_programs import CONTEXT, collectives, verify_sdy, verify_sdy_pair
+from tests.repetitions import repetitions
 
 
-def test_every_pair_of_the_2x2x2_mesh() -> None:
+def test_pairs_of_the_2x2x2_mesh() -> None:
+    """One in some, or all of them."""
     layouts = list(whole_axis_layouts(rd.Mesh(x=2, y=2, z=2), (8, 8, 8)))
+    pairs = list(product(layouts, repeat=2))[:: repetitions(17, 1)]
     counts: Counter[str] = Counter()
-    for src in layouts:
-        for dst in layouts:
-            counts += verify_sdy_pair(src, dst)
-    assert counts["pairs"] == 11236
-    assert 0 < counts["reshaped"] < 11236
+    for src, dst in pairs:
+        counts += verify_sdy_pair(src, dst)
+    assert counts["pairs"] == len(pairs) >= 11236 // 17
+    assert 0 < counts["reshaped"] < len(pairs)
 
 
 def test_pairs_of_the_2x3x2_mesh() -> None:
     """The stage `sdy` of tests.exhaustive takes every pair: planning so many takes minutes."""
     layouts = list(whole_axis_layouts(rd.Mesh(x=2, y=3, z=2), (12, 12, 12)))
     rng = random.Random(0)
-    for _ in range(400):
+    for _ in range(repetitions(60, 400)):
         verify_sdy_pair(rng.choice(layouts), rng.choice(layouts))
 
 
 def test_random_pairs_with_parts_of_axes_and_partial_sums() -> None:
     rng = random.Random(1)
-    written = 0
-    for _ in range(500):
+    written, pairs = 0, repetitions(100, 500)
+    for _ in range(pairs):
         src, dst = random_pair(rng.choice)
         try:
             verify_sdy(collectives(src, dst))
@@ -44,7 +47,7 @@ def test_random_pairs_with_parts_of_axes_and_partial_sums() -> None:
                 raise
             continue
         written += 1
-    assert written > 200
+    assert written > 0.4 * pairs
 
 
 def test_a_target_on_another_mesh_is_shown_on_that_of_the_source() -> None:

@@ -28,6 +28,7 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 from redistrib.types.mesh import Mesh
 from tests.models.random_moves import Case, random_case
+from tests.repetitions import repetitions
 
 
 def counted(plan: ModelPlan) -> tuple[dict[int, int], dict[int, int]]:
@@ -62,7 +63,7 @@ def check_case(case: Case) -> None:
     check_model(plan)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(repetitions(2, 10)))
 def test_random_moves_mean_what_numpy_means(block: int) -> None:
     for seed in range(block * 50, block * 50 + 50):
         try:

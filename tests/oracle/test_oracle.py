@@ -28,6 +28,7 @@ from tests.oracle.laws import (
     verify_matrix,
     worst_detour,
 )
+from tests.repetitions import repetitions
 from tests.verify import verify_runs
 
 
@@ -325,7 +326,7 @@ def priced_alone(
         return np.inf
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(repetitions(6, 25)))
 def test_batches_of_random_types_are_priced_like_each_pair_alone(seed: int) -> None:
     """Sub-axes, local factors, partial sums of several kinds, digits that do not match."""
     rng = random.Random(seed)
@@ -400,7 +401,7 @@ def test_the_plan_of_a_misaligned_entry_is_the_exchange_that_was_priced() -> Non
         assert matrix.plan(row, column).seconds == matrix.seconds[row, column]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(repetitions(10, 30)))
 def test_a_cost_is_that_of_the_plan(seed: int) -> None:
     src, dst = random_pair(random.Random(seed).choice)
     for profile in (None, UNEQUAL, "mpi-cluster", "dgx-h100"):
@@ -465,7 +466,7 @@ def test_names_and_the_order_of_axes_do_not_matter(axes: tuple[int, ...], side: 
         assert (rd.Oracle(mesh, slow).cost_matrix(renamed, renamed) == expected).all()
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(repetitions(10, 40)))
 def test_names_do_not_matter_to_any_pair(seed: int) -> None:
     src, dst = random_pair(random.Random(seed).choice)
     names = [name for name, _ in src.mesh.axes]

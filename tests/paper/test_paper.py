@@ -40,6 +40,7 @@ from tests.paper.programs import (
     verify_normal_form,
     verify_paper,
 )
+from tests.repetitions import repetitions
 from tests.verify import verify_plan, verify_runs
 
 MESH = rd.Mesh(x=2, y=2, z=3, w=2)
@@ -126,8 +127,8 @@ def test_the_strong_rules_refuse(step: object, fragment: str) -> None:
 
 def test_a_weak_rule_is_a_strong_one_between_permutes() -> None:
     rng = random.Random(0)
-    tried = 0
-    for _ in range(1000):
+    tried, views = 0, repetitions(200, 1000)
+    for _ in range(views):
         t = random_view(rng)
         for dim, d in enumerate(t.dims):
             for axis in d.axes:
@@ -140,7 +141,7 @@ def test_a_weak_rule_is_a_strong_one_between_permutes() -> None:
         for step in random_program(rng, t, 1):
             if isinstance(step, Gather | Slice | Move):
                 assert apply(t, step).weak() == apply_weak(t.weak(), step)
-    assert tried > 600
+    assert tried > 0.6 * views
 
 
 def test_weak_rules_refuse_what_no_order_allows() -> None:
@@ -152,7 +153,7 @@ def test_weak_rules_refuse_what_no_order_allows() -> None:
             apply_weak(t, step)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(repetitions(20, 60)))
 def test_programs_of_the_calculus_are_plans_of_ours(seed: int) -> None:
     rng = random.Random(seed)
     t = random_view(rng)
@@ -169,7 +170,7 @@ def test_programs_of_the_calculus_are_plans_of_ours(seed: int) -> None:
 
 def test_rewriting_random_programs_keeps_their_meaning() -> None:
     rng = random.Random(2112)
-    for _ in range(1200):
+    for _ in range(repetitions(200, 1200)):
         t = random_view(rng)
         program = random_program(rng, t, rng.randint(0, 14))
         result = verify_normal_form(t, program)
@@ -222,23 +223,23 @@ def test_the_check_of_rewrites_finds_wrong_rules(wrong: nf.Rule) -> None:
 
 def test_any_expressible_pair() -> None:
     """Random meshes with sub-axes, zero-size and indivisible dimensions, rank 0, one device."""
-    pairs = refused = 0
-    for seed in range(700):
+    pairs, refused, tried = 0, 0, repetitions(150, 700)
+    for seed in range(tried):
         src, dst = random_pair(random.Random(seed).choice, partial=False)
         try:
             verify_paper(src, dst)
             pairs += 1
         except rd.LayoutError:
             refused += 1
-    assert pairs > 300
-    assert refused > 100
+    assert pairs > 0.4 * tried
+    assert refused > 0.14 * tried
 
 
 @pytest.mark.parametrize("mesh_at", range(len(MESHES)))
 def test_a_sample_of_the_exhaustive_pairs(mesh_at: int) -> None:
     rng = random.Random(mesh_at)
     found = layouts(mesh_at)
-    for _ in range(40):
+    for _ in range(repetitions(10, 40)):
         verify_paper(rng.choice(found), rng.choice(found))
 
 

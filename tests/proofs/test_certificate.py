@@ -34,6 +34,7 @@ from tests.problems import (
     random_type,
     random_walk,
 )
+from tests.repetitions import repetitions
 
 # Corruptions of what a step does; the others change figures, which a certificate does not read.
 OF_STEPS = (
@@ -120,7 +121,7 @@ def test_other_sizes_of_the_family_are_right(name: str) -> None:
     assert_right(make_plan(src, dst, "auto", plan.steps))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(repetitions(12, 24)))
 def test_random_plans_are_proved(seed: int) -> None:
     rng = random.Random(seed)
     if seed % 2:

@@ -13,7 +13,7 @@ rounds do:
 >>> found = pieces_of(exchange_traffic(src, dst).exchange, src, dst).pieces
 >>> away = [piece for piece in found if piece.sender != piece.receiver]
 >>> [[(p.sender, p.receiver) for p in turn] for turn in edge_colouring(away)]
-[[(1, 0), (2, 1), (0, 2)], [(2, 0), (0, 1), (1, 2)]]
+[[(2, 0), (0, 1), (1, 2)], [(1, 0), (2, 1), (0, 2)]]
 """
 
 from __future__ import annotations

@@ -122,6 +122,7 @@ def tile_numbers(placements: Sequence[Placement], axes: Sequence[DeviceDigit]) -
 
     Equal for placements that own the same runs, by whatever digits.
 
+    >>> from redistrib.types.digits import IndexDigit
     >>> x, y = DeviceDigit("x", 1, 2), DeviceDigit("y", 1, 3)
     >>> tile_numbers([(x, IndexDigit(0, 3, 2)), (y, IndexDigit(0, 1, 3))], [x, y]).tolist()
     [0, 2, 4, 1, 3, 5]
