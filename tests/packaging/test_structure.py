@@ -36,7 +36,6 @@ FUNCTIONS = {
 }
 FILES = {
     "redistrib/models/atoms.py",
-    "redistrib/synth/oracle/oracle.py",
     "redistrib/synth/planner/choose.py",
     "redistrib/synth/planner/halfway.py",
 }
