@@ -48,7 +48,7 @@ class Mutant:
         old = parsed(self.old, self.new)[0]
         counts = {}
         for file in self._files(root):
-            module = ast.parse(_text(root / file, (root / file).stat().st_mtime_ns))
+            module = ast.parse(_text(root / file, _state(root / file)))
             found = [
                 match
                 for definition, local in definitions(module, self.scope)
@@ -68,14 +68,20 @@ class Mutant:
         word = self.scope.rpartition(".")[2]
         for path in sorted((root / Path(self.file).parts[0]).rglob("*.py")):
             file = path.relative_to(root).as_posix()
-            if file != self.file and word in _text(path, path.stat().st_mtime_ns):
+            if file != self.file and word in _text(path, _state(path)):
                 yield file
 
 
 @cache
-def _text(path: Path, changed: int) -> str:
-    """The text of a file as of a time."""
+def _text(path: Path, state: tuple[int, ...]) -> str:
+    """The text of a file in a state."""
     return path.read_text(encoding="utf-8")
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What tells two texts of a file apart: two writes can have one time."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def load() -> tuple[Mutant, ...]:
