@@ -80,10 +80,10 @@ class Atom:
     def taken(self, place: int, start: int, count: int, every: int = 1) -> Atom:
         """Only the steps start, start + every, ... of a digit, `count` of them."""
         digit = self.digits[place]
-        taken = AtomDigit(
+        shorter = AtomDigit(
             count, digit.dim, digit.stride * every, digit.source_dim, digit.source_stride * every
         )
-        kept = (taken,) if count > 1 else ()
+        kept = (shorter,) if count > 1 else ()
         return replace(
             self,
             digits=(*self.digits[:place], *kept, *self.digits[place + 1 :]),
