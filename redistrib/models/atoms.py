@@ -331,7 +331,8 @@ def _split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
     if len(sizes) == 1:
         return [atom]
     if not sizes:  # of size 1, and dropped
-        return [replace(_shifted(atom, dim + 1, -1), offset=_without(atom.offset, dim))]
+        offset = (*atom.offset[:dim], *atom.offset[dim + 1 :])
+        return [replace(_shifted(atom, dim + 1, -1), offset=offset)]
     minor = prod(sizes[1:])
     found = []
     for part in aligned(atom, dim, minor):
@@ -445,7 +446,3 @@ def _shifted(atom: Atom, start: int, by: int) -> Atom:
         replace(digit, dim=digit.dim + by) if digit.dim >= start else digit for digit in atom.digits
     )
     return replace(atom, digits=digits)
-
-
-def _without(offset: tuple[int, ...], dim: int) -> tuple[int, ...]:
-    return (*offset[:dim], *offset[dim + 1 :])

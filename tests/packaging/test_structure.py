@@ -35,7 +35,6 @@ FUNCTIONS = {
     "redistrib/synth/planner/paper/search.py _without_permute",
 }
 FILES = {
-    "redistrib/models/atoms.py",
     "redistrib/synth/planner/choose.py",
     "redistrib/synth/planner/halfway.py",
 }
