@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from math import nan
 from operator import index
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from redistrib.errors import LayoutError, RedistribError, TypeSyntaxError
 
@@ -202,6 +202,11 @@ class Scanner:
 def is_number(text: str) -> bool:
     """Whether a text is a decimal number, of MAX_DIGITS ASCII digits at most."""
     return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+
+
+def is_kind(value: object, kind: Any) -> bool:
+    """Whether what a caller gave is of a kind, or one of several, whatever it was declared as."""
+    return isinstance(value, kind)
 
 
 def as_integer(value: object) -> int | None:

@@ -28,7 +28,7 @@ from redistrib.models.model_plan import ModelPlan, as_array_type, plan_model
 from redistrib.models.names import Name
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
-from redistrib.text import parse_size
+from redistrib.text import is_number
 from redistrib.types.mesh import Mesh
 
 FILE = click.Path(path_type=Path)
@@ -67,8 +67,8 @@ def model(
     plan = plan_model(
         read_types(src),
         read_types(dst),
-        weights=WeightMap.parse(weights.read_text(encoding="utf-8")) if weights else None,
-        memory_budget=None if budget is None else parse_size(budget),
+        weights=WeightMap.parse(read_text(weights)) if weights else None,
+        memory_budget=budget,
         profile=profile,
         relabel=relabel,
         keep_sources=not release,
@@ -90,16 +90,27 @@ def check_model_file(data: dict[str, Any]) -> int:
     return 0
 
 
+def read_text(path: Path) -> str:
+    """The text in a file. Raises RedistribError where it is none, and OSError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise RedistribError(f"{path}: {error}", path=path) from error
+
+
 def read_types(path: Path) -> dict[str, AnyType]:
     """The types of arrays in a TOML file, by name. Raises RedistribError or OSError."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no TOML, or no text
+        data = tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # no TOML
         raise RedistribError(f"{path}: {error}", path=path) from error
     _check_keys(path, "a model", data, {"mesh", "array"})
-    meshes = {name: _mesh(path, name, entry) for name, entry in data.get("mesh", {}).items()}
+    tables, arrays = data.get("mesh", {}), data.get("array", [])
+    if not isinstance(tables, dict) or not isinstance(arrays, list):
+        raise RedistribError(f"{path}: a model has tables [mesh.NAME] and [[array]]", path=path)
+    meshes = {name: _mesh(path, name, entry) for name, entry in tables.items()}
     types: dict[str, AnyType] = {}
-    for entry in data.get("array", []):
+    for entry in arrays:
         _check_keys(path, "an array", entry, {"name", "type", "mesh", "repeat"})
         for key in ("name", "type", "mesh"):
             if not isinstance(entry.get(key), str):
@@ -133,8 +144,9 @@ def _names(path: Path, entry: Mapping[str, Any]) -> list[str]:
     if repeat is None and not name.placeholders:
         return [name.text({})]
     ends = repeat.split(":") if isinstance(repeat, str) else []
-    whole = len(ends) == 2 and all(end.isdecimal() and len(end) < 10 for end in ends)
-    if not whole or len(name.placeholders) != 1 or int(ends[1]) - int(ends[0]) > MAX_REPEATS:
+    whole = len(ends) == 2 and all(is_number(end) and len(end) < 10 for end in ends)
+    count = int(ends[1]) - int(ends[0]) if whole else 0
+    if not 0 < count <= MAX_REPEATS or len(name.placeholders) != 1:
         raise RedistribError(
             f'{path}: a name with one placeholder has repeat = "0:94"; got name {entry["name"]!r}, '
             f"repeat {repeat!r}"

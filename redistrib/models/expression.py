@@ -12,12 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, NoReturn, assert_never
 
 from redistrib.errors import WeightMapError
-from redistrib.models.names import Affine, Binding, Name, Number
+from redistrib.models.names import Affine, Binding, Name, Number, integer
 from redistrib.models.pattern import Pattern
+from redistrib.text import brief, is_kind
 from redistrib.types.dtypes import dtype_name
+
+MAX_DEPTH = 100
+"""Of expressions in one another."""
+MAX_LEAVES = 1 << 16
+"""Sources that one expression takes, each time that it takes one."""
 
 
 class Position(NamedTuple):
@@ -29,7 +35,32 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Node:
+    """`depth` of expressions in one another; `leaves`: sources, those of a range counted apart."""
+
     position: Position | None = field(default=None, compare=False, repr=False)
+    depth: int = field(default=0, init=False, compare=False, repr=False)
+    leaves: int = field(default=1, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self, Source):
+            return
+        inner = _expressions(type(self).__name__.lower(), parts(self))  # type: ignore[arg-type]
+        depth = 1 + max(part.depth for part in inner)
+        leaves = sum(part.leaves for part in inner)
+        if isinstance(self, Stack) and self.over is not None:
+            leaves *= self.over.stop - self.over.start
+        if depth > MAX_DEPTH:
+            raise WeightMapError(f"at most {MAX_DEPTH} expressions are in one another", depth=depth)
+        if leaves > MAX_LEAVES:
+            raise WeightMapError(
+                f"an expression takes at most {MAX_LEAVES} sources; this one takes {leaves}",
+                sources=leaves,
+            )
+        object.__setattr__(self, "depth", depth)
+        object.__setattr__(self, "leaves", leaves)
+
+    def __iter__(self) -> NoReturn:
+        raise WeightMapError("an expression has no length that is known, so nothing goes over it")
 
     def __getitem__(self, index: Any) -> Expression:
         """Part of the array, as numpy has it: integers drop their dimension, steps are positive."""
@@ -90,6 +121,11 @@ class Over:
     placeholder: str
     start: int
     stop: int
+
+    def __post_init__(self) -> None:
+        Affine(self.placeholder)
+        start = integer("the first value of a placeholder", self.start, least=0)
+        integer("the end of a placeholder's values", self.stop, least=start)
 
     def __str__(self) -> str:
         return f"{{{self.placeholder}}} in {self.start}:{self.stop}"
@@ -154,7 +190,7 @@ def source(name: str) -> Source:
 
 def concat(dim: int, *arrays: Expression) -> Concat:
     """The arrays one after the other along a dimension."""
-    return Concat(_integer("the dimension of a concat", dim), _expressions("concat", arrays))
+    return Concat(integer("the dimension of a concat", dim), _expressions("concat", arrays))
 
 
 def stack(dim: int, *arrays: Expression, over: tuple[str, int, int] | Over | None = None) -> Stack:
@@ -163,11 +199,13 @@ def stack(dim: int, *arrays: Expression, over: tuple[str, int, int] | Over | Non
     `over=("e", 0, 128)` stacks one part for each value of the placeholder `{e}`.
     """
     if over is not None and not isinstance(over, Over):
+        if not is_kind(over, tuple) or len(over) != 3:
+            raise WeightMapError(f'over is like ("e", 0, 128); got {over!r:.60}', over=over)
         over = Over(*over)
     checked = _expressions("stack", arrays)
     if over is not None and len(checked) != 1:
         raise WeightMapError(f"a stack over a placeholder has one part; got {len(checked)}")
-    return Stack(_integer("the dimension of a stack", dim), checked, over)
+    return Stack(integer("the dimension of a stack", dim), checked, over)
 
 
 def rearrange(array: Expression, pattern: str, **sizes: Number) -> Rearrange:
@@ -179,13 +217,16 @@ def rearrange(array: Expression, pattern: str, **sizes: Number) -> Rearrange:
     rearrange(wq, "(h d) m -> h m d", d=128)
     """
     (checked,) = _expressions("rearrange", (array,))
-    return Rearrange(checked, Pattern.parse(_text("a pattern", pattern)), tuple(sizes.items()))
+    checked_sizes = {name: _number("a size", size) for name, size in sizes.items()}
+    return Rearrange(
+        checked, Pattern.parse(_text("a pattern", pattern)), tuple(checked_sizes.items())
+    )
 
 
 def pad(array: Expression, dim: int, size: Number) -> Pad:
     """The array with zeros after the end of a dimension, so that it has this size."""
     (checked,) = _expressions("pad", (array,))
-    return Pad(checked, _integer("the dimension of a pad", dim), size)
+    return Pad(checked, integer("the dimension of a pad", dim), _number("a size", size))
 
 
 def cast(array: Expression, dtype: object) -> Cast:
@@ -269,28 +310,21 @@ def _entry(entry: object) -> Number | Span:
     match entry:
         case Affine():
             return entry
-        case Span():
-            return entry
-        case slice(start=start, stop=stop, step=step):
-            stride = 1 if step is None else _integer("a step", step)
+        case slice(start=start, stop=stop, step=step) | Span(start=start, stop=stop, step=step):
+            stride = 1 if step is None else integer("a step", step)
             if stride < 1:
                 raise WeightMapError(f"the step of a slice is positive; got {stride}")
             return Span(_bound(start), _bound(stop), stride)
         case _:
-            return _integer("an index", entry)
+            return integer("an index", entry)
 
 
 def _bound(bound: object) -> Number | None:
-    return bound if bound is None or isinstance(bound, Affine) else _integer("a bound", bound)
+    return None if bound is None else _number("a bound", bound)
 
 
-def _integer(what: str, value: object) -> int:
-    try:
-        if not isinstance(value, bool):
-            return value.__index__()  # type: ignore[attr-defined, no-any-return]
-    except AttributeError:
-        pass
-    raise WeightMapError(f"{what} is an integer; got {value!r}", value=value)
+def _number(what: str, value: object) -> Number:
+    return value if isinstance(value, Affine) else integer(what, value)
 
 
 def _text(what: str, value: object) -> str:
@@ -303,7 +337,7 @@ def _expressions(what: str, parts: Sequence[object]) -> tuple[Expression, ...]:
     for part in parts:
         if not isinstance(part, _Node):
             raise WeightMapError(
-                f"a {what} is of expressions, such as source('name'); got {part!r}", value=part
+                f"a {what} is of expressions, such as source('name'); got {brief(part)}", value=part
             )
     if not parts:
         raise WeightMapError(f"a {what} has at least one part")

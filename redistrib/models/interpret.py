@@ -10,7 +10,7 @@ its normal form (`redistrib.models.atoms`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, assert_never
 
@@ -31,6 +31,8 @@ from redistrib.models.expression import (
 )
 from redistrib.models.names import Binding, Number, number
 from redistrib.models.pattern import Regrouping
+from redistrib.text import brief, is_kind
+from redistrib.types.canonical import as_shape
 from redistrib.types.dtypes import dtype_name, numpy_dtype
 
 
@@ -162,6 +164,23 @@ class Shape:
 
     shape: tuple[int, ...]
     dtype: str
+
+
+def shapes_of(given: Mapping[str, tuple[Sequence[int], object]]) -> dict[str, Shape]:
+    """Shape and dtype of arrays by name, as given.
+
+    Raises WeightMapError unless each name has a (shape, dtype) pair, and LayoutError for what is
+    no shape or no dtype.
+    """
+    rule = "shapes are a mapping from names to (shape, dtype) pairs"
+    if not isinstance(given, Mapping):
+        raise WeightMapError(f"{rule}; got {brief(given)}", shapes=given)
+    shapes = {}
+    for name, pair in given.items():
+        if not is_kind(name, str) or not is_kind(pair, tuple | list) or len(pair) != 2:
+            raise WeightMapError(f"{rule}; got {brief(pair)} for {brief(name)}", name=name)
+        shapes[name] = Shape(as_shape(pair[0]), dtype_name(pair[1]))
+    return shapes
 
 
 class Shapes:

@@ -29,12 +29,12 @@ from redistrib.models.expression import (
     Span,
     Stack,
 )
-from redistrib.models.interpret import Shape, Shapes, interpret, spans
+from redistrib.models.interpret import Shape, Shapes, interpret, shapes_of, spans
 from redistrib.models.names import Binding, Name, number
 from redistrib.models.pattern import Pattern
 from redistrib.models.rule import Rule
 from redistrib.models.weight_map import WeightMap
-from redistrib.types.dtypes import dtype_name, numpy_dtype
+from redistrib.types.dtypes import numpy_dtype
 
 
 class _Rearranged(NamedTuple):
@@ -78,20 +78,19 @@ def inverse(weights: WeightMap, shapes: Mapping[str, tuple[tuple[int, ...], obje
     q = qkv[0:4, 0:8]
     kv = qkv[4:6, 0:8]
     """
-    known = {
-        name: Shape(tuple(shape), dtype_name(dtype)) for name, (shape, dtype) in shapes.items()
-    }
+    known = shapes_of(shapes)
     pieces: dict[str, list[_Piece]] = {name: [] for name in known}
 
     def shape_of(part: Expression, binding: Binding) -> Shape:
         return interpret(part, known.__getitem__, Shapes(), binding)
 
     for target in weights.targets(known).values():
-        value = Source(Name((target.name,)))
+        value = Source(Name.literal(target.name))
         for piece in _pieces(target.rule.expression, value, (), shape_of, target.binding):
             pieces[piece.source].append(piece)
     return WeightMap(
-        Rule(Name((name,)), _assembled(name, known[name].shape, pieces[name])) for name in known
+        Rule(Name.literal(name), _assembled(name, known[name].shape, pieces[name]))
+        for name in known
     )
 
 

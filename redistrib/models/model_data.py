@@ -14,6 +14,7 @@ from typing import Any
 from redistrib.errors import RedistribError
 from redistrib.models.moves import ModelMoves
 from redistrib.models.segments import AnyType, parse_any
+from redistrib.text import is_number
 from redistrib.types.mesh import Mesh
 
 FORMAT = "redistrib-model/1"
@@ -87,7 +88,8 @@ def check_data(text: str) -> dict[str, Any]:
         if not isinstance(data[key], kind) or (kind is not bool and isinstance(data[key], bool)):
             raise RedistribError(f"{key} of a model plan is malformed; got {data[key]!r:.60}")
     pairs = data["device_of"]
-    if not all(_is_list_of(pair, int) and len(pair) == 2 for pair in pairs):
+    right = all(_is_list_of(pair, int) and len(pair) == 2 for pair in pairs)
+    if not right or len({device for device, _ in pairs}) < len(pairs):
         raise RedistribError(
             f"device_of of a model plan has pairs of device ids; got {pairs!r:.60}"
         )
@@ -148,8 +150,8 @@ def parse_devices(given: object) -> list[int]:
     """The ids written as `first:end` or as a list. Raises RedistribError for anything else."""
     if isinstance(given, str):
         first, colon, end = given.partition(":")
-        numbers = colon and first.isdecimal() and end.isdecimal() and len(first + end) < MAX_DIGITS
-        if numbers and int(end) - int(first) <= MAX_DEVICES:
+        numbers = colon and is_number(first) and is_number(end) and len(first + end) < MAX_DIGITS
+        if numbers and 0 < int(end) - int(first) <= MAX_DEVICES:
             return list(range(int(first), int(end)))
     elif isinstance(given, list) and all(type(device) is int for device in given):
         return given

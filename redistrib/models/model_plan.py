@@ -11,7 +11,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from redistrib.errors import InfeasibleError, LayoutError, TypeSyntaxError, WeightMapError
+from redistrib.errors import (
+    InfeasibleError,
+    LayoutError,
+    RedistribError,
+    TypeSyntaxError,
+    WeightMapError,
+)
 from redistrib.models.copies import Copy, copies
 from redistrib.models.interpret import Shape
 from redistrib.models.memory import demands_of
@@ -31,6 +37,7 @@ from redistrib.models.weight_map import WeightMap
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.synth.planner.reductions import partial_roles, reduce_partial
+from redistrib.text import as_integer, brief, is_kind, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
@@ -74,7 +81,7 @@ def plan_model(
     dst: Mapping[str, TypeOfArray],
     *,
     weights: WeightMap | None = None,
-    memory_budget: int | None = None,
+    memory_budget: int | str | None = None,
     profile: Profile | str | None = None,
     relabel: bool = False,
     keep_sources: bool = True,
@@ -91,11 +98,11 @@ def plan_model(
     `weights` says how each target is made (docs/models.md); a target without a rule is the source
     of its name. Partial sums are reduced on their own mesh first, in their own dtype.
 
-    `memory_budget` is in bytes per device and bounds sources not yet released, targets and
-    scratch. `keep_sources=False`: a source is released after its last use. `into_targets=True`:
-    the targets exist already, and count from the start. Where replicas share the sending, pieces
-    are cut down to `least_part` bytes. `device_of` is kept as the plan's own: the labels of an
-    earlier plan, whose targets are on relabelled meshes already.
+    `memory_budget`, bytes per device or a text such as "60GiB", bounds sources not yet released,
+    targets and scratch. `keep_sources=False`: a source is released after its last use.
+    `into_targets=True`: the targets exist already, and count from the start. Where
+    replicas share the sending, pieces are cut down to `least_part` bytes. `device_of` is kept as
+    the plan's own: the labels of an earlier plan, whose targets are on relabelled meshes already.
 
     `relabel=True` leaves open which device gets which target tiles: those that have most of them
     already; `device_of` of the plan says which, and its `dst` has the meshes of these devices.
@@ -103,9 +110,18 @@ def plan_model(
     Raises LayoutError for types that do not fit the map, WeightMapError for a map that does not
     fit the sources, InfeasibleError, with `least_bytes`, for too small a budget.
     """
-    sources = {name: as_array_type(name, t) for name, t in src.items()}
-    targets = {name: as_array_type(name, t) for name, t in dst.items()}
+    sources, targets = as_array_types("src", src), as_array_types("dst", dst)
+    budget, profile = parse_limit(memory_budget), find_profile(profile)
     weights = weights if weights is not None else WeightMap()
+    labels = {} if device_of is None else device_of
+    _check_options(weights, least_part, labels)
+    for name, value in (
+        ("relabel", relabel),
+        ("keep_sources", keep_sources),
+        ("into_targets", into_targets),
+    ):
+        if not isinstance(value, bool):
+            raise RedistribError(f"{name} is True or False; got {brief(value)}", given=value)
     reductions = {
         name: plan
         for name, t in sources.items()
@@ -114,7 +130,6 @@ def plan_model(
     }
     reduced = {**sources, **{name: plan.dst for name, plan in reductions.items()}}
     moves = _moves(reduced, targets, weights)
-    labels = dict(device_of or {})
     if relabel:
         labels = best_labels(moves, reduced, targets)
         targets = {name: relabelled(t, labels) for name, t in targets.items()}
@@ -127,21 +142,51 @@ def plan_model(
         weights,
         reductions,
         tuple(_once((moves[n] for n in order), targets)),
-        find_profile(profile),
+        profile,
         keep_sources=keep_sources,
         into_targets=into_targets,
-        memory_budget=memory_budget,
+        memory_budget=budget,
         least_part=least_part,
-        device_of=labels,
+        device_of=dict(labels),
     )
-    if memory_budget is not None and plan.least_budget_bytes > memory_budget:
+    if budget is not None and plan.least_budget_bytes > budget:
         raise InfeasibleError(
             f"the model moves with at least {plan.least_budget_bytes} bytes per device in the "
-            f"order found; the memory budget is {memory_budget}",
-            memory_limit=memory_budget,
+            f"order found; the memory budget is {budget}",
+            memory_limit=budget,
             least_bytes=plan.least_budget_bytes,
         )
     return plan
+
+
+def as_array_types(side: str, given: Mapping[str, TypeOfArray]) -> dict[str, AnyType]:
+    """The types of the arrays of one side, `src` or `dst`, by name."""
+    if not is_kind(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise LayoutError(
+            f"{side} is a mapping from names of arrays to types; got {brief(given)}", given=given
+        )
+    return {name: as_array_type(name, t) for name, t in given.items()}
+
+
+def _check_options(weights: object, least_part: object, device_of: object) -> None:
+    if not isinstance(weights, WeightMap):
+        raise WeightMapError(
+            f"weights is a WeightMap, as WeightMap.parse reads one; got {brief(weights)}",
+            weights=weights,
+        )
+    number = as_integer(least_part)
+    if number is None or number < 1:
+        raise LayoutError(
+            f"least_part is a number of bytes, at least 1; got {brief(least_part)}",
+            least_part=least_part,
+        )
+    labels = device_of.items() if isinstance(device_of, Mapping) else None
+    ids = [] if labels is None else [as_integer(n) for pair in labels for n in pair]
+    if labels is None or None in ids or len(set(ids[1::2])) < len(labels):
+        raise LayoutError(
+            f"device_of gives each device another, by id; got {brief(device_of)}",
+            device_of=device_of,
+        )
 
 
 def as_array_type(name: str, given: TypeOfArray) -> AnyType:

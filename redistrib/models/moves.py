@@ -26,6 +26,7 @@ from redistrib.models.transfers import Schedule, Transfer
 from redistrib.models.weight_map import WeightMap
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
+from redistrib.text import as_integer, brief
 from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 
@@ -127,9 +128,9 @@ class ModelMoves:
 
         Raises LayoutError for a device that has no part in the move.
         """
-        if device not in set(self.devices):
+        if as_integer(device) not in self.devices:
             raise LayoutError(
-                f"device {device} is in no mesh of this plan of {len(self.devices)} devices",
+                f"device {brief(device)} is in no mesh of this plan of {len(self.devices)} devices",
                 device=device,
             )
         transfers = (t for move in self.moves for t in self.transfers(move, device))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from redistrib.errors import WeightMapError
+from redistrib.text import MAX_INTEGER, as_integer, brief, is_kind
 
 Binding = Mapping[str, int]
 
@@ -29,6 +30,13 @@ class Affine:
     placeholder: str
     factor: int = 1
     offset: int = 0
+
+    def __post_init__(self) -> None:
+        name = self.placeholder
+        if not is_kind(name, str) or not PLACEHOLDER.fullmatch(name):
+            raise WeightMapError(f"a placeholder is a word; got {brief(name)}", placeholder=name)
+        integer("the factor of a placeholder", self.factor, least=1)
+        integer("what is added to a placeholder", self.offset)
 
     def value(self, binding: Binding) -> int:
         """The integer under a binding. Raises WeightMapError if the placeholder has no value."""
@@ -57,6 +65,18 @@ class Affine:
 
 Number = int | Affine
 
+PLACEHOLDER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+"""A placeholder without its braces."""
+
+
+def integer(what: str, value: object, least: int = -MAX_INTEGER) -> int:
+    """An integer that a map has in it. Raises WeightMapError for anything else, or too large."""
+    number = as_integer(value)
+    if number is None or not least <= number <= MAX_INTEGER:
+        at_least = f" of at least {least}" if least > -MAX_INTEGER else ""
+        raise WeightMapError(f"{what} is an integer{at_least}; got {brief(value)}", value=value)
+    return number
+
 
 def number(value: Number, binding: Binding) -> int:
     """The integer that a number is under a binding."""
@@ -65,8 +85,8 @@ def number(value: Number, binding: Binding) -> int:
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
 """The names that need no quotes."""
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(?:\*([0-9]+))?([+-][0-9]+)?\}", re.ASCII)
-_DIGITS = "(0|[1-9][0-9]*)"
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(?:\*([0-9]{1,18}))?([+-][0-9]{1,18})?\}", re.ASCII)
+_DIGITS = "(0|[1-9][0-9]{0,17})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +102,12 @@ class Name:
 
     @classmethod
     def parse(cls, text: str) -> Name:
-        """The name written like this. Raises WeightMapError for braces that hold no placeholder."""
+        """The name written like this.
+
+        Raises WeightMapError for braces that hold no placeholder, for a line's end, and for two
+        placeholders with nothing but digits between them: of `b{i}{j}` b123 could be any of three.
+        """
+        _check_text(text)
         pieces: list[str | Affine] = []
         end = 0
         for match in _PLACEHOLDER.finditer(text):
@@ -98,7 +123,22 @@ class Name:
                 f"a name is text with placeholders like {{i}}, {{i+4}} or {{i*2}}; got {text!r}",
                 name=text,
             )
+        if re.search(r"\}[0-9]*\{", text):
+            raise WeightMapError(
+                f"something other than digits stands between two placeholders; got {text!r}",
+                name=text,
+            )
         return cls(tuple(pieces))
+
+    @classmethod
+    def literal(cls, text: str) -> Name:
+        """The name of one array. Raises WeightMapError for one with placeholders."""
+        name = cls.parse(text)
+        if name.placeholders:
+            raise WeightMapError(
+                f"the name of an array has no placeholders; got {text!r}", name=text
+            )
+        return name
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -138,3 +178,8 @@ class Name:
         text = "".join(map(str, self.pieces))
         plain = all(isinstance(p, Affine) or PLAIN_NAME.fullmatch(p) for p in self.pieces)
         return text if plain else '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str) or "\n" in text:
+        raise WeightMapError(f"a name is a text on one line; got {brief(text)}", name=text)

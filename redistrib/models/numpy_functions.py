@@ -15,6 +15,7 @@ import numpy as np
 from redistrib.errors import WeightMapError
 from redistrib.models.expression import Concat, Pad, Stack
 from redistrib.models.pattern import Group
+from redistrib.text import is_kind
 
 Traced = Any
 """A traced array."""
@@ -48,6 +49,8 @@ def methodcaller_of(name: str) -> Callable[..., Traced]:
 
 def traced(arrays: Sequence[Any]) -> list[Traced]:
     """The arrays, if all of them are traced. Raises WeightMapError."""
+    if is_kind(arrays, Sequence) and not arrays:
+        raise ValueError("need at least one array")
     for array in arrays:
         if not hasattr(array, "made_by"):
             refuse(f"a {type(array).__name__} of its own as part of a target")
@@ -98,6 +101,8 @@ def array_split(array: Traced, parts: Any, axis: int = 0) -> list[Traced]:
 def split(array: Traced, parts: Any, axis: int = 0) -> list[Traced]:
     """np.split."""
     whole = isinstance(parts, int | np.integer)
+    if whole and parts < 1:
+        raise ValueError("number sections must be larger than 0.")
     if whole and array.shape[axis_of(axis, array.ndim)] % parts:
         raise ValueError("array split does not result in an equal division")
     return array_split(array, parts, axis)

@@ -52,7 +52,7 @@ def alive_bytes(
         for source in demands[item].sources:
             if last[source] == n and not keep:
                 live = live - sources[source]
-    return np.array(rows).reshape(len(order), -1)
+    return np.array(rows, np.int64).reshape(len(order), len(demands[0].target) if demands else 0)
 
 
 def order_of(demands: Sequence[Demand], sources: Sequence[Bytes], *, keep: bool) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import Any
 
 from redistrib.errors import WeightMapError
@@ -23,6 +24,10 @@ from redistrib.models.expression import (
     sources,
 )
 from redistrib.models.names import Binding, Name
+from redistrib.text import brief, is_kind
+
+MAX_TARGETS = 1 << 18
+"""That one rule makes: more are a range by mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Rule:
     position: Position | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         needed = free_placeholders(self.expression)
         ranged = {over.placeholder for over in self.ranges}
         named = frozenset[str]().union(*(s.name.placeholders for s in sources(self.expression)))
@@ -54,6 +60,21 @@ class Rule:
                 f"a target is made once: its name has all placeholders of its rule; {self.target} "
                 f"lacks {{{name}}}",
                 placeholder=name,
+            )
+
+    def _check_kinds(self) -> None:
+        if not is_kind(self.target, Name) or not is_kind(self.expression, Expression):
+            raise WeightMapError(
+                f"a rule is a name and an expression; got {brief(self.target)} and "
+                f"{brief(self.expression)}"
+            )
+        ranged = [over.placeholder for over in self.ranges]
+        if len(set(ranged)) < len(ranged):
+            raise self.error("a placeholder has one range in a rule")
+        values = prod(over.stop - over.start for over in self.ranges)
+        if values > MAX_TARGETS:
+            raise self.error(
+                f"a rule makes at most {MAX_TARGETS} targets; its ranges have {values} values"
             )
 
     def error(self, message: str, **values: Any) -> WeightMapError:
@@ -99,8 +120,23 @@ class Rule:
                 continue
             order = sorted(wanted)
             matches = {tuple(match[k] for k in order): None for match in template.matches(names)}
-            joined = _join(joined, [dict(zip(order, match, strict=True)) for match in matches])
+            joined = self._join(joined, [dict(zip(order, match, strict=True)) for match in matches])
         return sorted(joined, key=lambda binding: sorted(binding.items()))
+
+    def _join(
+        self, left: list[dict[str, int]], right: list[dict[str, int]]
+    ) -> list[dict[str, int]]:
+        """All pairs of bindings that agree, as one."""
+        if not left or not right:
+            return []
+        shared = sorted(left[0].keys() & right[0].keys())
+        by_key: dict[tuple[int, ...], list[dict[str, int]]] = {}
+        for binding in right:
+            by_key.setdefault(tuple(binding[k] for k in shared), []).append(binding)
+        agreeing = [by_key.get(tuple(binding[k] for k in shared), []) for binding in left]
+        if (count := sum(map(len, agreeing))) > MAX_TARGETS:
+            raise self.error(f"a rule makes at most {MAX_TARGETS} targets; got {count}")
+        return [{**a, **b} for a, bs in zip(left, agreeing, strict=True) for b in bs]
 
     def __str__(self) -> str:
         ranges = f" for {', '.join(map(str, self.ranges))}" if self.ranges else ""
@@ -114,14 +150,3 @@ class Target:
     name: str
     rule: Rule
     binding: dict[str, int]
-
-
-def _join(left: list[dict[str, int]], right: list[dict[str, int]]) -> list[dict[str, int]]:
-    """All pairs of bindings that agree, as one."""
-    if not left or not right:
-        return []
-    shared = sorted(left[0].keys() & right[0].keys())
-    by_key: dict[tuple[int, ...], list[dict[str, int]]] = {}
-    for binding in right:
-        by_key.setdefault(tuple(binding[k] for k in shared), []).append(binding)
-    return [{**a, **b} for a in left for b in by_key.get(tuple(a[k] for k in shared), ())]

@@ -17,6 +17,7 @@ from itertools import accumulate
 from math import prod
 
 from redistrib.errors import LayoutError, TypeSyntaxError
+from redistrib.text import brief, is_kind
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
@@ -37,12 +38,15 @@ class SegmentedType:
     dim: int
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise LayoutError("a segmented type has at least one part")
+        if not is_kind(self.parts, Sequence) or not self.parts:
+            raise LayoutError(f"a segmented type has at least one part; got {brief(self.parts)}")
+        object.__setattr__(self, "parts", tuple(self.parts))
+        if odd := [part for part in self.parts if not is_kind(part, ArrayType)]:
+            raise LayoutError(f"the parts of a segmented type are types; got {brief(odd[0])}")
         first = self.parts[0]
-        if not 0 <= self.dim < len(first.shape):
+        if type(self.dim) is not int or not 0 <= self.dim < len(first.shape):
             raise LayoutError(
-                f"parts follow each other along a dimension of {first}; got {self.dim}"
+                f"parts follow each other along a dimension of {first}; got {brief(self.dim)}"
             )
         for part in self.parts:
             others = [
@@ -55,7 +59,12 @@ class SegmentedType:
                 for dim, (n, factors) in enumerate(zip(first.shape, first.dims, strict=True))
                 if dim != self.dim
             ]
-            if (part.mesh, part.dtype, others) != (first.mesh, first.dtype, same) or part.partial:
+            same_kind = (part.mesh, part.dtype, len(part.shape)) == (
+                first.mesh,
+                first.dtype,
+                len(first.shape),
+            )
+            if not same_kind or others != same or part.partial:
                 raise LayoutError(
                     f"the parts of a segmented type agree in mesh, dtype and all dimensions but "
                     f"one, and are not partial; got {first} and {part}",
@@ -68,6 +77,8 @@ class SegmentedType:
 
         Raises TypeSyntaxError unless one dimension has parts, and what ArrayType.parse raises.
         """
+        if not isinstance(text, str):
+            raise TypeSyntaxError(f"a type is a text; got {brief(text)}", text=text)
         head, bracket, rest = text.partition("[")
         dims, closing, tail = rest.rpartition("]")
         entries = re.split(r",(?![^{]*\})", dims)
@@ -129,7 +140,8 @@ AnyType = ArrayType | SegmentedType
 
 def parse_any(text: str, mesh: Mesh) -> AnyType:
     """The type in a text, segmented or not. Raises TypeSyntaxError or LayoutError."""
-    return (SegmentedType if "|" in text else ArrayType).parse(text, mesh)
+    segmented = is_kind(text, str) and "|" in text
+    return (SegmentedType if segmented else ArrayType).parse(text, mesh)
 
 
 @dataclass(frozen=True, slots=True)

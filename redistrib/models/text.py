@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from redistrib.errors import LayoutError, WeightMapError
 from redistrib.models.expression import (
+    MAX_DEPTH,
     Cast,
     Concat,
     Expression,
@@ -42,9 +43,6 @@ _CALL = re.compile(r"(concat|stack|rearrange|pad|cast)\s*\(")
 _OVER = re.compile(r"\{([A-Za-z_]\w*)\}\s+in\b", re.ASCII)
 _BLANK = re.compile(r"(?:[ \t\r]|#[^\n]*)*")
 _BLANK_LINES = re.compile(r"(?:\s|#[^\n]*)*")
-
-MAX_DEPTH = 100
-"""Of expressions in one another."""
 
 
 def parse_rules(text: str) -> list[Rule]:
@@ -146,6 +144,16 @@ class _Reader:
 
     def expression(self) -> Expression:
         self.skip()
+        start = self.offset
+        try:
+            return self.unlocated()
+        except WeightMapError as error:
+            if "line" in vars(error):
+                raise
+            self.fail(str(error), start)
+
+    def unlocated(self) -> Expression:
+        """An expression; what does not fit each other raises WeightMapError without a line."""
         if self.depth > MAX_DEPTH:
             self.fail(f"at most {MAX_DEPTH} brackets are in one another")
         start, position = self.offset, self.position()

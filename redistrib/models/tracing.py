@@ -31,12 +31,13 @@ from redistrib.models.expression import (
     Source,
     Span,
 )
-from redistrib.models.interpret import Shape, Shapes, interpret
+from redistrib.models.interpret import Shape, Shapes, interpret, shapes_of
 from redistrib.models.names import Name
 from redistrib.models.numpy_functions import FUNCTIONS, axis_of, expand_dims, letters, refuse
 from redistrib.models.pattern import Group, Pattern
 from redistrib.models.rule import Rule
 from redistrib.models.weight_map import WeightMap
+from redistrib.text import brief, is_kind
 from redistrib.types.dtypes import dtype_name, numpy_dtype
 
 Get = Callable[[str], "TracedArray"]
@@ -50,37 +51,39 @@ def trace(
 
     `load` takes a function that gives a source array by name, and returns the targets by name.
     `shapes` has the shape and the dtype of every source. The rules of the map are in the order of
-    the targets, one each, without placeholders. Raises WeightMapError for what cannot be followed.
+    the targets, one each, without placeholders. Raises WeightMapError for what cannot be followed;
+    what the function raises itself, or numpy would raise in it, passes through.
 
     >>> print(trace(lambda get: {"t": get("a").T.reshape(2, -1)}, {"a": ((3, 4), "f32")}))
     t = rearrange(rearrange(rearrange(a, "a b -> b a"), "a b -> (a b)"), "(a b) -> a b", a=2, b=6)
     """
-    known = {
-        name: Shape(tuple(shape), dtype_name(dtype)) for name, (shape, dtype) in shapes.items()
-    }
+    known = shapes_of(shapes)
+    if not callable(load):
+        raise WeightMapError(f"a loading function is called with get; got {brief(load)}", load=load)
 
     def get(name: str) -> TracedArray:
-        if name not in known:
+        if not is_kind(name, str) or name not in known:
             near = get_close_matches(str(name), known, 1)
             raise WeightMapError(
                 f"the loading function asks for {name!r}, which is no source"
                 + (f"; did it mean {near[0]!r}?" if near else ""),
                 name=name,
             )
-        return TracedArray(Source(_plain_name(name)), known)
+        return TracedArray(Source(Name.literal(name)), known)
 
     rules = []
-    for name, made in load(get).items():
+    targets = load(get)
+    if not isinstance(targets, Mapping):
+        raise WeightMapError(
+            f"a loading function returns the targets by name; got {brief(targets)}", targets=targets
+        )
+    for name, made in targets.items():
         if not isinstance(made, TracedArray):
             raise WeightMapError(
                 f"a target is made of sources; {name!r} is {type(made).__name__}", name=name
             )
-        rules.append(Rule(_plain_name(name), made.expression))
+        rules.append(Rule(Name.literal(name), made.expression))
     return WeightMap(rules)
-
-
-def _plain_name(name: str) -> Name:
-    return Name((name,))
 
 
 class TracedArray:
@@ -150,8 +153,10 @@ class TracedArray:
             place += entry is None or isinstance(entry, slice)
         return result
 
-    def reshape(self, *shape: Any, order: str = "C") -> TracedArray:
+    def reshape(self, *shape: Any, order: str = "C", **options: Any) -> TracedArray:
         """The elements in row-major order under another shape."""
+        if options:
+            refuse(f"reshape with {', '.join(options)}")
         if order != "C":
             refuse(f"reshape in order {order!r}")
         sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
@@ -198,8 +203,10 @@ class TracedArray:
 
     flatten = ravel
 
-    def astype(self, dtype: object, **_: object) -> TracedArray:
+    def astype(self, dtype: object, **options: object) -> TracedArray:
         """The array in another dtype."""
+        if options.get("casting", "unsafe") != "unsafe":
+            refuse(f"astype with casting={options['casting']!r}")
         try:  # as numpy reads it, to which i8 is a number of eight bytes
             name = dtype_name(np.dtype(dtype))  # type: ignore[call-overload]
         except TypeError:
@@ -241,7 +248,10 @@ class TracedArray:
         known = FUNCTIONS.get(function)
         if known is None:
             refuse(f"np.{function.__name__}")
-        return known(*args, **options)
+        try:
+            return known(*args, **options)
+        except TypeError as error:  # an option of numpy's function that ours has not
+            refuse(f"np.{function.__name__} so: {error}")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or not hasattr(np.ndarray, name):

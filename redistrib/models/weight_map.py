@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from redistrib.errors import WeightMapError
 from redistrib.models.expression import Expression
-from redistrib.models.interpret import NumpyArrays, Shape, Shapes, interpret
+from redistrib.models.interpret import NumpyArrays, Shapes, interpret, shapes_of
 from redistrib.models.names import Name
 from redistrib.models.rule import Rule, Target
 from redistrib.models.text import parse_rules
-from redistrib.types.dtypes import dtype_name
+from redistrib.text import brief, is_kind
 
 
 class WeightMap:
@@ -44,10 +44,12 @@ class WeightMap:
     def __init__(self, rules: Mapping[str, Expression] | Iterable[Rule] = ()) -> None:
         if isinstance(rules, Mapping):
             rules = [Rule(Name.parse(name), expression) for name, expression in rules.items()]
+        if not isinstance(rules, Iterable):
+            raise WeightMapError(f"a weight map is made of rules; got {brief(rules)}", rule=rules)
         self.rules = tuple(rules)
         for rule in self.rules:
             if not isinstance(rule, Rule):
-                raise WeightMapError(f"a weight map is made of rules; got {rule!r}", rule=rule)
+                raise WeightMapError(f"a weight map is made of rules; got {brief(rule)}", rule=rule)
 
     @classmethod
     def parse(cls, text: str) -> WeightMap:
@@ -62,7 +64,7 @@ class WeightMap:
 
         Raises WeightMapError where a rule with a range lacks a source.
         """
-        have = frozenset(names)
+        have = frozenset(_names(names))
         made: dict[str, Target] = {}
         for rule in self.rules:
             for binding in rule.bindings(have):
@@ -75,19 +77,25 @@ class WeightMap:
 
         Raises WeightMapError for arrays that do not fit the rules.
         """
-        sources_ = {name: np.asarray(array) for name, array in arrays.items()}
-        return {
-            name: interpret(
-                target.rule.expression, sources_.__getitem__, NumpyArrays(), target.binding
-            )
-            for name, target in self.targets(sources_).items()
-        }
+        if not isinstance(arrays, Mapping):
+            raise WeightMapError(f"arrays are given by name; got {brief(arrays)}", arrays=arrays)
+        sources_, made, name = {}, {}, ""
+        try:
+            for name, array in arrays.items():
+                sources_[name] = np.asarray(array)
+            for name, target in self.targets(sources_).items():
+                made[name] = interpret(
+                    target.rule.expression, sources_.__getitem__, NumpyArrays(), target.binding
+                )
+        except (MemoryError, TypeError, ValueError) as error:  # of numpy
+            raise WeightMapError(f"numpy does not make {name}: {error}", name=name) from error
+        return made
 
     def shapes(
         self, shapes: Mapping[str, tuple[tuple[int, ...], object]]
     ) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of all targets, from those of all sources. Raises WeightMapError."""
-        given = {name: Shape(tuple(s), dtype_name(d)) for name, (s, d) in shapes.items()}
+        given = shapes_of(shapes)
         made = {
             name: interpret(target.rule.expression, given.__getitem__, Shapes(), target.binding)
             for name, target in self.targets(given).items()
@@ -96,7 +104,7 @@ class WeightMap:
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """The sources that no target is made from."""
-        names = list(names)
+        names = _names(names)
         used = {
             source
             for target in self.targets(names).values()
@@ -115,3 +123,12 @@ class WeightMap:
 
     def __hash__(self) -> int:
         return hash(self.rules)
+
+
+def _names(given: Iterable[str]) -> list[str]:
+    """The names of arrays as a list. Raises WeightMapError unless they are texts."""
+    several = is_kind(given, Iterable) and not is_kind(given, str)
+    names = list(given) if several else []
+    if not several or not all(isinstance(name, str) for name in names):
+        raise WeightMapError(f"names of arrays are texts; got {brief(given)}", names=given)
+    return names

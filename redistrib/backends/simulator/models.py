@@ -20,6 +20,7 @@ from redistrib.models.moves import PHASES, ModelMoves
 from redistrib.models.schedule import View
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
+from redistrib.text import brief, is_kind
 from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import numpy_dtype
 from redistrib.types.reduction import identity
@@ -35,6 +36,11 @@ def run_model(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles
     Raises BackendError unless every device has a tile of each source on it, of its shape and dtype,
     and if what one device sends is not what another expects.
     """
+    if not is_kind(plan, ModelMoves) or not isinstance(tiles, Mapping):
+        raise BackendError(
+            f"a model plan runs on tiles by device id and name; got {brief(plan)} and "
+            f"{brief(tiles)}"
+        )
     sources = _checked(plan, tiles)
     _reduce(plan, sources)
     targets: Tiles = {device: {} for device in plan.devices}
@@ -66,6 +72,11 @@ def run_model(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles
 def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Tiles:
     """The tiles of arrays, by device id and name."""
     tiles: Tiles = {}
+    for given in (arrays, types):
+        if not isinstance(given, Mapping):
+            raise BackendError(f"arrays and types are given by name; got {brief(given)}")
+    if missing := types.keys() - arrays.keys():
+        raise BackendError(f"no array is given for {min(missing)}")
     for name, t in types.items():
         array = np.asarray(arrays[name])
         parts: list[list[Array]]
@@ -87,9 +98,13 @@ def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     checked: Tiles = {device: {} for device in plan.devices}
     for name, t in plan.src.items():
         for device in t.mesh.ids:
-            if name not in tiles.get(device, {}):
+            mine = tiles.get(device, {})
+            if not is_kind(mine, Mapping) or name not in mine:
                 raise BackendError(f"device {device} has a tile of {name}; none was given")
-            tile = np.asarray(tiles[device][name])
+            try:
+                tile = np.asarray(mine[name])
+            except (TypeError, ValueError) as error:
+                raise BackendError(f"a tile of {name} is an array: {error}") from error
             if tile.shape != t.tile_shape or tile.dtype != numpy_dtype(t.dtype):
                 raise BackendError(
                     f"a tile of {name} has shape {list(t.tile_shape)} and dtype {t.dtype}; device "
