@@ -7,7 +7,7 @@ that a device has, Q the product of the sizes that are owned in the source and l
 
 from __future__ import annotations
 
-from proofs.harness import Goal, Numbers, Term, bounded, false, proved, z3
+from proofs.harness import Goal, Numbers, Term, bounded, false, horner, proved, z3
 
 T, own, Q, k = z3.Ints("T own Q k")
 agree = z3.Bool("agree")
@@ -40,12 +40,13 @@ def gathered() -> Goal:
 
 @proved
 def owned_in_the_target_alone_or_by_one_digit() -> Goal:
-    """Step: a digit owned in the target, and in the source local or owned by the same digit, has
-    one value in the target tile, which the device holds: by its own coordinate."""
-    mine, wanted = z3.Ints("mine wanted")
-    held = z3.If(mine == wanted, 1, 0)
-    given = [*SO_FAR, law(T, own, Q, agree), *bounded((mine, k)), wanted == mine]
-    return Goal(given, law(T, own * held, Q, agree))
+    """Step: a digit owned by u in the target has one value in the target tile, u's coordinate. In
+    the source it is local, and the device has all values, or owned by u, and it has that one."""
+    value, u = z3.Ints("value u")
+    local = z3.Bool("local")
+    has = z3.Or(local, value == u)
+    given = [*SO_FAR, law(T, own, Q, agree), *bounded((u, k)), value == u]
+    return Goal(given, law(T, own * z3.If(has, 1, 0), Q, agree))
 
 
 @proved
@@ -104,14 +105,22 @@ def the_difference_of_sets_is_the_difference_of_sizes() -> Goal:
 
 @proved
 def components_take_their_least_at_once() -> Goal:
-    """Misaligned: components have disjoint device digits, so some device has the least own part in
-    each at once, and none has less than the product of the leasts."""
-    one, two, least1, least2 = z3.Ints("one two least1 least2")
-    both = z3.Function("both", z3.IntSort(), z3.IntSort(), z3.IntSort())
-    c1, c2 = z3.Ints("c1 c2")
-    given = [0 <= least1, least1 <= one, 0 <= least2, least2 <= two]
-    given += [both(c1, c2) == least1 * least2]
-    return Goal(given, z3.And(both(c1, c2) <= one * two, T - both(c1, c2) >= T - one * two))
+    """Misaligned: components have disjoint device digits, so the device whose coordinates are the
+    worst ones of both, c1 and c2, exists: it is horner(c1, c2), from which both are read back. It
+    holds the product of the two least own parts, and no other device receives more."""
+    one, two = (z3.Function(f"overlap {n}", z3.IntSort(), z3.IntSort()) for n in (1, 2))
+    c1, c2, d1, d2, n1, n2, device = z3.Ints("c1 c2 d1 d2 n1 n2 device")
+    given = [
+        *bounded((c1, n1), (c2, n2), (d1, n1), (d2, n2)),
+        device == horner([(c1, n1), (c2, n2)]),
+        0 <= one(c1),
+        one(c1) <= one(d1),
+        0 <= two(c2),
+        two(c2) <= two(d2),
+    ]
+    worst = T - one(device / n2) * two(device % n2)
+    same = [device / n2 == c1, device % n2 == c2]  # `digits`: quotient and remainder
+    return Goal([*given, *same], z3.And(device < n1 * n2, T - one(d1) * two(d2) <= worst))
 
 
 @false

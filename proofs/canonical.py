@@ -58,23 +58,70 @@ def a_trailing_local_factor_drops() -> Goal:
     )
 
 
-@proved
-def the_order_of_partial_digits_is_free() -> Goal:
-    """Sums over two partial digits may be taken in either order: step of the induction over both.
+# Two canonical lists of factors that are equal down to here and differ then. W is the rest of the
+# dimension, k and n are the sizes of the next factors; held(i) says whether index i of the rest is
+# held by a device that has coordinate 0 on every digit, unless other coordinates are named.
 
-    With columns A and B of addends, (A + x) + (B + y) is (A + B) + (x + y) for an associative,
-    commutative reduction; an instance of each law is all it takes."""
-    value = z3.DeclareSort("Addend")
-    op = z3.Function("reduce", value, value, value)
-    first, second, x, y = z3.Consts("A B x y", value)
-    law = [
-        op(op(first, x), op(second, y)) == op(first, op(x, op(second, y))),
-        op(x, op(second, y)) == op(op(x, second), y),
-        op(x, second) == op(second, x),
-        op(op(second, x), y) == op(second, op(x, y)),
-        op(first, op(second, op(x, y))) == op(op(first, second), op(x, y)),
-    ]
-    return Goal(law, op(op(first, x), op(second, y)) == op(op(first, second), op(x, y)))
+W, k, n, v, w, m, i, g = z3.Ints("W k n v w m i g")
+held = z3.Function("held", z3.IntSort(), z3.BoolSort())
+
+
+@proved
+def a_local_factor_is_not_an_owned_one() -> Goal:
+    """Uniqueness, one list going on with a device digit of size k and the other with a local factor
+    of size n, or ending (n = W): the device with coordinate 0 holds only indices below w = W / k by
+    the first, and some index of the last of the n blocks of v by the second."""
+    given = [k >= 2, n >= 2, w >= 1, v >= 1, W == k * w, W == n * v]
+    # The products with the sizes above 2, each at least twice the factor.
+    given += [W >= 2 * w, W >= 2 * v, z3.Implies(held(i), z3.And(0 <= i, i < w))]
+    given += [i >= W - v, i < W]
+    return Goal(given, z3.Not(held(i)))
+
+
+@proved
+def two_owners_are_one() -> Goal:
+    """Uniqueness, both going on with device digits, of sizes k and n, that share no part: there is
+    a device with value 0 of the one and n - 1 of the other. By one list it holds only indices below
+    w = W / k, by the other only those of the last of n blocks: none is both."""
+    given = [k >= 2, n >= 2, w >= 1, v >= 1, W == k * w, W == n * v, W >= 2 * w, W >= 2 * v]
+    return Goal(given, z3.Not(z3.And(0 <= i, i < w, W - v <= i, i < W)))
+
+
+@proved
+def local_blocks_repeat_with_their_greatest_common_size() -> Goal:
+    """Uniqueness, both going on with local factors, so what is held repeats with blocks of w = W/k
+    and of v = W/n around the rest: then it does with any sum of w's and v's, and with the greatest
+    common divisor, which is one. Step: one w or v more."""
+    number, shift = z3.Ints("number shift")
+    same = held(number) == held(number + shift)
+    given = [same]
+    given += [held(number + shift) == held(number + shift + x) for x in (w, v)]
+    claim = [held(number) == held(number + (shift + x)) for x in (w, v)]
+    return Goal(given, z3.And(claim))
+
+
+@proved
+def local_factors_are_one() -> Goal:
+    """Uniqueness, both going on with local factors of different sizes: in the larger blocks, of w,
+    follows a device digit of size m, for local factors merge and a trailing one drops. With
+    coordinate 0 only the first w / m of a block are held. What is held repeats with a divisor g of
+    w below it, so something of the last g of the block is held: w - g is no less than w / m."""
+    parts, part = z3.Ints("parts part")
+    given = [m >= 2, g >= 1, parts >= 2, w == parts * g, w == m * part, part >= 1]
+    given += [w >= 2 * g, w >= 2 * part]  # the products with sizes of 2 and more
+    given += [z3.Implies(held(i), i < part), w - g <= i, i < w]
+    return Goal(given, z3.Not(held(i)))
+
+
+@proved
+def a_digit_of_the_same_start_is_cut() -> Goal:
+    """Uniqueness, digits x:(p)k and x:(p)kn of one axis: the second is x:(p)k,x:(pk)n by a cut, and
+    the lists go on with x:(pk)n and something else, since x:(p)k,x:(pk)n would have merged. Both
+    ways write one value."""
+    low, high, whole, other, above = z3.Ints("low high whole other above")
+    given = [*bounded((high, k), (low, n), (other, n)), whole == high * n + low]
+    given += [above == high, whole == above * n + other]
+    return Goal(given, other == low)
 
 
 @false

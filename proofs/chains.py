@@ -42,18 +42,18 @@ def a_permute_settles_all_but_the_last() -> Goal:
 
 @proved
 def a_cycle_needs_no_more() -> Goal:
-    """In a cycle 0 is m, so the permute leaves every digit on its target."""
-    target = z3.If(j < m, j, 0)  # the index digit j, with m written 0
-    return Goal([*CHAIN, *permuted()], after(j) == target)
+    """In a cycle the index digits m and 0 are one, so u(j) should own j modulo m: after the permute
+    it does, um too."""
+    return Goal([*CHAIN, *permuted()], after(j) % m == j % m)
 
 
 @proved
 def a_path_ends_in_one_move() -> Goal:
-    """In a path one all_to_all moves um from 0 to m, which no digit owns before it, so all_to_all's
-    rule applies: paths of any length have length one after the permute."""
-    given = [*CHAIN, *permuted(), z3.Implies(j == m, after(j) == 0)]
-    final = z3.If(j == m, m, after(j))
-    return Goal(given, z3.And(after(j) != m, final == j))
+    """In a path the digit that owns 0 after the permute moves from there to m, in one all_to_all.
+    No digit owns m before it, so all_to_all's rule applies, and then every digit is on its target:
+    paths of any length have length one after the permute."""
+    final = z3.If(after(j) == 0, m, after(j))
+    return Goal([*CHAIN, *permuted()], z3.And(after(j) != m, final == j))
 
 
 @proved
@@ -75,30 +75,36 @@ def chains_are_disjoint() -> Goal:
 
 @proved
 def one_permute_serves_all_chains() -> Goal:
-    """The routes of all chains together are a permutation: two digits with one origin lie in one
-    chain, as chains are disjoint, and there they are one."""
-    chain, origin = z3.Function("chain", Int, Int), z3.Function("origin", Int, Int)
-    u, v = z3.Ints("u v")
-    given = [
-        chain(origin(u)) == chain(u),
-        chain(origin(v)) == chain(v),
-        z3.Implies(z3.And(chain(u) == chain(v), origin(u) == origin(v)), u == v),
-        origin(u) == origin(v),
-    ]
-    return Goal(given, u == v)
+    """The routes of all chains together are a permutation. A digit is at a place of a chain, each
+    chain has its length, and the origin of a digit is the next place of its chain or the first:
+    digits with one origin are one."""
+    digit = z3.Function("digit", Int, Int, Int)
+    chain, place = z3.Function("chain", Int, Int), z3.Function("place", Int, Int)
+    length = z3.Function("length", Int, Int)
+    c, d = z3.Ints("c d")
+    given, origins = [], []
+    for of, at in ((c, i), (d, j)):
+        origin = digit(of, z3.If(at < length(of), at + 1, 1))
+        given += [1 <= at, at <= length(of)]
+        # Chains are disjoint: a digit tells its chain and its place there.
+        given += [chain(origin) == of, place(origin) == z3.If(at < length(of), at + 1, 1)]
+        origins.append(origin)
+    return Goal([*given, origins[0] == origins[1]], digit(c, i) == digit(d, j))
 
 
 @proved
 def one_all_to_all_serves_all_paths() -> Goal:
-    """The last moves of different paths free and take different index digits, none of which is
-    owned by another digit before or after: they merge into one all_to_all."""
-    first, last = z3.Function("first", Int, Int), z3.Function("last", Int, Int)
-    path = z3.Function("path", Int, Int)
+    """The last moves of different paths, each from place 0 of its path to its last place, free and
+    take different index digits, as paths share none: they merge into one all_to_all."""
+    index = z3.Function("index", Int, Int, Int)
+    path, place = z3.Function("path", Int, Int), z3.Function("place", Int, Int)
+    length = z3.Function("length", Int, Int)
     p, q = z3.Ints("p q")
-    given = [p != q]
-    for x in (p, q):
-        given += [path(first(x)) == x, path(last(x)) == x, first(x) != last(x)]
-    return Goal(given, z3.Distinct(first(p), last(p), first(q), last(q)))
+    ends = [index(x, end) for x in (p, q) for end in (z3.IntVal(0), length(x))]
+    given = [p != q, length(p) >= 1, length(q) >= 1]
+    for end in ends:
+        given += [path(end) == end.arg(0), place(end) == end.arg(1)]
+    return Goal(given, z3.Distinct(ends))
 
 
 @proved
@@ -113,10 +119,17 @@ def two_all_to_alls_do_paths_of_length_two() -> Goal:
 
 @proved
 def slicing_the_free_end_closes_a_path() -> Goal:
-    """A chain whose first digit owns nothing in the source: slicing u1 on the last index digit m
-    makes it a cycle, u(j) owning j - 1 for j > 1 and u1 owning m, written 0."""
-    given = [*CHAIN, owns(1) == 0, z3.Implies(j > 1, source(j))]
-    return Goal(given, source(j))
+    """A chain whose first digit owns nothing in the source, and whose last index digit m is local:
+    if u1 slices m, the routes of a permute, u(j+1) -> u(j) and u1 -> um, put all on their targets,
+    with no all_to_all after it."""
+    sliced = z3.Function("sliced", Int, Int)
+
+    def slices(at: Term) -> Term:
+        return sliced(at) == z3.If(at == 1, m, owns(at))
+
+    given = [*CHAIN, slices(z3.IntVal(1)), slices(j + 1), z3.Implies(j + 1 > 1, source(j + 1))]
+    given += [after(j) == z3.If(j < m, sliced(j + 1), sliced(1))]
+    return Goal(given, after(j) == j)
 
 
 @false

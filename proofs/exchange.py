@@ -8,34 +8,37 @@ chain is proved by induction.
 
 from __future__ import annotations
 
-from proofs.harness import Goal, Numbers, bounded, false, horner, proved, z3
+from proofs.harness import Goal, Numbers, Term, bounded, false, proved, z3
 
 Int = z3.IntSort()
 sender, receiver = z3.Function("sender", Int, Int), z3.Function("receiver", Int, Int)
 element = z3.Function("element", Int, Int)
-j, length, k, p, q = z3.Ints("j length k p q")
+load = z3.Function("load", Int, Int)  # elements that a replica has served so far
+j, length, k, p, q, largest = z3.Ints("j length k p q largest")
 
 
 @proved
 def the_sender_holds_the_element() -> Goal:
-    """Each digit of the sender that owns something has the value of that digit in the element, so
-    by induction over the digits the sender's indices are the element's: one digit more."""
-    mine, theirs = z3.Ints("mine theirs")
-    given = [p == q, theirs == mine, *bounded((mine, k))]
-    return Goal(given, horner([(p, 1), (theirs, k)]) == horner([(q, 1), (mine, k)]))
-
-
-@proved
-def own_piece_base() -> Goal:
-    """A receiver that holds the element, base: along a chain, u2's coordinate is u1's: both are the
-    element's digit, u1 wants it and u2 has it."""
-    given = [receiver(1) == element(1), receiver(2) == element(1)]
-    return Goal(given, receiver(2) == receiver(1))
+    """A digit of the sender that owns an index digit takes its value in the wanted index, which is
+    the index // weight % size: of prefix, digit and rest it is the digit, whatever the others are,
+    and as a coordinate it is one of the digit's values."""
+    wanted, prefix, digit, rest, weight, above = z3.Ints("wanted prefix digit rest weight above")
+    taken = wanted / weight % k
+    given = [
+        *bounded((digit, k), (rest, weight)),
+        prefix >= 0,
+        above == prefix * k + digit,
+        wanted == above * weight + rest,
+        wanted / weight == above,  # `digits.quotient_drops_the_suffix`
+        above % k == digit,  # `digits.remainder_is_the_last_digit`
+    ]
+    return Goal(given, z3.And(taken == digit, *bounded((taken, k))))
 
 
 @proved
 def own_piece_step() -> Goal:
-    """Step: u(j) has u1's coordinate, wants digit j, and u(j+1) has digit j: so has u(j+1)."""
+    """A receiver that holds the element, step along a chain: u(j) has u1's coordinate, wants digit
+    j, and u(j+1) has digit j: so has u(j+1)."""
     given = [receiver(j) == receiver(1), receiver(j) == element(j), receiver(j + 1) == element(j)]
     return Goal(given, receiver(j + 1) == receiver(1))
 
@@ -69,26 +72,48 @@ def replicas_share_the_load() -> Goal:
 
 
 @proved
-def boxes_do_not_overlap() -> Goal:
-    """Box exchange, aligned or not: two devices that hold one element agree on every digit that
-    owns something, so source tiles are equal or disjoint and each element is fetched once: one
-    digit more, with the prefixes read as one."""
-    one, two = z3.Ints("one two")
-    given = [
-        *bounded((one, k), (two, k)),
-        horner([(p, 1), (one, k)]) == horner([(q, 1), (two, k)]),
-    ]
-    return Goal(given, z3.And(one == two, p == q))
+def replicas_are_loaded_alike_base() -> Goal:
+    """Misaligned: each replica serves its own piece first, which is no more than the largest one;
+    so of two replicas none has more than the largest piece above the other."""
+    given = [0 <= load(p), load(p) <= largest, 0 <= load(q), load(q) <= largest]
+    return Goal(given, load(p) <= load(q) + largest)
+
+
+@proved
+def replicas_are_loaded_alike_step() -> Goal:
+    """Misaligned: the least loaded replica of a tile serves the next piece. If two replicas
+    differed by no more than the largest piece, they still do, whichever of them served."""
+    chosen, piece = z3.Ints("chosen piece")
+
+    def served(replica: Term) -> Term:
+        return load(replica) + z3.If(replica == chosen, piece, 0)
+
+    given = [0 <= piece, piece <= largest]
+    given += [load(chosen) <= load(replica) for replica in (p, q)]
+    given += [load(p) <= load(q) + largest]
+    return Goal(given, served(p) <= served(q) + largest)
+
+
+@proved
+def no_replica_is_loaded_above_the_mean_and_a_piece() -> Goal:
+    """So n replicas that serve `total` have n times the load of one within total + (n - 1) times
+    the largest piece. Step of the sum: one replica more beside that one."""
+    n, total, mine, other, times, spread = z3.Ints("n total mine other times spread")
+    given = [n >= 1, times <= total + spread, mine <= other + largest]
+    # times is n * mine, spread (n - 1) * largest.
+    return Goal(given, times + mine <= (total + other) + (spread + largest))
 
 
 @proved
 def boxes_are_products() -> Goal:
-    """An element lies in both tiles iff each of its indices does, so intersections are boxes and
-    their sizes multiply: one dimension more."""
-    common, dims, more = z3.Ints("common dims more")
-    mine, yours = z3.Ints("mine yours")
-    given = [common == mine * yours, dims == common * more, mine >= 0, yours >= 0, more >= 0]
-    return Goal(given, dims == mine * (yours * more))
+    """An element lies in both tiles iff each of its indices does, so sizes of intersections
+    multiply: of one index more in a dimension, all the combinations with the other dimensions are
+    common, or none."""
+    common, others, count = z3.Ints("common others count")
+    inside = z3.Bool("inside")
+    given = [count == common * others]
+    after = count + z3.If(inside, others, 0)
+    return Goal(given, after == (common + z3.If(inside, 1, 0)) * others)
 
 
 @false

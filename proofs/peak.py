@@ -23,12 +23,6 @@ def smaller(a: Term, b: Term) -> Term:
 
 
 @proved
-def ends() -> Goal:
-    """Base: the source is no larger than the source, the target no larger than the target."""
-    return Goal(SIZES, z3.And(src <= larger(src, dst), dst <= larger(src, dst)))
-
-
-@proved
 def slices_shrink() -> Goal:
     """Step, from the source on: after a slice or reduce_scatter of a tile within the source, the
     tile is within the source."""
@@ -50,14 +44,6 @@ def gathers_grow_to_the_target() -> Goal:
 
 
 @proved
-def normal_form_within_the_larger_end() -> Goal:
-    """Slices, then moves, then gathers: a tile of the first two phases is within the source, one of
-    the last within the target, so all are within the larger."""
-    given = [*SIZES, z3.Or(t <= src, t <= dst)]
-    return Goal(given, t <= larger(src, dst))
-
-
-@proved
 def three_phases_within_the_smaller_end() -> Goal:
     """With all slices in one step (or first) and ONE gather, last, every tile between is the tile t
     of the moves or one of the slices before it: t is within both ends."""
@@ -76,19 +62,14 @@ def live_tiles() -> Goal:
 
 
 @proved
-def reductions_stay_within_the_larger_end() -> Goal:
-    """A partial source is sliced or reduce_scattered first, a partial target made last, both within
-    an end; all_reduce and replicated_to_partial keep the tile."""
-    given = [*SIZES, t <= src, after == t]
-    return Goal(given, after <= larger(src, dst))
-
-
-@proved
-def transposed_plans_have_the_same_tiles() -> Goal:
-    """Replicated and partial axes do not enter a tile, so the dual types of a plan have its tiles,
-    in reverse order, and the peak is the same: one type more from either end."""
-    peak, peak_back = z3.Reals("peak peak_back")
-    return Goal([*SIZES, peak == peak_back], larger(peak, t) == larger(t, peak_back))
+def normal_form_within_the_larger_end() -> Goal:
+    """Slices by a, moves, gathers by g: the tile after some of the slices, by a part of a, and that
+    after some of the gathers are both within the larger end."""
+    sliced, left, gathered, more = z3.Reals("sliced left gathered more")
+    given = [x >= 1 for x in (sliced, left, gathered, more, t)]
+    given += [src == t * left * sliced, dst == t * gathered * more]
+    ends = larger(src, dst)
+    return Goal(given, z3.And(t * left <= ends, t <= ends, t * gathered <= ends))
 
 
 @false

@@ -95,16 +95,6 @@ def part_of_the_addends_step() -> Goal:
 
 
 @proved
-def all_reduce_leaves_replicas() -> Goal:
-    """all_reduce: every device of the group forms the total of the same addends, so afterwards the
-    coordinate on the reduced digit does not matter."""
-    result = z3.Function("result", z3.IntSort(), Value)
-    other = z3.Int("other")
-    given = [*bounded((u, k), (other, k)), result(u) == total(k), result(other) == total(k)]
-    return Goal(given, result(u) == result(other))
-
-
-@proved
 def reduce_scatter() -> Goal:
     """reduce_scatter: all k addends of the element that a device with coordinate u wants lie at
     one offset of the senders' tiles, that of part u; their total is the element."""

@@ -50,16 +50,15 @@ def every_round_adds_a_divisor() -> Goal:
 @proved
 def the_least_fixpoint_is_unique() -> Goal:
     """A set of cuts that has the ends of all factors and the images of its members has every cut
-    that propagation finds: one propagation more. So the order of propagation does not matter."""
-    closed, found = z3.Array("closed", z3.IntSort(), z3.BoolSort()), z3.Bool("found")
-    cut = z3.Int("cut")
+    that propagation finds: one propagation more, of any cut found. So two orders of propagation,
+    each of which ends in such a set, end in the same."""
+    found, closed = (z3.Function(x, z3.IntSort(), z3.BoolSort()) for x in ("found", "closed"))
+    cut, any_cut = z3.Ints("cut any_cut")
     image = z3.Function("image", z3.IntSort(), z3.IntSort())
-    given = [
-        found,
-        z3.Implies(found, closed[cut]),  # induction: what was found is in the closed set
-        z3.Implies(closed[cut], closed[image(cut)]),
-    ]
-    return Goal(given, closed[image(cut)])
+    given = [found(cut), z3.Implies(closed(cut), closed(image(cut)))]
+    given += [z3.Implies(found(c), closed(c)) for c in (cut, any_cut)]
+    after = z3.Or(found(any_cut), any_cut == image(cut))
+    return Goal(given, z3.Implies(after, closed(any_cut)))
 
 
 @proved
@@ -97,12 +96,38 @@ def aligned_digits_are_owned_whole() -> Goal:
 
 
 @proved
-def components_multiply() -> Goal:
-    """Runs of different components share no device digit, so how many elements two tiles share is
-    a product over components, and the least product is the product of the leasts."""
-    one, two, least1, least2 = z3.Ints("one two least1 least2")
-    given = [0 <= least1, least1 <= one, 0 <= least2, least2 <= two]
-    return Goal(given, least1 * least2 <= one * two)
+def common_multiples_are_those_of_the_least() -> Goal:
+    """Misaligned: a cut c below a and b, a multiple of both, is one of lcm(a, b). The remainder of
+    c by the lcm is a common multiple too and smaller, so it is 0."""
+    a, b, c, low, r, p, q, u, v = z3.Ints("a b c low r p q u v")
+    given = [a >= 1, b >= 1, low >= 1, low == a * p, low == b * q]
+    given += [c == a * u, c == b * v, c == low * w + r, *bounded((r, low))]
+    # `low` is least: of r, which is a (u - p w) and b (v - q w).
+    both = z3.And(r == a * (u - p * w), r == b * (v - q * w))
+    given += [z3.Implies(z3.And(r > 0, both), r >= low)]
+    return Goal(given, c == low * w)
+
+
+@proved
+def what_lies_between_lcm_and_gcd_is_inside_both_runs() -> Goal:
+    """Misaligned: a multiple c of lcm(a, b) that divides gcd(a', b') is a cut inside the run
+    [a, a') of the source and inside [b, b') of the target, so both respect it: c is a multiple of
+    a and b and divides a' and b'."""
+    a, b, c, low, high, p, q, r, s, u, v = z3.Ints("a b c low high p q r s u v")
+    a_next, b_next = z3.Ints("a' b'")
+    given = [low == a * p, low == b * q, c == low * u, high == c * v]
+    given += [a_next == high * r, b_next == high * s]
+    claim = [c == a * (p * u), c == b * (q * u), a_next == c * (v * r), b_next == c * (v * s)]
+    return Goal(given, z3.And(claim))
+
+
+@proved
+def common_divisors_are_those_of_the_greatest() -> Goal:
+    """Misaligned: a cut c inside both runs divides gcd(a', b'), which is r a' + s b' for some r, s;
+    so with the lcm there is no other cut inside both."""
+    a_next, b_next, c, high, r, s, u, v = z3.Ints("a' b' c high r s u v")
+    given = [a_next == c * u, b_next == c * v, high == r * a_next + s * b_next, c >= 1, high >= 1]
+    return Goal(given, high == c * (r * u + s * v))
 
 
 @false

@@ -63,11 +63,13 @@ def no_element_is_held_twice_by_a_device() -> Goal:
 
 @proved
 def every_element_has_an_owner() -> Goal:
-    """Each value of an owned digit is the value at exactly one coordinate of its owner."""
-    element, c, d = z3.Ints("element c d")
-    given = [*bounded((element, k), (c, k), (d, k))]
-    held_by = [c == element, d == element]
-    return Goal([*given, *held_by], c == d)
+    """An index is held at exactly one coordinate of the owner of a digit, index // weight % size:
+    this is a coordinate, and with it the index is written by what is above and below."""
+    index, weight, above = z3.Ints("index weight above")
+    given = [index >= 0, weight >= 1, k >= 1, above == index / weight]
+    owner = above % k
+    written = (above / k * k + owner) * weight + index % weight
+    return Goal(given, z3.And(*bounded((owner, k)), written == index))
 
 
 @proved
@@ -76,9 +78,7 @@ def slices_gathers_and_moves_change_tiles_by_their_group() -> Goal:
     makes k t, an all_to_all first one and then the other, so t again."""
     t, sliced = z3.Ints("t sliced")
     given = [t >= 1, k >= 1, sliced * k == t, owned >= 1, t * owned == n]
-    return Goal(
-        given, z3.And(sliced * (owned * k) == n, (sliced * k) * owned == n, sliced * k == t)
-    )
+    return Goal(given, z3.And(sliced * (owned * k) == n, (sliced * k) * owned == n))
 
 
 @false

@@ -45,6 +45,16 @@ def dual(role: Term) -> Term:
     return z3.If(role == FREE, PARTIAL, z3.If(role == PARTIAL, FREE, OWNER))
 
 
+def phase(before: int, after: int) -> int:
+    """Which phase a step is of: 0 if it shrinks the tile, 2 if it makes it grow, else 1."""
+    return 1 + (before == OWNER) - (after == OWNER)
+
+
+def tile(role: int) -> Term:
+    """The tile of n k elements, over the k devices of a digit in this role."""
+    return n if role == OWNER else n * k
+
+
 @proved
 def transposed_steps_have_dual_types() -> Goal:
     """The rule of each transposed step leads from the dual of the step's result to the dual of its
@@ -124,11 +134,19 @@ def replicated_to_partial_is_symmetric() -> Goal:
 
 @proved
 def steps_compose_backwards() -> Goal:
-    """<N M x, y> = <M x, N' y> = <x, M' N' y>: what holds for the steps so far and for one step
-    more holds for them together."""
-    nm, middle, mn = z3.Reals("nm middle mn")
-    given = [nm == middle, middle == mn]
-    return Goal(given, nm == mn)
+    """<N M x, y> = <M x, N' y> = <x, M' N' y>: the steps so far and one step more are transposed by
+    their transposes in the reverse order."""
+    tiles = z3.DeclareSort("Tiles")
+    many, one, many_back, one_back = (
+        z3.Function(name, tiles, tiles) for name in ("M", "N", "M'", "N'")
+    )
+    pairing = z3.Function("pairing", tiles, tiles, z3.RealSort())
+    a, b = z3.Consts("a b", tiles)
+    given = [
+        pairing(one(many(a)), b) == pairing(many(a), one_back(b)),
+        pairing(many(a), one_back(b)) == pairing(a, many_back(one_back(b))),
+    ]
+    return Goal(given, pairing(one(many(a)), b) == pairing(a, many_back(one_back(b))))
 
 
 @proved
@@ -140,12 +158,24 @@ def received_bytes_are_the_same() -> Goal:
 
 
 @proved
+def tiles_are_the_same_backwards() -> Goal:
+    """A tile is the array over what is owned, and the dual of an owner is one: so each transposed
+    step starts with the tile that its step ends in and ends with the tile that it starts with, and
+    a transposed plan has the same peak."""
+    claims = []
+    for name, (before, after) in RULES.items():
+        back, forth = RULES[TRANSPOSES[name]]
+        claims += [tile(back) == tile(after), tile(forth) == tile(before)]
+    return Goal([n >= 1, k >= 1], z3.And(claims))
+
+
+@proved
 def phases_stay_in_order() -> Goal:
     """Shrinking, moving and growing steps (0, 1, 2) turn into growing, moving and shrinking ones,
     which backwards is the same order: a three-phase plan stays one, with its bounds."""
     first, second = z3.Ints("first second")
-    given = [0 <= first, first <= second, second <= 2]
-    return Goal(given, 2 - second <= 2 - first)
+    claims = [phase(*RULES[TRANSPOSES[name]]) == 2 - phase(*RULES[name]) for name in RULES]
+    return Goal([first <= second], z3.And(*map(z3.BoolVal, claims), 2 - second <= 2 - first))
 
 
 @false

@@ -1,15 +1,19 @@
 """Volume: what plans of the three phases receive, against the lower bound.
 
-t is the tile of the moves, G the group of the gather, so T = t G is the target tile; K the group of
-the all_to_all. By `bound`, the bound is T if some digit has different owners on the two sides, else
-T (1 - 1/Q) with Q the sizes that are owned in the source and local in the target. All are reals.
+t is the tile of the moves, G the group of the gather, K the group of the all_to_all, T the target
+tile; Q is the product of the sizes that are owned in the source and local in the target. By
+`bound`, the bound is T if some digit has different owners on the two sides, else T (1 - 1/Q). That
+T = t G and, where paths have one edge, Q = K G is shown by induction over the index digits. All are
+reals.
 """
 
 from __future__ import annotations
 
 from proofs.harness import Goal, Numbers, Term, false, proved, z3
 
-t, G, K, K2, T, Q, own, least = z3.Reals("t G K K2 T Q own least")
+t, G, K, K2, T, Q, k = z3.Reals("t G K K2 T Q k")
+received, bound = z3.Reals("received bound")
+swapped = z3.Bool("swapped")  # whether some digit has different owners
 SIZES = [t > 0, G >= 1, K >= 1, K2 >= 1, T == t * G]
 
 
@@ -23,40 +27,55 @@ def all_to_all(tile: Term, group: Term) -> Term:
     return tile - tile / group
 
 
-@proved
-def direct_receives_the_bound() -> Goal:
-    """An exchange delivers to each device its target tile minus its own part: at most the bound,
-    and the bound to a device with the least own part."""
-    given = [0 <= least, least <= own, own <= T]
-    return Goal(given, z3.And(T - own <= T - least, z3.Implies(own == least, T - own == T - least)))
+def least(target: Term, product: Term, two_owners: Term) -> Term:
+    """The bound of `bound`: target tile minus own part on the worst device."""
+    return z3.If(two_owners, target, target * (1 - 1 / product))
 
 
 @proved
-def a_gather_alone_is_optimal() -> Goal:
-    """Slices and one gather: Q = G, and the gather receives the bound."""
-    return Goal([*SIZES, Q == G], gather(t, G) == T * (1 - 1 / Q))
+def the_gather_makes_the_target_tile() -> Goal:
+    """T = t G, one index digit more: local in the target, it is in the tile of the moves unless it
+    is gathered after them; owned in the target, it is in neither."""
+    local, gathered = z3.Bools("local gathered")
+    given = [T == t * G, k >= 1, z3.Implies(gathered, local)]
+    target = z3.If(local, T * k, T)
+    moved = z3.If(z3.And(local, z3.Not(gathered)), t * k, t)
+    return Goal(given, target == moved * z3.If(gathered, G * k, G))
 
 
 @proved
-def one_merged_all_to_all_is_optimal() -> Goal:
-    """Paths of length one only: no digit has two owners; the moved and the gathered digits are
-    what the source owns and the target does not, so Q = K G, and the steps receive the bound."""
-    return Goal([*SIZES, Q == K * G], all_to_all(t, K) + gather(t, G) == T * (1 - 1 / Q))
+def groups_of_paths_of_one_edge() -> Goal:
+    """Q = K G, one index digit more: owned in the source and local in the target, it counts in Q.
+    Its owner owns another digit in the target, which was local, and moves there; or it owns nothing
+    and is gathered. Other digits count nowhere."""
+    released, owner_again = z3.Bools("released owner_again")
+    given = [Q == K * G, k >= 1]
+    moves = z3.If(z3.And(released, owner_again), K * k, K)
+    gathers = z3.If(z3.And(released, z3.Not(owner_again)), G * k, G)
+    return Goal(given, z3.If(released, Q * k, Q) == moves * gathers)
 
 
 @proved
-def one_permute_is_optimal() -> Goal:
-    """Cycles only: every digit of them has two owners, so the bound is T, and permute plus gather
-    receive it."""
-    return Goal(SIZES, t + gather(t, G) == T)
+def paths_of_one_edge_are_optimal() -> Goal:
+    """Slices, one merged all_to_all and one gather (K = 1: a gather alone) receive the bound."""
+    given = [*SIZES, Q == K * G, z3.Not(swapped), bound == least(T, Q, swapped)]
+    return Goal([*given, received == all_to_all(t, K) + gather(t, G)], received == bound)
+
+
+@proved
+def cycles_are_optimal() -> Goal:
+    """Every digit of a cycle has two owners, so the bound is T; permute and gather receive it."""
+    given = [*SIZES, swapped, bound == least(T, Q, swapped), received == t + gather(t, G)]
+    return Goal(given, received == bound)
 
 
 @proved
 def permute_and_all_to_all_below_twice() -> Goal:
     """Longer paths, or both: the bound is T, and one permute, one merged all_to_all and one gather
     receive T + t - t/K, which is below 2 T."""
-    total = t + all_to_all(t, K) + gather(t, G)
-    return Goal(SIZES, z3.And(total == T + t - t / K, total < 2 * T))
+    given = [*SIZES, swapped, bound == least(T, Q, swapped)]
+    given += [received == t + all_to_all(t, K) + gather(t, G)]
+    return Goal(given, z3.And(received == bound + t - t / K, received < 2 * bound))
 
 
 @proved
@@ -75,28 +94,9 @@ def slicing_idle_axes_pays_only_by_the_tile() -> Goal:
 
 
 @proved
-def at_most_three_collectives() -> Goal:
-    """A permute, an all_to_all and a gather, each at most once, are at most three."""
-    permutes, moves, gathers = z3.Ints("permutes moves gathers")
-    given = [fact for n in (permutes, moves, gathers) for fact in (n >= 0, n <= 1)]
-    return Goal(given, permutes + moves + gathers <= 3)
-
-
-@proved
 def all_reduce_is_reduce_scatter_and_gather() -> Goal:
     """2 s (k-1)/k is s (k-1)/k for the reduce_scatter and as much for gathering tiles of s/k."""
     return Goal(SIZES, all_to_all(t, K) + gather(t / K, K) == 2 * t * (K - 1) / K)
-
-
-@proved
-def the_bound_is_a_quasi_metric() -> Goal:
-    """From a to c by way of b a device receives at least what it lacks of c in a: with counts of
-    elements in the regions of three sets."""
-    bc, ac, b, c = z3.Reals("bc ac b c")  # in b and c but not a, ..., in c alone
-    regions = [x >= 0 for x in (bc, ac, b, c)]
-    to_c = c + bc
-    to_b_then_c = (b + bc) + (c + ac)
-    return Goal(regions, to_c <= to_b_then_c)
 
 
 @false

@@ -42,8 +42,8 @@ MUTANTS = (
         "a permute and an all_to_all receive less than the bound",
         "proofs/volume.py",
         "permute_and_all_to_all_below_twice",
-        "2 * T",
-        "T",
+        "2 * bound",
+        "bound",
     ),
     Mutant(
         "a gathered digit divides the own part by its size",
