@@ -36,6 +36,8 @@ PROOFS = (
     "tests/proofs/test_proofs.py::test_the_rules_of_the_proofs_are_those_of_the_checker",
     "tests/proofs/test_proofs.py::test_the_transposes_of_the_proofs_are_those_of_the_planner",
     "tests/proofs/test_proofs.py::test_each_rewriting_of_the_planner_lowers_the_measure_of_the_proofs",
+    "tests/proofs/test_laws_of_steps.py",
+    "tests/proofs/test_laws_of_pairs.py",
 )
 CHECKS = (
     "tests/core/test_checker.py::test_right_plans_pass",

@@ -42,7 +42,6 @@ OPERATIONS: dict[int, Callable[..., Any]] = {
     z3.Z3_OP_AND: lambda *terms: all(terms),
     z3.Z3_OP_OR: lambda *terms: any(terms),
     z3.Z3_OP_NOT: operator.not_,
-    z3.Z3_OP_IMPLIES: lambda condition, then: not condition or then,
     z3.Z3_OP_SELECT: lambda array, place: array[place],
 }
 
@@ -50,48 +49,52 @@ Values = Mapping[str, Any]
 """Per variable a number, a truth value, a callable for a function, a mapping for an array."""
 
 
-def evaluate(term: Term, values: Values) -> Any:
-    """What a term or formula is with these values."""
-    if not z3.is_expr(term):
-        return term
-    if z3.is_int_value(term):
-        return term.as_long()
-    if z3.is_rational_value(term):
-        return term.as_fraction()
-    kind = term.decl().kind()
+Reader = Callable[[Values], Any]
+
+
+def reader(term: Term) -> Reader:
+    """What a term or formula is, as a function of the values; z3 is asked only once."""
+    if z3.is_int_value(term) or z3.is_rational_value(term):
+        number = term.as_long() if z3.is_int_value(term) else term.as_fraction()
+        return lambda _: number
+    kind, name = term.decl().kind(), term.decl().name()
+    readers = [reader(child) for child in term.children()]
     if kind == z3.Z3_OP_ITE:  # the other branch need not have a value
-        condition, then, otherwise = term.children()
-        return evaluate(then if evaluate(condition, values) else otherwise, values)
-    if kind == z3.Z3_OP_IMPLIES and not evaluate(term.arg(0), values):
-        return True
-    arguments = [evaluate(child, values) for child in term.children()]
+        condition, then, otherwise = readers
+        return lambda values: (then if condition(values) else otherwise)(values)
+    if kind == z3.Z3_OP_IMPLIES:
+        condition, then = readers
+        return lambda values: not condition(values) or then(values)
     if kind == z3.Z3_OP_UNINTERPRETED:
-        value = values[term.decl().name()]
-        return value(*arguments) if arguments else value
-    return OPERATIONS[kind](*arguments)
+        if not readers:
+            return lambda values: values[name]
+        return lambda values: values[name](*(read(values) for read in readers))
+    operation = OPERATIONS[kind]
+    return lambda values: operation(*(read(values) for read in readers))
 
 
 @cache
-def goal_of(obligation: Callable[[], Goal]) -> tuple[tuple[Term, ...], Term]:
-    """What is given and what is claimed."""
+def readers_of(obligation: Callable[[], Goal]) -> tuple[list[tuple[str, Reader]], list[Reader]]:
+    """What is given, then what is claimed, in words and as readers; and both sides of the claim."""
     goal = obligation()
-    return tuple(goal.given), goal.claim
+    facts = [(f"given {fact}", reader(fact)) for fact in goal.given]
+    claim = ("claim " + str(goal.claim), reader(goal.claim))
+    return [*facts, claim], [reader(side) for side in goal.claim.children()]
 
 
 def require(obligation: Callable[[], Goal], **values: Any) -> None:
     """Raise AssertionError unless the hypotheses and the claim are true of these values."""
-    given, claim = goal_of(obligation)
-    name = getattr(obligation, "__name__", "")
-    for fact in given:
-        assert evaluate(fact, values), f"{name}, given {fact}, is false of {values}"
-    assert evaluate(claim, values), f"{name}, claim {claim}, is false of {values}"
+    for words, holds in readers_of(obligation)[0]:
+        if not holds(values):
+            name = getattr(obligation, "__name__", "")
+            raise AssertionError(f"{name}, {words}, is false of {values}")
 
 
 def sides(obligation: Callable[[], Goal], **values: Any) -> tuple[Any, Any]:
     """The two sides of a claim that is an equation, where `require` holds."""
     require(obligation, **values)
-    claim = goal_of(obligation)[1]
-    return evaluate(claim.arg(0), values), evaluate(claim.arg(1), values)
+    left, right = readers_of(obligation)[1]
+    return left(values), right(values)
 
 
 def written(name: str, number: int, *sizes: int) -> dict[str, int]:
