@@ -55,11 +55,25 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """Positions in one dimension: `start`, and (count, stride) of each digit that walks from it."""
+
+    start: int
+    steps: tuple[tuple[int, int], ...]
+
+    def extent(self, modulus: int) -> int:
+        """How far the steps reach that are no multiples of the modulus; all of them, of 0."""
+        kept = (step for step in self.steps if not modulus or step[1] % modulus)
+        return sum((count - 1) * stride for count, stride in kept)
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
     """Equal copies between tiles of a source array and of a target array.
 
     `source` is the number of the array among the sources of its target; None: a fill with zeros.
-    `dtypes` are those of the source and of each cast after it.
+    `dtypes` are those of the source and of each cast after it. `reads` are the positions of the
+    source in each of its dimensions.
     """
 
     digits: tuple[CopyDigit, ...]
@@ -67,6 +81,7 @@ class Copy:
     source: Start
     number: int | None
     dtypes: tuple[str, ...]
+    reads: tuple[Line, ...] = ()
 
 
 def copies(atom: Atom, target: Part, source: Part | None) -> list[Copy]:
@@ -81,10 +96,18 @@ def copies(atom: Atom, target: Part, source: Part | None) -> list[Copy]:
             walk = _walk(source, digit.source_dim, digit.source_stride) if source else Walk(None, 0)
             digits.append(CopyDigit(digit.size, _walk(target, digit.dim, digit.stride), walk))
         start = _start(source, part.source_offset) if source else Start((), 0)
-        made.append(
-            Copy(tuple(digits), _start(target, part.offset), start, part.source, part.dtypes)
-        )
+        first, reads = _start(target, part.offset), _lines(part)
+        made.append(Copy(tuple(digits), first, start, part.source, part.dtypes, reads))
     return made
+
+
+def _lines(atom: Atom) -> tuple[Line, ...]:
+    """The positions that an atom reads, in each dimension of its source."""
+    steps: list[list[tuple[int, int]]] = [[] for _ in atom.source_offset]
+    for digit in atom.digits:
+        if digit.source_stride:
+            steps[digit.source_dim].append((digit.size, digit.source_stride))
+    return tuple(Line(n, tuple(s)) for n, s in zip(atom.source_offset, steps, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from redistrib.errors import LayoutError
+from redistrib.models.bounds import Taken, least_bytes
 from redistrib.models.copies import Copy
 from redistrib.models.loads import Load, load_of
 from redistrib.models.memory import LEAST_CHUNK, Memory
@@ -272,12 +273,13 @@ class ModelMoves:
     def loads(self) -> Loads:
         """What every device receives and sends, in bytes, in the order of `devices`."""
         place = {device: n for n, device in enumerate(self.devices)}
-        received, sent, least = np.zeros((3, len(place)), np.int64)
+        received, sent = np.zeros((2, len(place)), np.int64)
         for plan in self.reductions.values():
             own = [place[device] for device in plan.src.mesh.ids]
             received[own] += plan.received_bytes
             sent[own] += plan.sent_bytes
         loads: dict[int, tuple[Load, Bytes, Bytes]] = {}
+        taken: dict[object, list[Taken]] = {}
         for move in self.moves:
             for step in move.steps:
                 if step.copy.number is None or step.again is not None:
@@ -290,10 +292,11 @@ class ModelMoves:
                 load, here, there = loads[id(route)]
                 width = itemsize(narrowest(step.copy.dtypes))
                 received[here] += load.received * width
-                least[here] += load.received * width
+                view = Taken(step.copy, here, load.received, width)
+                taken.setdefault(move.sources[step.copy.number], []).append(view)
                 sent[here] += load.relayed * width
                 sent[there] += load.sent * width
-        return Loads(received, sent, least)
+        return Loads(received, sent, least_bytes(taken, len(place)))
 
     @property
     def received_bytes(self) -> int:
@@ -310,7 +313,8 @@ class ModelMoves:
         """What the worst device takes in at least, however it is done.
 
         The elements that its target tiles need and its source tiles do not hold, in the narrowest
-        dtype on the way; the same part of a source counts once for targets of one layout.
+        dtype on the way. Of views of one source that may share elements the largest counts alone,
+        so that nothing is counted twice.
         """
         return int(self.loads.least.max(initial=0))
 

@@ -11,6 +11,7 @@ NORMAL_FORM = "redistrib/models/normal_form.py"
 COPIES = "redistrib/models/copies.py"
 SCHEDULE = "redistrib/models/schedule.py"
 LOADS = "redistrib/models/loads.py"
+BOUNDS = "redistrib/models/bounds.py"
 MOVES = "redistrib/models/moves.py"
 PLAN = "redistrib/models/model_plan.py"
 ORDER = "redistrib/models/order.py"
@@ -304,5 +305,33 @@ MUTANTS = (
         "TracedArray.astype",
         "dtype_name(np.dtype(dtype))",
         "dtype_name(dtype)",
+    ),
+    Mutant(
+        "views that overlap count both in the bound",
+        BOUNDS,
+        "least_bytes",
+        "np.maximum(most[view.devices], bytes_)",
+        "most[view.devices] + bytes_",
+    ),
+    Mutant(
+        "views are told apart where the end of one is that of the next",
+        BOUNDS,
+        "_swept",
+        "line.start > end",
+        "line.start >= end",
+    ),
+    Mutant(
+        "views are told apart by where they start, modulo a stride",
+        BOUNDS,
+        "_lines_apart",
+        "gap > a.extent(modulus) and gap + b.extent(modulus) < modulus",
+        "gap > 0 and gap + b.extent(modulus) < modulus",
+    ),
+    Mutant(
+        "views are not told apart modulo a stride",
+        BOUNDS,
+        "_lines_apart",
+        "gap > a.extent(modulus)",
+        "gap > modulus",
     ),
 )
