@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from math import prod
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 import redistrib as rd
 from redistrib.backends.simulator.models import scatter_model
+from redistrib.models.bounds import overlapping
+from redistrib.models.copies import Line
 from redistrib.models.interpret import NumpyArrays, interpret
 from redistrib.models.model_plan import ModelPlan
 from redistrib.models.segments import AnyType, SegmentedType
@@ -92,6 +95,39 @@ def test_the_bound_is_one_and_mostly_exact() -> None:
         assert plan.lower_bound_bytes <= least(plan), f"seed {seed}"
         exact += plan.lower_bound_bytes == least(plan)
     assert exact > 0.9 * len(seeds)
+
+
+def test_views_of_different_groups_share_no_element() -> None:
+    rng = random.Random(7)
+    apart = 0
+    for _ in range(300):
+        views = [
+            tuple(
+                Line(
+                    rng.randrange(12),
+                    tuple(
+                        (rng.randint(2, 3), rng.choice((1, 2, 3, 4, 6, 8))) for _ in range(steps)
+                    ),
+                )
+                for steps in (rng.randint(0, 2), rng.randint(0, 1))
+            )
+            for _ in range(rng.randint(1, 5))
+        ]
+        elements = [set(itertools.product(*map(positions, view))) for view in views]
+        groups = overlapping(views)
+        assert sorted(n for group in groups for n in group) == list(range(len(views)))
+        for group, other in itertools.combinations(groups, 2):
+            assert not any(elements[n] & elements[m] for n in group for m in other), views
+        apart += len(groups) > 1
+    assert apart > 150
+
+
+def positions(line: Line) -> list[int]:
+    counts = itertools.product(*(range(count) for count, _ in line.steps))
+    return [
+        line.start + sum(n * stride for n, (_, stride) in zip(c, line.steps, strict=True))
+        for c in counts
+    ]
 
 
 HERE, THERE = rd.Mesh(x=4), rd.Mesh({"x": 4}, devices=range(4, 8))
