@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise, product
-from math import ceil, gcd, lcm, prod
+from math import ceil, lcm, prod
 
 import numpy as np
 import pytest
@@ -197,36 +197,27 @@ def test_cuts_are_closed_under_the_images_of_the_proof() -> None:
     assert images >= 100
 
 
-def test_the_joints_of_misaligned_runs_are_those_between_lcm_and_gcd() -> None:
-    """Each cut that the refinement adds is inside the runs of both sides, by the proof's witnesses;
-    by these laws lcm and gcd are where the runs that overlap may be parted."""
-    joints = 0
-    for src, dst in pairs(1500):
+def test_misaligned_runs_are_parted_at_the_least_common_multiple() -> None:
+    """What is local on both sides below a and b is so below lcm(a, b), which is therefore a cut."""
+    parted = 0
+    for src, dst in pairs(1000):
         digits = refine(src, dst)
         if digits.aligned:
             continue
-        for dim, runs in enumerate(digits.dims):
-            for cut in [run.end for run in runs[:-1]]:
-                for a, b in product(
-                    *([i for _, i in t.placements if i.dim == dim] for t in (src, dst))
-                ):
-                    low, high = lcm(a.pre, b.pre), gcd(a.end, b.end)
-                    if not (low <= cut <= high and a.pre < cut < a.end and b.pre < cut < b.end):
-                        continue
-                    require(
-                        refinement.what_lies_between_lcm_and_gcd_is_inside_both_runs,
-                        **{"a": a.pre, "b": b.pre, "a'": a.end, "b'": b.end, "c": cut},
-                        low=low,
-                        p=low // a.pre,
-                        q=low // b.pre,
-                        u=cut // low,
-                        high=high,
-                        v=high // cut,
-                        r=a.end // high,
-                        s=b.end // high,
-                    )
-                    joints += 1
-    assert joints >= 20
+        for n, runs, factors in zip(
+            src.shape, digits.dims, zip(src.dims, dst.dims, strict=True), strict=True
+        ):
+            a, b = (prod(factor.size for factor in side) for side in factors)
+            low = lcm(a, b)
+            assert low in {1, *(run.end for run in runs)}
+            witnesses = {"p": low // a, "q": low // b, "u": 1, "v": n // low, "r": 1, "s": 1}
+            require(
+                refinement.what_lies_between_lcm_and_gcd_is_inside_both_runs,
+                **{"a": a, "b": b, "a'": n, "b'": n, "c": low, "low": low, "high": n},
+                **witnesses,
+            )
+            parted += low not in (a, b)
+    assert parted >= 50
 
 
 # --- the canonical form (Theorem 1)
@@ -292,6 +283,25 @@ def test_senders_are_those_of_the_proof() -> None:
             if all(w[0] in h for w, h in zip(wanted, held, strict=True)):
                 assert sender == receiver  # `exchange.own_piece_comes_first`
     assert seen >= 300
+
+
+def test_devices_of_an_aligned_exchange_serve_alike() -> None:
+    """What `exchange.replicas_share_the_load` concludes, counted over elements and receivers."""
+    seen = 0
+    for src, dst in pairs(500):
+        devices = np.arange(src.mesh.num_devices)
+        if not refine(src, dst).aligned or dst.tile_size * len(devices) > 4096:
+            continue
+        step = exchange_traffic(src, dst).exchange
+        served = np.zeros(len(devices), int)
+        for receiver in devices:
+            wanted = np.ix_(*dst.tile(int(receiver)))
+            senders = exchange_senders(step, src, receiver, wanted, src.shape)
+            senders = np.broadcast_to(senders, dst.tile_shape).reshape(-1)
+            served += np.bincount(senders, minlength=len(devices))
+        assert served.tolist() == [dst.tile_size] * len(devices)
+        seen += bool(step.replicas)
+    assert seen >= 5
 
 
 def test_replicas_of_misaligned_exchanges_are_loaded_as_the_proof_says() -> None:

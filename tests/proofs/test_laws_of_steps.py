@@ -358,3 +358,23 @@ def test_the_pairing_of_the_proofs_holds_of_tiles() -> None:
         assert one == two, (str(t), step)
         seen[step.collective] += 1
     assert len(seen) == 8
+
+
+def test_each_transposed_step_leads_from_dual_to_dual() -> None:
+    """The law of the types, which does not rest on what `Plan.transpose` refuses."""
+    seen: Counter[str] = Counter()
+    turned = 0
+    for _, t, step in steps(1200):
+        if isinstance(step, c.Exchange) or getattr(step, "table", None) is not None:
+            continue
+        try:
+            after = step.apply(t)
+        except rd.LayoutError:
+            continue
+        if {t.reduction, after.reduction} <= {None, "sum"}:
+            back = step.transposed(t)
+            assert back.apply(dual(after)) == dual(t)
+            seen[step.collective] += 1
+            turned += isinstance(step, c.CollectivePermute) and step.transposed(t) != step
+    assert len(seen) == 8
+    assert turned >= 5
