@@ -1,7 +1,8 @@
 """The checker of model plans: from schedules alone, element by element.
 
 It shares nothing with the planner but types, weight maps and transfers as data. Every source
-element gets a number; the map's meaning, by numpy, says which number each target element wants.
+element gets a number, and with it the dtypes that it has been through; the map's meaning, by numpy,
+says which number each target element wants, cast how.
 Then every device's schedule is replayed on numbers. What must hold:
 
 - both sides of a transfer have it, and whoever sends has what it sends;
@@ -14,7 +15,6 @@ Then every device's schedule is replayed on numbers. What must hold:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -23,22 +23,47 @@ from numpy.typing import NDArray
 
 from redistrib.checker.checker import check as check_plan
 from redistrib.errors import CheckError
-from redistrib.models.expression import Cast, Concat, Expression, Source, Stack, parts
+from redistrib.models.interpret import NumpyArrays, interpret
 from redistrib.models.moves import PHASES, ModelMoves, Move
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
-from redistrib.models.weight_map import WeightMap
 from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 
 Numbers = NDArray[np.int64]
-ZERO = -1
-"""The number of a zero that a map pads with."""
+"""Elements as number * CHAINS + the number of the chain of dtypes that they have been through."""
+CHAINS = 1 << 32
+ZERO = 0
+"""A zero that a map pads with."""
 IDENTITY = -2
 UNWRITTEN = -3
 
 MAX_ELEMENTS = 1 << 24
 """Of all tiles together: their numbers take 8 bytes each."""
+
+
+class _Casts(NumpyArrays):
+    """The kind of array whose elements remember which they are, and their casts."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple[str, ...], int] = {}
+
+    def dtype_of(self, array: Numbers) -> str:
+        del array
+        return "i64"
+
+    def cast(self, array: Numbers, dtype: str) -> Numbers:
+        chains = list(self.numbers)
+        result = np.array(array)
+        for number in np.unique(array[array > 0] % CHAINS).tolist():
+            if chains[number][-1] != dtype:
+                cast = self.number((*chains[number], dtype))
+                result[(array > 0) & (array % CHAINS == number)] += cast - number
+        return result
+
+    def number(self, chain: tuple[str, ...]) -> int:
+        """The number of a chain of dtypes."""
+        return self.numbers.setdefault(chain, len(self.numbers))
 
 
 def check_model(plan: ModelMoves) -> None:
@@ -61,8 +86,9 @@ def _check(plan: ModelMoves) -> None:
             f"this one has {elements}: check the plan of a smaller model of the same layouts",
             elements=elements,
         )
-    first = _numbers(plan)
-    wanted = _wanted(plan, first)
+    casts = _Casts()
+    first = _numbers(plan, casts)
+    wanted = _wanted(plan, first, casts)
     held = {name: _tiles(first[name], plan.source_type(name)) for name in plan.src}
     totals = {device: [0, 0] for device in plan.devices}
     made: dict[str, dict[int, Numbers]] = {}
@@ -72,7 +98,7 @@ def _check(plan: ModelMoves) -> None:
             raise CheckError(f"the target {move.target} is made twice", target=move.target)
         if used := released & {name for name, _ in move.sources}:
             raise CheckError(f"{move.target}: {min(used)} is released before its last use")
-        made[move.target] = _replayed(plan, move, held, made, totals)
+        made[move.target] = _replayed(plan, move, held, made, totals, casts)
         target = plan.dst[move.target]
         for position, device in enumerate(target.mesh.ids):
             want = _tile(wanted[move.target], target, position)
@@ -93,37 +119,26 @@ def _check(plan: ModelMoves) -> None:
     _check_peak(plan)
 
 
-def _numbers(plan: ModelMoves) -> dict[str, Numbers]:
+def _numbers(plan: ModelMoves, casts: _Casts) -> dict[str, Numbers]:
     """A number for every element of every source."""
-    numbers, start = {}, 0
+    numbers, start = {}, 1
     for name, t in plan.src.items():
         size = prod(t.shape)
-        numbers[name] = np.arange(start, start + size, dtype=np.int64).reshape(t.shape)
+        own = np.arange(start, start + size, dtype=np.int64).reshape(t.shape)
+        numbers[name] = np.asarray(own * CHAINS + casts.number((t.dtype,)))
         start += size
     return numbers
 
 
-def _wanted(plan: ModelMoves, numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    """The number that each element of each target wants: the map on numbers, without its casts."""
-    # Pads are zeros of numpy: numbers from 1 on tell them apart.
-    shifted = {name: array + 1 for name, array in numbers.items()}
-    meaning = _without_casts(plan)(shifted)
-    return {name: (meaning[name] if name in meaning else shifted[name]) - 1 for name in plan.dst}
-
-
-def _without_casts(plan: ModelMoves) -> WeightMap:
-    def plain(node: Expression) -> Expression:
-        if isinstance(node, Cast):
-            return plain(node.array)
-        if isinstance(node, Source):
-            return node
-        inner = tuple(plain(part) for part in parts(node))
-        if isinstance(node, Concat | Stack):
-            return replace(node, parts=inner)
-        return replace(node, array=inner[0])
-
-    rules = plan.weights.rules
-    return WeightMap(replace(rule, expression=plain(rule.expression)) for rule in rules)
+def _wanted(plan: ModelMoves, numbers: Mapping[str, Numbers], casts: _Casts) -> dict[str, Numbers]:
+    """The number that each element of each target wants: the map on numbers."""
+    targets = plan.weights.targets(numbers)
+    return {
+        name: interpret(made.rule.expression, numbers.__getitem__, casts, made.binding)
+        if (made := targets.get(name))
+        else numbers[name]
+        for name in plan.dst
+    }
 
 
 def _replayed(
@@ -132,6 +147,7 @@ def _replayed(
     held: Mapping[str, Mapping[int, Numbers]],
     made: Mapping[str, Mapping[int, Numbers]],
     totals: dict[int, list[int]],
+    casts: _Casts,
 ) -> dict[int, Numbers]:
     """The numbers that a target's tiles get."""
     target = plan.dst[move.target]
@@ -154,7 +170,8 @@ def _replayed(
                     f"{transfer.sender} does not send",
                     target=move.target,
                 )
-            _write(plan, move, transfer, tiles, {**made, move.target: tiles} if phase else held)
+            sources = {**made, move.target: tiles} if phase else held
+            _write(plan, move, transfer, tiles, sources, casts)
     if expected:
         transfer = next(iter(expected))
         raise CheckError(
@@ -178,6 +195,7 @@ def _write(
     transfer: Transfer,
     tiles: Mapping[int, Numbers],
     held: Mapping[str, Mapping[int, Numbers]],
+    casts: _Casts,
 ) -> None:
     places = np.full(1, transfer.view.target_offset, np.int64)
     origins = np.full(1, transfer.view.source_offset, np.int64)
@@ -205,7 +223,10 @@ def _write(
             target=move.target,
             transfer=transfer,
         )
-    tile[places] = source.reshape(-1)[origins]
+    values = source.reshape(-1)[origins]
+    for dtype in transfer.dtypes:
+        values = casts.cast(values, dtype)
+    tile[places] = values
 
 
 def _check_dtypes(plan: ModelMoves, move: Move, transfer: Transfer) -> None:

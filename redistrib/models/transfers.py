@@ -11,10 +11,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
+from redistrib.errors import BackendError
 from redistrib.models.schedule import View, narrowest
 from redistrib.types.dtypes import itemsize
+
+MAX_DESCRIPTORS = 1 << 20
+"""Contiguous runs of one transfer that are listed: a transposed matrix has one per element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Schedule:
         Of each transfer between devices an entry with the peer, its role (`send` or `receive`), the
         array, and (offset, bytes) of each contiguous run, in the order in which they cross; offsets
         are from the start of this device's tile. Copies and fills within a device are not there.
+        Raises BackendError for a transfer of more than 2^20 runs.
         """
         entries = []
         for transfer in self.transfers:
@@ -120,6 +126,13 @@ def _descriptors(transfer: Transfer, *, sending: bool) -> list[tuple[int, int]]:
     length = 1
     while runs and runs[-1][1] == length:
         length *= runs.pop()[0]
+    if (count := prod(n for n, _ in runs)) > MAX_DESCRIPTORS:
+        raise BackendError(
+            f"a transfer has at most {MAX_DESCRIPTORS} contiguous descriptors; that of "
+            f"{transfer.target} from device {transfer.sender} to {transfer.receiver} has {count}: "
+            f"as JSON it is one strided view",
+            transfer=transfer,
+        )
     offsets = (
         start + sum(step * k for (_, step), k in zip(runs, counts, strict=True))
         for counts in product(*(range(n) for n, _ in runs))

@@ -245,3 +245,16 @@ def test_files_of_the_command(tmp_path: Path, text: bytes) -> None:
         assert isinstance(result.exception, SystemExit)
         assert result.exit_code != 0
         assert result.output.startswith("redistrib: ")
+
+
+def test_descriptors_have_a_bound() -> None:
+    there = rd.Mesh({}, devices=[5])
+    plan = rd.plan_model(
+        {"w": ("f32[2048, 2048]", rd.Mesh(x=1))},
+        {"t": ("f32[2048, 2048]", there)},
+        weights=rd.WeightMap.parse('t = rearrange(w, "a b -> b a")'),
+    )
+    with pytest.raises(RedistribError, match="at most 1048576 contiguous descriptors"):
+        plan.schedule(0).to_nixl()
+    (entry,) = json.loads(plan.schedule(0).to_json())["transfers"]
+    assert entry["counts"] == [2048, 2048]

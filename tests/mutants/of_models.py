@@ -286,6 +286,13 @@ MUTANTS = (
         "not right",
     ),
     Mutant(
+        "the checker looks at the last cast of an element alone",
+        CHECK,
+        "_Casts.cast",
+        "(*chains[number], dtype)",
+        "(dtype,)",
+    ),
+    Mutant(
         "the checker lets a target be made twice",
         CHECK,
         "_check",

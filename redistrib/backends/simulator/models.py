@@ -111,7 +111,7 @@ def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
                     f"{device} was given shape {list(tile.shape)} and dtype {tile.dtype}",
                     device=device,
                 )
-            checked[device][name] = np.ascontiguousarray(tile)
+            checked[device][name] = np.ascontiguousarray(tile).reshape(tile.shape)
     return checked
 
 
