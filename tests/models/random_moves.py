@@ -96,8 +96,8 @@ class Case:
     meant: dict[str, np.ndarray[Any, Any]]
 
 
-def random_case(seed: int, targets: int = 2, depth: int = 3) -> Case:
-    """A random move of a few arrays between at most 3 meshes a side."""
+def random_case(seed: int, targets: int = 2, depth: int = 3, ranks: int = 20) -> Case:
+    """A random move between at most 2 meshes a side, with device ids below `ranks`."""
     rng = random.Random(seed)
     maps = RandomMaps(rng)
     made = {}
@@ -105,10 +105,14 @@ def random_case(seed: int, targets: int = 2, depth: int = 3) -> Case:
         expression, shape, dtype = maps.expression(rng.randint(0, depth))
         made[f"t{n}"] = (expression, shape, dtype)
     weights = WeightMap({name: expression for name, (expression, _, _) in made.items()})
-    before = [random_mesh(rng, rng.choice((0, 0, 3)), 8) for _ in range(rng.choice((1, 1, 2)))]
+    each = min(8, ranks // 2)
+    shifts = (0, 0, min(3, ranks - each))
+    before = [random_mesh(rng, rng.choice(shifts), each) for _ in range(rng.choice((1, 1, 2)))]
     apart = rng.random() < 0.4
+    if apart and ranks < 20:
+        before = [random_mesh(rng, 0, each) for _ in before]
     after = [
-        random_mesh(rng, 12 if apart else rng.choice((0, 0, 2)), 8)
+        random_mesh(rng, ranks - each if apart else rng.choice(shifts), each)
         for _ in range(rng.choice((1, 1, 2)))
     ]
     if rng.random() < 0.2:

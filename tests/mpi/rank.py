@@ -19,6 +19,7 @@ import pytest
 from mpi4py import MPI
 
 import tests.mpi.late_cases
+import tests.mpi.model_cases
 import tests.mpi.safety_cases
 import tests.mpi.shared_cases
 import tests.mpi.step_cases  # noqa: F401 - they add to CASES

@@ -14,6 +14,7 @@ import pytest
 
 from redistrib.demo.launch import MPICH, OPENMPI
 from tests.mpi.pool import Pool
+from tests.repetitions import repetitions
 
 ROOT = Path(__file__).parents[2]
 POOLS = [
@@ -22,13 +23,15 @@ POOLS = [
 ]
 DRAWS = 30
 OBJECTS = 60
+MODELS = 20
+CASE_FILES = ("cases.py", "model_cases.py", "safety_cases.py", "shared_cases.py", "step_cases.py")
 
 
 def cases(*files: str) -> list[str]:
     """The names of the cases without arguments, read without importing MPI into this process."""
     return [
         node.name
-        for file in files or ("cases.py", "safety_cases.py", "shared_cases.py", "step_cases.py")
+        for file in files or CASE_FILES
         for node in ast.parse((ROOT / "tests" / "mpi" / file).read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.decorator_list and len(node.args.args) == 1
     ]
@@ -62,6 +65,11 @@ def test_late_ranks(pool: Pool) -> None:
 
 def test_random_draws(pool: Pool) -> None:
     assert pool.run("random_draws_are_right", 1000 * pool.ranks, DRAWS) == {}
+
+
+def test_random_models(pool: Pool) -> None:
+    count = repetitions(MODELS, 500)
+    assert pool.run("models_move_as_numpy_says", 1000 * pool.ranks, count) == {}
 
 
 def test_objects_come_and_go(pool: Pool) -> None:

@@ -14,10 +14,13 @@ from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_a
 from redistrib.backends.mpi.calibration import calibrate
 from redistrib.backends.mpi.calls import Running
 from redistrib.backends.mpi.layouts import UnevenType
+from redistrib.backends.mpi.model import ModelRedistribution, Progress
 from redistrib.backends.mpi.redistribution import Redistribution
 
 __all__ = [
     "Measured",
+    "ModelRedistribution",
+    "Progress",
     "Redistribution",
     "Running",
     "UnevenType",

@@ -11,19 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from redistrib.backends.model_tiles import fill, packed, put
 from redistrib.backends.simulator.arrays import run, scatter
 from redistrib.errors import BackendError
 from redistrib.models.moves import PHASES, ModelMoves
-from redistrib.models.schedule import View
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
 from redistrib.text import brief, is_kind
 from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import numpy_dtype
-from redistrib.types.reduction import identity
 
 Array = NDArray[Any]
 Tiles = dict[int, dict[str, Array]]
@@ -56,11 +54,11 @@ def run_model(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles
                     if transfer.sender == device and transfer.phase == phase:
                         assert transfer.source is not None
                         held = (targets if phase else sources)[device][transfer.source]
-                        wires[transfer] = _cast(_read(held, transfer.view), _before(transfer))
+                        wires[transfer] = packed(transfer, held)
             for device, transfers in schedules.items():
                 for transfer in transfers:
                     if transfer.receiver == device and transfer.phase == phase:
-                        _write(targets[device][transfer.target], transfer, wires)
+                        _take(targets[device][transfer.target], transfer, wires)
             if wires:
                 raise BackendError(
                     f"device {next(iter(wires)).receiver} does not expect what device "
@@ -123,32 +121,9 @@ def _reduce(plan: ModelMoves, sources: Tiles) -> None:
             sources[device][name] = tile
 
 
-def _before(transfer: Transfer) -> tuple[str, ...]:
-    """The dtypes up to the one in which elements cross."""
-    return transfer.dtypes[: transfer.dtypes.index(transfer.wire) + 1]
-
-
-def _after(transfer: Transfer) -> tuple[str, ...]:
-    return transfer.dtypes[transfer.dtypes.index(transfer.wire) + 1 :]
-
-
-def _cast(values: Array, dtypes: tuple[str, ...]) -> Array:
-    for dtype in dtypes:
-        values = values.astype(numpy_dtype(dtype))
-    return values
-
-
-def _read(tile: Array, view: View) -> Array:
-    """The elements of a view, each of the source once, as they cross."""
-    return _strided(tile, view.source_offset, [(n, s) for n, _, s in view.runs if s]).copy()
-
-
-def _write(tile: Array, transfer: Transfer, wires: dict[Transfer, Array]) -> None:
-    view = transfer.view
-    written = _strided(tile, view.target_offset, [(n, t) for n, t, _ in view.runs])
+def _take(tile: Array, transfer: Transfer, wires: dict[Transfer, Array]) -> None:
     if transfer.sender is None:
-        reduction = transfer.reduction
-        written[...] = identity(tile.dtype, reduction) if reduction else 0
+        fill(transfer, tile)
         return
     if transfer not in wires:
         raise BackendError(
@@ -156,12 +131,4 @@ def _write(tile: Array, transfer: Transfer, wires: dict[Transfer, Array]) -> Non
             f"{transfer.sender}, which does not send it",
             transfer=transfer,
         )
-    values = _cast(wires.pop(transfer), _after(transfer))
-    repeated = [n if s else 1 for n, _, s in view.runs]
-    written[...] = values.reshape(repeated) if view.runs else values
-
-
-def _strided(tile: Array, offset: int, runs: list[tuple[int, int]]) -> Array:
-    flat = tile.reshape(-1)[offset:] if tile.size else tile.reshape(-1)
-    size = flat.itemsize
-    return as_strided(flat, [n for n, _ in runs], [step * size for _, step in runs])
+    put(transfer, tile, wires.pop(transfer))
