@@ -296,7 +296,7 @@ def test_devices_of_an_aligned_exchange_serve_alike() -> None:
         served = np.zeros(len(devices), int)
         for receiver in devices:
             wanted = np.ix_(*dst.tile(int(receiver)))
-            senders = exchange_senders(step, src, receiver, wanted, src.shape)
+            senders = exchange_senders(step, src, np.array(receiver), wanted, src.shape)
             senders = np.broadcast_to(senders, dst.tile_shape).reshape(-1)
             served += np.bincount(senders, minlength=len(devices))
         assert served.tolist() == [dst.tile_size] * len(devices)
