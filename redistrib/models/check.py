@@ -57,8 +57,8 @@ class _Casts(NumpyArrays):
         result = np.array(array)
         for number in np.unique(array[array > 0] % CHAINS).tolist():
             if chains[number][-1] != dtype:
-                cast = self.number((*chains[number], dtype))
-                result[(array > 0) & (array % CHAINS == number)] += cast - number
+                longer = self.number((*chains[number], dtype))
+                result[(array > 0) & (array % CHAINS == number)] += longer - number
         return result
 
     def number(self, chain: tuple[str, ...]) -> int:
