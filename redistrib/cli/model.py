@@ -26,6 +26,7 @@ from redistrib.models.check import check
 from redistrib.models.model_data import parse_devices
 from redistrib.models.model_plan import ModelPlan, as_array_type, plan_model
 from redistrib.models.names import Name
+from redistrib.models.page import to_html
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
 from redistrib.text import is_number
@@ -44,7 +45,7 @@ MAX_REPEATS = 1 << 20
 @click.option("--relabel", is_flag=True, help="Let devices that have most of a tile get it.")
 @click.option("--release", is_flag=True, help="Release each source after its last use.")
 @click.option("--profile", help="A hardware profile, by name or file.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@click.option("--format", "form", type=click.Choice(["text", "json", "html"]), default="text")
 @click.option("--schedule", type=FILE, help="Write each device's transfers into this directory.")
 @click.option("--schedule-format", "schedule_form", type=click.Choice(SCHEDULES), default="json")
 def model(
@@ -75,7 +76,10 @@ def model(
     )
     if schedule is not None:
         write_schedules(plan, schedule, schedule_form)
-    click.echo(plan.to_json() if form == "json" else str(plan))
+    if form == "html":
+        click.echo(to_html(plan))
+    else:
+        click.echo(plan.to_json() if form == "json" else str(plan))
     return 0
 
 

@@ -332,6 +332,11 @@ class ModelMoves:
         return Memory.of(self.src, self.dst, self.reductions, self.moves, keep=self.keep_sources)
 
     @property
+    def alive_bytes(self) -> tuple[int, ...]:
+        """What the worst device holds while each array moves, in order, without scratch."""
+        return tuple(int(row.max(initial=0)) for row in self._memory.alive)
+
+    @property
     def peak_bytes(self) -> int:
         """Sources not yet released + targets + scratch, at the worst moment on the worst device."""
         return self._memory.peak(self.chunk_bytes, into_targets=self.into_targets)

@@ -79,6 +79,12 @@ def test_the_json_of_a_plan_is_checked(files: Path) -> None:
     assert "sent_bytes of the model plan is" in refused.stderr
 
 
+def test_the_page_of_a_model_is_printed(files: Path) -> None:
+    result = model(files, "--format", "html")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize("form", ["json", "nixl"])
 def test_schedules_are_written_for_every_device(files: Path, form: str) -> None:
     result = model(files, "--schedule", files / "out", "--schedule-format", form)

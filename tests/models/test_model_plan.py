@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -461,3 +462,17 @@ def test_plans_too_large_to_check_say_so() -> None:
     plan = plan_model({"a": ("f32[65536{x}, 4096]", mesh)}, {"a": ("f32[65536, 4096{x}]", mesh)})
     with pytest.raises(CheckError, match="smaller model of the same layouts"):
         check_model(plan)
+
+
+def test_a_plan_is_a_page_of_its_own(tmp_path: Path) -> None:
+    plan = fused(3, keep_sources=False, memory_budget="2GiB")
+    plan.to_html(tmp_path / "plan.html")
+    page = (tmp_path / "plan.html").read_text(encoding="utf-8")
+    assert "http" not in page
+    assert "<script" not in page
+    assert page.count("<rect") == 3
+    assert "<td>l.0.qkv</td><td>3</td><td>bf16[16{tp}|8{tp}|8{tp}, 8]</td>" in page
+    assert f"{plan.received_bytes:,} bytes" in page
+    odd = plan_model({"<b>&": ("f32[4]", SERVE)}, {"<b>&": ("f32[4]", SERVE)})
+    assert "&lt;b&gt;&amp;" in odd._repr_html_()
+    assert "0 arrays on 0 devices" in plan_model({}, {})._repr_html_()
