@@ -22,9 +22,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import gcd, prod
 
-import numpy as np
-from numpy.typing import NDArray
-
 from redistrib.errors import WeightMapError
 from redistrib.models.interpret import Shape
 from redistrib.models.pattern import Regrouping
@@ -66,16 +63,6 @@ class Atom:
     def size(self) -> int:
         """Elements of the view."""
         return prod(digit.size for digit in self.digits)
-
-    def target_index(self, shape: Sequence[int]) -> NDArray[np.int64]:
-        """The row-major number of every element in the target, digits first to last."""
-        steps = ((digit.size, digit.dim, digit.stride) for digit in self.digits)
-        return _row_major(shape, self.offset, steps)
-
-    def source_index(self, shape: Sequence[int]) -> NDArray[np.int64]:
-        """The row-major number in the source of every element, in the same order."""
-        steps = ((digit.size, digit.source_dim, digit.source_stride) for digit in self.digits)
-        return _row_major(shape, self.source_offset, steps)
 
     def taken(self, place: int, start: int, count: int, every: int = 1) -> Atom:
         """Only the steps start, start + every, ... of a digit, `count` of them."""
@@ -240,18 +227,6 @@ def _array(shape: tuple[int, ...], dtype: str, atoms: Iterable[Atom]) -> AtomArr
                 shape=shape,
             )
     return AtomArray(shape, dtype, tuple(kept))
-
-
-def _row_major(
-    shape: Sequence[int], offset: Sequence[int], steps: Iterable[tuple[int, int, int]]
-) -> NDArray[np.int64]:
-    weights = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
-    start = sum(w * o for w, o in zip(weights, offset, strict=True))
-    numbers = np.full(1, start, np.int64)
-    for size, dim, stride in steps:
-        weight = weights[dim] * stride if stride else 0
-        numbers = (numbers[:, None] + np.arange(size) * weight).reshape(-1)
-    return numbers
 
 
 def _moved(offset: tuple[int, ...], dim: int, by: int) -> tuple[int, ...]:

@@ -132,12 +132,8 @@ def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
     return order.reshape(-1, size)
 
 
-def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:
-    """What the device at a position holds of an array, a new contiguous array.
-
-    Over partial axes, coordinate 0 holds the data and the others the identity of the reduction.
-    Raises BackendError if the array is not one of type `t`.
-    """
+def check_array_of(array: NDArray[Any], t: ArrayType) -> None:
+    """Raise BackendError unless an array has the shape and dtype of a type."""
     if array.shape != t.shape or array.dtype != t.numpy_dtype:
         raise BackendError(
             f"an array of type {t} has shape {list(t.shape)} and dtype {t.numpy_dtype}; "
@@ -145,6 +141,15 @@ def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:
             shape=array.shape,
             dtype=array.dtype,
         )
+
+
+def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:
+    """What the device at a position holds of an array, a new contiguous array.
+
+    Over partial axes, coordinate 0 holds the data and the others the identity of the reduction.
+    Raises BackendError if the array is not one of type `t`.
+    """
+    check_array_of(array, t)
     if any(t.digit_coordinate(digit, position) for digit in t.partial):
         return np.full(t.tile_shape, identity(array.dtype, t.reduction), array.dtype)
     return np.ascontiguousarray(array[np.ix_(*t.tile(position))]).reshape(t.tile_shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import prod
 
 import numpy as np
 import pytest
@@ -25,6 +26,27 @@ def random_case(seed: int, depth: int):
     return WeightMap({"t": expression}), arrays, shape, dtype
 
 
+def target_elements(atom, shape):
+    """The row-major number of every element in the target, digits first to last."""
+    steps = [(digit.size, digit.dim, digit.stride) for digit in atom.digits]
+    return row_major(shape, atom.offset, steps)
+
+
+def source_elements(atom, shape):
+    """The row-major number in the source of every element, in the same order."""
+    steps = [(digit.size, digit.source_dim, digit.source_stride) for digit in atom.digits]
+    return row_major(shape, atom.source_offset, steps)
+
+
+def row_major(shape, offset, steps):
+    weights = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
+    numbers = np.full(1, sum(w * o for w, o in zip(weights, offset, strict=True)))
+    for size, dim, stride in steps:
+        weight = weights[dim] * stride if stride else 0
+        numbers = (numbers[:, None] + np.arange(size) * weight).reshape(-1)
+    return numbers
+
+
 def copied(form, arrays):
     """The array that atoms make, and how often each element is written."""
     (array,) = form.parts
@@ -34,10 +56,10 @@ def copied(form, arrays):
         values = 0
         if atom.source is not None:
             taken = arrays[form.sources[atom.source][0]]
-            values = taken.reshape(-1)[atom.source_index(taken.shape)]
+            values = taken.reshape(-1)[source_elements(atom, taken.shape)]
             for dtype in atom.dtypes:
                 values = values.astype(numpy_dtype(dtype))
-        target = atom.target_index(array.shape)
+        target = target_elements(atom, array.shape)
         result.reshape(-1)[target] = values
         np.add.at(writes.reshape(-1), target, 1)
     return result, writes

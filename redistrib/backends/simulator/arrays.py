@@ -14,7 +14,7 @@ from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.tile_program import interpret, tile_program
 from redistrib.types.array_type import ArrayType
 from redistrib.types.reduction import identity
-from redistrib.types.tile import numbers
+from redistrib.types.tile import check_array_of, numbers
 
 
 def scatter(array: ArrayLike, type: ArrayType) -> list[Array]:  # noqa: A002
@@ -29,13 +29,7 @@ def scatter(array: ArrayLike, type: ArrayType) -> list[Array]:  # noqa: A002
     [[0, 1], [0, 0], [2, 3], [0, 0]]
     """
     data = np.asarray(array)
-    if data.shape != type.shape or data.dtype != type.numpy_dtype:
-        raise BackendError(
-            f"an array of type {type} has shape {list(type.shape)} and dtype {type.numpy_dtype}; "
-            f"got shape {list(data.shape)} and dtype {data.dtype}",
-            shape=data.shape,
-            dtype=data.dtype,
-        )
+    check_array_of(data, type)
     tiles = np.array(
         tiles_of(np.ascontiguousarray(data).reshape(data.shape), type).view(), order="C"
     ).reshape(type.mesh.num_devices, *type.tile_shape)
