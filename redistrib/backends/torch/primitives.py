@@ -1,0 +1,303 @@
+"""The primitive operations on one rank's tile, over torch.distributed.
+
+Reshapes, transposes and picks are views: nothing is copied before a message needs it in one run of
+memory. What communicates is posted, and gives what is on its way; whoever walks the program waits
+for it before the next operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from redistrib.backends.torch.choices import Choices
+from redistrib.backends.torch.dtypes import identity, torch_dtype
+from redistrib.backends.torch.messages import Posted, Traffic, post
+from redistrib.backends.torch.reductions import reduced
+from redistrib.backends.torch.regions import Part, Regions, regions_of
+from redistrib.synth.plan.tile_program import Fetch, Groups, Send, Shape
+from redistrib.types.mesh import Mesh
+
+Tensor = Any
+Value = Any
+"""A tile, or what is `Posted` and will make one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The ranks that have the positions of a plan's meshes, and where this one is.
+
+    device: where its tiles are. groups: process groups that exist already, by their ranks.
+    """
+
+    rank: int
+    ranks: Mapping[Mesh, tuple[int, ...]]
+    device: Any = "cpu"
+    groups: Mapping[tuple[int, ...], Any] = field(default_factory=dict)
+
+    def position(self, mesh: Mesh) -> int | None:
+        """This rank's position in a mesh, if it has one."""
+        ranks = self.ranks[mesh]
+        return ranks.index(self.rank) if self.rank in ranks else None
+
+
+class TilePrimitives:
+    """The operations on the tile of a rank, which has a position in the mesh of each operation."""
+
+    def __init__(self, placed: Placed, choose: Choices) -> None:
+        self.placed, self.choose, self.traffic = placed, choose, Traffic()
+        self._members: dict[Groups, tuple[tuple[int, ...], int]] = {}
+        self._regions: dict[Fetch, Regions] = {}
+
+    # --- on this rank alone --------------------------------------------------------------------
+
+    def reshape(self, tile: Tensor, shape: Shape) -> Tensor:
+        """A view where the elements lie so, else a copy."""
+        return tile.reshape(shape)
+
+    def transpose(self, tile: Tensor, order: tuple[int, ...]) -> Tensor:
+        """A view."""
+        return tile.permute(order)
+
+    def pick(self, pieces: Tensor, groups: Groups) -> Tensor:
+        """A view."""
+        return pieces[self._members_of(groups)[1]]
+
+    def place(self, piece: Tensor, groups: Groups, reduction: str) -> Tensor:
+        """Written into a tile that holds the identity."""
+        whole = piece.new_empty((groups.size, *piece.shape))
+        whole.fill_(identity(piece.dtype, reduction))
+        whole[self._members_of(groups)[1]] = piece
+        return whole
+
+    def keep_first(self, tile: Tensor, groups: Groups, reduction: str) -> Tensor:
+        """The tile itself, or another of its shape."""
+        if self._members_of(groups)[1] == 0:
+            return tile
+        return torch.empty_like(tile).fill_(identity(tile.dtype, reduction))
+
+    # --- with others ---------------------------------------------------------------------------
+
+    def gather(self, tile: Tensor, groups: Groups) -> Value:
+        """The tile to each member, theirs into one tensor by place."""
+        ranks, place = self._members_of(groups)
+        tile = tile.contiguous()
+        whole = tile.new_empty((len(ranks), *tile.shape))
+        if (group := self._group(ranks, tile)) is not None:
+            work = dist.all_gather_into_tensor(whole.view(-1), tile.view(-1), group, async_op=True)
+            return self._alone([work], whole, ranks)
+        whole[place] = tile
+        others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
+        return post(
+            {rank: tile for _, rank in others},
+            {rank: whole[n] for n, rank in others},
+            lambda: whole,
+            self.traffic,
+        )
+
+    def swap(self, pieces: Tensor, groups: Groups) -> Value:
+        """Piece n to member n, theirs into one tensor by place."""
+        ranks, place = self._members_of(groups)
+        arrived = torch.empty(pieces.shape, dtype=pieces.dtype, device=pieces.device)
+        if (group := self._group(ranks, pieces)) is not None:
+            pieces = pieces.contiguous()
+            work = dist.all_to_all_single(arrived, pieces, group=group, async_op=True)
+            return self._alone([work], arrived, ranks)
+        arrived[place] = pieces[place]
+        others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
+        return post(
+            {rank: pieces[n].contiguous() for n, rank in others},
+            {rank: arrived[n] for n, rank in others},
+            lambda: arrived,
+            self.traffic,
+        )
+
+    def scatter(self, pieces: Tensor, groups: Groups, reduction: str) -> Value:
+        """A swap, of which the pieces that arrive are reduced in order of place."""
+        ranks, _ = self._members_of(groups)
+        group = self._group(ranks, pieces)
+        if group is not None:
+            result = pieces.new_empty(pieces.shape[1:])
+            work = dist.reduce_scatter_tensor(
+                result.view(-1),
+                pieces.contiguous().view(-1),
+                _operator(reduction),
+                group,
+                async_op=True,
+            )
+            return self._alone([work], result, ranks)
+        swapped = self.swap(pieces, groups)
+
+        def combine() -> Tensor:
+            return reduced(swapped.then(), reduction)
+
+        return Posted(swapped.works, combine, swapped.peers)
+
+    def reduce(self, tile: Tensor, groups: Groups, reduction: str) -> Value:
+        """A scatter of equal chunks, which are then gathered: no more bytes than a reduction."""
+        ranks, place = self._members_of(groups)
+        group = self._group(ranks, tile)
+        if group is not None:
+            result = tile.contiguous().clone()
+            work = dist.all_reduce(result, _operator(reduction), group, async_op=True)
+            return self._alone([work], result, ranks)
+        flat = tile.reshape(-1)
+        # Chunks differ by one element at most.
+        cuts = [flat.numel() * n // len(ranks) for n in range(len(ranks) + 1)]
+        chunks = [flat[a:b] for a, b in pairwise(cuts)]
+        arrived = flat.new_empty((len(ranks), chunks[place].numel()))
+        arrived[place] = chunks[place]
+        others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
+
+        def gather() -> Value:
+            whole = torch.empty_like(flat)
+            parts = [whole[a:b] for a, b in pairwise(cuts)]
+            parts[place].copy_(reduced(arrived, reduction))
+            return post(
+                {rank: parts[place] for _, rank in others},
+                {rank: parts[n] for n, rank in others},
+                lambda: whole.view(tile.shape),
+                self.traffic,
+            )
+
+        return post(
+            {rank: chunks[n] for n, rank in others},
+            {rank: arrived[n] for n, rank in others},
+            gather,
+            self.traffic,
+        )
+
+    def send(self, tile: Tensor, operation: Send) -> Value:
+        """The tile to whoever is to have it, another's in its place."""
+        ranks = self.placed.ranks[operation.mesh]
+        here = self.placed.position(operation.mesh)
+        sources = operation.sources().tolist()
+        tile = tile.contiguous()
+        arrived = tile if sources[here] == here else torch.empty_like(tile)
+        receives = {ranks[sources[here]]: arrived} if sources[here] != here else {}
+        targets = [ranks[to] for to, source in enumerate(sources) if source == here != to]
+        return post(dict.fromkeys(targets, tile), receives, lambda: arrived, self.traffic)
+
+    def fetch(self, tile: Tensor | None, operation: Fetch) -> Value:
+        """The pieces that others need out of the tile, those that it needs into a new one."""
+        before, after = operation.before, operation.after
+        given, taken = (self.placed.position(t.mesh) for t in (before, after))
+        regions = self._regions_of(operation, given, taken)
+        sends: dict[int, Tensor] = {}
+        target: Tensor | None = None
+        if tile is not None:
+            tile = tile.contiguous()
+            theirs = self.placed.ranks[after.mesh]
+            sends = {theirs[to]: _message(parts, tile) for to, parts in regions.sends.items()}
+        staged: list[tuple[list[Part], Tensor]] = []
+        receives: dict[int, Tensor] = {}
+        if taken is not None:
+            target = torch.empty(
+                after.tile_shape_at(taken),
+                dtype=torch_dtype(after.dtype),
+                device=self.placed.device,
+            )
+            ranks = self.placed.ranks[before.mesh]
+            for position, parts in regions.receives.items():
+                if (whole := _run(parts, target)) is not None:
+                    receives[ranks[position]] = whole
+                    continue
+                message = target.new_empty(sum(part.size for part in parts))
+                receives[ranks[position]] = message
+                staged.append((parts, message))
+            for source, place in regions.keeps:
+                place.region.write(target, source.region.read(tile).reshape(place.shape))
+
+        def unpack() -> Tensor | None:
+            for parts, message in staged:
+                start = 0
+                for part in parts:
+                    elements = message[start : start + part.size].view(part.shape)
+                    part.region.write(target, elements)
+                    start += part.size
+            return target
+
+        return post(sends, receives, unpack, self.traffic)
+
+    def _members_of(self, groups: Groups) -> tuple[tuple[int, ...], int]:
+        """The ranks of this rank's group, by place, and its own place."""
+        found = self._members.get(groups)
+        if found is None:
+            position = self.placed.position(groups.mesh)
+            ranks = self.placed.ranks[groups.mesh]
+            rows = groups.members()
+            row, place = (int(n[0]) for n in np.nonzero(rows == position))
+            found = tuple(ranks[p] for p in rows[row].tolist()), place
+            self._members[groups] = found
+        return found
+
+    def _regions_of(self, operation: Fetch, given: int | None, taken: int | None) -> Regions:
+        found = self._regions.get(operation)
+        if found is None:
+            before = (
+                operation.before.tile_shape
+                if given is None
+                else operation.before.tile_shape_at(given)
+            )
+            after = (
+                operation.after.tile_shape
+                if taken is None
+                else operation.after.tile_shape_at(taken)
+            )
+            found = regions_of(operation.pieces(), before, after, given, taken)
+            self._regions[operation] = found
+        return found
+
+    def _group(self, ranks: tuple[int, ...], tile: Tensor) -> Any:
+        """The process group of these ranks, if steps within it are to be its collectives."""
+        if not self.choose.collectives or not tile.numel() or tile.dtype not in _COLLECTIVE:
+            return None
+        return self.placed.groups.get(ranks)
+
+    def _alone(self, works: list[Any], result: Tensor, ranks: tuple[int, ...]) -> Posted:
+        """A collective on its way; what it moves is counted as if it were messages."""
+        others = len(ranks) - 1
+        part = result.nbytes // len(ranks)
+        self.traffic.received += part * others
+        self.traffic.sent += part * others
+        return Posted(works, lambda: result, ranks)
+
+
+_COLLECTIVE = frozenset(
+    {torch.int8, torch.uint8, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""The dtypes in which every backend has collectives."""
+
+
+def _operator(reduction: str) -> Any:
+    """The reduction as collectives have it."""
+    names = {"sum": "SUM", "prod": "PRODUCT", "max": "MAX", "min": "MIN"}
+    return getattr(dist.ReduceOp, names[reduction])
+
+
+def _run(parts: list[Part], tile: Tensor) -> Tensor | None:
+    """The parts as one run of the tile's memory, which a message can be read or written in."""
+    if len(parts) != 1 or not parts[0].region.strided:
+        return None
+    view = parts[0].region.view(tile)
+    return view if view.is_contiguous() else None
+
+
+def _message(parts: list[Part], tile: Tensor) -> Tensor:
+    """The parts of a tile one after the other; in place where they are one run of memory."""
+    if (run := _run(parts, tile)) is not None:
+        return run
+    message = tile.new_empty(sum(part.size for part in parts))
+    start = 0
+    for part in parts:
+        elements = part.region.read(tile)
+        message[start : start + part.size].view(elements.shape).copy_(elements)
+        start += part.size
+    return message

@@ -1,0 +1,184 @@
+"""A plan as a program of each rank: made once, called with its tile.
+
+The plan's tile program is walked operation by operation. Where one has posted messages, a call that
+was started returns, and `wait` goes on: of a plan of one exchange all that is then left to do is
+to put pieces in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from redistrib.backends.torch.choices import choices
+from redistrib.backends.torch.dtypes import torch_dtype
+from redistrib.backends.torch.messages import Posted, Traffic
+from redistrib.backends.torch.primitives import Placed, TilePrimitives
+from redistrib.errors import BackendError
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.tile_program import interpret, tile_program
+from redistrib.types.mesh import Mesh
+
+Tensor = Any
+DeviceMesh = Any
+
+
+class Program:
+    """The part of one rank in a plan, called with its tile of the source.
+
+    A call is collective: all ranks of both meshes take part. A rank without a tile of the source
+    passes None; one without a tile of the target gets None. Tiles are tensors of the plan's tile
+    shapes and dtype, with any strides; the result is contiguous, and may be the tile that was
+    passed, or share its memory, where nothing has to move.
+
+    timeout: seconds that a message may take; by default those of the process group.
+    """
+
+    def __init__(self, plan: Plan, placed: Placed, timeout: float | None = None) -> None:
+        self.plan, self.placed, self.timeout = plan, placed, timeout
+        self._steps = tile_program(plan.steps, plan.types)
+        backend = dist.get_backend() if dist.is_initialized() else "gloo"
+        self._primitives = TilePrimitives(placed, choices(_of_device(backend, placed.device)))
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this rank has received and sent in all its calls, in bytes."""
+        return self._primitives.traffic
+
+    def __call__(self, tile: Tensor | None) -> Tensor | None:
+        """The tile of the target. Raises BackendError for a wrong tile, or a rank that is lost."""
+        return self.start(tile).wait()
+
+    def start(self, tile: Tensor | None) -> Running:
+        """Begin a call: the first messages are on their way; `wait` ends it."""
+        self._check(tile)
+        return Running(self._walk(tile))
+
+    def _walk(self, tile: Tensor | None) -> Iterator[Tensor | None]:
+        """Yields where messages are on their way, and at the end, last, the tile."""
+        for step in self._steps:
+            ends = (self.placed.position(t.mesh) for t in (step.before, step.after))
+            if all(position is None for position in ends):
+                continue
+            for operation in step.operations:
+                value = interpret((operation,), self._primitives, tile)
+                while isinstance(value, Posted):
+                    yield None
+                    value = value.finish(self.timeout)
+                tile = value
+        yield tile.contiguous() if tile is not None else None
+
+    def _check(self, tile: Tensor | None) -> None:
+        """Raise BackendError unless it is this rank's tile of the source."""
+        src = self.plan.src
+        position = self.placed.position(src.mesh)
+        if position is None:
+            if tile is not None:
+                raise BackendError(
+                    f"a rank outside the source's mesh passes None; rank {self.placed.rank} passed "
+                    f"a tensor of shape {list(tile.shape)}",
+                    rank=self.placed.rank,
+                )
+            return
+        shape, dtype = src.tile_shape_at(position), torch_dtype(src.dtype)
+        if tile is None or tuple(tile.shape) != shape or tile.dtype != dtype:
+            given = "None" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
+            raise BackendError(
+                f"a tile of {src} has shape {list(shape)} and dtype {dtype}; got {given}",
+                type=src,
+                rank=self.placed.rank,
+            )
+
+
+class Running:
+    """A call that has been started."""
+
+    def __init__(self, walk: Iterator[Tensor | None]) -> None:
+        self._walk = walk
+        self._tile = next(walk)
+        self._done = self._tile is not None
+
+    def wait(self) -> Tensor | None:
+        """The tile of the target, None on a rank that has none; once, and then again the same."""
+        if not self._done:
+            for tile in self._walk:
+                self._tile = tile
+            self._done = True
+        return self._tile
+
+
+def compile(  # noqa: A001 - the public name
+    plan: Plan, mesh: DeviceMesh | None = None, *, timeout: float | None = None
+) -> Program:
+    """The program of a plan on this rank.
+
+    Position p of the plan's mesh is the rank at place p of `mesh`, a DeviceMesh, in row-major
+    order. Without one, as it must be for a plan between two meshes, device ids are ranks.
+
+    The tiles are on the device of `mesh`, or else on the CPU. Raises BackendError where torch has
+    no process group, or the mesh another size.
+    """
+    check_initialized()
+    meshes = {t.mesh for t in (*plan.types, plan.src, plan.dst)}
+    if mesh is None:
+        ranks = {m: m.ids for m in meshes}
+        placed = Placed(dist.get_rank(), ranks)
+    else:
+        there = tuple(mesh.mesh.flatten().tolist())
+        if len(there) != plan.src.mesh.num_devices:
+            raise BackendError(
+                f"a mesh for this plan has {plan.src.mesh.num_devices} ranks; got {len(there)}",
+                mesh=mesh,
+            )
+        ids = dict(zip(plan.src.mesh.ids, there, strict=True))
+        ranks = {m: tuple(ids[device] for device in m.ids) for m in meshes}
+        placed = Placed(dist.get_rank(), ranks, device_of(mesh), groups_of(mesh))
+    check_ranks(ranks)
+    return Program(plan, placed, timeout)
+
+
+def check_initialized() -> None:
+    """Raise BackendError where torch has no process group."""
+    if not dist.is_available() or not dist.is_initialized():
+        raise BackendError(
+            "plans run over torch.distributed: call torch.distributed.init_process_group first"
+        )
+
+
+def check_ranks(ranks: Mapping[Mesh, Sequence[int]]) -> None:
+    """Raise BackendError for a rank that the job does not have."""
+    size = dist.get_world_size()
+    last = max((rank for of_mesh in ranks.values() for rank in of_mesh), default=0)
+    if last >= size:
+        raise BackendError(f"ranks are 0 to {size - 1}; the mesh has rank {last}", rank=last)
+
+
+def device_of(mesh: DeviceMesh) -> Any:
+    """Where this rank's tiles of a DeviceMesh are."""
+    kind = mesh.device_type
+    return torch.device(kind) if kind == "cpu" else torch.device(kind, _current(kind))
+
+
+def _current(kind: str) -> int:
+    return int(torch.get_device_module(kind).current_device())
+
+
+def groups_of(mesh: DeviceMesh) -> dict[tuple[int, ...], Any]:
+    """The process groups that this rank has in a DeviceMesh, by their ranks in order."""
+    if mesh.get_coordinate() is None:
+        return {}
+    found = {}
+    for group in mesh.get_all_groups():
+        found[tuple(dist.get_process_group_ranks(group))] = group
+    everyone = tuple(range(dist.get_world_size()))
+    found.setdefault(everyone, dist.group.WORLD)
+    return found
+
+
+def _of_device(backend: str, device: Any) -> str:
+    """The backend that a job uses for a device: `cpu:gloo,cuda:nccl` names one for each."""
+    pairs = dict(part.split(":") for part in backend.split(",") if ":" in part)
+    return pairs.get(torch.device(device).type, backend)

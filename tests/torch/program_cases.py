@@ -1,0 +1,119 @@
+"""Cases of plans run on local tensors, against the simulator."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+
+import redistrib as rd
+from redistrib.backends import simulator
+from redistrib.backends import torch as rtorch
+from tests.generators import random_pair
+from tests.torch.cases import case, rank, ranks, same_bits, to_torch
+
+FLOATS = ("f32", "f64", "f16", "bf16", "f8e4m3fn", "f8e5m2", "c64", "c128")
+INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool")
+DTYPES = (*FLOATS, *INTEGERS)
+
+
+def check(plan: rd.Plan, seed: int) -> None:
+    """The tile of this rank is that of the simulator, and so are the bytes it received."""
+    array = values(plan.src, seed)
+    tiles = simulator.scatter(array, plan.src)
+    if plan.src.partial:  # not only zeros beside the first addend
+        tiles = [values(plan.src, seed + 1 + n, tile.shape) for n, tile in enumerate(tiles)]
+        tiles = with_equal_replicas(tiles, plan.src)
+    expected = simulator.run(plan, tiles)
+    program = rtorch.compile(plan)
+    here = rank()
+    sources = {device: tiles[n] for n, device in enumerate(plan.src.mesh.ids)}
+    targets = {device: expected[n] for n, device in enumerate(plan.types[-1].mesh.ids)}
+    given = to_torch(sources[here]) if here in sources else None
+    result = program(given)
+    if here in targets:
+        assert result is not None
+        assert same_bits(result, targets[here]), (str(plan), result, targets[here])
+        assert result.is_contiguous()
+    else:
+        assert result is None
+    assert program.traffic.received <= plan.received_bytes, (str(plan), program.traffic)
+    again = program.start(given)
+    assert again.wait() is again.wait()
+
+
+def values(t: rd.ArrayType, seed: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Small whole numbers, exact in every dtype and under every reduction."""
+    random = np.random.default_rng(seed)
+    chosen = random.integers(0, 3, t.shape if shape is None else shape)
+    return chosen.astype(t.numpy_dtype)
+
+
+def with_equal_replicas(tiles: list[np.ndarray], t: rd.ArrayType) -> list[np.ndarray]:
+    """Devices that differ in free digits only hold the same."""
+    first: dict[object, np.ndarray] = {}
+    free = set(t.free_digits)
+    digits = [d for d, _ in t.placements] + list(t.partial)
+    assert not free & set(digits)
+    result = []
+    for position, tile in enumerate(tiles):
+        key = tuple(t.digit_coordinate(digit, position) for digit in digits)
+        result.append(first.setdefault(key, tile))
+    return result
+
+
+@case
+def random_plans_are_right(seed: int, count: int) -> None:
+    """Plans of every strategy between random types, on as many ranks as they need."""
+    random = Random(seed)
+    done = 0
+    while done < count:
+        src, dst = random_pair(random.choice)
+        if src.mesh.num_devices > ranks():
+            continue
+        strategy = random.choice(("auto", "collectives", "direct"))
+        dtype = random.choice(DTYPES)
+        src, dst = (
+            rd.ArrayType(t.mesh, dtype, t.shape, t.dims, t.partial, t.reduction) for t in (src, dst)
+        )
+        try:
+            plan = rd.plan(src, dst, strategy=strategy)
+        except rd.RedistribError:
+            continue
+        check(plan, seed + done)
+        done += 1
+
+
+@case
+def every_dtype_and_reduction() -> None:
+    """A partial array of every dtype, reduced to tiles and to replicas, and made partial again."""
+    mesh = rd.Mesh(x=4)
+    for dtype in DTYPES:
+        for reduction in ("sum", "prod", "max", "min"):
+            src = rd.ArrayType.parse(f"{dtype}[8, 6] {reduction}{{x}}", mesh)
+            for text in ("[8{x}, 6]", "[8, 6]"):
+                check(rd.plan(src, rd.ArrayType.parse(dtype + text, mesh)), 7)
+        for text in ("[8{x}, 6]", "[8, 6]"):
+            whole = rd.ArrayType.parse(dtype + text, mesh)
+            check(rd.plan(whole, whole.replace(dims=[(), ()], partial=["x"], reduction="max")), 8)
+
+
+@case
+def meshes_of_other_ranks() -> None:
+    """4 ranks to 4 others, 8 to 3, 2x2 to 4x2; ranks without a tile give and get None."""
+    pairs = [
+        (rd.Mesh(x=4), rd.Mesh({"x": 4}, devices=[4, 5, 6, 7]), "[24{x}, 12]", "[24, 12{x}]"),
+        (rd.Mesh(x=8), rd.Mesh({"y": 3}, devices=[6, 1, 3]), "[24{x}, 12]", "[24{y}, 12]"),
+        (
+            rd.Mesh(x=2, y=2),
+            rd.Mesh({"a": 4, "b": 2}, devices=range(7, -1, -1)),
+            "[24{x}, 12{y}]",
+            "[24{b}, 12{a}]",
+        ),
+        (rd.Mesh(x=4), rd.Mesh({"x": 2}, devices=[5, 2]), "[24, 12] sum{x}", "[24{x}, 12]"),
+        (rd.Mesh(x=2), rd.Mesh({"x": 4}, devices=[1, 2, 3, 4]), "[24, 12]", "[24, 12]"),
+    ]
+    for before, after, src, dst in pairs:
+        for strategy in ("auto", "direct"):
+            ends = rd.ArrayType.parse("f32" + src, before), rd.ArrayType.parse("f32" + dst, after)
+            check(rd.plan(*ends, strategy=strategy), 3)
