@@ -14,13 +14,14 @@ READY_OPENMPI := $(OPENMPI)/.ready
 # torch in one build, that of the benchmarks' peers: on a CPU index it is small, elsewhere it brings CUDA.
 TORCH := .venv-torch
 READY_TORCH := $(TORCH)/.ready
+READY_BROWSER := $(VENV)/.ready-browser
 READY_BENCH := $(VENV)/.ready-bench
 # torch and the compilers for TPU and GPU, some GiB: the benchmarks look here for what $(VENV) lacks.
 PEERS := .venv-peers
 READY_PEERS := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core exhaustive prove mutants bench bench-quick bench-peers lint docs
+.PHONY: help setup demo test test-core exhaustive prove mutants bench bench-quick bench-peers browser lint docs
 
 help:
 	@echo "make setup        create $(VENV): the project (editable), every extra the tests need, an MPI"
@@ -32,6 +33,7 @@ help:
 	@echo "make mutants      the seeded-bug table"
 	@echo "make bench        the benchmarks, resumable (an hour); make bench-quick: a sample in minutes"
 	@echo "make bench-peers  create $(PEERS): DTensor and compilers for TPU and GPU, for the benchmarks"
+	@echo "make browser      the pages of plans in a headless Chromium, where the machine has one"
 	@echo "make lint         formatter, linter, type checker"
 	@echo "make docs         API reference in build/docs"
 
@@ -64,6 +66,10 @@ $(READY_BENCH): $(READY)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[bench]'
 	touch $@
 
+$(READY_BROWSER): $(READY)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[browser]'
+	touch $@
+
 demo: setup
 	$(BIN)/redistrib demo
 
@@ -94,6 +100,9 @@ bench-quick: $(READY_BENCH) $(READY_OPENMPI)
 	$(BIN)/python -m bench --quick
 
 bench-peers: $(READY_PEERS)
+
+browser: $(READY_BROWSER)
+	$(BIN)/python -m pytest -m exhaustive tests/report/test_browser.py
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

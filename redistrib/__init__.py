@@ -1,5 +1,6 @@
 """Exact redistribution of sharded arrays: layouts as types, plans of collectives, backends."""
 
+from redistrib import report  # noqa: F401 - it registers how all kinds of objects are shown
 from redistrib.errors import (
     BackendError,
     CheckError,

@@ -22,7 +22,6 @@ import click
 import numpy as np
 
 import redistrib as rd
-from redistrib import report
 from redistrib.backends.registry import find_backend
 from redistrib.cli import running, values
 from redistrib.cli.facts import find_facts
@@ -30,16 +29,20 @@ from redistrib.cli.lint import lint as find_problems
 from redistrib.cli.model import check_model_file, model
 from redistrib.cli.progress import is_first_rank, progress
 from redistrib.cli.questions import answers
+from redistrib.display import to_page
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.sdy import plan_to_sdy
 from redistrib.interop.programs.stablehlo import plan_to_stablehlo
 from redistrib.models.model_data import FORMAT as MODEL_FORMAT
+from redistrib.report.figures import format_seconds
+from redistrib.report.plan_text import Detail, plan_text, print_rich
+from redistrib.report.trace import to_trace
 from redistrib.synth.planner.choose import STRATEGIES
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
 PROGRAMS = {"sdy": plan_to_sdy, "stablehlo": plan_to_stablehlo, "jax": plan_to_jax}
-PLAN_FORMATS = ("text", "json", "html", *PROGRAMS)
+PLAN_FORMATS = ("text", "json", "html", "trace", *PROGRAMS)
 LARGE = 1 << 30
 """Bytes of memory from which a run says first what it needs."""
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -113,29 +116,31 @@ def _plan(**stated: Any) -> rd.Plan:
 @program.command()
 @problem
 @click.option("--format", "form", type=click.Choice(PLAN_FORMATS), default="text")
-@click.option("--detail", type=click.Choice(get_args(report.Detail)), default="normal")
+@click.option("--detail", type=click.Choice(get_args(Detail)), default="normal")
 @click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
-def plan(form: str, detail: report.Detail, output: Path | None, **stated: Any) -> int:
+def plan(form: str, detail: Detail, output: Path | None, **stated: Any) -> int:
     """Plan the redistribution from type SRC to type DST.
 
-    The formats sdy, stablehlo and jax are programs of collectives; their strategy is collectives,
-    unless another is given.
+    The format html is a page, trace a timeline for Perfetto. The formats sdy, stablehlo and jax are
+    programs of collectives; their strategy is collectives, unless another is given.
     """
     if form in PROGRAMS:
         stated["strategy"] = stated["strategy"] or "collectives"
     found = _plan(**stated)
     if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
-        report.print_rich(found)
+        print_rich(found)
         return 0
     match form:
         case "json":
             text = found.to_json()
         case "html":
-            text = report.to_page(found)
+            text = to_page(found)
+        case "trace":
+            text = to_trace(found)
         case "sdy" | "stablehlo" | "jax":
             text = PROGRAMS[form](found)
         case _:
-            text = report.to_text(found, detail)
+            text = plan_text(found, detail)
     if output is None:
         click.echo(text)
     else:
@@ -190,8 +195,8 @@ def run(
         }
         click.echo(json.dumps(answer))
     else:
-        click.echo(report.to_text(found, "concise"))
-        times = ", ".join(report.format_seconds(s) for s in outcome.seconds)
+        click.echo(plan_text(found, "concise"))
+        times = ", ".join(format_seconds(s) for s in outcome.seconds)
         verdict = "every element is right" if verified else "WRONG: the result differs"
         if outcome.figures:  # those of ranks
             click.echo(f"{backend}: {verdict}; {times} a call on the slowest rank")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from redistrib.errors import RedistribError
-from redistrib.report import format_bytes, format_seconds
+from redistrib.report.figures import format_bytes, format_seconds
 from redistrib.synth.oracle import Oracle
 from redistrib.text import parse_size
 from redistrib.types.array_type import ArrayType

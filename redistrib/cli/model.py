@@ -21,12 +21,12 @@ from typing import Any
 
 import click
 
+from redistrib.display import to_page
 from redistrib.errors import RedistribError
 from redistrib.models.check import check
 from redistrib.models.model_data import parse_devices
 from redistrib.models.model_plan import ModelPlan, as_array_type, plan_model
 from redistrib.models.names import Name
-from redistrib.models.page import to_html
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
 from redistrib.text import is_number
@@ -77,7 +77,7 @@ def model(
     if schedule is not None:
         write_schedules(plan, schedule, schedule_form)
     if form == "html":
-        click.echo(to_html(plan))
+        click.echo(to_page(plan))
     else:
         click.echo(plan.to_json() if form == "json" else str(plan))
     return 0

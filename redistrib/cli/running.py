@@ -11,7 +11,7 @@ from typing import Any
 from redistrib.backends.registry import BACKENDS, Processes, find_backend
 from redistrib.cli.values import Array
 from redistrib.errors import RedistribError
-from redistrib.report import format_bytes
+from redistrib.report.figures import format_bytes
 from redistrib.synth.plan.data import Plan
 
 NAMES = tuple(backend.name for backend in BACKENDS)

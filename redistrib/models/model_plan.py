@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from redistrib.display import to_html, write_page
 from redistrib.errors import (
     InfeasibleError,
     LayoutError,
@@ -32,7 +33,6 @@ from redistrib.models.model_data import (
 from redistrib.models.moves import LEAST_PART, Again, ModelMoves, Move, Step
 from redistrib.models.normal_form import NormalForm, NormalForms
 from redistrib.models.order import order_of
-from redistrib.models.page import to_html
 from redistrib.models.relabel import best_labels, relabelled
 from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
 from redistrib.models.weight_map import WeightMap
@@ -57,7 +57,7 @@ class ModelPlan(ModelMoves):
 
     def to_html(self, path: str | Path) -> None:
         """Write the plan as a self-contained HTML page. Raises OSError where that fails."""
-        Path(path).write_text(to_html(self), encoding="utf-8")
+        write_page(self, path)
 
     def _repr_html_(self) -> str:
         return to_html(self)

@@ -24,6 +24,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.display import to_html
 from redistrib.errors import LayoutError
 from redistrib.text import brief
 from redistrib.types import dtypes
@@ -291,6 +292,9 @@ class ArrayType:
         return format_type(
             self.mesh, self.dtype, self.shape, self.dims, self.partial, self.reduction
         )
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
     def __repr__(self) -> str:
         dims = [tuple(format_factor(f, self.mesh) for f in dim) for dim in self.dims]

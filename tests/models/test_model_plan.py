@@ -25,6 +25,7 @@ from redistrib.models.model_plan import ModelPlan, plan_model
 from redistrib.models.order import Demand, alive_bytes, order_of
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
+from redistrib.report.figures import format_bytes
 from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 from redistrib.types.mesh import Mesh
@@ -471,8 +472,9 @@ def test_a_plan_is_a_page_of_its_own(tmp_path: Path) -> None:
     assert "http" not in page
     assert "<script" not in page
     assert page.count("<rect") == 3
-    assert "<td>l.0.qkv</td><td>3</td><td>bf16[16{tp}|8{tp}|8{tp}, 8]</td>" in page
-    assert f"{plan.received_bytes:,} bytes" in page
+    assert "bf16[16{tp}|8{tp}|8{tp}, 8]</td>" in page
+    assert '<td>l.0.qkv</td><td class="right">3</td>' in page
+    assert f"{format_bytes(plan.received_bytes)} by the worst device" in page
     odd = plan_model({"<b>&": ("f32[4]", SERVE)}, {"<b>&": ("f32[4]", SERVE)})
     assert "&lt;b&gt;&amp;" in odd._repr_html_()
     assert "0 arrays on 0 devices" in plan_model({}, {})._repr_html_()

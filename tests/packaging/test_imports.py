@@ -18,11 +18,11 @@ OPTIONAL = ("jax", "mpi4py", "z3", "click", "rich", "ml_dtypes")
 # layer, so it counts as all of them.
 ABOVE_SYNTH = ("models", "backends", "interop", "report", "demo", "cli")
 FORBIDDEN = {
-    "errors": ("", "text", "types", "synth", "checker", *ABOVE_SYNTH),
-    "text": ("", "types", "synth", "checker", *ABOVE_SYNTH),
+    "errors": ("", "display", "text", "types", "synth", "checker", *ABOVE_SYNTH),
+    "display": ("", "errors", "text", "types", "synth", "checker", *ABOVE_SYNTH),
+    "text": ("", "display", "types", "synth", "checker", *ABOVE_SYNTH),
     "types": ("", "synth", "checker", *ABOVE_SYNTH),
-    # A plan's text and page are the report's; synth may call it, lazily, and nothing else.
-    "synth": ("", "checker", "models", "backends", "interop", "demo", "cli"),
+    "synth": ("", "checker", *ABOVE_SYNTH),
     "checker": ("", "synth", *ABOVE_SYNTH),
     "models": ("", "backends", "interop", "report", "demo", "cli"),
     "backends": ("", "checker", "interop", "report", "demo", "cli"),

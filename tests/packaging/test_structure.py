@@ -40,7 +40,6 @@ FILES = {
 }
 CYCLES = {
     (
-        "redistrib/report.py",
         "redistrib/synth/plan/data.py",
         "redistrib/synth/plan/json.py",
         "redistrib/synth/plan/transpose.py",

@@ -19,6 +19,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.display import to_html, to_text
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
@@ -75,6 +76,22 @@ class CostMatrix:
     _columns: Ints
     _via: Ints
     _exchanged: Bools
+
+    @property
+    def sources(self) -> tuple[ArrayType, ...]:
+        """The types of the rows."""
+        return tuple(self.types[n] for n in self._rows)
+
+    @property
+    def targets(self) -> tuple[ArrayType, ...]:
+        """The types of the columns."""
+        return tuple(self.types[n] for n in self._columns)
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
     def hops(self, row: int, column: int) -> tuple[ArrayType, ...]:
         """The types between source and target that the plan stops at."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from redistrib.display import to_html, to_text, write_page
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
@@ -94,21 +96,15 @@ class Plan:
 
         return transpose(self)
 
-    def to_html(self, path: str) -> None:
-        """Write the plan as a standalone HTML page."""
-        from redistrib import report
-
-        report.write_html(self, path)
+    def to_html(self, path: str | Path) -> None:
+        """Write the plan as a standalone HTML page. Raises OSError where that fails."""
+        write_page(self, path)
 
     def _repr_html_(self) -> str:
-        from redistrib import report
-
-        return report.to_html(self)
+        return to_html(self)
 
     def __str__(self) -> str:
-        from redistrib import report
-
-        return report.to_text(self)
+        return to_text(self)
 
 
 def make_plan(

@@ -23,8 +23,9 @@ cuts. On 2 devices, rows become columns in pieces of one block of 2 x 4 elements
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import gcd, prod
 
@@ -134,9 +135,13 @@ def _check_held(held: NDArray[np.bool_], before: ArrayType) -> None:
 
 
 def pieces_of(
-    step: Exchange, before: ArrayType, after: ArrayType, held: ArrayType | None = None
+    step: Exchange,
+    before: ArrayType,
+    after: ArrayType,
+    held: ArrayType | None = None,
+    receivers: Iterable[int] | None = None,
 ) -> Pieces:
-    """The pieces of an exchange between two types.
+    """The pieces of an exchange between two types, of all receivers or of some.
 
     `held` is what devices really have where `before` is a slice of it: nothing is sliced first.
     Raises BackendError where a sender does not hold what it is asked for.
@@ -153,11 +158,11 @@ def pieces_of(
         ArrayType(t.mesh, t.dtype, counts, t.dims, t.partial, t.reduction)
         for t in (before, after, held)
     )
-    has = [tiles.tile(position) for position in range(tiles.mesh.num_devices)]
+    has = cache(tiles.tile)
     result = []
-    for receiver in range(target.mesh.num_devices):
+    for receiver in range(target.mesh.num_devices) if receivers is None else receivers:
         for sender, indices, put in _of_receiver(step, source, target, receiver):
-            take = tuple(_places(*ends) for ends in zip(has[sender], indices, strict=True))
+            take = tuple(_places(*ends) for ends in zip(has(sender), indices, strict=True))
             result.append(Piece(sender, receiver, take, put))
     return Pieces(block, tiles.tile_shape, target.tile_shape, tuple(result))
 

@@ -21,6 +21,7 @@ from itertools import pairwise
 from math import inf
 from typing import get_args
 
+from redistrib.display import to_html
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
@@ -560,6 +561,9 @@ class Explanation:
             text = found if isinstance(found, str) else _summary(found)
             lines.append(f"{mark} {name:{width}}  {text}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
 
 def explain(

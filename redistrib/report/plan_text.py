@@ -1,0 +1,158 @@
+"""A plan as plain text and as a terminal table. All sizes are bytes per device."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+from redistrib.display import to_text
+from redistrib.errors import LayoutError
+from redistrib.report.figures import format_bytes, format_seconds, format_shape
+from redistrib.report.layout import picture
+from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.data import Plan
+from redistrib.synth.planner.paper.derivation import derivation_lines, paper_steps
+from redistrib.types.notation import format_factor
+
+Detail = Literal["concise", "normal", "full"]
+"""One line; header and steps; also the type after each step and who holds what at both ends."""
+
+COLUMNS = ("collective", "axes", "groups", "local shape", "received", "live", "time")
+RIGHT_ALIGNED = ("received", "live", "time")
+
+
+def header(plan: Plan) -> list[tuple[str, str]]:
+    """What is said of a whole plan, as (name, value)."""
+    src, dst = plan.src, plan.dst
+    meshes = [src.mesh] if src.mesh == dst.mesh else [src.mesh, dst.mesh]
+    plural = "" if plan.num_collectives == 1 else "s"
+    lines = [
+        ("mesh", " -> ".join(str(mesh) or "one device" for mesh in meshes)),
+        ("strategy", f"{plan.strategy}, {plan.num_collectives} collective{plural}"),
+        (
+            "peak tile",
+            f"{format_bytes(plan.peak_tile_bytes)} (source {format_bytes(src.tile_bytes)}, "
+            f"target {format_bytes(dst.tile_bytes)}); live {format_bytes(plan.live_bytes)}",
+        ),
+        (
+            "received",
+            f"{format_bytes(plan.received_bytes)} (lower bound "
+            f"{format_bytes(plan.lower_bound_bytes)}{_ratio(plan)}); "
+            f"sent {format_bytes(plan.sent_bytes)}",
+        ),
+        ("time", f"{format_seconds(plan.seconds)} estimated, profile {plan.profile.name}"),
+    ]
+    if plan.steps and not src.partial and not dst.partial:
+        whole = src.size * src.itemsize
+        lines.append(
+            (
+                "gather all",
+                f"would receive {format_bytes(whole - src.tile_bytes)} "
+                f"and peak at {format_bytes(whole)}",
+            )
+        )
+    return lines
+
+
+def rows(plan: Plan) -> list[tuple[str, ...]]:
+    """One row of texts per step, in the order of COLUMNS; times under the profile of the plan."""
+    found: list[tuple[str, ...]] = []
+    for at, (step, before, after) in enumerate(
+        zip(plan.steps, plan.types, plan.types[1:], strict=False)
+    ):
+        mesh = after.mesh
+        group = prod(digit.size for digit in step.axes)
+        # The axes of an exchange are the owners afterwards; who talks to whom is up to its tables.
+        groups = "" if isinstance(step, Exchange) else f"{mesh.num_devices // group} of {group}"
+        found.append(
+            (
+                step.collective,
+                ",".join(format_factor(digit, mesh) for digit in step.axes),
+                groups,
+                f"{format_shape(before.tile_shape)} -> {format_shape(after.tile_shape)}",
+                format_bytes(plan.traffic[at].received_bytes),
+                format_bytes(plan.live_bytes_per_step[at]),
+                format_seconds(plan.seconds_per_step[at]),
+            )
+        )
+    return found
+
+
+def _ratio(plan: Plan) -> str:
+    if not plan.lower_bound_bytes:
+        return ""
+    return f", {plan.received_bytes / plan.lower_bound_bytes:.2f}x"
+
+
+@to_text.register
+def plan_text(plan: Plan, detail: Detail = "normal") -> str:
+    """A plan as plain text."""
+    title = f"{plan.src} -> {plan.dst}"
+    if detail == "concise":
+        steps = ", ".join(step.collective for step in plan.steps) or "nothing to do"
+        return (
+            f"{title}: {steps}; received {format_bytes(plan.received_bytes)}, "
+            f"peak tile {format_bytes(plan.peak_tile_bytes)}"
+        )
+    width = max(len(name) for name, _ in header(plan))
+    lines = [title, *(f"  {name:{width}}  {value}" for name, value in header(plan)), ""]
+    lines += _table(rows(plan)) if plan.steps else ["nothing to do"]
+    if derived := derivation(plan):
+        lines += ["", *derived]
+    if detail == "full":
+        lines += ["", "types"]
+        lines += [f"  {at or 'source':>6}  {t}" for at, t in enumerate(plan.types)]
+        for t in (plan.src, plan.dst) if plan.steps else (plan.src,):
+            lines += ["", picture(t)]
+    return "\n".join(lines)
+
+
+def print_rich(plan: Plan) -> None:
+    """Print a plan on a terminal, with colour. Needs rich."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(f"{plan.src} -> {plan.dst}", style="bold"))
+    grid = Table.grid(padding=(0, 2))
+    for name, value in header(plan):
+        grid.add_row(Text(f"  {name}", style="dim"), Text(value))
+    console.print(grid)
+    if not plan.steps:
+        console.print("nothing to do")
+        return
+    table = Table()
+    for name in ("", *COLUMNS):
+        table.add_column(name, justify="right" if name in RIGHT_ALIGNED else "left")
+    for number, row in enumerate(rows(plan), start=1):
+        table.add_row(*(Text(cell) for cell in (str(number), *row)))
+    console.print(table)
+    for line in derivation(plan):
+        console.print(Text(line), soft_wrap=True)
+
+
+def derivation(plan: Plan) -> list[str]:
+    """How strategy `paper` came to a plan, as lines; none for a plan that is not its own."""
+    if plan.strategy != "paper":
+        return []
+    try:
+        if tuple(paper_steps(plan.src, plan.dst)) != plan.steps:
+            return []
+        return derivation_lines(plan.src, plan.dst)
+    except LayoutError:  # the transpose of such a plan has partial axes
+        return []
+
+
+def _table(body: list[tuple[str, ...]]) -> list[str]:
+    """Aligned lines: a head, then numbered rows."""
+    numbered = [("", *COLUMNS), *((str(at), *row) for at, row in enumerate(body, start=1))]
+    widths = [max(map(len, column)) for column in zip(*numbered, strict=True)]
+    right = [name in RIGHT_ALIGNED for name in ("", *COLUMNS)]
+    return [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in numbered
+    ]
