@@ -6,11 +6,11 @@ Every process checks the shards that it holds, and what the compiled programs re
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,11 +19,14 @@ from redistrib.backends import jax as rjax
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.types.named_sharding import type_of
 
-ARRAY = np.arange(16 * 16 * 8, dtype=np.float32).reshape(16, 16, 8)
+ARRAY = np.arange(48 * 24 * 8, dtype=np.float32).reshape(48, 24, 8)
 
 
-def made(sharding: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(ARRAY.shape, sharding, lambda index: ARRAY[index])
+def made(sharding: NamedSharding, dtype: Any = ARRAY.dtype) -> jax.Array:
+    array = ARRAY.astype(dtype)
+    return jax.make_array_from_callback(
+        array.shape, sharding, lambda index: array[index], dtype=dtype
+    )
 
 
 def check(moved: jax.Array, array: np.ndarray, target: NamedSharding) -> None:
@@ -37,7 +40,14 @@ def main() -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"localhost:{port}", count, number)
     devices = np.array(jax.devices())
-    assert (len(devices), len(jax.local_devices())) == (8, 8 // count)
+    assert len(devices) == count * len(jax.local_devices())
+    to_other_devices(devices)
+    if len(devices) == 8:
+        in_one_set_of(devices)
+    print("done")
+
+
+def in_one_set_of(devices: np.ndarray) -> None:
     for kind in (AxisType.Auto, AxisType.Explicit):
         # x crosses the processes in one mesh, y in the other.
         across = Mesh(devices.reshape(2, 4), ("x", "y"), axis_types=(kind,) * 2)
@@ -86,10 +96,22 @@ def main() -> None:
     for found in jax.tree.leaves(rjax.reshard(state, NamedSharding(tall, P()))):
         check(found, np.full(found.shape, 7), NamedSharding(tall, P()))
 
-    half = Mesh(jax.local_devices(), ("z",))
-    with pytest.raises(rd.BackendError, match="copied between devices of this process"):
-        rjax.reshard(x, NamedSharding(half, P("z")))
-    print("done")
+
+def to_other_devices(devices: np.ndarray) -> None:
+    """Between devices of one process and another, and of all; also where a process has no part."""
+    half = len(devices) // 2
+    chosen = (devices[:2], devices[-2:], devices[::2], devices[half - 1 : half + 1])
+    for n, there in enumerate(chosen):
+        for kind in (AxisType.Auto, AxisType.Explicit):
+            ends = [Mesh(ids, "z", axis_types=(kind,)) for ids in (chosen[n - 1], there)]
+            if not any(d.process_index == jax.process_index() for e in ends for d in e.devices):
+                continue
+            for dtype, spec in ((np.float32, P("z")), (jnp.bfloat16, P())):
+                x, target = (
+                    made(NamedSharding(ends[0], P(None, "z")), dtype),
+                    NamedSharding(ends[1], spec),
+                )
+                check(rjax.reshard(x, target), ARRAY.astype(dtype), target)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The jax backend under jax.distributed: two processes with four devices each."""
+"""The jax backend under jax.distributed: processes that have some of the devices each."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from tests.worker import ROOT, cpu_devices
 
-PROCESSES = 2
 
-
-def test_two_processes_reshard_together() -> None:
+@pytest.mark.parametrize(("processes", "devices"), [(2, 8), (3, 6)])
+def test_processes_reshard_together(processes: int, devices: int) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.jax.processes_worker", str(port), str(PROCESSES), str(n)],
+            [sys.executable, "-m", "tests.jax.processes_worker", str(port), str(processes), str(n)],
             cwd=ROOT,
-            env=cpu_devices(8 // PROCESSES),
+            env=cpu_devices(devices // processes),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for n in range(PROCESSES)
+        for n in range(processes)
     ]
     try:
         for run in runs:

@@ -24,7 +24,7 @@ from redistrib.backends.jax import meshes
 from redistrib.backends.jax.carriers import carrier, decoded, encoded
 from redistrib.backends.jax.deferred import deferred_p, resolved
 from redistrib.backends.jax.moves import Move, find_move, jitted, move_p
-from redistrib.backends.jax.planning import Options, find_plan
+from redistrib.backends.jax.planning import Options, Planned, find_plan
 from redistrib.errors import BackendError, InfeasibleError, LayoutError
 from redistrib.types.named_sharding import entries_of, type_of
 
@@ -66,15 +66,10 @@ def array_program(
         if source.mesh != target.mesh:
             src, dst = (type_of(shape, carrier(dtype), end) for end in (source, target))
             found = find_plan(src, dst, options)
-            between = meshes.program_between(found, source, target)
-            if carrier(dtype) != dtype:
-                into, back = jax.jit(encoded), jax.jit(partial(decoded, dtype=dtype))
-                between = _chain(
-                    meshes.within(into, source.mesh), between, meshes.within(back, target.mesh)
-                )
-            if weak_type:
-                weakened = jax.jit(weak_p.bind, out_shardings=target)
-                between = _chain(between, meshes.within(weakened, target.mesh))
+            if meshes.crosses(found.plan):
+                between = meshes.to_other_devices(found.plan, source, target, dtype, weak_type)
+            else:
+                between = _on_same_buffers(found, source, target, dtype, weak_type)
             # Without steps the result has the same buffers.
             return _finished(between, target, delete=donate and bool(found.plan.steps))
         move = find_move(shape, dtype, source, target, options)
@@ -88,6 +83,21 @@ def array_program(
     reused = donate and move.plan.src.tile_bytes == move.plan.dst.tile_bytes
     program = jax.jit(move, out_shardings=target, donate_argnums=(0,) if reused else ())
     return _finished(meshes.within(program, move.mesh), target, delete=donate and not reused)
+
+
+def _on_same_buffers(
+    found: Planned, source: NamedSharding, target: NamedSharding, dtype: Any, weak_type: bool
+) -> Program:
+    between = meshes.on_same_buffers(found, source, target)
+    if carrier(dtype) != dtype:
+        into, back = jax.jit(encoded), jax.jit(partial(decoded, dtype=dtype))
+        between = _chain(
+            meshes.within(into, source.mesh), between, meshes.within(back, target.mesh)
+        )
+    if weak_type:
+        weakened = jax.jit(weak_p.bind, out_shardings=target)
+        between = _chain(between, meshes.within(weakened, target.mesh))
+    return between
 
 
 def _by_jax(target: NamedSharding, donate: bool) -> Program:

@@ -9,14 +9,14 @@ says all there is to know, and nothing else is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 from jax._src import compiler, core, lib, xla_bridge
 from jax._src import custom_partitioning_sharding_rule as sharding_rule
-from jax._src.interpreters import mlir
+from jax._src.interpreters import mlir, pxla
 from jax.interpreters.mlir import SPMDAxisContext, ir, module_to_bytecode
 
 Partition = Callable[[Any, Any, Any, str], tuple[bytes, Any]]
@@ -24,6 +24,7 @@ Partition = Callable[[Any, Any, Any, str], tuple[bytes, Any]]
 
 config: Any = jax.config
 _lib: Any = lib  # typed in parts only
+_pxla: Any = pxla
 
 
 def register_partitioner(name: str, partition: Partition) -> None:
@@ -106,3 +107,25 @@ def on_compile_error(restore: Callable[[str], Exception | None]) -> None:
 def tracing() -> bool:
     """Whether a function is being traced, so that what is done with arrays becomes part of it."""
     return not core.trace_ctx.is_top_level()
+
+
+def shards(x: Any) -> list[Any]:
+    """What an array has on the devices of this process, in the order of its sharding."""
+    return list(x._arrays)  # noqa: SLF001
+
+
+def global_array(
+    shape: Sequence[int], dtype: Any, weak_type: bool, sharding: Any, tiles: Sequence[Any]
+) -> Any:
+    """The array with these tiles, of numpy or on their devices, on the devices of this process.
+
+    `jax.make_array_from_single_device_arrays` for tiles that are not on their devices, and, as here
+    nothing is checked, for replicas that differ.
+    """
+    aval = core.ShapedArray(tuple(shape), dtype, weak_type=weak_type)
+    return _pxla.batched_device_put(
+        core.update_aval_with_sharding(aval, sharding),
+        sharding,
+        tiles,
+        [d for d in sharding.mesh.devices.flat if d.process_index == jax.process_index()],
+    )

@@ -113,8 +113,8 @@ class Rounds:
             ends = len(step.taken), len(entries) - 1
             take = _shifted(entries[: ends[0]], self.source, read)
             put = _shifted(entries[ends[0] : ends[1]], self.target, write)
-            _wait(take, now, step.taken, source.shape)
-            _wait(put, now, step.placed, target.shape)
+            wait(take, now, step.taken, source.shape)
+            wait(put, now, step.placed, target.shape)
             arrived = lax.dynamic_slice(source, take, step.taken)
             if not step.local:
                 arrived = lax.ppermute(arrived, axes, step.routes)
@@ -126,7 +126,7 @@ class Rounds:
                 target = box
                 continue
             target = lax.dynamic_update_slice(target, box, put)
-            now, target = _after(arrived, target, choose)
+            now, target = after(arrived, target, choose)
         return target if into else target.reshape(shape)
 
     def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
@@ -140,7 +140,7 @@ class Rounds:
         )
 
 
-def _after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
+def after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
     """A zero that is known when a box has arrived, and the target that it was written into.
 
     Without barriers it is computed from the box, so that the compiler cannot tell that it is zero.
@@ -153,7 +153,7 @@ def _after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
     return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), target
 
 
-def _wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
+def wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
     """Make the start of a box known no sooner than `now`, where the box is not all there is."""
     for axis, (part, whole) in enumerate(zip(box, shape, strict=True)):
         if part < whole:

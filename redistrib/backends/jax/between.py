@@ -1,0 +1,175 @@
+"""Arrays of a model plan between any devices: by copies in memory, or by one program over them all.
+
+On CPU devices of this process the memory is one, and numpy copies (`host_copies`); anywhere else,
+in any number of processes, one program runs on the devices of both sides (`union_program`). Where
+w: f32[8{x}] on devices 0 and 1 goes to devices 2 and 3 of another process, both processes call
+
+    program({Array("w", made=False): w})        [the array on devices 2 and 3]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from redistrib.backends.jax import internals
+from redistrib.backends.jax.carriers import carrier, decoded, encoded
+from redistrib.backends.jax.choices import choices
+from redistrib.backends.jax.host_copies import Array, Key, host_copies
+from redistrib.backends.jax.union_program import AXIS, union_program
+from redistrib.models.moves import CHUNK, ModelMoves, Move
+
+PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
+Arrays = Mapping[Array, jax.Array]
+Program = Callable[[Arrays], list[jax.Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the array of a target is beside its elements; `dtype` may be one that types have not."""
+
+    sharding: NamedSharding
+    dtype: Any
+    weak_type: bool = False
+
+
+def between(
+    plan: ModelMoves,
+    moves: Sequence[Move],
+    inputs: Mapping[Array, NamedSharding],
+    results: Mapping[str, Result],
+    most: int = CHUNK,
+) -> Program:
+    """A function of arrays by name that makes the targets of some moves, equal but for their names.
+
+    `inputs` are the shardings of all that these moves read, `results` are the targets. In a
+    program, what a device sends and what it receives at a time have `most` bytes at most, where
+    pieces can be cut.
+    """
+    ends = [*inputs.values(), *(result.sharding for result in results.values())]
+    devices = {device.id: device for end in ends for device in end.mesh.devices.flat}
+    if all(map(in_memory, devices.values())):
+        return _by_host(plan, moves, inputs, results)
+    return _by_program(plan, moves, results, devices, most)
+
+
+def in_memory(device: Any) -> bool:
+    """Whether what a device holds is in the memory of this process."""
+    return bool(device.platform == "cpu" and device.process_index == jax.process_index())
+
+
+def inputs_of(move: Move) -> list[Array]:
+    """The arrays that a move reads: sources, and targets that are made before."""
+    read = []
+    for step in move.steps:
+        if step.again is not None:
+            read.append(Array(step.again.target, made=True))
+        elif step.copy.number is not None:
+            read.append(Array(move.sources[step.copy.number][0], made=False))
+    return [array for array in dict.fromkeys(read) if array != Array(move.target, made=True)]
+
+
+def _by_host(
+    plan: ModelMoves,
+    moves: Sequence[Move],
+    inputs: Mapping[Array, NamedSharding],
+    results: Mapping[str, Result],
+) -> Program:
+    copies = host_copies(plan, moves)
+    places = {read: [device.id for device in end.mesh.devices.flat] for read, end in inputs.items()}
+
+    def run(arrays: Arrays) -> list[jax.Array]:
+        held = {}
+        for read, ids in places.items():
+            kind = carrier(arrays[read].dtype)
+            for device, shard in zip(ids, internals.shards(arrays[read]), strict=True):
+                held[read, device] = np.asarray(shard).view(kind)
+        made = copies.run(held)
+        return [array_of(name, made, result) for name, result in results.items()]
+
+    def array_of(name: str, made: Mapping[Key, Any], result: Result) -> Any:
+        t, devices = plan.dst[name], result.sharding.mesh.devices.flat
+        tiles = [made[Array(name, made=True), device.id].view(result.dtype) for device in devices]
+        if getattr(t, "partial", ()):  # jax copies the first of what it takes for replicas
+            tiles = list(map(jax.device_put, tiles, devices))
+        return internals.global_array(
+            t.shape, result.dtype, result.weak_type, result.sharding, tiles
+        )
+
+    return run
+
+
+def _by_program(
+    plan: ModelMoves,
+    moves: Sequence[Move],
+    results: Mapping[str, Result],
+    devices: Mapping[int, Any],
+    most: int,
+) -> Program:
+    mesh = jax.sharding.Mesh([devices[n] for n in sorted(devices)], AXIS)
+    given = [inputs_of(move) for move in moves]
+    one = moves[0]
+    program = union_program(plan, one, given[0], sorted(devices), most // len(moves))
+    choose = choices(mesh.devices.flat[0].platform)
+    target = plan.dst[one.target]
+    dtype = results[one.target].dtype
+
+    def tiles(*flat: Any) -> Any:
+        each = len(given[0])
+        members = [
+            [encoded(tile).reshape(-1) for tile in flat[n * each : (n + 1) * each]]
+            for n in range(len(moves))
+        ]
+        made = program.run(members, choose)
+        return [decoded(tile.reshape(target.tile_shape), dtype) for tile in made]
+
+    # What each device gives is its own; as replicas of one tile they have the shape of a tile.
+    mapped = jax.shard_map(
+        tiles, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+    )
+    jitted = jax.jit(mapped)
+    same = NamedSharding(mesh, PartitionSpec())
+
+    def spread(read: Array, x: jax.Array) -> Any:
+        t = plan.dst[read.name] if read.made else plan.source_type(read.name)
+        return _spread(x, t.tile_shape, same)
+
+    def run(arrays: Arrays) -> list[jax.Array]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            made = jitted(*(spread(read, arrays[read]) for reads in given for read in reads))
+        return [
+            _kept(array, plan.dst[name].shape, result)
+            for array, (name, result) in zip(made, results.items(), strict=True)
+        ]
+
+    return run
+
+
+def _spread(x: jax.Array, shape: tuple[int, ...], mesh: NamedSharding) -> Any:
+    """The tiles of an array, each as it is, on all devices: those that have none get zeros."""
+    held = {next(iter(shard.devices())): shard for shard in internals.shards(x)}
+    local = [d for d in mesh.mesh.devices.flat if d.process_index == jax.process_index()]
+    tiles = [held[d] if d in held else _nothing(shape, x.dtype, d) for d in local]
+    return internals.global_array(shape, x.dtype, x.weak_type, mesh, tiles)
+
+
+def _nothing(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
+    return _zeros(shape, dtype, jax.sharding.SingleDeviceSharding(device))()
+
+
+@lru_cache(maxsize=256)
+def _zeros(shape: tuple[int, ...], dtype: Any, where: Any) -> Any:
+    return jax.jit(lambda: jax.numpy.zeros(shape, dtype), out_shardings=where)
+
+
+def _kept(x: jax.Array, shape: tuple[int, ...], result: Result) -> Any:
+    """The tiles on the devices of the result, as an array."""
+    held = {next(iter(shard.devices())): shard for shard in internals.shards(x)}
+    tiles = [held[device] for device in result.sharding.mesh.devices.flat if device in held]
+    return internals.global_array(shape, result.dtype, result.weak_type, result.sharding, tiles)
