@@ -125,6 +125,21 @@ def layouts_without_a_partition_spec_run() -> None:
 
 
 @case
+def plans_to_other_devices_run() -> None:
+    here, there = rd.Mesh(x=4), rd.Mesh({"y": 2, "z": 3}, devices=[9, 3, 5, 4, 7, 2])
+    for src, dst in (
+        ("bf16[12{x}, 6]", "bf16[12{_3,y}, 6{z}]"),
+        ("f32[4{x}, 6, 5]", "f32[4, 6{y}, 5]"),
+        ("i64[24] sum{x}", "i64[24{z,y}]"),
+        ("f32[0, 4{x}]", "f32[0, 4]"),
+        ("c128[]", "c128[]"),
+    ):
+        plan = rd.plan((src, here), (dst, there))
+        array = np.arange(plan.src.size).astype(plan.src.numpy_dtype).reshape(plan.src.shape)
+        assert same_bits(rjax.run_array(plan, array), array), (src, dst)
+
+
+@case
 def zero_sizes_and_single_devices_run() -> None:
     for mesh, src, dst in (
         (rd.Mesh(x=2), "f32[0, 4{x}]", "f32[0, 4]"),
@@ -249,7 +264,7 @@ def bad_input_is_one_clear_error() -> None:
         (
             rd.LayoutError,
             "a program has one list of devices",
-            lambda: rjax.run_array(crossing, np.zeros(8, np.float32)),
+            lambda: rjax.compile_stacked(crossing),
         ),
         (rd.BackendError, "8 tiles of shape", lambda: rjax.run(plan, tiles[1:])),
         (

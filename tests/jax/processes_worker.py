@@ -78,18 +78,18 @@ def in_one_set_of(devices: np.ndarray) -> None:
     assert hlo_traffic(step.lower(x).compile().as_text()).largest_buffer_bytes == ARRAY.nbytes // 8
 
     # Orders that are no digits of each other: a ring, a snake, a rotation, two swapped.
-    for order in (
+    orders = (
         [0, 1, 3, 2, 6, 7, 5, 4],
         [0, 1, 2, 3, 7, 6, 5, 4],
         [1, 2, 3, 4, 5, 6, 7, 0],
         [0, 2, 1, 3, 4, 5, 6, 7],
-    ):
-        for kind in (AxisType.Auto, AxisType.Explicit):
-            ring = Mesh(devices[order].reshape(4, 2), ("x", "y"), axis_types=(kind,) * 2)
-            for spec in (P("y", None, "x"), P("x"), P()):
-                target = NamedSharding(ring, spec)
-                check(rjax.reshard(x, target), ARRAY, target)
-            check(rjax.reshard(rjax.reshard(x, target), x.sharding), ARRAY, x.sharding)
+    )
+    for order, kind in zip(orders, (AxisType.Auto, AxisType.Explicit) * 2, strict=True):
+        ring = Mesh(devices[order].reshape(4, 2), ("x", "y"), axis_types=(kind,) * 2)
+        for spec in (P("y", None, "x"), P()):
+            target = NamedSharding(ring, spec)
+            check(rjax.reshard(x, target), ARRAY, target)
+        check(rjax.reshard(rjax.reshard(x, target), x.sharding), ARRAY, x.sharding)
 
     # What every process has a copy of.
     state = {"count": jax.numpy.int32(7), "step": 7, "rate": np.full(4, 7)}
@@ -101,17 +101,17 @@ def to_other_devices(devices: np.ndarray) -> None:
     """Between devices of one process and another, and of all; also where a process has no part."""
     half = len(devices) // 2
     chosen = (devices[:2], devices[-2:], devices[::2], devices[half - 1 : half + 1])
-    for n, there in enumerate(chosen):
-        for kind in (AxisType.Auto, AxisType.Explicit):
-            ends = [Mesh(ids, "z", axis_types=(kind,)) for ids in (chosen[n - 1], there)]
-            if not any(d.process_index == jax.process_index() for e in ends for d in e.devices):
-                continue
-            for dtype, spec in ((np.float32, P("z")), (jnp.bfloat16, P())):
-                x, target = (
-                    made(NamedSharding(ends[0], P(None, "z")), dtype),
-                    NamedSharding(ends[1], spec),
-                )
-                check(rjax.reshard(x, target), ARRAY.astype(dtype), target)
+    kinds = (AxisType.Auto, AxisType.Explicit) * 2
+    for n, (there, kind) in enumerate(zip(chosen, kinds, strict=True)):
+        ends = [Mesh(ids, "z", axis_types=(kind,)) for ids in (chosen[n - 1], there)]
+        if not any(d.process_index == jax.process_index() for e in ends for d in e.devices.flat):
+            continue
+        for dtype, spec in ((np.float32, P("z")), (jnp.bfloat16, P())):
+            x, target = (
+                made(NamedSharding(ends[0], P(None, "z")), dtype),
+                NamedSharding(ends[1], spec),
+            )
+            check(rjax.reshard(x, target), ARRAY.astype(dtype), target)
 
 
 if __name__ == "__main__":

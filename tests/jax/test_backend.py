@@ -14,6 +14,7 @@ CASES = (
     "programs_in_chunks_equal_the_simulator",
     "every_dtype_moves_bit_for_bit",
     "layouts_without_a_partition_spec_run",
+    "plans_to_other_devices_run",
     "zero_sizes_and_single_devices_run",
     "compiled_programs_move_what_the_plan_says",
     "an_exchange_takes_the_least_rounds",

@@ -51,7 +51,7 @@ def run_one_program(seed: int) -> None:
             assert same_bits(np.asarray(tile), wanted[device][move.target]), (seed, move.target)
 
 
-def scattered(found: Case) -> simulator.Tiles:
+def scattered(found: Case) -> simulator.models.Tiles:
     return simulator.scatter_model(found.arrays, found.plan.src)
 
 

@@ -2,9 +2,11 @@
 
 from tests.mutants.mutant import Mutant
 
+BETWEEN = "redistrib/backends/jax/between.py"
+COPIES = "redistrib/backends/jax/host_copies.py"
+UNION = "redistrib/backends/jax/union_program.py"
 ARRAYS = "redistrib/backends/jax/arrays.py"
 DEFERRED = "redistrib/backends/jax/deferred.py"
-MESHES = "redistrib/backends/jax/meshes.py"
 MOVES = "redistrib/backends/jax/moves.py"
 OPTIMIZE = "redistrib/backends/jax/optimize.py"
 PARTITIONED = "redistrib/backends/jax/partitioned.py"
@@ -60,11 +62,25 @@ if not weak_type:
         "source is None or source",
     ),
     Mutant(
-        "a tile lands where the source's order of the devices has its position",
-        MESHES,
-        "_permuting",
-        "jnp.asarray(np.argsort(there))[position]",
-        "jnp.asarray(there)[position]",
+        "what has crossed overwrites the tiles of devices that receive nothing in the round",
+        UNION,
+        "Side.write",
+        "receives is not True",
+        "receives is True",
+    ),
+    Mutant(
+        "an array of a source and the target of its name are taken for one another",
+        COPIES,
+        "_source",
+        "transfer.phase > 0",
+        "transfer.phase >= 0",
+    ),
+    Mutant(
+        "the first of the tiles of a sum over devices is put on all of them",
+        BETWEEN,
+        "_by_host",
+        'getattr(t, "partial", ())',
+        'getattr(t, "reduced", ())',
     ),
     Mutant(
         "a program does not say for which devices it was planned",

@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 
 from redistrib.backends import simulator
 from redistrib.backends.jax import shardings
+from redistrib.backends.jax.choices import choices
+from redistrib.backends.jax.host_copies import Array
 from redistrib.backends.jax.lowering import tile_program
 from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
+from redistrib.backends.jax.union_program import AXIS, union_program
 from redistrib.errors import BackendError, LayoutError
+from redistrib.models.model_plan import plan_model
+from redistrib.models.moves import CHUNK
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
@@ -130,8 +135,8 @@ def dtypes_of(t: ArrayType) -> AbstractContextManager[Any]:
 def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """The tiles of the plan's target from those of its source, by mesh position, in one program.
 
-    Raises BackendError unless there is one tile of the right shape and dtype per device, and
-    LayoutError where the plan goes to other devices.
+    Where the plan goes to other devices, partial sums are reduced by a program of their own first.
+    Raises BackendError unless there is one tile of the right shape and dtype per device.
     """
     count, t = plan.src.mesh.num_devices, plan.src
     if len(tiles) != count or any(
@@ -142,25 +147,54 @@ def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
             f"{t} has {count} tiles of shape {list(t.tile_shape)} and dtype {t.numpy_dtype}; "
             f"got {len(tiles)} of {', '.join(given)}"
         )
+    if plan.types[-1].mesh != plan.src.mesh:
+        return _run_to_others(plan, tiles)
     devices = virtual_devices(count)
     with dtypes_of(t):
         program = compile_stacked(plan, devices)
-        mesh = jax.sharding.Mesh(np.array(devices), "position")
-        stacked = jax.make_array_from_single_device_arrays(
-            (count, *t.tile_shape),
-            NamedSharding(mesh, PartitionSpec("position")),
-            [
-                jax.device_put(tile[None], device)
-                for tile, device in zip(tiles, devices, strict=True)
-            ],
-        )
-        moved = program(stacked)
+        moved = program(_stacked(tiles, devices))
         place = {device: position for position, device in enumerate(devices)}
         shards = sorted(moved.addressable_shards, key=lambda shard: place[shard.device])
         results = [np.asarray(shard.data)[0] for shard in shards]
     # The target may name the same devices in another order.
     position_of = {device: position for position, device in enumerate(plan.types[-1].mesh.ids)}
     return [results[position_of[device]] for device in plan.dst.mesh.ids]
+
+
+def _run_to_others(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """As `run`, where source and target are on different devices."""
+    model = plan_model({"x": plan.src}, {"x": plan.dst})
+    reductions = [*model.reductions.values()]
+    for reduction in reductions:
+        tiles = run(reduction, tiles)
+    ids, held = model.devices, dict(zip(plan.src.mesh.ids, tiles, strict=True))
+    devices = virtual_devices(len(ids))
+    (move,), x = model.moves, Array("x", made=False)
+    with dtypes_of(plan.src):
+        program = union_program(model, move, [x], ids, CHUNK)
+        choose = choices(devices[0].platform)
+        mapped = jax.shard_map(
+            lambda tile: program.run([[tile.reshape(-1)]], choose)[0][None],
+            mesh=jax.sharding.Mesh(np.array(devices), AXIS),
+            in_specs=PartitionSpec(AXIS),
+            out_specs=PartitionSpec(AXIS),
+            check_vma=False,
+        )
+        nothing = np.zeros_like(tiles[0])
+        given = _stacked([held.get(device, nothing) for device in ids], devices, AXIS)
+        made = np.asarray(jax.jit(mapped)(given))
+    return [made[ids.index(device)].reshape(plan.dst.tile_shape) for device in plan.dst.mesh.ids]
+
+
+def _stacked(tiles: Sequence[NDArray[Any]], devices: Sequence[Any], axis: str = "position") -> Any:
+    """`[device, *tile]`, a tile on each device."""
+    sharding = NamedSharding(jax.sharding.Mesh(np.array(devices), axis), PartitionSpec(axis))
+    shards = [
+        jax.device_put(tile[None], device) for tile, device in zip(tiles, devices, strict=True)
+    ]
+    return jax.make_array_from_single_device_arrays(
+        (len(devices), *tiles[0].shape), sharding, shards
+    )
 
 
 def run_array(plan: Plan, array: NDArray[Any]) -> NDArray[Any]:
