@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant(
         "a result on another mesh is no longer weakly typed",
         ARRAYS,
-        "array_program",
+        "_on_same_buffers",
         """
 if weak_type:
     ...
