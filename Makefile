@@ -44,7 +44,8 @@ setup: $(READY)
 $(READY): setup.cfg pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("redistrib needs Python 3.11 or later, got " + sys.version.split()[0])'
 	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[test,lint]'
+	@echo "installing the packages that the tests and the linters need; a few minutes"
+	$(PYTHON) -m pip --python $(BIN)/python install --editable '.[test,lint]'
 	touch $@
 
 $(READY_OPENMPI): setup.cfg pyproject.toml Makefile

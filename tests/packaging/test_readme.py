@@ -1,8 +1,9 @@
 """Every shell and Python block of the README and of docs runs; what they name exists.
 
-Blocks with `>>>` are doctests. The other Python blocks of a page are one program, run as pasted:
-under two MPI ranks where it imports mpi4py. Shell lines begin with the name of a program; a line
-below `$ redistrib` is what it prints, or for `cost` what it is asked.
+Blocks with `>>>` are doctests. A block that begins with `# NAME.py` is a file that a shell line of
+the page runs. The other Python blocks of a page are one program, run as pasted: under two MPI ranks
+where it imports mpi4py. Shell lines begin with the name of a program; a line below `$ redistrib` is
+what it prints, or for `cost` what it is asked.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from redistrib.cli.commands import program
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FILE = re.compile(r"# ([a-z_0-9]+\.py)\n")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SYNTAX = re.compile(r"[|]|\b[A-Z]{3,}\b")
 """What is to be filled in: alternatives, and names in capitals."""
@@ -30,7 +32,12 @@ SHELL = re.compile(r"^ {4}(?:\$ )?((?:redistrib|pip|make|python|mpiexec) .*)$", 
 
 def blocks(page: Path, *, prompts: bool) -> list[str]:
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [block for block in found if (">>>" in block) == prompts]
+    return [block for block in found if (">>>" in block) == prompts and not FILE.match(block)]
+
+
+def files(page: Path) -> dict[str, str]:
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return {name[1]: block for block in found if (name := FILE.match(block))}
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -87,8 +94,16 @@ def test_the_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for text in re.findall(r"^```toml\n(mesh = .*?)^```$", path(name).read_text(), re.M | re.S):
         (tmp_path / "program.toml").write_text(text)
+    for file, text in files(path(name)).items():
+        (tmp_path / file).write_text(text)
+    ran: set[str] = set()
     for command in commands(path(name)):
         match command:
+            case ["python", file] | ["mpiexec", "-n", _, "python", file] if file in files(
+                path(name)
+            ):
+                ran.add(file)
+                run_file(command)
             case ["make", target]:
                 assert target in targets
             case ["pip", "install", package]:
@@ -109,12 +124,25 @@ def test_the_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
             case ["redistrib", *arguments]:
                 result = click.testing.CliRunner().invoke(program, arguments)
                 assert result.exit_code == 0, (command, result.output)
+            case ["python", script] if "/" in script:
+                assert (ROOT / script).exists()
             case ["python", "-m", module, *_]:
                 assert (ROOT / module.replace(".", "/")).exists() or (
                     ROOT / f"{module.replace('.', '/')}.py"
                 ).exists()
             case _:
                 assert Path(sys.executable).with_name(command[0]).exists(), command
+    assert ran == set(files(path(name)))
+
+
+def run_file(command: list[str]) -> None:
+    """Run a file of a page, which prints that all is well: True and no False."""
+    programs = {"python": sys.executable, "mpiexec": Path(sys.executable).with_name("mpiexec")}
+    line = [str(programs.get(word, word)) for word in command]
+    run = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "True" in run.stdout
+    assert "False" not in run.stdout
 
 
 def test_lint_and_cost_print_what_the_page_says(tmp_path: Path) -> None:
