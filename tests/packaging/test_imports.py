@@ -25,7 +25,7 @@ FORBIDDEN = {
     "synth": ("", "checker", *ABOVE_SYNTH),
     "checker": ("", "synth", *ABOVE_SYNTH),
     "models": ("", "backends", "interop", "report", "demo", "cli"),
-    "backends": ("", "checker", "interop", "report", "demo", "cli"),
+    "backends": ("", "checker", "report", "demo", "cli"),
     "interop": ("", "checker", "models", "backends", "report", "demo", "cli"),
     "report": ("", "checker", "backends", "interop", "demo", "cli"),
     "demo": ("", "cli"),

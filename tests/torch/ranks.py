@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import tests.torch.dtensor_cases
 import tests.torch.program_cases  # noqa: F401 - they add to CASES
 from tests.torch.cases import CASES
 

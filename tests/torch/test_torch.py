@@ -60,3 +60,7 @@ def test_examples_in_docstrings() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout[-4000:]
+
+
+def test_random_dtensors(pool: Pool) -> None:
+    assert pool.run("random_dtensors_are_right", 2, repetitions(60, 1000), timeout=1500) == {}

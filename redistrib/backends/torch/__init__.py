@@ -10,10 +10,12 @@ except ImportError as missing:
         backend="torch",
     ) from missing
 
+from redistrib.backends.torch.layouts import layout_of
 from redistrib.backends.torch.programs import (
     Program,
     Running,
     compile,  # noqa: A004 - the public name
 )
+from redistrib.backends.torch.redistribute import Pending, redistribute, target_spec
 
-__all__ = ["Program", "Running", "compile"]
+__all__ = ["Pending", "Program", "Running", "compile", "layout_of", "redistribute", "target_spec"]

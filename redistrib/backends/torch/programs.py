@@ -8,6 +8,7 @@ to put pieces in place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +20,29 @@ from redistrib.backends.torch.messages import Posted, Traffic
 from redistrib.backends.torch.primitives import Placed, TilePrimitives
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.plan.tile_program import interpret, tile_program
+from redistrib.synth.plan.tile_program import Operation, interpret, tile_program
 from redistrib.types.mesh import Mesh
 
 Tensor = Any
 DeviceMesh = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An operation of a tile program, and the types before and after its step."""
+
+    before: Any
+    after: Any
+    operation: Operation
+
+
+def steps_of(plan: Plan) -> tuple[Step, ...]:
+    """The operations of a plan."""
+    return tuple(
+        Step(step.before, step.after, operation)
+        for step in tile_program(plan.steps, plan.types)
+        for operation in step.operations
+    )
 
 
 class Program:
@@ -31,17 +50,23 @@ class Program:
 
     A call is collective: all ranks of both meshes take part. A rank without a tile of the source
     passes None; one without a tile of the target gets None. Tiles are tensors of the plan's tile
-    shapes and dtype, with any strides; the result is contiguous, and may be the tile that was
-    passed, or share its memory, where nothing has to move.
+    shapes and dtype, with any strides; the result is contiguous, and is the tile that was passed
+    where a plan has no steps; else it shares no memory with it.
 
     timeout: seconds that a message may take; by default those of the process group.
     """
 
-    def __init__(self, plan: Plan, placed: Placed, timeout: float | None = None) -> None:
-        self.plan, self.placed, self.timeout = plan, placed, timeout
-        self._steps = tile_program(plan.steps, plan.types)
-        backend = dist.get_backend() if dist.is_initialized() else "gloo"
-        self._primitives = TilePrimitives(placed, choices(_of_device(backend, placed.device)))
+    def __init__(
+        self, src: Any, steps: Sequence[Step], placed: Placed, timeout: float | None = None
+    ) -> None:
+        self.src, self.placed, self.timeout = src, placed, timeout
+        ends = ((step, step.before.mesh, step.after.mesh) for step in steps)
+        self._operations = [
+            step.operation
+            for step, *meshes in ends
+            if any(placed.position(mesh) is not None for mesh in meshes)
+        ]
+        self._primitives = TilePrimitives(placed, choices(backend_of(placed.device)))
 
     @property
     def traffic(self) -> Traffic:
@@ -57,23 +82,24 @@ class Program:
         self._check(tile)
         return Running(self._walk(tile))
 
-    def _walk(self, tile: Tensor | None) -> Iterator[Tensor | None]:
+    def _walk(self, given: Tensor | None) -> Iterator[Tensor | None]:
         """Yields where messages are on their way, and at the end, last, the tile."""
-        for step in self._steps:
-            ends = (self.placed.position(t.mesh) for t in (step.before, step.after))
-            if all(position is None for position in ends):
-                continue
-            for operation in step.operations:
-                value = interpret((operation,), self._primitives, tile)
-                while isinstance(value, Posted):
-                    yield None
-                    value = value.finish(self.timeout)
-                tile = value
-        yield tile.contiguous() if tile is not None else None
+        tile = given
+        for operation in self._operations:
+            value = interpret((operation,), self._primitives, tile)
+            while isinstance(value, Posted):
+                yield None
+                value = value.finish(self.timeout)
+            tile = value
+        if tile is not None and tile is not given:
+            tile = tile.contiguous()
+            if given is not None and _share(tile, given):
+                tile = tile.clone()
+        yield tile
 
     def _check(self, tile: Tensor | None) -> None:
         """Raise BackendError unless it is this rank's tile of the source."""
-        src = self.plan.src
+        src = self.src
         position = self.placed.position(src.mesh)
         if position is None:
             if tile is not None:
@@ -137,7 +163,7 @@ def compile(  # noqa: A001 - the public name
         ranks = {m: tuple(ids[device] for device in m.ids) for m in meshes}
         placed = Placed(dist.get_rank(), ranks, device_of(mesh), groups_of(mesh))
     check_ranks(ranks)
-    return Program(plan, placed, timeout)
+    return Program(plan.src, steps_of(plan), placed, timeout)
 
 
 def check_initialized() -> None:
@@ -178,7 +204,13 @@ def groups_of(mesh: DeviceMesh) -> dict[tuple[int, ...], Any]:
     return found
 
 
-def _of_device(backend: str, device: Any) -> str:
-    """The backend that a job uses for a device: `cpu:gloo,cuda:nccl` names one for each."""
+def backend_of(device: Any) -> str:
+    """The backend of torch.distributed for tensors on a device."""
+    backend = str(dist.get_backend())
+    # One that names a backend for each kind of device is written cpu:gloo,cuda:nccl.
     pairs = dict(part.split(":") for part in backend.split(",") if ":" in part)
     return pairs.get(torch.device(device).type, backend)
+
+
+def _share(a: Tensor, b: Tensor) -> bool:
+    return bool(a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr())
