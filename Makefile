@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # By name: the package's __all__ hides its subpackages from pdoc.
-DOCUMENTED := redistrib $(addprefix redistrib.,types synth checker backends interop report)
+PUBLIC := redistrib $(addprefix redistrib.backends.,simulator jax mpi)
+DOCUMENTED := redistrib $(addprefix redistrib.,types synth checker backends interop models report)
 READY := $(VENV)/.ready
 READY_DOCS := $(VENV)/.ready-docs
 # MPICH is in $(VENV). Each MPI from PyPI brings its own mpiexec, so Open MPI has an environment of its own.
@@ -35,7 +36,7 @@ help:
 	@echo "make bench-peers  create $(PEERS): DTensor and compilers for TPU and GPU, for the benchmarks"
 	@echo "make browser      the pages of plans in a headless Chromium, where the machine has one"
 	@echo "make lint         formatter, linter, type checker"
-	@echo "make docs         API reference in build/docs"
+	@echo "make docs         the site with search, and the API, in build/docs"
 
 setup: $(READY)
 
@@ -113,5 +114,10 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Pages, then the public API and the internals beside them.
 docs: $(READY_DOCS)
-	$(BIN)/python -m pdoc --output-directory build/docs $(DOCUMENTED)
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs build/docs
+	$(BIN)/python -m pdoc --output-directory build/docs/api $(PUBLIC)
+	$(BIN)/python -m pdoc --output-directory build/docs/internals $(DOCUMENTED)
+	@echo "build/docs/index.html"

@@ -1,6 +1,7 @@
 """Which devices hold which block of an array: a grid of any rank on any number of devices.
 
-The last dimension that is split runs across the grid and the others down, outer before inner. Along
+The last dimension that is split runs across the grid and the others down, outer before inner; if
+one alone is split, it runs across if it is the last of the array, else down. Along
 an edge stand the factors that split it, as brackets: on x=2,y=2 the rows of f32[8{x}, 6{y}] are cut
 by x and its columns by y.
 
@@ -87,7 +88,8 @@ class Grid:
 def grid(t: ArrayType) -> Grid:
     """The blocks of a type; those of a dimension in one block are not told apart."""
     split = [dim for dim, factors in enumerate(t.dims) if factors and t.shape[dim]]
-    down, across = _edge(t, split[:-1]), _edge(t, split[-1:])
+    alone = len(split) == 1 and split[0] < len(t.shape) - 1
+    down, across = (_edge(t, dims) for dims in ((split, []) if alone else (split[:-1], split[-1:])))
     holders = _Holders(t)
     cells = tuple(
         tuple(
@@ -176,7 +178,7 @@ class _Holders:
 
 
 def picture(t: ArrayType) -> str:
-    """Which devices hold which block, as text: the last split dimension across, the others down.
+    """Which devices hold which block, as text: the grid of the type.
 
     >>> from redistrib.types.mesh import Mesh
     >>> print(picture(ArrayType.parse("f32[8{x}, 6{y}]", Mesh(x=2, y=2))))

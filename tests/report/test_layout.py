@@ -82,8 +82,8 @@ def test_pictures() -> None:
     assert picture(rd.ArrayType.parse("f32[8{x}, 4] sum{y}", MESH)) == "\n".join(
         [
             "f32[8{x}, 4] sum{y}",
-            "  0:4  4:8",
-            "  0-3  4-7",
+            "  0:4  0-3",
+            "  4:8  4-7",
             "  each block is a partial sum on its devices",
         ]
     )
