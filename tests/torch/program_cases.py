@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import os
+import pkgutil
 from random import Random
 
 import numpy as np
+import pytest
+import torch
 
 import redistrib as rd
 from redistrib.backends import simulator
@@ -117,3 +123,29 @@ def meshes_of_other_ranks() -> None:
         for strategy in ("auto", "direct"):
             ends = rd.ArrayType.parse("f32" + src, before), rd.ArrayType.parse("f32" + dst, after)
             check(rd.plan(*ends, strategy=strategy), 3)
+
+
+@case
+def examples_in_docstrings() -> None:
+    """They run where torch is, on one rank."""
+    if rank():
+        return
+    for module in pkgutil.iter_modules(rtorch.__path__, f"{rtorch.__name__}."):
+        failed, _ = doctest.testmod(importlib.import_module(module.name))
+        assert not failed, module.name
+
+
+def waits_for_a_lost_rank() -> None:
+    """The last rank ends in the middle of a call, and later calls fail at once."""
+    types = (rd.ArrayType.parse(t, rd.Mesh(x=ranks())) for t in ("f32[8{x}, 8]", "f32[8, 8{x}]"))
+    program = rtorch.compile(rd.plan(*types), timeout=10)
+    tile = torch.ones(8 // ranks(), 8)
+    program(tile)
+    if rank() == ranks() - 1:
+        os._exit(1)
+    for _ in range(2):
+        with pytest.raises(rd.BackendError, match=r"rank \d (waited for ranks|cannot send)"):
+            program(tile)
+
+
+case(waits_for_a_lost_rank)  # without a decorator: it ends the pool

@@ -20,7 +20,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import tests.torch.drop_in_cases
 import tests.torch.dtensor_cases
+import tests.torch.gradient_cases
+import tests.torch.model_cases
 import tests.torch.program_cases  # noqa: F401 - they add to CASES
 from tests.torch.cases import CASES
 
@@ -35,6 +38,7 @@ def serve(rank: int, ranks: int, path: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store, timeout=TIMEOUT)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
+        connection.sendall(f"{rank}".encode())
         for line in connection.makefile():
             name, arguments = json.loads(line)
             faulthandler.dump_traceback_later(LATE)

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from redistrib.demo.launch import family
 from tests.repetitions import repetitions
-from tests.torch.pool import PYTHON, ROOT, Pool
+from tests.torch.pool import Pool
 
 RANKS = 8
 HERE = Path(__file__).parent
@@ -42,25 +41,22 @@ def test_case(pool: Pool, case: str) -> None:
     assert pool.run(case) == {}
 
 
-def test_random_plans(pool: Pool) -> None:
-    assert pool.run("random_plans_are_right", 1, repetitions(40, 2000), timeout=1500) == {}
+@pytest.mark.parametrize(
+    ("case", "few", "many"),
+    [
+        ("random_plans_are_right", 40, 2000),
+        ("random_dtensors_are_right", 60, 1000),
+        ("random_pairs_are_torchs", 60, 1000),
+        ("random_models_move", 20, 500),
+    ],
+)
+def test_random(pool: Pool, case: str, few: int, many: int) -> None:
+    assert pool.run(case, 1, repetitions(few, many), timeout=3000) == {}
 
 
-def test_examples_in_docstrings() -> None:
-    """Run where torch is."""
-    command = [str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--doctest-modules"]
-    options = ["-o", "addopts=--import-mode=importlib --doctest-modules", "-W", "ignore"]
-    result = subprocess.run(
-        [*command, *options, "redistrib/backends/torch"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-4000:]
-
-
-def test_random_dtensors(pool: Pool) -> None:
-    assert pool.run("random_dtensors_are_right", 2, repetitions(60, 1000), timeout=1500) == {}
+def test_a_lost_rank_is_an_error_on_the_others() -> None:
+    """Within the timeout, and no process is left."""
+    with Pool(4) as running:
+        processes = family(running.process.pid)
+        assert running.run("waits_for_a_lost_rank", timeout=60, lost=[3]) == {}
+    assert not any(Path(f"/proc/{pid}").exists() for pid in processes)

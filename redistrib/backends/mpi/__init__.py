@@ -10,11 +10,12 @@ except (ImportError, RuntimeError) as missing:  # the latter where mpi4py finds 
         backend="mpi",
     ) from missing
 
+from redistrib.backends.model_messages import Progress
 from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_array, scatter
 from redistrib.backends.mpi.calibration import calibrate
 from redistrib.backends.mpi.calls import Running
 from redistrib.backends.mpi.layouts import UnevenType
-from redistrib.backends.mpi.model import ModelRedistribution, Progress
+from redistrib.backends.mpi.model import ModelRedistribution
 from redistrib.backends.mpi.redistribution import Redistribution
 
 __all__ = [

@@ -1,24 +1,26 @@
 """Plans of whole models under MPI: each rank derives its transfers alone and moves bytes.
 
-The device ids of the plan are ranks. Arrays move in batches, phase by phase; in a phase a rank
-packs what it has for another into one message. Rank 3 of 8 sends in turn to 4, 5, ... and receives
-from 2, 1, ...: in round r it meets rank + r and rank - r. Both sides of a message take its
-transfers in one order, by what is in them, so a message needs no header.
-
-Law: no deadlock. Messages are ordered by batch, phase and round. Of those that are not complete the
-first has been started on both sides, since each side has completed all before it.
+The device ids of the plan are ranks. What a rank does is decided in `backends/model_messages.py`,
+for every transport; here are messages over MPI, and ranks that fail together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from redistrib.backends.model_messages import (
+    BATCH,
+    Progress,
+    batches,
+    completed_everywhere,
+    lacking,
+    phases,
+)
 from redistrib.backends.model_tiles import fill, packed, put
 from redistrib.backends.mpi.agreement import Watch
 from redistrib.backends.mpi.communicators import claimed, private
@@ -26,23 +28,12 @@ from redistrib.backends.mpi.redistribution import Redistribution
 from redistrib.backends.mpi.requests import Outstanding, Transfer
 from redistrib.errors import BackendError
 from redistrib.models.model_plan import ModelPlan
-from redistrib.models.moves import PHASES, Move
+from redistrib.models.moves import Move
 from redistrib.models.transfers import Transfer as View
 from redistrib.types.dtypes import numpy_dtype
 
 Array = NDArray[Any]
 Tiles = dict[str, Array]
-BATCH = 16 << 20
-"""Bytes of target tiles that move together: small arrays share messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a call is: arrays and bytes that this rank has received, of so many."""
-
-    arrays: int
-    of_arrays: int
-    received_bytes: int
 
 
 class ModelRedistribution:
@@ -82,7 +73,7 @@ class ModelRedistribution:
             )
             self._watch.agreed = True
             self._tag = self._private.next_tag()
-        self._batches = list(_batches(plan, batch_bytes))
+        self._batches = list(batches(plan, batch_bytes))
         self._reductions = {}
         for name, reduction in plan.reductions.items():
             ranks = reduction.src.mesh.ids
@@ -136,12 +127,9 @@ class ModelRedistribution:
 
     def _resumed(self) -> tuple[str, str, int]:
         """What all ranks skip: the targets that are completed on every device that has them."""
-        mine = set(self.completed)
-        here = self._private.comm.rank
-        lacking = {n for n, t in self.plan.dst.items() if here in t.mesh.ids and n not in mine}
-        heard = self._private.comm.allgather(sorted(lacking))
-        self._skipped = set(self.plan.dst) - {name for names in heard for name in names}
-        for name in mine - self._skipped:
+        mine = lacking(self.plan, self.completed, self._private.comm.rank)
+        self._skipped = completed_everywhere(self.plan, self._private.comm.allgather(mine))
+        for name in set(self.completed) - self._skipped:
             del self.completed[name]
         return "", "", 0
 
@@ -176,32 +164,19 @@ class ModelRedistribution:
             t = self.plan.dst[move.target]
             if comm.rank in t.mesh.ids:
                 targets[move.target] = np.empty(t.tile_shape, numpy_dtype(t.dtype))
-        views = [
-            view
-            for move in moves
-            for view in sorted(self.plan.transfers(move, comm.rank), key=_place_in_message)
-        ]
         received = 0
-        for phase in range(PHASES):
-            held = targets if phase else sources
-            given: dict[int, list[View]] = {}
-            taken: dict[int, list[View]] = {}
-            for view in (view for view in views if view.phase == phase):
+        for phase in phases(self.plan, moves, comm.rank):
+            held = targets if phase.passed_on else sources
+            received += phase.received_bytes
+            for view in phase.own:
                 if view.sender is None:
                     fill(view, targets[view.target])
-                elif view.sender == view.receiver:
-                    put(view, targets[view.target], packed(view, held[str(view.source)]))
-                elif view.sender == comm.rank:
-                    given.setdefault(view.receiver, []).append(view)
                 else:
-                    taken.setdefault(view.sender, []).append(view)
-                    received += view.wire_bytes
-            for distance in range(1, comm.size):
-                to, come = (comm.rank + distance) % comm.size, (comm.rank - distance) % comm.size
-                if to in given or come in taken:
-                    messages = given.get(to, []), taken.get(come, [])
-                    exchange = self._exchange(*messages, to, come, held, targets)
-                    self._watch.drive(exchange, moves[0].target)
+                    put(view, targets[view.target], packed(view, held[str(view.source)]))
+            for to, come in phase.rounds(comm.rank, comm.size):
+                messages = phase.given.get(to, []), phase.taken.get(come, [])
+                exchange = self._exchange(*messages, to, come, held, targets)
+                self._watch.drive(exchange, moves[0].target)
         self.completed = targets
         return received
 
@@ -226,23 +201,3 @@ class ModelRedistribution:
             values = message[start:end].view(numpy_dtype(view.wire))
             put(view, targets[view.target], values)
             start = end
-
-
-def _place_in_message(view: View) -> tuple[object, ...]:
-    """What orders the transfers of a move between two ranks, on both of them."""
-    return view.phase, view.view.target_offset, view.view.runs, str(view.source)
-
-
-def _batches(plan: ModelPlan, batch_bytes: int) -> Iterator[list[Move]]:
-    """Moves in order, together as long as their target tiles stay within so many bytes."""
-    batch: list[Move] = []
-    bytes_ = 0
-    for move in plan.moves:
-        tile = plan.dst[move.target].tile_bytes
-        if batch and bytes_ + tile > batch_bytes:
-            yield batch
-            batch, bytes_ = [], 0
-        batch.append(move)
-        bytes_ += tile
-    if batch:
-        yield batch

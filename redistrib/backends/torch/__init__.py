@@ -10,7 +10,11 @@ except ImportError as missing:
         backend="torch",
     ) from missing
 
+from redistrib.backends.model_messages import Progress
+from redistrib.backends.torch.drop_in import redistribution
+from redistrib.backends.torch.gradients import GradientSync
 from redistrib.backends.torch.layouts import layout_of
+from redistrib.backends.torch.model import ModelRedistribution, types_of
 from redistrib.backends.torch.programs import (
     Program,
     Running,
@@ -18,4 +22,17 @@ from redistrib.backends.torch.programs import (
 )
 from redistrib.backends.torch.redistribute import Pending, redistribute, target_spec
 
-__all__ = ["Pending", "Program", "Running", "compile", "layout_of", "redistribute", "target_spec"]
+__all__ = [
+    "GradientSync",
+    "ModelRedistribution",
+    "Pending",
+    "Program",
+    "Progress",
+    "Running",
+    "compile",
+    "layout_of",
+    "redistribute",
+    "redistribution",
+    "target_spec",
+    "types_of",
+]

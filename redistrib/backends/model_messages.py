@@ -1,0 +1,110 @@
+"""What one rank does to move a batch of a model's arrays: for every transport.
+
+A batch goes phase by phase. In a phase a rank fills and copies on its own, and packs what it has
+for another into one message. Rank 3 of 8 sends in turn to 4, 5, ... and receives from 2, 1, ...: in
+round r it meets rank + r and rank - r. Both sides of a message take its transfers in one order, by
+what is in them, so a message needs no header.
+
+Law: no deadlock. Messages are ordered by batch, phase and round. Of those that are not complete the
+first has been started on both sides, since each side has completed all before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from redistrib.models.model_plan import ModelPlan
+from redistrib.models.moves import PHASES, Move
+from redistrib.models.transfers import Transfer
+
+BATCH = 16 << 20
+"""Bytes of target tiles that move together: small arrays share messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a call is: arrays and bytes that this rank has received, of so many."""
+
+    arrays: int
+    of_arrays: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """The transfers of a rank in one phase of a batch: its own, and those by the other rank.
+
+    passed_on: whether what is sent or copied is of targets, and not of sources.
+    """
+
+    passed_on: bool
+    own: list[Transfer] = field(default_factory=list)
+    given: dict[int, list[Transfer]] = field(default_factory=dict)
+    taken: dict[int, list[Transfer]] = field(default_factory=dict)
+
+    @property
+    def received_bytes(self) -> int:
+        """What comes from other ranks."""
+        return sum(view.wire_bytes for views in self.taken.values() for view in views)
+
+    def rounds(self, rank: int, size: int) -> Iterator[tuple[int, int]]:
+        """The ranks to send to and to receive from, at the same time, round by round."""
+        for distance in range(1, size):
+            to, come = (rank + distance) % size, (rank - distance) % size
+            if to in self.given or come in self.taken:
+                yield to, come
+
+
+def phases(plan: ModelPlan, moves: Iterable[Move], rank: int) -> Iterator[Phase]:
+    """What a rank does for some moves, phase by phase."""
+    transfers = [
+        transfer
+        for move in moves
+        for transfer in sorted(plan.transfers(move, rank), key=_place_in_message)
+    ]
+    for number in range(PHASES):
+        phase = Phase(passed_on=number > 0)
+        for transfer in transfers:
+            if transfer.phase != number:
+                continue
+            if transfer.sender in (None, transfer.receiver):
+                phase.own.append(transfer)
+            elif transfer.sender == rank:
+                phase.given.setdefault(transfer.receiver, []).append(transfer)
+            else:
+                assert transfer.sender is not None
+                phase.taken.setdefault(transfer.sender, []).append(transfer)
+        yield phase
+
+
+def _place_in_message(transfer: Transfer) -> tuple[object, ...]:
+    """What orders the transfers of a move between two ranks, on both of them."""
+    view = transfer.view
+    return transfer.phase, view.target_offset, view.runs, str(transfer.source)
+
+
+def batches(plan: ModelPlan, batch_bytes: int) -> Iterator[list[Move]]:
+    """Moves in order, together as long as their target tiles stay within so many bytes."""
+    batch: list[Move] = []
+    bytes_ = 0
+    for move in plan.moves:
+        tile = plan.dst[move.target].tile_bytes
+        if batch and bytes_ + tile > batch_bytes:
+            yield batch
+            batch, bytes_ = [], 0
+        batch.append(move)
+        bytes_ += tile
+    if batch:
+        yield batch
+
+
+def lacking(plan: ModelPlan, completed: Iterable[str], rank: int) -> list[str]:
+    """The targets that a rank has to get still."""
+    whole = set(completed)
+    return sorted(n for n, t in plan.dst.items() if rank in t.mesh.ids and n not in whole)
+
+
+def completed_everywhere(plan: ModelPlan, heard: Iterable[Iterable[str]]) -> set[str]:
+    """The targets that no rank lacks; `heard` is what each rank does."""
+    return set(plan.dst) - {name for names in heard for name in names}

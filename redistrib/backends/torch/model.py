@@ -1,0 +1,292 @@
+"""Plans of whole models over torch.distributed: each rank derives its transfers and moves bytes.
+
+Device ids of the plan are ranks. What a rank does is decided in `backends/model_messages.py`, for
+every transport; here are messages, and the views of tiles in torch. Of a tile of 2 rows of 4, the
+view with offset 1 and the run (2, stride 4) is the second column:
+
+>>> tile = torch.arange(8).reshape(2, 4)
+>>> strided(tile, 1, [(2, 4)]).tolist()
+[1, 5]
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from redistrib.backends.model_messages import (
+    BATCH,
+    Phase,
+    Progress,
+    batches,
+    completed_everywhere,
+    lacking,
+    phases,
+)
+from redistrib.backends.torch.dtypes import identity, torch_dtype
+from redistrib.backends.torch.layouts import layout_of, mesh_of
+from redistrib.backends.torch.messages import Traffic, post
+from redistrib.backends.torch.primitives import Placed
+from redistrib.backends.torch.programs import Program, check_initialized, check_ranks, steps_of
+from redistrib.errors import BackendError, LayoutError
+from redistrib.models.model_plan import ModelPlan
+from redistrib.models.moves import Move
+from redistrib.models.transfers import Transfer
+from redistrib.types.array_type import ArrayType
+
+Tensor = Any
+DeviceMesh = Any
+Tiles = dict[str, Tensor]
+
+
+class ModelRedistribution:
+    """Moves the arrays of a model between ranks, as a plan says.
+
+    Made and called collectively, by all ranks of the job. Rank n is device n of the plan; ranks
+    that are no device take part with nothing.
+
+    device: where the tiles are. timeout: seconds that a message may take; by default those of the
+        process group. batch_bytes: bytes of target tiles that move together. Beside sources and
+        targets a rank holds at most one message to and one from another rank, of what they exchange
+        in a batch; `staged_bytes` is the most that it has held.
+
+    Raises BackendError on every rank if the ranks have different plans, and on those that wait for
+    one that is lost.
+    """
+
+    completed: Tiles
+    """The targets of this rank that are whole: all of them after a call, and those that were whole
+    before its error after one that failed. Given to the next call, they are not moved again."""
+    traffic: Traffic
+    """What this rank has received and sent in all its calls, in bytes, without reductions."""
+    staged_bytes: int
+
+    def __init__(
+        self,
+        plan: ModelPlan,
+        *,
+        device: Any = "cpu",
+        timeout: float | None = None,
+        batch_bytes: int = BATCH,
+    ) -> None:
+        check_initialized()
+        check_ranks({t.mesh: t.mesh.ids for t in (*plan.src.values(), *plan.dst.values())})
+        self.plan, self.completed, self.traffic = plan, {}, Traffic()
+        self.staged_bytes = 0
+        self._rank, self._device, self._timeout = dist.get_rank(), device, timeout
+        told = hashlib.sha256(f"{batch_bytes} {plan.to_json()}".encode()).hexdigest()
+        heard = _told_by_all(told)
+        odd = next((rank for rank, text in enumerate(heard) if text != heard[0]), None)
+        if odd is not None:
+            raise BackendError(
+                f"the ranks were given different model plans: rank {odd} has another than rank 0",
+                rank=odd,
+            )
+        self._batches = list(batches(plan, batch_bytes))
+        self._reductions = {}
+        for name, reduction in plan.reductions.items():
+            meshes = {t.mesh for t in reduction.types}
+            placed = Placed(self._rank, {m: m.ids for m in meshes}, device)
+            self._reductions[name] = Program(
+                reduction.src, steps_of(reduction), placed, timeout=timeout
+            )
+
+    def __call__(
+        self,
+        tiles: Mapping[str, Tensor],
+        *,
+        into: Mapping[str, Tensor] | None = None,
+        completed: Mapping[str, Tensor] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Tiles:
+        """The tiles of this rank's targets, by name, from those of its sources. Collective.
+
+        `tiles` and `into` hold tensors or DTensors; of a DTensor the local tensor is the tile.
+        `into`: where targets are written that exist already, contiguous; others are allocated.
+        `completed`: targets that an earlier call has made, the same names on all ranks that have
+        them. `progress` is called after each batch.
+        """
+        self.completed = dict(completed or {})
+        sources, skipped = self._agreed(tiles, into or {})
+        for name, reduction in self._reductions.items():
+            if (reduced := reduction(sources.get(name))) is not None:
+                sources[name] = reduced
+        received, done = self.traffic.received, 0
+        for moves in self._batches:
+            self._move([move for move in moves if move.target not in skipped], sources)
+            done += len(moves)
+            if progress is not None:
+                new = self.traffic.received - received
+                progress(Progress(done, len(self.plan.moves), new))
+        return self.completed
+
+    def _agreed(
+        self, tiles: Mapping[str, Tensor], into: Mapping[str, Tensor]
+    ) -> tuple[Tiles, set[str]]:
+        """The checked sources, and the targets that all have. Raises on all if it does on one."""
+        sources: Tiles = {}
+        error: BackendError | None = None
+        try:
+            sources = self._checked(self.plan.src, tiles, contiguous=False)
+            self._into = self._checked(self.plan.dst, into, contiguous=True, all_of_them=False)
+        except BackendError as raised:
+            error = raised
+        mine = lacking(self.plan, self.completed, self._rank)
+        heard = _told_by_all((mine, None if error is None else str(error)))
+        for rank, (_, said) in enumerate(heard):
+            if said is not None:
+                raise BackendError(f"rank {rank}: {said}", rank=rank) from error
+        skipped = completed_everywhere(self.plan, (names for names, _ in heard))
+        for name in set(self.completed) - skipped:
+            del self.completed[name]
+        return sources, skipped
+
+    def _checked(
+        self,
+        types: Mapping[str, Any],
+        given: Mapping[str, Tensor],
+        *,
+        contiguous: bool,
+        all_of_them: bool = True,
+    ) -> Tiles:
+        """This rank's tiles. Raises BackendError for one that is missing or not of its type."""
+        checked: Tiles = {}
+        for name, t in types.items():
+            if self._rank not in t.mesh.ids or (name not in given and not all_of_them):
+                continue
+            tile = given.get(name)
+            tile = tile.to_local() if isinstance(tile, DTensor) else tile
+            shape, dtype = tuple(t.tile_shape), torch_dtype(t.dtype)
+            if tile is None or tuple(tile.shape) != shape or tile.dtype != dtype:
+                found = "none" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
+                raise BackendError(
+                    f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; got {found}",
+                    name=name,
+                )
+            if contiguous and not tile.is_contiguous():
+                raise BackendError(
+                    f"a target that exists already is contiguous; got {name} with strides "
+                    f"{tile.stride()}",
+                    name=name,
+                )
+            checked[name] = tile.detach().contiguous()
+        return checked
+
+    def _move(self, moves: Sequence[Move], sources: Tiles) -> None:
+        """Make the targets of some moves."""
+        targets = dict(self.completed)
+        for move in moves:
+            t = self.plan.dst[move.target]
+            if self._rank in t.mesh.ids:
+                made = self._into.get(move.target)
+                if made is None:
+                    dtype = torch_dtype(t.dtype)
+                    made = torch.empty(tuple(t.tile_shape), dtype=dtype, device=self._device)
+                targets[move.target] = made
+        for phase in phases(self.plan, moves, self._rank):
+            held = targets if phase.passed_on else sources
+            for transfer in phase.own:
+                target = targets[transfer.target]
+                if transfer.sender is None:
+                    fill(transfer, target)
+                else:
+                    put(transfer, target, packed(transfer, held[str(transfer.source)]))
+            for to, come in phase.rounds(self._rank, dist.get_world_size()):
+                self._exchange(phase, to, come, held, targets)
+        self.completed = targets
+
+    def _exchange(self, phase: Phase, to: int, come: int, held: Tiles, targets: Tiles) -> None:
+        """One message to a rank, and one from another."""
+        given, taken = phase.given.get(to, []), phase.taken.get(come, [])
+        message = torch.empty(
+            sum(transfer.wire_bytes for transfer in taken), dtype=torch.uint8, device=self._device
+        )
+        pieces = [_as_bytes(packed(t, held[str(t.source)])) for t in given]
+        joined = torch.cat(pieces) if len(pieces) > 1 else (pieces or [message[:0]])[0]
+        self.staged_bytes = max(self.staged_bytes, message.nbytes + joined.nbytes)
+        posted = post({to: joined}, {come: message}, lambda: None, self.traffic)
+        posted.finish(self._timeout)
+        start = 0
+        for transfer in taken:
+            end = start + transfer.wire_bytes
+            part = message[start:end]
+            dtype = torch_dtype(transfer.wire)
+            if start % dtype.itemsize:  # behind elements of a narrower dtype
+                part = part.clone()
+            put(transfer, targets[transfer.target], part.view(dtype))
+            start = end
+
+
+def types_of(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, ArrayType]:
+    """The types of the tensors of a state dict, by name.
+
+    Those of DTensors are their own. One on a slice of `mesh`, as tensor parallel modules have it,
+    is replicated over the other dimensions of `mesh`, and any other tensor over all of them. Raises
+    LayoutError for an uneven shard, which plans of models have no type for.
+    """
+    whole = mesh_of(mesh)
+    types = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, DTensor):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            types[name] = ArrayType(whole, dtype, tuple(tensor.shape))
+            continue
+        t = layout_of(tensor._spec).type  # noqa: SLF001
+        if t is None:
+            raise LayoutError(
+                f"the arrays of a model are divided evenly; got {name}, {list(tensor.shape)} under "
+                f"{list(tensor.placements)} on {tuple(tensor.device_mesh.shape)}",
+                name=name,
+            )
+        sliced = t.mesh != whole and set(t.mesh.axes) < set(whole.axes)
+        types[name] = t.replace(mesh=whole) if sliced else t
+    return types
+
+
+def _told_by_all(told: Any) -> list[Any]:
+    """What each rank tells the others."""
+    heard: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(heard, told)
+    return heard
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def packed(transfer: Transfer, tile: Tensor) -> Tensor:
+    """The elements of a source tile as they cross: each once, in the dtype of the wire."""
+    view = transfer.view
+    values = strided(tile, view.source_offset, [(n, s) for n, _, s in view.runs if s])
+    wire = transfer.dtypes.index(transfer.wire)
+    for dtype in transfer.dtypes[: wire + 1]:
+        values = values.to(torch_dtype(dtype))
+    return values.contiguous()
+
+
+def put(transfer: Transfer, tile: Tensor, values: Tensor) -> None:
+    """Write what has crossed into a target tile, through the casts that are left."""
+    view = transfer.view
+    wire = transfer.dtypes.index(transfer.wire)
+    for dtype in transfer.dtypes[wire + 1 :]:
+        values = values.to(torch_dtype(dtype))
+    written = strided(tile, view.target_offset, [(n, t) for n, t, _ in view.runs])
+    written.copy_(values.reshape([n if s else 1 for n, _, s in view.runs]).expand(written.shape))
+
+
+def fill(transfer: Transfer, tile: Tensor) -> None:
+    """Write zeros, or the identity of a reduction."""
+    view = transfer.view
+    written = strided(tile, view.target_offset, [(n, t) for n, t, _ in view.runs])
+    written.fill_(identity(tile.dtype, transfer.reduction) if transfer.reduction else 0)
+
+
+def strided(tile: Tensor, offset: int, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """Elements of a contiguous tile from an offset on, by (count, stride) runs; a view."""
+    sizes, strides = [n for n, _ in runs], [stride for _, stride in runs]
+    return tile.as_strided(sizes, strides, tile.storage_offset() + offset)
