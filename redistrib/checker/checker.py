@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from redistrib.checker.blocks import block_loads, padded_ends
 from redistrib.checker.claims import Effort, require
 from redistrib.checker.lower_bound import lower_bound
 from redistrib.checker.parts import parts_of, size_of
@@ -66,8 +67,11 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
     require(data["strategy"] in STRATEGIES, f"the strategy is one of {', '.join(STRATEGIES)}")
     src, dst = _ends(data)
     links = Links.of(data["profile"], src.mesh) if "profile" in data else None
-    current, effort, seconds = src, Effort(), 0.0
-    tiles, received, sent, live = [src.tile_bytes], [0], [0], [src.tile_bytes]
+    start, end = src, dst
+    if "padded_shape" in data:  # steps are of the padded array, bounds of the real one
+        start, end = padded_ends(src, dst, data["padded_shape"])
+    current, effort, seconds = start, Effort(), 0.0
+    tiles, received, sent, live = [start.tile_bytes], [0], [0], [start.tile_bytes]
     require(len(data["steps"]) <= MAX_STEPS, f"a plan has at most {MAX_STEPS} steps")
     for at[0], unread in enumerate(data["steps"]):
         step = read_step(unread)
@@ -82,7 +86,7 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
         sent.append(most_sent * src.itemsize)
         if links and name not in LOCAL:
             seconds += links.seconds(name, crossed, received[-1], latencies)
-        live.append(src.tile_bytes + (tiles[-2] if at[0] else 0) + tiles[-1])
+        live.append(start.tile_bytes + (tiles[-2] if at[0] else 0) + tiles[-1])
         derived = {
             "type": str(current),
             "axes": [format_factor(digit, current.mesh) for digit in digits],
@@ -95,7 +99,8 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
     at[0] = None
     # A target that has a type on the mesh of the source may be reached there.
     target = on_mesh(dst, src.mesh) or dst
-    require(current in (dst, target), "the steps end in {}; they end in {}", dst, current)
+    ends = (end, on_mesh(end, src.mesh))
+    require(current in ends, "the steps end in {}; they end in {}", end, current)
     limit = data.get("memory_limit", max(src.tile_bytes, dst.tile_bytes))
     require(max(tiles) <= limit, f"no tile is above {limit} bytes; the largest is {max(tiles)}")
     figures = {
@@ -148,7 +153,6 @@ def _apply(name: str, step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _
         table = step.get("table")
         return _permute(step["routes"], t) if table is None else _permute_by_table(table, t, effort)
     was, becomes, traffic = _CHANGES[name]
-    # Per digit: the index digit that it owns before, and the one that it owns after.
     # Per digit: the index digit that it owns before, and the one that it owns after.
     items = step[("digits", "placements", "moves")[(was, becomes).count("owner")]]
     changes: list[Any] = items if "owner" in (was, becomes) else [[digit] for digit in items]
@@ -222,6 +226,8 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     across = mesh != t.mesh
     right = ("onto" in step) == across and step.get("onto", "dst_mesh") == "dst_mesh"
     require(right, "an exchange goes onto dst_mesh, if at all, from another mesh")
+    if "blocks" in step:
+        return _exchange_blocks(step, t, ArrayType.parse(step["blocks"], mesh), effort)
     placements = [(device, index) for device, index in step["placements"]]
     after = t.replace(mesh=mesh, placements=placements)
     digits = [device for device, _ in placements]
@@ -253,6 +259,24 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     return after, digits, received, sent, peers, crossed
 
 
+def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) -> _Applied:
+    """Uneven types: the type after the step says all."""
+    given = [(device, index) for device, index in step["placements"]]
+    right = not step["replicas"] and not step.get("tables") and given == [*after.placements]
+    require(right, "an exchange of blocks has the placements of {}, and routes nothing", after)
+    same = (t.shape, t.dtype, t.partial, t.reduction) == (
+        after.shape,
+        after.dtype,
+        after.partial,
+        after.reduction,
+    )
+    require(same and bool(t.uneven or after.uneven), "{} and {} are uneven, of one array", t, after)
+    require(t.mesh == after.mesh or not t.partial, "to another mesh there are no partial axes")
+    received, sent, peers = block_loads(t, after, effort)
+    crossed = [device for device, _ in {*t.placements, *after.placements}]
+    return after, [device for device, _ in given], received, sent, peers, crossed
+
+
 def _roles(t: ArrayType, named: Any) -> tuple[dict[DeviceDigit, IndexDigit], set[DeviceDigit]]:
     """What the digits of a type own, and which are partial; the digits of a step are cut out."""
     fits = all(d.size > 1 and t.mesh.axis_size(d.axis) % d.end == 0 for d in named) and bool(named)
@@ -269,6 +293,9 @@ def _require_free(digit: DeviceDigit, used: Iterable[DeviceDigit], t: ArrayType)
 
 
 def _typed(t: ArrayType, owns: Any, partial: Any, reduction: str | None) -> ArrayType:
+    if t.uneven:  # only partial axes change
+        require({*owns} == {*t.placements}, "the blocks of {} stay", t)
+        return t.replace(partial=partial, reduction=reduction if partial else None)
     return ArrayType.from_placements(t.mesh, t.dtype, t.shape, owns, partial, reduction)
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil, prod
 
+from redistrib.checker.blocks import block_bound
 from redistrib.checker.claims import Effort
 from redistrib.checker.parts import parts_of, size_of
 from redistrib.types.array_type import ArrayType
@@ -21,6 +22,8 @@ def lower_bound(src: ArrayType, dst: ArrayType, effort: Effort | None = None) ->
     if not src.size:
         return 0
     effort = effort or Effort()
+    if src.uneven or dst.uneven:
+        return block_bound(src, dst, effort)
     addends, rows = size_of(src.partial), size_of(dst.partial)
     if addends == rows == 1:
         return dst.tile_size - prod(part.least_overlap() for part in parts_of(src, dst, effort))

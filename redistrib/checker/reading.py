@@ -193,7 +193,7 @@ _FIRST_PLAN: dict[str, Reader] = {
     "seconds": _number,
 }
 _PLAN = {**_FIRST_PLAN, "profile": _PROFILE}
-_OPTIONAL = {"memory_limit": _integer}
+_OPTIONAL = {"memory_limit": _integer, "padded_shape": _list(_count)}
 
 _DIGITS = _list(_device_digit)
 _PLACEMENTS = _list(_tuple(_device_digit, _index_digit))
@@ -213,7 +213,11 @@ _PERMUTE_TABLE: dict[str, Reader] = {
     "placements": _PLACEMENTS,
 }
 _ROUTING_TABLE = _object({"axes": _DIGITS, "owners": _DIGITS, "rows": _rows})
-_ONLY_EXCHANGE: dict[str, Reader] = {"tables": _list(_ROUTING_TABLE), "onto": _text}
+_ONLY_EXCHANGE: dict[str, Reader] = {
+    "tables": _list(_ROUTING_TABLE),
+    "onto": _text,
+    "blocks": _text,
+}
 _COLLECTIVES: dict[str, dict[str, Reader]] = {
     "dynamic_slice": {"placements": _PLACEMENTS},
     "all_gather": {"placements": _PLACEMENTS},

@@ -17,7 +17,7 @@ has the coordinates x=0, y=1:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -34,6 +34,7 @@ from redistrib.types.canonical import (
     as_list,
     as_reduction,
     as_shape,
+    as_uneven,
     canonical_dim,
     canonical_partial,
     check_uses,
@@ -41,6 +42,8 @@ from redistrib.types.canonical import (
 from redistrib.types.digits import DeviceDigit, Factor, IndexDigit, Local, Placement, complement
 from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.notation import format_factor, format_type, read_type
+from redistrib.types.uneven import Rule, count_held, most_held, runs_held
+from redistrib.types.uneven_form import canonical_uneven
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -49,6 +52,9 @@ class ArrayType:
 
     A factor is an axis `"x"`, a part of one `"x:(1)2"`, or a local factor `"_8"`; `partial` lists
     axes or parts of axes over which the array is an unreduced `reduction` (sum, prod, max, min).
+
+    `uneven` gives the rule of each dimension that its factors need not divide: "ceil", "balanced",
+    "nested" or "sizes(3,3,4)" (docs/theory.md, section 1).
 
     Construction canonicalises (each meaning has one form on a mesh, so `==` is equivalence), then
     checks. Raises LayoutError with the rule that is broken, what was given and what is legal.
@@ -62,14 +68,20 @@ class ArrayType:
     ('f32[8{x}, 16{_2,y}]', (4, 4), 64)
     >>> t == ArrayType.parse("f32[8{x}, 16{_2,y,_2}]", mesh)
     True
+    >>> t = ArrayType(mesh, "float32", (10,), [("y",)], uneven={0: "ceil"})
+    >>> str(t), t.tile_shape, [t.tile_shape_at(position) for position in range(4)]
+    ('f32[10{y}:ceil]', (3,), [(3,), (3,), (3,), (1,)])
     """
 
     mesh: Mesh
     dtype: str
     shape: tuple[int, ...]
-    dims: tuple[tuple[Factor, ...], ...]
+    dims: tuple[tuple[Factor, ...], ...] = field(compare=False)
     partial: tuple[DeviceDigit, ...]
     reduction: str | None
+    uneven: tuple[tuple[int, Rule], ...] = field(compare=False)
+    """The dimensions that are not even, with their rules."""
+    _meaning: tuple[object, ...] = field(repr=False)
     _tile_shape: tuple[int, ...] = field(repr=False, compare=False)
     _hash: int = field(repr=False, compare=False)
 
@@ -81,13 +93,15 @@ class ArrayType:
         dims: Sequence[Sequence[str | Factor]] | None = None,
         partial: Iterable[str | Factor] = (),
         reduction: str | None = "sum",
+        uneven: Mapping[int, str | Rule] | None = None,
     ) -> None:
         if not isinstance(mesh, Mesh):
             raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
         name = dtypes.dtype_name(dtype)
         sizes = as_shape(shape)
         factors = [()] * len(sizes) if dims is None else as_dims(dims, len(sizes), mesh)
-        self._set(mesh, name, sizes, factors, _as_partial(partial, mesh), reduction)
+        rules = as_uneven(uneven, len(sizes)) if uneven else {}
+        self._set(mesh, name, sizes, factors, _as_partial(partial, mesh), reduction, rules)
 
     def _set(
         self,
@@ -97,9 +111,21 @@ class ArrayType:
         dims: Sequence[Sequence[Factor]],
         partial: Sequence[DeviceDigit],
         reduction: str | None,
+        rules: Mapping[int, Rule],
     ) -> None:
         """Set the fields, each legal by itself, in canonical form, and check them together."""
-        factors = tuple([canonical_dim(*dim, mesh) for dim in zip(dims, shape, strict=True)])
+        forms = {d: canonical_uneven(shape[d], dims[d], rule, mesh) for d, rule in rules.items()}
+        factors = meaning = tuple(
+            [
+                forms[dim].factors if dim in forms else canonical_dim(given, n, mesh)
+                for dim, (given, n) in enumerate(zip(dims, shape, strict=True))
+            ]
+        )
+        uneven = tuple([(dim, form.rule) for dim, form in forms.items() if form.rule is not None])
+        tile_shape = [*map(_local_size, shape, factors)]
+        for dim, rule in uneven:
+            tile_shape[dim] = most_held(shape[dim], factors[dim], rule)
+            meaning = (*meaning[:dim], forms[dim].meaning, *meaning[dim + 1 :])
         summed = canonical_partial(partial, mesh) if partial and all(shape) else ()
         kept = as_reduction(reduction, partial=bool(summed))
         check_uses(factors, summed, mesh)
@@ -110,18 +136,23 @@ class ArrayType:
         set_(self, "dims", factors)
         set_(self, "partial", summed)
         set_(self, "reduction", kept)
-        set_(self, "_tile_shape", tuple(map(_local_size, shape, factors)))
+        set_(self, "uneven", uneven)
+        set_(self, "_meaning", meaning)
+        set_(self, "_tile_shape", tuple(tile_shape))
         # Types are keys of memos that answer in microseconds.
-        set_(self, "_hash", hash((mesh, dtype, shape, factors, summed, kept)))
+        set_(self, "_hash", hash((mesh, dtype, shape, meaning, summed, kept)))
 
     @classmethod
     def parse(cls, text: str, mesh: Mesh) -> ArrayType:
         """The type written as text, for example `f32[4096{x:(1)2}, 1024{_8,y}] sum{z}`.
 
+        A rule for uneven blocks follows the factors of its dimension: `f32[32001{x}:ceil, 64]`.
+
         Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type.
         """
         given = read_type(text)
-        return cls(mesh, given.dtype, given.shape, given.dims, given.partial, given.reduction)
+        layout = given.dims, given.partial, given.reduction, given.uneven
+        return cls(mesh, given.dtype, given.shape, *layout)
 
     @classmethod
     def from_placements(
@@ -151,8 +182,9 @@ class ArrayType:
     ) -> ArrayType:
         """The type with some of its fields changed; `placements` are another way to give `dims`.
 
-        Without `partial` the partial set stays; without `reduction` its reduction, or a sum where
-        there was none.
+        New dims are even; other changes leave the rules of uneven ones as they are. Without
+        `partial` the partial set stays; without `reduction` its reduction, or a sum where there was
+        none.
 
         >>> t = ArrayType.parse("f32[8{x}] max{y}", Mesh(x=2, y=4))
         >>> str(t.replace(dims=[()])), str(t.replace(partial=[]))
@@ -163,6 +195,7 @@ class ArrayType:
             dims = _factors(placements, len(self.shape))
         if not isinstance(mesh, Mesh):
             raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
+        rules = dict(self.uneven) if dims is None else {}
         t = object.__new__(ArrayType)
         t._set(
             mesh,
@@ -171,12 +204,16 @@ class ArrayType:
             as_dims(self.dims if dims is None else dims, len(self.shape), mesh),
             _as_partial(self.partial if partial is None else partial, mesh),
             (self.reduction or "sum") if reduction is None else reduction,
+            rules,
         )
         return t
 
     @property
     def placements(self) -> tuple[Placement, ...]:
-        """Every device digit with the index digit that it owns, in order of dimensions."""
+        """Every device digit with the index digit that it owns, in order of dimensions.
+
+        Under the rule ceil they are digits of the padded size, under the others of block numbers.
+        """
         placements = []
         for dim, factors in enumerate(self.dims):
             pre = 1
@@ -193,25 +230,32 @@ class ArrayType:
 
     @property
     def tile_shape(self) -> tuple[int, ...]:
-        """Shape of what one device holds; local factors keep their order, major to minor."""
+        """Shape of what one device holds; local factors keep their order, major to minor.
+
+        Of an uneven type, of the largest tile, which some device has.
+        """
         return self._tile_shape
 
     def tile_shape_at(self, position: int) -> tuple[int, ...]:
-        """Shape of what the device at a position (row-major) holds: the same at all of them.
+        """Shape of what the device at a position (row-major) holds: the same at all if even.
 
         Raises LayoutError if the position is outside the mesh.
         """
         self.mesh.coordinates(position)
-        return self._tile_shape
+        shape = [*self._tile_shape]
+        for dim, rule in self.uneven:
+            values = self._owner_values(dim, position)
+            shape[dim] = count_held(self.shape[dim], self.dims[dim], rule, values)
+        return tuple(shape)
 
     @property
     def tile_size(self) -> int:
-        """Elements that one device holds."""
+        """Elements that one device holds, of the largest tile."""
         return prod(self._tile_shape)
 
     @property
     def tile_bytes(self) -> int:
-        """Bytes that one device holds."""
+        """Bytes that one device holds, of the largest tile."""
         return self.tile_size * dtypes.itemsize(self.dtype)
 
     @property
@@ -267,30 +311,46 @@ class ArrayType:
         [[2, 3, 6, 7], [0, 1]]
         """
         result = []
-        for n, factors in zip(self.shape, self.dims, strict=True):
-            indices = np.zeros(1, dtype=np.intp)
-            stride = n
-            for factor in factors:
-                stride //= factor.size
-                match factor:
-                    case DeviceDigit():
-                        indices = indices + self.digit_coordinate(factor, position) * stride
-                    case Local(k):
-                        indices = (indices[:, None] + np.arange(k) * stride).reshape(-1)
-            result.append((indices[:, None] + np.arange(stride)).reshape(-1))
+        for dim in range(len(self.shape)):
+            runs = self.index_runs(dim, position)
+            sizes = runs[:, 1] - runs[:, 0]
+            # An index is where its run starts, and as far from there as from its place in the tile.
+            offsets = runs[:, 0] - (np.cumsum(sizes) - sizes)
+            result.append(np.repeat(offsets, sizes) + np.arange(sizes.sum()))
         return tuple(result)
+
+    def index_runs(self, dim: int, position: int) -> NDArray[np.intp]:
+        """What the device at a position holds of a dimension: ascending runs, `[run, 2]`.
+
+        >>> t = ArrayType.parse("f32[10{_2,x}:ceil]", Mesh(x=2))
+        >>> t.index_runs(0, 1).tolist()
+        [[3, 6], [9, 10]]
+        """
+        values = self._owner_values(dim, position)
+        return runs_held(self.shape[dim], self.dims[dim], dict(self.uneven).get(dim), values)
+
+    def _owner_values(self, dim: int, position: int) -> list[int]:
+        """The values of the digits that own a dimension, at a position."""
+        owners = [f for f in self.dims[dim] if isinstance(f, DeviceDigit)]
+        return [self.digit_coordinate(owner, position) for owner in owners]
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[object, ...]:
         # Built anew: the hash of another process means nothing here.
-        fields = (self.mesh, self.dtype, self.shape, self.dims, self.partial, self.reduction)
-        return (ArrayType, fields)
+        layout = (self.dims, self.partial, self.reduction, dict(self.uneven))
+        return (ArrayType, (self.mesh, self.dtype, self.shape, *layout))
 
     def __str__(self) -> str:
         return format_type(
-            self.mesh, self.dtype, self.shape, self.dims, self.partial, self.reduction
+            self.mesh,
+            self.dtype,
+            self.shape,
+            self.dims,
+            self.partial,
+            self.reduction,
+            dict(self.uneven),
         )
 
     def _repr_html_(self) -> str:
@@ -300,6 +360,8 @@ class ArrayType:
         dims = [tuple(format_factor(f, self.mesh) for f in dim) for dim in self.dims]
         partial = tuple(format_factor(f, self.mesh) for f in self.partial)
         tail = f", partial={partial}, reduction={self.reduction!r}" if partial else ""
+        if self.uneven:
+            tail += f", uneven={ {dim: str(rule) for dim, rule in self.uneven} }"
         return f"ArrayType({self.mesh!r}, {self.dtype!r}, {self.shape}, {dims}{tail})"
 
 

@@ -32,6 +32,7 @@ from redistrib.types.digits import (
 from redistrib.types.mesh import MAX_POSITIONS, Mesh
 from redistrib.types.notation import format_factor, format_factors
 from redistrib.types.reduction import REDUCTIONS
+from redistrib.types.uneven import RULES, Rule, as_rule
 
 MAX_SIZE = MAX_POSITIONS
 """Positions of a dimension: numpy counts them in 64 bits."""
@@ -121,6 +122,20 @@ def as_device_digit(factor: object, mesh: Mesh) -> DeviceDigit:
     return factor
 
 
+def as_uneven(uneven: object, rank: int) -> dict[int, Rule]:
+    """The rules of dimensions. Raises LayoutError unless it is a mapping from some of them."""
+    rule = f"uneven maps dimensions, of {rank}, to rules: {RULES}"
+    if not isinstance(uneven, Mapping):
+        raise LayoutError(f"{rule}; got {brief(uneven)}", uneven=uneven)
+    rules = {}
+    for given, kind in uneven.items():
+        dim = as_integer(given)
+        if dim is None or not 0 <= dim < rank:
+            raise LayoutError(f"{rule}; got the dimension {brief(given)}", uneven=uneven)
+        rules[dim] = as_rule(kind)
+    return {dim: rules[dim] for dim in sorted(rules)}
+
+
 def as_reduction(reduction: object, *, partial: bool) -> str | None:
     """The reduction of a partial set, None where there is none. Raises LayoutError for others."""
     if not (isinstance(reduction, str) and reduction in REDUCTIONS):
@@ -190,9 +205,11 @@ def uneven(size: int, product: int, given: str) -> LayoutError:
     """The error for a dimension that its factors, of this product, do not divide."""
     below, above = size // product * product, (size // product + 1) * product
     legal = f"sizes: {below} and {above}" if below else f"size: {above}"
+    cut = given if given.endswith("}") else f"{size}{{x}}"
     return LayoutError(
-        f"an uneven layout has no type, so pad the dimension: its factors divide its size; "
-        f"got {given} with product {product}; nearest legal {legal}",
+        f"the factors of a dimension divide its size, unless a rule says how it is cut: write "
+        f"{cut}:ceil (JAX, XLA), :balanced (numpy.array_split), :nested (torch.chunk, DTensor) or "
+        f":sizes(...); got {given} with product {product}; nearest legal {legal}",
         size=size,
         product=product,
     )

@@ -20,6 +20,7 @@ from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, Positions, digit_values, weight, with_digits
 from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.uneven import Nested, Rule, Sizes, block_ends, sizes_of
 
 
 def equivalent(a: ArrayType, b: ArrayType) -> bool:
@@ -76,7 +77,17 @@ def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
     if not all(known.values()):
         return None
     partial = [part for device in t.partial for part in known[device]]
-    return ArrayType(mesh, t.dtype, t.shape, [*map(written, t.dims)], partial, t.reduction)
+    dims = [*map(written, t.dims)]
+    rules = {dim: _in_parts(t, dim, rule) for dim, rule in t.uneven}
+    return ArrayType(mesh, t.dtype, t.shape, dims, partial, t.reduction, rules)
+
+
+def _in_parts(t: ArrayType, dim: int, rule: Rule) -> Rule:
+    """The rule of a dimension whose factors may be cut into several: `nested` cuts by factors."""
+    if not isinstance(rule, Nested):
+        return rule
+    counts = tuple(factor.size for factor in t.dims[dim])
+    return Sizes(tuple(sizes_of(block_ends(t.shape[dim], counts, rule))))
 
 
 def _digits(device: DeviceDigit, before: Mesh, there: Positions, mesh: Mesh) -> list[DeviceDigit]:

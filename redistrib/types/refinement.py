@@ -193,8 +193,11 @@ def _closed(orig: _Cuts, uses: _Uses) -> _Cuts:
 
 
 def check_pair(src: ArrayType, dst: ArrayType) -> None:
-    """Raise LayoutError unless both types have one mesh, one shape and one dtype."""
+    """Raise LayoutError unless both types have one mesh, one shape, one dtype, and are even."""
     check_array(src, dst)
+    for t in (src, dst):
+        if t.uneven:
+            raise LayoutError(f"digits are of even types; got {t}", type=t)
     _check_same("mesh", src, dst, src.mesh, dst.mesh)
 
 

@@ -150,9 +150,10 @@ def tile_of(array: NDArray[Any], t: ArrayType, position: int) -> NDArray[Any]:
     Raises BackendError if the array is not one of type `t`.
     """
     check_array_of(array, t)
+    shape = t.tile_shape_at(position)
     if any(t.digit_coordinate(digit, position) for digit in t.partial):
-        return np.full(t.tile_shape, identity(array.dtype, t.reduction), array.dtype)
-    return np.ascontiguousarray(array[np.ix_(*t.tile(position))]).reshape(t.tile_shape)
+        return np.full(shape, identity(array.dtype, t.reduction), array.dtype)
+    return np.ascontiguousarray(array[np.ix_(*t.tile(position))]).reshape(shape)
 
 
 def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:

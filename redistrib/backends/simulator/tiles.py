@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.backends.simulator.blocks import fetch_blocks
 from redistrib.synth.plan.pieces import exchange_senders
 from redistrib.synth.plan.tile_program import Fetch, Groups, Send
 from redistrib.types.array_type import ArrayType
@@ -320,6 +321,9 @@ def _local_digits(t: ArrayType) -> list[list[IndexDigit]]:
 def _fetched(tiles: Tiles, operation: Fetch) -> Tiles:
     """The tiles of an exchange: the sender of every block of them is looked up, and its place."""
     before, after = operation.before, operation.after
+    if operation.step.blocks is not None:
+        held = tiles.settled().data
+        return Tiles.stacked(fetch_blocks(held, before, after), after.mesh)
     shape, receivers = before.shape, after.mesh.num_devices
     if not before.size:
         return Tiles.stacked(np.empty((receivers, *after.tile_shape), tiles.data.dtype), after.mesh)

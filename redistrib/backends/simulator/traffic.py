@@ -13,10 +13,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.backends.simulator.blocks import count_blocks
 from redistrib.backends.simulator.tiles import Array, Tiles, Views
-from redistrib.synth.plan.collectives import AllReduce
+from redistrib.synth.plan.collectives import AllReduce, Exchange
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.plan.tile_program import interpret, tile_program
+from redistrib.synth.plan.tile_program import TileStep, interpret, tile_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,19 @@ def measure(plan: Plan) -> Measurement:
     (24, 24, 40, 32)
     """
     itemsize = plan.src.numpy_dtype.itemsize
-    source = held = plan.src.tile_size * itemsize
+    source = held = plan.types[0].tile_size * itemsize
     peak = source
     received: list[int] = []
     sent: list[int] = []
     live: list[int] = []
     for part in tile_program(plan.steps, plan.types):
-        ids = np.array(part.before.mesh.ids).reshape(-1, *(1 for _ in part.before.shape))
-        origins = Tiles.stacked(ids, part.before.mesh, part.before.tile_shape)
-        arrived = interpret(part.operations, _Origins(), origins)
-        most_received, most_sent = _traffic(arrived, isinstance(part.step, AllReduce))
-        received.append(most_received * itemsize)
-        sent.append(most_sent * itemsize)
-        made = prod(arrived.shape) * itemsize
+        if isinstance(part.step, Exchange) and part.step.blocks is not None:
+            counts = count_blocks(part.before, part.after)
+            made = part.after.tile_size * itemsize
+        else:
+            counts, made = _measured(part, itemsize)
+        received.append(counts[0] * itemsize)
+        sent.append(counts[1] * itemsize)
         live.append(source + (held if live else 0) + made)
         held, peak = made, max(peak, made)
     return Measurement(
@@ -71,6 +72,14 @@ def measure(plan: Plan) -> Measurement:
         sent_bytes_per_step=tuple(sent),
         live_bytes_per_step=tuple(live),
     )
+
+
+def _measured(part: TileStep, itemsize: int) -> tuple[tuple[int, int], int]:
+    """Elements that the worst device receives and sends in a step, and bytes of the tile made."""
+    ids = np.array(part.before.mesh.ids).reshape(-1, *(1 for _ in part.before.shape))
+    origins = Tiles.stacked(ids, part.before.mesh, part.before.tile_shape)
+    arrived = interpret(part.operations, _Origins(), origins)
+    return _traffic(arrived, isinstance(part.step, AllReduce)), prod(arrived.shape) * itemsize
 
 
 class _Origins(Views):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil, prod
 
+from redistrib.synth.plan.blocks import block_bound
 from redistrib.synth.plan.routing import exchange_traffic, lower_bound
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, apart, is_chain, split_at
@@ -37,6 +38,8 @@ def lower_bound_elements(
     """
     if not dst.size:
         return 0
+    if src.uneven or dst.uneven:
+        return block_bound(src, dst)
     if src.mesh != dst.mesh:
         return _across(src, dst)
     if not (src.partial or dst.partial):

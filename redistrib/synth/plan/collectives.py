@@ -27,6 +27,7 @@ from math import ceil
 from typing import Any, ClassVar, Self, get_args
 
 from redistrib.errors import LayoutError, RedistribError
+from redistrib.synth.plan.blocks import exchanged
 from redistrib.synth.plan.fields import (
     Field,
     read_device_digit,
@@ -170,12 +171,8 @@ def _write_moves(moves: tuple[Move, ...]) -> list[list[str]]:
 def _read_moves(value: Any, what: str) -> tuple[Move, ...]:
     items = [read_items(item, what, 3) for item in read_list(value, what)]
     return tuple(
-        Move(
-            read_device_digit(device, what),
-            read_index_digit(source, what),
-            read_index_digit(target, what),
-        )
-        for device, source, target in items
+        Move(read_device_digit(a, what), read_index_digit(b, what), read_index_digit(c, what))
+        for a, b, c in items
     )
 
 
@@ -337,7 +334,8 @@ class Exchange(_Placed):
     the source has the value of that index digit in the element. For the others, `(f, g)` in
     `replicas` means that digit f of the sender is digit g of the receiver; `tables` decide for the
     components that share no digits; every other digit of the sender is that of the receiver.
-    An exchange to another `mesh` has one table: of positions of both meshes.
+    An exchange to another `mesh` has one table: of positions of both meshes. Where the type before
+    or after is uneven, `blocks` is the text of the one after, and its blocks tell all.
 
     Its traffic and its transpose depend on both its types: `routing.exchange_traffic` has them.
     """
@@ -345,21 +343,26 @@ class Exchange(_Placed):
     replicas: tuple[tuple[DeviceDigit, DeviceDigit], ...] = ()
     tables: tuple[RoutingTable, ...] = ()
     mesh: Mesh | None = None
+    blocks: str | None = None
     collective: ClassVar[str] = "exchange"
     fields: ClassVar[tuple[Field, ...]] = (
         PLACEMENTS,
         Field("replicas", "replicas", write_text_rows, read_digit_pairs),
         Field("tables", "tables", write_routing_tables, read_routing_tables, ()),
         Field("onto", "mesh", lambda _: ONTO, read_text, None),
+        Field("blocks", "blocks", str, read_text, None),
     )
 
     def apply(self, t: ArrayType) -> ArrayType:
         if self.mesh is not None and t.partial:
             raise LayoutError(f"an array is reduced before it goes to another mesh; got {t}")
+        if self.blocks is not None:
+            return exchanged(t, ArrayType.parse(self.blocks, self.mesh or t.mesh))
         return t.replace(mesh=self.mesh, placements=self.placements)
 
     def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
-        changed = set(before.placements).symmetric_difference(self.placements)
+        owned, owns = {*before.placements}, {*self.placements}
+        changed = owned ^ owns if self.blocks is None else owned | owns
         return tuple(sorted({device for device, _ in changed}))
 
     @classmethod

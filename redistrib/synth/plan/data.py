@@ -14,6 +14,7 @@ from redistrib.synth.plan.price import StepTraffic, step_seconds, step_traffic
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
+from redistrib.types.padding import padded
 from redistrib.types.refinement import Refinement, refine
 
 
@@ -24,7 +25,8 @@ class Plan:
     If `dst` is on another mesh, the last type may be the equivalent one on the mesh of `src`.
     `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device;
     `memory_limit` is the one that was asked for, if any, and `profile` the one that `seconds` is
-    an estimate under.
+    an estimate under. Where `src` or `dst` is uneven and `padded_shape` is given, `types` and steps
+    are those of the array padded to this shape, of whose tiles the real ones are the corners.
     """
 
     src: ArrayType
@@ -37,6 +39,7 @@ class Plan:
     lower_bound_bytes: int
     memory_limit: int | None = None
     profile: Profile = DEFAULT_PROFILE
+    padded_shape: tuple[int, ...] | None = None
 
     @property
     def received_bytes(self) -> int:
@@ -56,7 +59,7 @@ class Plan:
     @property
     def live_bytes_per_step(self) -> tuple[int, ...]:
         """Per step, source + input of the step (if it is not the source) + output."""
-        source = self.src.tile_bytes
+        source = self.types[0].tile_bytes
         return tuple(
             source + (before.tile_bytes if at else 0) + after.tile_bytes
             for at, (before, after) in enumerate(zip(self.types, self.types[1:], strict=False))
@@ -65,7 +68,7 @@ class Plan:
     @property
     def live_bytes(self) -> int:
         """The largest sum of tiles alive at once on a device; the source is kept."""
-        return max(self.live_bytes_per_step, default=self.src.tile_bytes)
+        return max(self.live_bytes_per_step, default=self.types[0].tile_bytes)
 
     @property
     def seconds_per_step(self) -> tuple[float, ...]:
@@ -115,6 +118,7 @@ def make_plan(
     profile: Profile = DEFAULT_PROFILE,
     memory_limit: int | None = None,
     refinement: Refinement | None = None,
+    padded_shape: tuple[int, ...] | None = None,
 ) -> Plan:
     """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`.
 
@@ -122,15 +126,18 @@ def make_plan(
     types, where it is known already.
     """
     steps = tuple(steps)
+    start, end = src, dst
+    if padded_shape is not None:
+        start, end = padded(src, padded_shape), padded(dst, padded_shape)
     # The target of a plan within one mesh may be given on another mesh of the same devices.
-    target = on_mesh(dst, src.mesh) or dst
-    if target.mesh == src.mesh:
-        refinement = refinement or refine(src, target)
-    types = [src]
+    target = on_mesh(end, start.mesh) or end
+    if target.mesh == start.mesh and not (start.uneven or end.uneven):
+        refinement = refinement or refine(start, target)
+    types = [start]
     for step in steps:
         types.append(step.apply(types[-1]))
-    if types[-1] not in (target, dst):
-        raise LayoutError(f"the steps of a plan end in {dst}; got {types[-1]}", src=src, dst=dst)
+    if types[-1] not in (target, end):
+        raise LayoutError(f"the steps of a plan end in {end}; got {types[-1]}", src=src, dst=dst)
     traffic = tuple(
         step_traffic(step, before, after, refinement if len(steps) == 1 else None)
         for step, before, after in zip(steps, types, types[1:], strict=False)
@@ -138,8 +145,10 @@ def make_plan(
     seconds = 0.0
     for duration in _step_seconds(steps, types, traffic, profile):
         seconds += duration
+    if padded_shape is not None:  # a bound is of real elements
+        target, refinement = on_mesh(dst, src.mesh) or dst, None
     bound = lower_bound_elements(src, target, refinement) * src.itemsize
-    figures = traffic, seconds, bound, memory_limit, profile
+    figures = traffic, seconds, bound, memory_limit, profile, padded_shape
     return Plan(src, dst, strategy, steps, tuple(types), *figures)
 
 

@@ -3,6 +3,8 @@
 A step carries what defines it as maps of digits: `placements` as [device digit, index digit],
 `moves` as [device digit, source index digit, target index digit], `routes` and `replicas` as pairs
 of device digits, all written `x:(pre)size` and `0:(pre)size`; tables only where no digits match.
+An exchange of uneven types has `blocks`, the type after it, instead. With `padded_shape`, steps are
+of the array padded to it.
 Types are on `mesh`, and on `dst_mesh` from the exchange on that says `"onto": "dst_mesh"`.
 """
 
@@ -29,6 +31,7 @@ from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.notation import format_factor
+from redistrib.types.padding import common_padding, padded
 
 FORMAT = "redistrib-plan/2"
 READABLE = ("redistrib-plan/1", FORMAT)
@@ -90,6 +93,7 @@ def plan_to_json(plan: Plan) -> str:
             "seconds": plan.seconds,
             "profile": plan.profile.to_data(),
             **({} if plan.memory_limit is None else {"memory_limit": plan.memory_limit}),
+            **({} if plan.padded_shape is None else {"padded_shape": list(plan.padded_shape)}),
         }
     )
 
@@ -110,12 +114,16 @@ def plan_from_json(text: str) -> Plan:
     check_format(data)
     first = data["format"] == READABLE[0]
     keys = PLAN_KEYS if first else (*PLAN_KEYS, "profile")
-    read_object(data, "a plan", keys, ("memory_limit",))
+    read_object(data, "a plan", keys, ("memory_limit", "padded_shape"))
     mesh = _read_mesh(data["mesh"], "mesh")
     dst_mesh = None if data["dst_mesh"] is None else _read_mesh(data["dst_mesh"], "dst_mesh")
     src = ArrayType.parse(read_text(data["src"], "src"), mesh)
     dst = ArrayType.parse(read_text(data["dst"], "dst"), dst_mesh or mesh)
-    steps, current = [], src
+    shape = data.get("padded_shape")
+    shape = None if shape is None else read_counts(shape, "padded_shape")
+    if shape is not None and shape != common_padding(src, dst):
+        raise RedistribError(f"padded_shape is one that both ends have; got {shown(shape)}")
+    steps, current = [], src if shape is None else padded(src, shape)
     for number, item in enumerate(read_list(data["steps"], "steps")):
         try:
             steps.append(_read_step(item, None if dst_mesh == mesh else dst_mesh))
@@ -125,7 +133,8 @@ def plan_from_json(text: str) -> Plan:
     limit = data.get("memory_limit")
     limit = None if limit is None else read_count(limit, "memory_limit")
     profile = DEFAULT_PROFILE if first else Profile.from_data(data["profile"])
-    return make_plan(src, dst, read_text(data["strategy"], "strategy"), steps, profile, limit)
+    strategy = read_text(data["strategy"], "strategy")
+    return make_plan(src, dst, strategy, steps, profile, limit, padded_shape=shape)
 
 
 def check_format(data: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from redistrib.synth.plan.blocks import block_traffic
 from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import Traffic, exchange_traffic
@@ -37,6 +38,9 @@ def step_traffic(
     `known` is their refinement, or the answer for an exchange in elements, where that was found.
     """
     itemsize = before.itemsize
+    if isinstance(step, Exchange) and step.blocks is not None:
+        moved = block_traffic(before, after)
+        return StepTraffic(moved.received * itemsize, moved.sent * itemsize, moved.peers)
     if isinstance(step, Exchange):
         traffic = known if isinstance(known, Traffic) else exchange_traffic(before, after, known)
         return StepTraffic(traffic.received * itemsize, traffic.sent * itemsize, traffic.peers)

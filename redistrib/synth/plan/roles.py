@@ -97,9 +97,10 @@ class Roles:
             raise LayoutError(f"the mesh of {self.type} has no digit {device}", digit=device)
 
     def typed(self, reduction: str | None = None) -> ArrayType:
-        """The type with the roles as they are now."""
+        """The type with the roles as they are now; an uneven one has its owners as they were."""
         t = self.type
-        return t.replace(placements=self.placements, partial=self.partial, reduction=reduction)
+        placements = None if self.placements == [*t.placements] else self.placements
+        return t.replace(placements=placements, partial=self.partial, reduction=reduction)
 
     def typed_partial(self, reduction: str) -> ArrayType:
         """The type as they are now, whose partial digits are addends of `reduction`."""

@@ -39,6 +39,9 @@ def transpose(plan: Plan) -> Plan:
     which is not linear. A target on another mesh of the same devices is taken as the plan has it,
     on the mesh of the source.
     """
+    for t in (plan.src, plan.dst):
+        if t.uneven:
+            raise LayoutError(f"only plans of even types are transposed; got {t}", type=t)
     src, dst = plan.src, plan.types[-1]
     if not src.size:  # without elements nothing is summed, and types have no partial axes
         exchange = exchange_traffic(dst, src).exchange

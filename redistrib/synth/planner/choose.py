@@ -55,9 +55,11 @@ from redistrib.synth.planner.reductions import (
     reduce_partial,
 )
 from redistrib.synth.planner.three_phase import gather_once, plan_aligned
+from redistrib.synth.planner.uneven import block_steps
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import divisors
 from redistrib.types.named_sharding import TypeLike
+from redistrib.types.padding import common_padding, padded
 
 STRATEGIES = get_args(Strategy)
 MAX_PROOF_TYPES = 2000  # so many types take a tenth of a second
@@ -129,7 +131,10 @@ def cost(
 ) -> Cost:
     """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
     problem = make_problem(src, dst, memory_limit, profile, effort)
-    return total_cost(problem.src, choose(problem, strategy).costs)
+    found = choose(problem, strategy)
+    shape = found.padded_shape
+    start = problem.src if shape is None else padded(problem.src, shape)
+    return total_cost(start, found.costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,8 @@ class Candidate:
     name: str
     costs: tuple[StepCost, ...]
     make: Callable[[], Steps]
+    padded_shape: tuple[int, ...] | None = None
+    """Of the array that the steps are of, where the ends are uneven."""
 
     @property
     def seconds(self) -> float:
@@ -158,6 +165,7 @@ class Candidate:
             problem.profile,
             problem.memory_limit,
             problem.common,
+            self.padded_shape,
         )
 
 
@@ -253,6 +261,8 @@ def _proposals_of(problem: Problem, strategy: StrategyLike) -> Iterator[Proposal
     if callable(strategy):
         return iter([Proposal("custom", lambda _: _custom(problem, strategy))])
     check_name("strategy", strategy, STRATEGIES)
+    if problem.uneven:
+        return _uneven(problem, strategy)
     match strategy:
         case "auto":
             return proposals(problem)
@@ -271,6 +281,9 @@ def _proposals_of(problem: Problem, strategy: StrategyLike) -> Iterator[Proposal
 
 def proposals(problem: Problem) -> Iterator[Proposal]:
     """All that `auto` chooses from, the cheapest-looking first."""
+    if problem.uneven:
+        yield from _uneven(problem, "auto")
+        return
     yield from _alone(problem)
     if problem.effort == "best" and not (problem.across or problem.partial):
         yield Proposal("stops on the way", lambda best: _with_stops(problem, best), search=True)
@@ -374,6 +387,35 @@ def _across(problem: Problem) -> Iterator[Proposal]:
         "direct: spread over replicas", problem, lambda _: plan_across(src, dst, spread=True)
     )
     yield Proposal("direct", lambda _: _direct(problem))
+
+
+def _uneven(problem: Problem, strategy: Strategy) -> Iterator[Proposal]:
+    """Between uneven types: as even types of a padded array, or an exchange of blocks.
+
+    The padded tiles, too, are no larger than the larger end.
+    """
+    src, dst = problem.src, problem.dst
+    shape = common_padding(src, dst)
+    if shape is not None and strategy != "direct":
+
+        def solve(best: Candidate | None) -> Candidate:
+            del best
+            limit = problem.memory_limit or max(src.tile_bytes, dst.tile_bytes)
+            ends = padded(src, shape), padded(dst, shape)
+            even = make_problem(*ends, limit, problem.profile, problem.effort)
+            found = choose(even, strategy)
+            return replace(found, name=f"padded, {found.name}", padded_shape=shape)
+
+        yield Proposal("padded", solve)
+    if strategy in ("auto", "direct"):
+        yield _from_steps("blocks", problem, lambda _: block_steps(src, dst))
+    elif shape is None:
+        raise LayoutError(
+            f"strategy {strategy!r} is of types that padding makes even; those from {src} to "
+            f"{dst} exchange blocks, under auto or direct",
+            src=src,
+            dst=dst,
+        )
 
 
 def _collectives(problem: Problem) -> Iterator[Proposal]:

@@ -51,7 +51,12 @@ class Problem:
     @property
     def across(self) -> bool:
         """Whether nothing but an exchange leads from one mesh to the other."""
-        return self.common is None
+        return self.common is None and not self.uneven
+
+    @property
+    def uneven(self) -> bool:
+        """Whether an end is uneven, so that there are no common digits."""
+        return bool(self.src.uneven or self.dst.uneven)
 
     @property
     def refinement(self) -> Refinement:
@@ -138,7 +143,8 @@ def make_problem(
         )
     profile = find_profile(profile)
     target = on_mesh(dst, src.mesh)
-    common = None if target is None else refine(src, target)
+    even = not (src.uneven or dst.uneven)
+    common = refine(src, target) if even and target is not None else None
     if common is not None and not common.aligned:
         for component in common.components():
             if not component.aligned:

@@ -1,0 +1,228 @@
+"""The canonical form of an uneven dimension: the first rule that gives its blocks, and its meaning.
+
+The rules are tried in the order even, ceil, balanced, nested, sizes. On x=2,y=2:
+
+    8{x,y}:balanced       even: the rule goes, 8{x,y}
+    7{x,y}:balanced       2, 2, 2, 1, which is 7{x,y}:ceil
+    10{x,y}:nested        3, 2, 3, 2 stays; its factors do not merge, as each is a cut
+    3{x,y}:sizes(2,0,1,0) y is never 1, so 3{y,x,_2}:ceil says the same
+
+So a rule falls back on `ceil`, with digits in any order, wherever these can say it. Under `ceil`
+(proof in docs/theory.md) the form is unique once digits that are 0 for all indices below n, *idle*
+ones, come first, in the order of the mesh:
+
+- an idle local factor goes, and the least one that is not idle shrinks to the values it takes;
+- an idle part of an axis that goes on in the first digit that is not idle is merged with it;
+- the factor at the end is the block, and goes where it is as small as it can be.
+
+Of two forms of blocks that `ceil` cannot say, with empty ones among them, both may stay; `meaning`
+tells that they are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+from redistrib.errors import LayoutError
+from redistrib.types.canonical import check_uses
+from redistrib.types.digits import (
+    DeviceDigit,
+    Factor,
+    Local,
+    apart,
+    coalesce,
+    complement,
+    divisors,
+    inside,
+)
+from redistrib.types.mesh import Mesh
+from redistrib.types.notation import format_factors
+from redistrib.types.uneven import (
+    BALANCED,
+    CEIL,
+    NESTED,
+    BlockRule,
+    Ceil,
+    Rule,
+    Sizes,
+    block_ends,
+    padded_size,
+    sizes_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """An uneven dimension in canonical form; `rule` is None where it is even after all.
+
+    Dimensions of one size on one mesh have equal `meaning` if and only if all devices hold the
+    same of them.
+    """
+
+    factors: tuple[Factor, ...]
+    rule: Rule | None
+    meaning: object
+
+
+def canonical_uneven(n: int, factors: Sequence[Factor], rule: Rule, mesh: Mesh) -> Form:
+    """The canonical form of a dimension of size n. Raises LayoutError for what no rule allows."""
+    if not n or not factors:
+        return Form((), None, ())
+    check_uses([factors], (), mesh)
+    if isinstance(rule, Ceil):
+        return _under_ceil(n, factors, mesh)
+    digits = [f for f in factors if isinstance(f, DeviceDigit) and f.size > 1]
+    if any(isinstance(factor, Local) and factor.size > 1 for factor in factors):
+        raise LayoutError(
+            f"under the rule {rule} each device has one block, so there are no local factors; got "
+            f"{n}{{{format_factors(factors, mesh)}}}; block-cyclic is under ceil",
+            rule=str(rule),
+        )
+    ends = block_ends(n, tuple(f.size for f in factors), rule)
+    held = [(number, a, b) for number, (a, b) in enumerate(pairwise(ends)) if a < b]
+    owners = _Owners(digits, mesh)
+    under_ceil = owners.as_ceil(held)
+    if under_ceil is not None:
+        return _under_ceil(n, under_ceil, mesh)
+    meaning = owners.meaning(held)
+    # Each factor of `nested` is a cut of its own; others may be one digit.
+    merged = tuple(f for f in coalesce(digits) if isinstance(f, DeviceDigit))
+    options: list[tuple[tuple[DeviceDigit, ...], BlockRule]] = [
+        (merged, BALANCED),
+        (merged, NESTED),
+        (tuple(digits), NESTED),
+    ]
+    for cuts, option in options:
+        if block_ends(n, tuple(f.size for f in cuts), option) == ends:
+            return Form(cuts, option, meaning)
+    return Form(merged, Sizes(tuple(sizes_of(ends))), meaning)
+
+
+def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
+    kept = coalesce([factor for factor in factors if factor.size > 1])
+    padded = padded_size(n, [*kept, *(f for f in factors[-1:] if f == Local(1))])
+    if padded < n:
+        raise LayoutError(
+            f"under the rule ceil the product of all factors is the padded size, not below the "
+            f"size; got {n}{{{format_factors(factors, mesh)}}} with product {padded}",
+            size=n,
+            product=padded,
+        )
+    if padded == n:
+        return Form(_even(kept), None, _even(kept))
+    above = kept[:-1] if isinstance(kept[-1], Local) else kept
+    stride = block = min(n, padded // prod([factor.size for factor in above]))
+    idle: list[DeviceDigit] = []
+    busy: list[Factor] = []  # minor to major
+    for factor in reversed(above):
+        if stride < n:
+            top = isinstance(factor, Local) and stride * factor.size >= n
+            busy.append(Local(-(-n // stride)) if top else factor)
+            stride *= busy[-1].size
+        elif isinstance(factor, DeviceDigit):
+            idle.append(factor)
+    while busy and isinstance(first := busy[-1], DeviceDigit):
+        more = [d for d in idle if d.axis == first.axis and d.end == first.pre]
+        if not more:
+            break
+        idle.remove(more[0])
+        busy[-1] = DeviceDigit(first.axis, more[0].pre, more[0].size * first.size)
+    order = {name: at for at, (name, _) in enumerate(mesh.axes)}
+    front = coalesce(sorted(idle, key=lambda d: (order[d.axis], d.pre)))
+    found: list[Factor] = [*front, *reversed(busy)]
+    least = -(-n // prod([factor.size for factor in found]))
+    if block != least:
+        found.append(Local(block))
+    if padded_size(n, found) == n:
+        return Form(_even(found), None, _even(found))
+    return Form(tuple(found), CEIL, (tuple(found), block))
+
+
+def _even(factors: Sequence[Factor]) -> tuple[Factor, ...]:
+    """The factors of an even dimension, without a local one at the end."""
+    return tuple(factors[:-1] if factors and isinstance(factors[-1], Local) else factors)
+
+
+_Held = Sequence[tuple[int, int, int]]
+"""The blocks that are not empty, in order: their number, where they begin and where they end."""
+
+
+class _Owners:
+    """Who has the blocks that digits, major to minor, number: coordinates on axes."""
+
+    def __init__(self, digits: Sequence[DeviceDigit], mesh: Mesh) -> None:
+        self.digits, self.mesh = digits, mesh
+
+    def coordinates(self, number: int) -> dict[str, int]:
+        """The coordinates, those of 0 left out, of the owner of a block, with other digits 0."""
+        found: dict[str, int] = {}
+        for digit in reversed(self.digits):
+            number, value = divmod(number, digit.size)
+            if value:
+                step = self.mesh.axis_size(digit.axis) // digit.end
+                found[digit.axis] = found.get(digit.axis, 0) + value * step
+        return found
+
+    def meaning(self, held: _Held) -> object:
+        """Which digits own the dimension, and who has which indices."""
+        blocks = tuple(
+            (tuple(sorted(self.coordinates(number).items())), a, b) for number, a, b in held
+        )
+        return tuple(self._owned()), blocks
+
+    def _owned(self) -> list[DeviceDigit]:
+        """The digits, as large parts of axes as they make up."""
+        return [d for d in coalesce(sorted(self.digits)) if isinstance(d, DeviceDigit)]
+
+    def as_ceil(self, held: _Held) -> list[Factor] | None:
+        """The factors under `ceil` that give these blocks; None where there are none.
+
+        Blocks are numbered by digits, whose minor one first: where it is back at 0, the next one
+        has its first step.
+        """
+        block = held[0][2]
+        if any(b - a != block for _, a, b in held[:-1]) or held[-1][2] - held[-1][1] > block:
+            return None
+        owners = [self.coordinates(number) for number, _, _ in held]
+        found: list[DeviceDigit] = []
+        stride = 1
+        while stride < len(owners):
+            if len(owners[stride]) != 1:
+                return None
+            ((axis, unit),) = owners[stride].items()
+            steps = [owners[at] for at in range(0, len(owners), stride)]
+            values = next(
+                (k for k, at in enumerate(steps) if at != ({axis: k * unit} if k else {})),
+                len(steps),
+            )
+            digit = self._digit(axis, unit, values, found, at_top=values == len(steps))
+            if digit is None:
+                return None
+            found.insert(0, digit)
+            stride *= digit.size
+        named = _Owners(found, self.mesh)
+        if any(named.coordinates(at) != owner for at, owner in enumerate(owners)):
+            return None
+        idle = [
+            part
+            for whole in self._owned()
+            for part in complement([digit for digit in found if inside(digit, whole)], whole)
+        ]
+        return [*idle, *found, Local(block)]
+
+    def _digit(
+        self, axis: str, unit: int, values: int, below: Sequence[DeviceDigit], *, at_top: bool
+    ) -> DeviceDigit | None:
+        """The digit that steps by `unit` on an axis, with so many values, or more at the top."""
+        end, rest = divmod(self.mesh.axis_size(axis), unit)
+        for size in divisors(end):
+            if rest or not (size == values or (at_top and size > values)):
+                continue
+            digit = DeviceDigit(axis, end // size, size)
+            owned = any(inside(digit, whole) for whole in self._owned())
+            if owned and all(apart(digit, other) for other in below):
+                return digit
+        return None
