@@ -26,7 +26,6 @@ from redistrib.checker.shared import Numbers
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local, digit_values
 from redistrib.types.mesh import whole_axes
-from redistrib.types.uneven import CEIL
 
 
 def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[ArrayType]:
@@ -43,7 +42,7 @@ def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[Ar
             (*factors, Local(even.block_shape[dim])) if dim in wide else factors
             for dim, factors in enumerate(even.dims)
         ]
-        layout = even.partial, even.reduction, dict.fromkeys(wide, CEIL)
+        layout = even.partial, even.reduction, dict.fromkeys(wide, "ceil")
         cut = ArrayType(t.mesh, t.dtype, t.shape, dims, *layout)
         require(cut == t, "{} is {}, padded and cut off", t, cut)
         found.append(even)

@@ -115,12 +115,13 @@ class ArrayType:
     ) -> None:
         """Set the fields, each legal by itself, in canonical form, and check them together."""
         forms = {d: canonical_uneven(shape[d], dims[d], rule, mesh) for d, rule in rules.items()}
-        factors = meaning = tuple(
+        factors = tuple(
             [
                 forms[dim].factors if dim in forms else canonical_dim(given, n, mesh)
                 for dim, (given, n) in enumerate(zip(dims, shape, strict=True))
             ]
         )
+        meaning: tuple[object, ...] = factors
         uneven = tuple([(dim, form.rule) for dim, form in forms.items() if form.rule is not None])
         tile_shape = [*map(_local_size, shape, factors)]
         for dim, rule in uneven:

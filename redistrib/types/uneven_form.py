@@ -124,21 +124,23 @@ def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
             stride *= busy[-1].size
         elif isinstance(factor, DeviceDigit):
             idle.append(factor)
-    while busy and isinstance(first := busy[-1], DeviceDigit):
-        more = [d for d in idle if d.axis == first.axis and d.end == first.pre]
-        if not more:
-            break
+    while busy and (more := [d for d in idle if _goes_on(d, busy[-1])]):
         idle.remove(more[0])
-        busy[-1] = DeviceDigit(first.axis, more[0].pre, more[0].size * first.size)
+        busy[-1] = DeviceDigit(more[0].axis, more[0].pre, more[0].size * busy[-1].size)
     order = {name: at for at, (name, _) in enumerate(mesh.axes)}
-    front = coalesce(sorted(idle, key=lambda d: (order[d.axis], d.pre)))
-    found: list[Factor] = [*front, *reversed(busy)]
+    front = sorted(idle, key=lambda d: (order[d.axis], d.pre))
+    found: list[Factor] = [*coalesce(front), *reversed(busy)]
     least = -(-n // prod([factor.size for factor in found]))
     if block != least:
         found.append(Local(block))
     if padded_size(n, found) == n:
         return Form(_even(found), None, _even(found))
     return Form(tuple(found), CEIL, (tuple(found), block))
+
+
+def _goes_on(major: DeviceDigit, minor: Factor) -> bool:
+    """Whether two parts of an axis are one, the one after the other."""
+    return isinstance(minor, DeviceDigit) and (major.axis, major.end) == (minor.axis, minor.pre)
 
 
 def _even(factors: Sequence[Factor]) -> tuple[Factor, ...]:

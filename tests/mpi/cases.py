@@ -492,9 +492,9 @@ def tiles_may_be_uneven(comm: MPI.Intracomm) -> None:
         shape = (n, 13)
         array = np.arange(13 * n, dtype=np.int32).reshape(shape)
         types = [
-            rmpi.UnevenType(mesh, "i32", shape, dims, rule)
+            rd.ArrayType(mesh, "i32", shape, dims, uneven={0: rule, 1: rule})
             for dims in ([("x",), ()], [(), ("x",)], [("y", "x"), ()], [(), ()])
-            for rule in ("ceil", "balanced")
+            for rule in ("ceil", "balanced", "nested")
         ]
         ends = [(a, b) for a in types for b in types]
         if n == even.shape[0]:
@@ -729,9 +729,9 @@ def tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, mebibytes: int) -> None:
 @case
 def gathered_tiles_may_exceed_two_gibibytes(comm: MPI.Intracomm, mebibytes: int) -> None:
     """Rank 1 gathers an array whose one part is of more than 2^31 bytes."""
-    t = rmpi.UnevenType(rd.Mesh(x=2), "u8", (2 * mebibytes - 1, 1 << 20), [("x",), ()], "ceil")
+    t = rd.ArrayType.parse(f"u8[{2 * mebibytes - 1}{{x}}:ceil, 1048576]", rd.Mesh(x=2))
     rows = t.tile(comm.rank)[0]
-    tile = np.empty(t.tile_shape(comm.rank), np.uint8)
+    tile = np.empty(t.tile_shape_at(comm.rank), np.uint8)
     tile[...] = (rows * 7 % 251).astype(np.uint8)[:, None]
     array = rmpi.gather(tile, t, comm, root=1)
     assert (array is None) == (comm.rank == 0)

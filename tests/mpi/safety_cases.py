@@ -149,9 +149,8 @@ def gather_and_scatter_are_checked(comm: MPI.Intracomm) -> None:
     last = comm.size - 1
     mesh = mesh_for(comm)
     t = rd.ArrayType.parse("bf16[24{_2,x}, 24{y}]", mesh)
-    uneven = rmpi.UnevenType(
-        rd.Mesh(x=comm.size), "f32", (3 * comm.size + 1, 5), [("x",), ()], "ceil"
-    )
+    line = rd.Mesh(x=comm.size)
+    uneven = rd.ArrayType.parse(f"f32[{3 * comm.size + 1}{{x}}:ceil, 5]", line)
     whole = rd.ArrayType(rd.Mesh(), "f32", uneven.shape)
     for root in range(comm.size):
         array = example(t)
@@ -275,7 +274,7 @@ def the_device_order_of_a_mesh_is_obeyed(comm: MPI.Intracomm) -> None:
 @case
 def an_empty_tile_may_lie_where_out_does(comm: MPI.Intracomm) -> None:
     mesh = rd.Mesh(x=comm.size)
-    a = rmpi.UnevenType(mesh, "f32", (1, 5), [("x",), ()], "ceil")
+    a = rd.ArrayType.parse("f32[1{x}:ceil, 5]", mesh)
     b = rd.ArrayType.parse("f32[1, 5]", mesh)
     array = example(b)
     for options in ({}, {"timeout": 60.0}):

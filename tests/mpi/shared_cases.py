@@ -111,7 +111,7 @@ def shared_results_between_two_sets_of_ranks(comm: MPI.Intracomm) -> None:
         assert result is redistribution.out
         assert (result is None) == (expected is None)
         assert expected is None or same_bits(result, expected)
-    uneven = rmpi.UnevenType(mesh, "f32", (comm.size + 1, 5), [("x",), ()], "ceil")
+    uneven = rd.ArrayType.parse(f"f32[{comm.size + 1}{{x}}:ceil, 5]", mesh)
     whole = rd.ArrayType(mesh, "f32", (comm.size + 1, 5))
     array = example(whole)
     with rmpi.Redistribution(whole, uneven, comm, shared=True) as redistribution:

@@ -219,13 +219,6 @@ else:
         "before.groups(()), after.groups(())",
     ),
     Mutant(
-        "balanced tiles are those of ceil",
-        LAYOUTS,
-        "UnevenType.block",
-        "number < more",
-        "more > 0",
-    ),
-    Mutant(
         "ranks agree whatever they were given",
         AGREEMENT,
         "Watch.agree",

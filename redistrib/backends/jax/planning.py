@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
-from redistrib.errors import InfeasibleError
+from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.planner.choose import STRATEGIES, plan
 from redistrib.synth.planner.problem import Strategy, check_name
@@ -57,6 +57,9 @@ def find_plan(src: ArrayType, dst: ArrayType, options: Options) -> Planned:
     Raises InfeasibleError where no number of chunks does.
     """
     limit = options.memory_limit
+    for t in (src, dst):
+        if t.uneven:
+            raise LayoutError(f"jax lays out even tiles; got {t}", type=t)
     try:
         return Planned(plan(src, dst, strategy=options.strategy, memory_limit=limit))
     except InfeasibleError as error:

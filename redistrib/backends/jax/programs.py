@@ -23,7 +23,7 @@ from redistrib.backends.jax.union_program import AXIS, union_program
 from redistrib.errors import BackendError, LayoutError
 from redistrib.models.model_plan import plan_model
 from redistrib.models.moves import CHUNK
-from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.data import Plan, check_even
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.tile import same_bits, tile_of
@@ -44,6 +44,7 @@ def compile(plan: Plan, jax_mesh: jax.sharding.Mesh) -> Any:  # noqa: A001 - the
     the plan goes to other devices, which `reshard` does.
     """
     shardings.check_mesh(plan.src.mesh, jax_mesh)
+    check_even(plan, "jax")
     _check_one_mesh(plan)
     end = plan.types[-1]
     axes = shardings.common_axes(plan)
@@ -84,6 +85,7 @@ def compile_stacked(plan: Plan, devices: Sequence[Any] | None = None) -> Any:
     Every type runs. Devices are taken in mesh position order, by default as `virtual_devices`
     finds them. Raises LayoutError where the plan goes to other devices.
     """
+    check_even(plan, "jax")
     _check_one_mesh(plan)
     count = plan.src.mesh.num_devices
     found = virtual_devices(count) if devices is None else list(devices)

@@ -14,7 +14,6 @@ from redistrib.backends.model_messages import Progress
 from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_array, scatter
 from redistrib.backends.mpi.calibration import calibrate
 from redistrib.backends.mpi.calls import Running
-from redistrib.backends.mpi.layouts import UnevenType
 from redistrib.backends.mpi.model import ModelRedistribution
 from redistrib.backends.mpi.redistribution import Redistribution
 
@@ -24,7 +23,6 @@ __all__ = [
     "Progress",
     "Redistribution",
     "Running",
-    "UnevenType",
     "calibrate",
     "gather",
     "measure_array",

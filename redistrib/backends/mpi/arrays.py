@@ -12,7 +12,6 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from redistrib.backends.mpi.datatypes import Tile
-from redistrib.backends.mpi.layouts import AnyType
 from redistrib.backends.mpi.memory import anonymous_bytes, peak_extra
 from redistrib.backends.mpi.redistribution import Redistribution
 from redistrib.errors import BackendError
@@ -68,7 +67,7 @@ def measure_array(
             if here is not None:
                 tile = tile_of(_checked(array), plan.src, here)
             if there is not None:
-                result = np.empty(plan.dst.tile_shape, plan.dst.numpy_dtype)
+                result = np.empty(plan.dst.tile_shape_at(there), plan.dst.numpy_dtype)
                 result.fill(0)  # so that its memory is there, and not counted as extra
 
         def verify() -> None:
@@ -102,7 +101,7 @@ def _verified(result: Tile, array: NDArray[Any], t: ArrayType, position: int | N
 
 
 def gather(
-    tile: Tile | None, t: AnyType, comm: MPI.Intracomm, root: int = 0
+    tile: Tile | None, t: ArrayType, comm: MPI.Intracomm, root: int = 0
 ) -> NDArray[Any] | None:
     """The global array of these tiles on the rank `root`, None elsewhere. Collective.
 
@@ -116,7 +115,7 @@ def gather(
 
 
 def scatter(
-    array: NDArray[Any] | None, t: AnyType, comm: MPI.Intracomm, root: int = 0
+    array: NDArray[Any] | None, t: ArrayType, comm: MPI.Intracomm, root: int = 0
 ) -> Tile | None:
     """This rank's tile of the array that the rank `root` has; None if it has none. Collective.
 
@@ -128,7 +127,7 @@ def scatter(
     return tile
 
 
-def _whole(t: AnyType) -> ArrayType:
+def _whole(t: ArrayType) -> ArrayType:
     """The array of a type on one device."""
     return ArrayType(Mesh(), t.dtype, t.shape)
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.datatypes import Tile
-from redistrib.backends.mpi.layouts import AnyType, UnevenType
 from redistrib.errors import BackendError, LayoutError
 from redistrib.types.array_type import ArrayType
 
@@ -36,7 +35,7 @@ def check_timeout(timeout: Any) -> float | None:
     return found
 
 
-def element_type(src: AnyType, dst: AnyType, dtype: DTypeLike | None) -> np.dtype[Any]:
+def element_type(src: ArrayType, dst: ArrayType, dtype: DTypeLike | None) -> np.dtype[Any]:
     """The dtype of the tiles. Raises BackendError where it cannot be that of these types."""
     if dtype is None:
         return src.numpy_dtype
@@ -47,31 +46,27 @@ def element_type(src: AnyType, dst: AnyType, dtype: DTypeLike | None) -> np.dtyp
         raise BackendError(
             f"elements are of at least one byte, and no arrays; got dtype {given}", dtype=given
         )
-    partial = any(isinstance(t, ArrayType) and t.partial for t in (src, dst))
-    if partial and given != src.numpy_dtype:
+    if (src.partial or dst.partial) and given != src.numpy_dtype:
         raise BackendError(
             f"a reduction is over the types' dtype, {src.numpy_dtype}; got {given}", dtype=given
         )
     return given
 
 
-def check_ends(src: AnyType, dst: AnyType) -> None:
+def check_ends(src: ArrayType, dst: ArrayType) -> None:
     """Raise LayoutError unless an exchange can lead from one end to the other."""
     if (src.shape, src.dtype) != (dst.shape, dst.dtype):
         raise LayoutError(
             f"source and target have one shape and dtype; got {src} and {dst}", src=src, dst=dst
         )
-    if isinstance(dst, ArrayType) and dst.partial:
+    if dst.partial:
         raise LayoutError(
-            f"between two sets of ranks, and of uneven tiles, the target is not partial; got {dst}",
-            dst=dst,
+            f"between two sets of ranks the target is not partial; got {dst}", dst=dst
         )
-    if isinstance(src, ArrayType) and src.partial and isinstance(dst, UnevenType):
-        raise LayoutError(f"uneven tiles are not reduced; got the source {src}", src=src)
 
 
 def ranks_of(
-    src: AnyType, dst: AnyType, src_ranks: Ranks, dst_ranks: Ranks, size: int
+    src: ArrayType, dst: ArrayType, src_ranks: Ranks, dst_ranks: Ranks, size: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Per position of either mesh the rank that has it: the one named, or its device id.
 
@@ -88,7 +83,7 @@ def ranks_of(
     return _checked(src_ranks, src, size), _checked(dst_ranks, dst, size)
 
 
-def _checked(given: Ranks, t: AnyType, size: int) -> tuple[int, ...]:
+def _checked(given: Ranks, t: ArrayType, size: int) -> tuple[int, ...]:
     """The ranks of a mesh, one for each position."""
     ranks = t.mesh.ids if given is None else tuple(int(rank) for rank in given)
     if len(ranks) != t.mesh.num_devices or len(set(ranks)) != len(ranks):
@@ -107,7 +102,7 @@ def _checked(given: Ranks, t: AnyType, size: int) -> tuple[int, ...]:
 
 
 def check_tile(
-    tile: Any, t: AnyType, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str
+    tile: Any, t: ArrayType, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str
 ) -> None:
     """Raise BackendError unless a buffer is this rank's tile of a type; it has none of no shape."""
     if shape is None:

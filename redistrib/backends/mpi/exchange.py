@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from redistrib.backends.mpi.datatypes import Tile, address_of, places_of
 from redistrib.backends.mpi.flows import Channel, Flow, Incoming, Outgoing, transfer
-from redistrib.backends.mpi.layouts import AnyType, Box, boxes_of, largest_tile, tile_shape_of
+from redistrib.backends.mpi.layouts import Box, boxes_of
 from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, view
 from redistrib.backends.mpi.requests import Message, Outstanding, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
@@ -44,12 +44,12 @@ class End:
     reverse: whether tiles are seen with their dimensions in reverse, F-ordered ones as C-ordered.
     """
 
-    type: AnyType
+    type: ArrayType
     positions: tuple[int | None, ...]
     reverse: bool = False
 
     @classmethod
-    def on(cls, t: AnyType, ranks: Sequence[int], size: int, reverse: bool = False) -> End:
+    def on(cls, t: ArrayType, ranks: Sequence[int], size: int, reverse: bool = False) -> End:
         """The end whose positions are on these ranks, of `size` in all."""
         position_of = {rank: position for position, rank in enumerate(ranks)}
         return cls(t, tuple(position_of.get(rank) for rank in range(size)), reverse)
@@ -59,7 +59,7 @@ class End:
         position = self.positions[rank]
         if position is None:
             return None
-        shape = tile_shape_of(self.type, position)
+        shape = self.type.tile_shape_at(position)
         return shape[::-1] if self.reverse else shape
 
     def boxes(self) -> list[Box | None]:
@@ -124,7 +124,7 @@ class TileExchange(Phase):
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
-        total = largest_tile(before.type) + largest_tile(after.type)
+        total = before.type.tile_size + after.type.tile_size
         # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
         self.small = total * itemsize < SMALL and before is not after
         self.near: list[tuple[Stream, Tile | None]] = []
@@ -256,10 +256,9 @@ def exchange(
     addends stay with their like.
     """
     search = OverlapSearch(channel.comm.rank)
-    partial = after.type.partial if isinstance(after.type, ArrayType) else ()
     of_source, of_target = within, within
     if of_source is None or of_target is None:
-        of_source, of_target = before.groups(partial), after.groups(partial)
+        of_source, of_target = before.groups(after.type.partial), after.groups(after.type.partial)
     found = [
         overlap
         for sources, targets in _by_group(before, of_source, after, of_target)

@@ -6,7 +6,7 @@ however many collectives the plan has on accelerators: on MPI one step beats sev
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, assert_never
 
@@ -30,6 +30,7 @@ from redistrib.synth.plan.collectives import (
     ShardedToPartial,
 )
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.planner.uneven import block_steps
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import inside
 from redistrib.types.reduction import identity
@@ -43,7 +44,14 @@ def phases_of(
     dtype: np.dtype[Any],
     scratch: int,
 ) -> list[Phase]:
-    """The phases of a plan on one mesh, from the end that is its source."""
+    """The phases of a plan on one mesh, from the end that is its source.
+
+    Messages need no equal parts, so tiles are never padded.
+    """
+    steps, types = plan.steps, plan.types
+    if plan.padded_shape is not None:
+        steps = tuple(block_steps(plan.src, plan.dst))
+        types = tuple(accumulate(steps, lambda t, step: step.apply(t), initial=plan.src))
     found: list[Phase] = []
     start = source
 
@@ -54,7 +62,7 @@ def phases_of(
         if to.type != start.type:
             found.append(between(start, to, channel, dtype, scratch))
 
-    for step, (before, after) in zip(plan.steps, pairwise(plan.types), strict=True):
+    for step, (before, after) in zip(steps, pairwise(types), strict=True):
         if not _apart(step, before):
             continue
         here, there = end(before), end(after)
@@ -73,10 +81,7 @@ def phases_of(
 
 def between(before: End, after: End, channel: Channel, dtype: np.dtype[Any], scratch: int) -> Phase:
     """The exchange or reduction between two ends; the source has all partial axes of the target."""
-    one, other = (
-        end.type.partial if isinstance(end.type, ArrayType) else () for end in (before, after)
-    )
-    if one != other:
+    if before.type.partial != after.type.partial:
         return Reduction(before, after, channel, dtype, scratch)
     return exchange(before, after, channel, dtype.itemsize, scratch)
 
@@ -118,7 +123,6 @@ class ToPartial(Phase):
 
     def _fill(self, tile: Tile, out: Tile) -> None:
         after = self.after.type
-        assert isinstance(after, ArrayType)
         match self.step:
             case ReplicatedToPartial(_, reduction):
                 out[...] = identity(out.dtype, reduction) if self.number else tile

@@ -30,7 +30,6 @@ from redistrib.backends.mpi.communicators import check_alone, claimed, private
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.exchange import End, Phase, Tiles
 from redistrib.backends.mpi.flows import Channel
-from redistrib.backends.mpi.layouts import AnyType, UnevenType, largest_tile
 from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
@@ -93,7 +92,7 @@ class Redistribution:
     """
 
     plan: Plan | None
-    """The plan, which the steps are fused from; None between two meshes and for uneven tiles."""
+    """The plan, which the steps are fused from; None between two meshes or sets of ranks."""
     out: Tile | None
     """The result of every call where it is `shared`; else, and on ranks without a target, None."""
     src_position: int | None
@@ -111,8 +110,8 @@ class Redistribution:
 
     def __init__(
         self,
-        src: AnyType,
-        dst: AnyType,
+        src: ArrayType,
+        dst: ArrayType,
         comm: MPI.Intracomm,
         *,
         strategy: Strategy = "auto",
@@ -128,11 +127,8 @@ class Redistribution:
         def find_plan() -> Plan | None:
             from redistrib.synth.planner.choose import plan
 
-            uneven = isinstance(src, UnevenType) or isinstance(dst, UnevenType)
-            if uneven or src.mesh != dst.mesh or self._ranks[0] != self._ranks[1]:
+            if src.mesh != dst.mesh or self._ranks[0] != self._ranks[1]:
                 return None
-            assert isinstance(src, ArrayType)
-            assert isinstance(dst, ArrayType)
             return plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
         options = _Options(src_ranks, dst_ranks, dtype, scratch, timeout, shared)
@@ -166,8 +162,8 @@ class Redistribution:
     def _make(
         self,
         comm: MPI.Intracomm,
-        src: AnyType,
-        dst: AnyType,
+        src: ArrayType,
+        dst: ArrayType,
         find_plan: Callable[[], Plan | None],
         options: _Options,
     ) -> None:
@@ -209,10 +205,12 @@ class Redistribution:
         self.dtype = element_type(src, dst, options.dtype)
         scratch = options.scratch
         if scratch is None:
-            largest = max(largest_tile(src), largest_tile(dst)) * self.dtype.itemsize
+            largest = max(src.tile_size, dst.tile_size) * self.dtype.itemsize
             scratch = SCRATCH + largest // 20
         if scratch < 1:
             raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
+        if not options.fuse and (src.uneven or dst.uneven):
+            raise BackendError(f"steps run one by one of even types; got {src} and {dst}")
         self._scratch, self.fused = scratch, options.fuse
         given = f"{src} -> {dst} of {self.dtype}"
         if self._ranks[0] != self._ranks[1]:

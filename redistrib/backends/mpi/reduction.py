@@ -23,7 +23,6 @@ from redistrib.backends.mpi.requests import Outstanding, Owner, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.streams import DEPTH, Stream, opaque, streams_of
 from redistrib.synth.planner.reductions import PartialRoles
-from redistrib.types.array_type import ArrayType
 from redistrib.types.reduction import UFUNCS
 
 
@@ -45,8 +44,6 @@ class Reduction(Phase):
         within: Sequence[int] | None = None,
     ) -> None:
         super().__init__(before, after)
-        assert isinstance(before.type, ArrayType)
-        assert isinstance(after.type, ArrayType)
         self.channel, self.dtype = channel, dtype
         self.ufunc = UFUNCS[before.type.reduction or "sum"]
         kept = after.type.partial

@@ -36,7 +36,6 @@ from redistrib.synth.plan.collectives import (
 )
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.pieces import pieces_of
-from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.tile import groups
 
@@ -83,8 +82,6 @@ def _group_of(end: End, digits: Sequence[DeviceDigit]) -> list[int]:
 
 def _routed(step: Exchange, before: End, after: End, rank: int) -> Iterator[Overlap]:
     """What this rank sends, receives or keeps, as the plan routes it."""
-    assert isinstance(before.type, ArrayType)
-    assert isinstance(after.type, ArrayType)
     senders, receivers = (
         {position: number for number, position in enumerate(end.positions)}
         for end in (before, after)

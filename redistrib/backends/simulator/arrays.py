@@ -148,5 +148,5 @@ def _stack(tiles: Sequence[ArrayLike], t: ArrayType, largest: tuple[int, ...]) -
                 shape=tile.shape,
                 dtype=tile.dtype,
             )
-        in_corner(stacked[device], shape)[...] = tile
+        in_corner(stacked[device, ...], shape)[...] = tile
     return stacked

@@ -26,7 +26,9 @@ Array = NDArray[Any]
 
 def in_corner(tile: Array, shape: tuple[int, ...]) -> Array:
     """The part of a tile of the largest shape that one of this shape is."""
-    return tile[tuple(slice(n) for n in shape)]
+    corner: tuple[Any, ...] = (*map(slice, shape), ...)
+    part: Array = tile[corner]
+    return part
 
 
 def fetch_blocks(held: Array, before: ArrayType, after: ArrayType) -> Array:
@@ -40,7 +42,9 @@ def fetch_blocks(held: Array, before: ArrayType, after: ArrayType) -> Array:
         owners = [places[dim][0][at].reshape(lead[dim]) for dim, at in enumerate(wanted)]
         spots = [places[dim][1][at].reshape(lead[dim]) for dim, at in enumerate(wanted)]
         senders = senders_of_blocks(before, after, np.array(receiver), owners)
-        in_corner(result[receiver], after.tile_shape_at(receiver))[...] = held[(senders, *spots)]
+        in_corner(result[receiver, ...], after.tile_shape_at(receiver))[...] = held[
+            (senders, *spots)
+        ]
     return result
 
 

@@ -19,7 +19,7 @@ from redistrib.backends.torch.dtypes import torch_dtype
 from redistrib.backends.torch.messages import Posted, Traffic
 from redistrib.backends.torch.primitives import Placed, TilePrimitives
 from redistrib.errors import BackendError
-from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.data import Plan, check_even
 from redistrib.synth.plan.tile_program import Operation, interpret, tile_program
 from redistrib.types.mesh import Mesh
 
@@ -148,6 +148,7 @@ def compile(  # noqa: A001 - the public name
     no process group, or the mesh another size.
     """
     check_initialized()
+    check_even(plan, "torch")
     meshes = {t.mesh for t in (*plan.types, plan.src, plan.dst)}
     if mesh is None:
         ranks = {m: m.ids for m in meshes}

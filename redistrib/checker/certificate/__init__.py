@@ -63,6 +63,7 @@ def certify(plan: Any) -> Certificate:
         types = [src, *(ArrayType.parse(step["type"], mesh) for step in data["steps"])]
         for t in (*types, dst):
             require((t.shape, t.dtype) == (src.shape, src.dtype), f"{t} is of the array of {src}")
+            require(not t.uneven, f"a certificate is of even types; got {t}")
         if not src.size:
             return Certificate(f"{src} -> {dst}", ("without elements nothing moves",), 0)
         proved = lemmas()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from redistrib.errors import LayoutError
 from redistrib.interop.jax_text import format_partition_spec
 from redistrib.interop.words import no_exchange
-from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.data import Plan, check_even
 from redistrib.synth.plan.tile_program import Fetch, Groups, Send, Shape, interpret, tile_program
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
@@ -25,6 +25,7 @@ def plan_to_jax(plan: Plan) -> str:
 
     `compiled` gives a jitted function of global arrays. Raises LayoutError for an exchange.
     """
+    check_even(plan, "a program of jax.lax")
     body = _Body(plan.src)
     shape = plan.src.tile_shape
     for part in tile_program(plan.steps, plan.types):

@@ -31,7 +31,7 @@ from redistrib.synth.plan.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.data import Plan, check_even
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import (
     DeviceDigit,
@@ -57,6 +57,7 @@ def plan_to_sdy(plan: Plan) -> str:
     Raises LayoutError for a source or target that Shardy has no word for, for reductions other than
     sums, and for an exchange.
     """
+    check_even(plan, "a program of Shardy")
     src, dst = plan.src, plan.types[-1]
     for t in plan.types:  # its collectives sum; released verifiers read no other reduction
         check_reduction(t, "Shardy")

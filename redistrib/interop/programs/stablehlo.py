@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from redistrib.interop.programs.mlir import element_type, tensor_type
 from redistrib.interop.words import no_exchange
-from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.data import Plan, check_even
 from redistrib.synth.plan.tile_program import Fetch, Groups, Send, Shape, interpret, tile_program
 from redistrib.types.array_type import ArrayType
 from redistrib.types.reduction import identity
@@ -29,6 +29,7 @@ def plan_to_stablehlo(plan: Plan) -> str:
 
     Raises LayoutError for an exchange.
     """
+    check_even(plan, "a program of StableHLO")
     body = _Body(plan.src)
     tile = _Value(0, plan.src.tile_shape)
     for part in tile_program(plan.steps, plan.types):

@@ -23,7 +23,7 @@ from redistrib.display import to_html, to_text
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
-from redistrib.synth.plan.price import Cost, StepCost, total_cost
+from redistrib.synth.plan.price import Cost, StepCost
 from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.synth.planner.choose import (
     STRATEGIES,
@@ -312,7 +312,8 @@ class Oracle:
     def _ask(self, src: ArrayType, dst: ArrayType, strategy: Strategy) -> Cost | InfeasibleError:
         """What the planner answers."""
         try:
-            return total_cost(src, choose(self._problem(src, dst), strategy).costs)
+            problem = self._problem(src, dst)
+            return choose(problem, strategy).cost(problem)
         except InfeasibleError as error:
             return error.with_traceback(None)
 

@@ -93,7 +93,8 @@ def _runs(t: ArrayType, dim: int) -> tuple[Positions, Positions]:
     rule = dict(t.uneven).get(dim)
     found = []
     for value in range(count):
-        values, rest = [], value
+        values: list[int] = []
+        rest = value
         for owner in reversed(owners):
             rest, own = divmod(rest, owner.size)
             values.insert(0, own)
@@ -114,7 +115,7 @@ def senders_of_blocks(
     axes = whole_axes(before.mesh)
     senders = homes(before, after)[receivers]
     for dim, value in enumerate(owners):
-        senders = with_digits(senders, owners_of(before, dim), value, axes)
+        senders = with_digits(senders + 0 * value, owners_of(before, dim), value, axes)
     return senders
 
 
@@ -134,7 +135,8 @@ def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
     """All messages of the exchange, in the order of receivers."""
     positions = np.arange(dst.mesh.num_devices)
     axes = whole_axes(dst.mesh)
-    receiver, elements, owners = positions, np.ones_like(positions), []
+    receiver, elements = positions, np.ones_like(positions)
+    owners: list[Positions] = []
     for dim in range(len(src.shape)):
         cells = cells_of(src, dst, dim)
         pairs, place = np.unique(np.stack([cells.after, cells.before]), axis=1, return_inverse=True)

@@ -110,6 +110,17 @@ class Plan:
         return to_text(self)
 
 
+def check_even(plan: Plan, what: str) -> None:
+    """Raise LayoutError, for `what` takes even types alone, where an end of a plan is uneven."""
+    for t in (plan.src, plan.dst):
+        if t.uneven:
+            raise LayoutError(
+                f"{what} takes even types, whose tiles have one shape; got {t}; uneven ones run on "
+                f"the simulator and under MPI, or pad the dimension",
+                type=t,
+            )
+
+
 def make_plan(
     src: ArrayType,
     dst: ArrayType,

@@ -131,10 +131,7 @@ def cost(
 ) -> Cost:
     """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
     problem = make_problem(src, dst, memory_limit, profile, effort)
-    found = choose(problem, strategy)
-    shape = found.padded_shape
-    start = problem.src if shape is None else padded(problem.src, shape)
-    return total_cost(start, found.costs)
+    return choose(problem, strategy).cost(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +151,12 @@ class Candidate:
     def seconds(self) -> float:
         """What all steps take."""
         return total_seconds(self.costs)
+
+    def cost(self, problem: Problem) -> Cost:
+        """What the plan of these steps costs in all."""
+        shape = self.padded_shape
+        start = problem.src if shape is None else padded(problem.src, shape)
+        return total_cost(start, self.costs)
 
     def plan(self, problem: Problem, strategy: StrategyLike) -> Plan:
         """The plan of these steps, as one of a strategy."""
@@ -251,7 +254,7 @@ def _cheapest(
 
 def choose_without_stops(problem: Problem, strategy: Strategy = "auto") -> Candidate:
     """`choose` without layouts to stop at on the way: what a part of such a way costs."""
-    if strategy == "auto":
+    if strategy == "auto" and not problem.uneven:
         return _cheapest(problem, _alone(problem))
     return choose(problem, strategy)
 

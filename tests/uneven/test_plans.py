@@ -1,0 +1,153 @@
+"""Plans between uneven types: on data, at the bound, checked; every pair of rules and sizes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import redistrib as rd
+from redistrib.backends import simulator
+from tests.repetitions import MANY, repetitions
+from tests.uneven.meaning import MESHES, layouts
+
+Choose = Callable[[Sequence[Any]], Any]
+RINGS = (rd.Mesh("x=6", devices=[5, 3, 1, 0, 2, 4]), rd.Mesh("x=4", devices=[7, 1, 3, 9]))
+
+
+def types_of(n: int, mesh: rd.Mesh) -> Iterator[rd.ArrayType]:
+    """Types of a dimension of size n, each once, uneven ones and the even ones among them."""
+    seen = {rd.ArrayType(mesh, "i32", [n])}
+    yield from seen
+    for factors, rule in layouts(n, mesh):
+        try:
+            t = rd.ArrayType(mesh, "i32", [n], [factors], uneven={0: rule})
+        except rd.LayoutError:
+            continue  # parts of an axis that do not go together
+        if t not in seen:
+            seen.add(t)
+            yield t
+
+
+def least_received(src: rd.ArrayType, dst: rd.ArrayType) -> int:
+    """Bytes that the worst device needs and does not have, element by element."""
+    worst = 0
+    place = {device: position for position, device in enumerate(src.mesh.ids)}
+    for position, device in enumerate(dst.mesh.ids):
+        needs = _elements(dst, position)
+        has = _elements(src, place[device]) if device in place else set()
+        worst = max(worst, len(needs - has) * src.itemsize)
+    return worst
+
+
+def _elements(t: rd.ArrayType, position: int) -> set[int]:
+    numbers = np.arange(t.size).reshape(t.shape)
+    return set(numbers[np.ix_(*t.tile(position))].reshape(-1).tolist())
+
+
+def verify(src: rd.ArrayType, dst: rd.ArrayType, strategy: str = "auto") -> rd.Plan:
+    """A plan of a pair with all its claims held against data."""
+    plan = rd.plan(src, dst, strategy=strategy)
+    rd.check(plan)
+    assert rd.Plan.from_json(plan.to_json()) == plan
+    array = np.arange(src.size, dtype=src.numpy_dtype).reshape(src.shape)
+    tiles = simulator.run(plan, simulator.scatter(array, src))
+    assert [tile.shape for tile in tiles] == [
+        dst.tile_shape_at(position) for position in range(dst.mesh.num_devices)
+    ]
+    assert np.array_equal(simulator.gather(tiles, dst), array)
+    if not dst.partial:
+        for position, tile in enumerate(tiles):
+            assert np.array_equal(tile, array[np.ix_(*dst.tile(position))])
+    measured = simulator.measure(plan)
+    for name in ("received_bytes", "sent_bytes", "live_bytes", "peak_tile_bytes"):
+        assert getattr(measured, name) == getattr(plan, name), name
+    if not (src.partial or dst.partial):
+        assert plan.lower_bound_bytes == least_received(src, dst)
+        assert strategy != "direct" or plan.received_bytes == plan.lower_bound_bytes
+    assert plan.received_bytes >= plan.lower_bound_bytes
+    assert plan.peak_tile_bytes <= max(src.tile_bytes, dst.tile_bytes)
+    cost = rd.cost(src, dst, strategy=strategy)
+    figures = plan.seconds, plan.received_bytes, plan.peak_tile_bytes, plan.num_collectives
+    assert figures == (
+        cost.seconds,
+        cost.received_bytes,
+        cost.peak_tile_bytes,
+        cost.num_collectives,
+    )
+    return plan
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_every_pair_of_rules_and_sizes(mesh: rd.Mesh) -> None:
+    rng = random.Random(f"pairs {mesh}")
+    for n in range(14):
+        types = list(types_of(n, mesh))
+        pairs = [(a, b) for a in types for b in types]
+        if not MANY:
+            pairs = rng.sample(pairs, min(len(pairs), 6))
+        for src, dst in pairs:
+            verify(src, dst, rng.choice(("auto", "direct")))
+
+
+def random_type(choose: Choose, mesh: rd.Mesh, shape: Sequence[int], kind: str) -> rd.ArrayType:
+    """A type with rules on some dimensions, perhaps a partial sum."""
+    while True:
+        names = [name for name, _ in mesh.axes]
+        dims: list[list[str]] = [[] for _ in shape]
+        partial = []
+        for name in names:
+            place = choose((*range(len(shape)), "free", "partial" if kind else "free"))
+            if isinstance(place, int):
+                dims[place].insert(choose(range(len(dims[place]) + 1)), name)
+            elif place == "partial":
+                partial.append(name)
+        rules = {dim: choose(("ceil", "ceil", "balanced", "nested")) for dim in range(len(shape))}
+        for dim, rule in rules.items():
+            if dims[dim] and rule == "ceil" and choose((True, False)):
+                dims[dim] = [f"_{choose((2, 3))}", *dims[dim]]
+        return rd.ArrayType(mesh, "i32", shape, dims, partial, kind or "sum", rules)
+
+
+def test_arrays_of_more_dimensions() -> None:
+    """Rules on several dimensions, partial sums, two meshes; a name of a strategy or none."""
+    rng = random.Random("dimensions")
+    padded = 0
+    meshes = (*MESHES, rd.Mesh("x=2,y=2,z=2"), *RINGS)
+    for _ in range(repetitions(60, 3000)):
+        here = rng.choice(meshes)
+        there = here if rng.random() < 0.7 else rng.choice(meshes)
+        shape = [rng.randrange(0 if rng.random() < 0.1 else 1, 9) for _ in range(rng.randrange(3))]
+        kinds = [rng.choice(("", "", "sum")) for _ in range(2)]
+        src = random_type(rng.choice, here, shape, kinds[0])
+        dst = random_type(rng.choice, there, shape, kinds[1])
+        plan = verify(src, dst, rng.choice(("auto", "auto", "direct")))
+        padded += plan.padded_shape is not None
+    assert padded
+
+
+def test_padded_where_padded_sizes_agree() -> None:
+    """One all_to_all of padded tiles instead of an exchange, and only where that takes no more."""
+    mesh = rd.Mesh(x=4, y=2)
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[10{x}:ceil, 8]", "f32[10, 8{x}]"))
+    plan = verify(src, dst)
+    assert [step.collective for step in plan.steps] == ["all_to_all"]
+    assert plan.padded_shape == (12, 8)
+    one = rd.plan(rd.ArrayType.parse("f32[1{x}:ceil]", mesh), "f32[1]")
+    assert (one.padded_shape, one.peak_tile_bytes) == (None, 4)
+    with pytest.raises(rd.LayoutError, match="exchange blocks, under auto or direct"):
+        rd.plan(("f32[10{x}:ceil]", mesh), "f32[10{x}:balanced]", strategy="collectives")
+    with pytest.raises(rd.InfeasibleError):
+        rd.plan(("f32[1{x}:ceil]", mesh), "f32[1]", strategy="collectives")
+
+
+def test_large_arrays_are_planned_by_blocks_and_digits() -> None:
+    mesh = rd.Mesh(dp=8, tp=12)
+    src = rd.ArrayType.parse("bf16[128256{tp}:ceil, 4096{dp}]", mesh)
+    dst = rd.ArrayType.parse("bf16[128256{dp,tp}:nested, 4096]", mesh)
+    plan = rd.plan(src, dst, strategy="direct")
+    assert rd.check(plan)["received_bytes"] == plan.received_bytes == plan.lower_bound_bytes
+    assert simulator.measure(plan).sent_bytes == plan.sent_bytes
