@@ -17,6 +17,12 @@ ones, come first, in the order of the mesh:
 
 Of two forms of blocks that `ceil` cannot say, with empty ones among them, both may stay; `meaning`
 tells that they are equal.
+
+>>> mesh = Mesh(x=2, y=2)
+>>> x, y = DeviceDigit("x", 1, 2), DeviceDigit("y", 1, 2)
+>>> form = canonical_uneven(3, [x, y], Sizes((2, 0, 1, 0)), mesh)
+>>> str(form.rule), format_factors(form.factors, mesh)
+('ceil', 'y,x,_2')
 """
 
 from __future__ import annotations
