@@ -41,7 +41,7 @@ MUTANTS = (
         "the checker does not look where the steps end",
         CHECKER,
         "_check",
-        "current in (dst, target)",
+        "current in ends",
         "current.shape == dst.shape",
     ),
     Mutant(

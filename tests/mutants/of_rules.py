@@ -340,8 +340,8 @@ partial.append(old)
         "a plan forgets its memory limit in JSON",
         PLAN_JSON,
         "plan_from_json",
-        'make_plan(src, dst, read_text(data["strategy"], "strategy"), steps, profile, limit)',
-        'make_plan(src, dst, read_text(data["strategy"], "strategy"), steps, profile)',
+        "make_plan(src, dst, strategy, steps, profile, limit, padded_shape=shape)",
+        "make_plan(src, dst, strategy, steps, profile, padded_shape=shape)",
     ),
     Mutant(
         "a plan from JSON has the seconds of the default profile",

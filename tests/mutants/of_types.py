@@ -9,6 +9,7 @@ EQUIVALENCE = "redistrib/types/equivalence.py"
 MESH = "redistrib/types/mesh.py"
 OVERLAP = "redistrib/types/overlap.py"
 REFINEMENT = "redistrib/types/refinement.py"
+UNEVEN = "redistrib/types/uneven.py"
 SYNTAX = "redistrib/types/notation.py"
 
 MUTANTS = (
@@ -21,10 +22,10 @@ MUTANTS = (
     ),
     Mutant(
         "a tile lists its local factors minor to major",
-        ARRAY_TYPE,
-        "ArrayType.tile",
-        "indices[:, None] + np.arange(k) * stride",
-        "indices + (np.arange(k) * stride)[:, None]",
+        UNEVEN,
+        "runs_held",
+        "starts[:, None] + steps",
+        "starts + steps[:, None]",
     ),
     Mutant(
         "factors need not divide a dimension, only fit in it",
