@@ -42,7 +42,7 @@ MUTANTS = (
         CHECKER,
         "_check",
         "current in ends",
-        "current.shape == dst.shape",
+        "current.shape == ends[0].shape",
     ),
     Mutant(
         "the checker lets any tile pass",
