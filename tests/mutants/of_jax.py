@@ -2,6 +2,8 @@
 
 from tests.mutants.mutant import Mutant
 
+BATCHES = "redistrib/backends/jax/batches.py"
+TREES = "redistrib/backends/jax/trees.py"
 BETWEEN = "redistrib/backends/jax/between.py"
 COPIES = "redistrib/backends/jax/host_copies.py"
 UNION = "redistrib/backends/jax/union_program.py"
@@ -16,14 +18,14 @@ MUTANTS = (
     Mutant(
         "an array that is twice in a donated tree is given up at its first use",
         RESHARD,
-        "_sharing_buffers",
+        "sharing_buffers",
         "uses[b] > 1",
         "uses[b] > 2",
     ),
     Mutant(
         "a donated array is deleted under a result that is a view of it",
         RESHARD,
-        "_give_up",
+        "give_up",
         "not kept & _buffers(x)",
         "not set() & _buffers(x)",
     ),
@@ -81,6 +83,27 @@ if not weak_type:
         "_by_host",
         'getattr(t, "partial", ())',
         'getattr(t, "reduced", ())',
+    ),
+    Mutant(
+        "a batch is planned as if its program allocated nothing beside the targets",
+        BATCHES,
+        "Batches._fitted",
+        "alive + targets + scratch",
+        "alive + targets",
+    ),
+    Mutant(
+        "a tree does not wait for a batch before the next one allocates",
+        TREES,
+        "_run",
+        "IN_FLIGHT if budget is None else 0",
+        "IN_FLIGHT",
+    ),
+    Mutant(
+        "tied weights move once for each of their places",
+        TREES,
+        "reshard_tree",
+        "first.setdefault((id(x), target), name)",
+        "first.setdefault((name, target), name)",
     ),
     Mutant(
         "a program does not say for which devices it was planned",

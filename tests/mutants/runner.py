@@ -93,6 +93,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "redistrib/backends/jax/": (
         "tests/jax/test_laws.py",
+        "tests/jax/test_trees.py",
         "tests/jax/test_conformance.py::test_program",
     ),
     "redistrib/backends/": (

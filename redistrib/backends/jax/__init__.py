@@ -26,8 +26,10 @@ from redistrib.backends.jax.programs import (
     virtual_devices,
 )
 from redistrib.backends.jax.reshard import cache_info, reshard
+from redistrib.backends.jax.trees import Progress, reshard_tree
 
 __all__ = [
+    "Progress",
     "cache_info",
     "chunk_dim",
     "chunked_program",
@@ -37,6 +39,7 @@ __all__ = [
     "named_sharding",
     "optimize",
     "reshard",
+    "reshard_tree",
     "run",
     "run_array",
     "tile_program",

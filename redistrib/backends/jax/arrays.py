@@ -62,7 +62,7 @@ def array_program(
             return put  # every process has a copy
         source = NamedSharding(jax.sharding.Mesh([*source.device_set], "device"), PartitionSpec())
     try:
-        _check_ends(source, target)
+        check_ends(source, target)
         if source.mesh != target.mesh:
             src, dst = (type_of(shape, carrier(dtype), end) for end in (source, target))
             found = find_plan(src, dst, options)
@@ -106,7 +106,7 @@ def _by_jax(target: NamedSharding, donate: bool) -> Program:
     return partial(jax.device_put, device=target, donate=donate)
 
 
-def _check_ends(source: Any, target: NamedSharding) -> None:
+def check_ends(source: Any, target: NamedSharding) -> None:
     """Raise LayoutError unless both are NamedShardings on devices and memory of one kind."""
     if not isinstance(source, NamedSharding):
         raise LayoutError(

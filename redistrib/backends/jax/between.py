@@ -46,17 +46,16 @@ def between(
     results: Mapping[str, Result],
     most: int = CHUNK,
 ) -> Program:
-    """A function of arrays by name that makes the targets of some moves, equal but for their names.
+    """A function of arrays that makes the targets of some moves, equal but for their names.
 
     `inputs` are the shardings of all that these moves read, `results` are the targets. In a
     program, what a device sends and what it receives at a time have `most` bytes at most, where
     pieces can be cut.
     """
     ends = [*inputs.values(), *(result.sharding for result in results.values())]
-    devices = {device.id: device for end in ends for device in end.mesh.devices.flat}
-    if all(map(in_memory, devices.values())):
+    if all(in_memory(device) for end in ends for device in end.mesh.devices.flat):
         return _by_host(plan, moves, inputs, results)
-    return _by_program(plan, moves, results, devices, most)
+    return Union.of(plan, moves, inputs, results, most).program(plan, moves, results)
 
 
 def in_memory(device: Any) -> bool:
@@ -105,50 +104,67 @@ def _by_host(
     return run
 
 
-def _by_program(
-    plan: ModelMoves,
-    moves: Sequence[Move],
-    results: Mapping[str, Result],
-    devices: Mapping[int, Any],
-    most: int,
-) -> Program:
-    mesh = jax.sharding.Mesh([devices[n] for n in sorted(devices)], AXIS)
-    given = [inputs_of(move) for move in moves]
-    one = moves[0]
-    program = union_program(plan, one, given[0], sorted(devices), most // len(moves))
-    choose = choices(mesh.devices.flat[0].platform)
-    target = plan.dst[one.target]
-    dtype = results[one.target].dtype
+@dataclass(frozen=True, slots=True)
+class Union:
+    """A jitted program on all devices of some equal moves; others that are equal run it too."""
 
-    def tiles(*flat: Any) -> Any:
-        each = len(given[0])
-        members = [
-            [encoded(tile).reshape(-1) for tile in flat[n * each : (n + 1) * each]]
-            for n in range(len(moves))
-        ]
-        made = program.run(members, choose)
-        return [decoded(tile.reshape(target.tile_shape), dtype) for tile in made]
+    mesh: Any
+    jitted: Any
 
-    # What each device gives is its own; as replicas of one tile they have the shape of a tile.
-    mapped = jax.shard_map(
-        tiles, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
-    )
-    jitted = jax.jit(mapped)
-    same = NamedSharding(mesh, PartitionSpec())
+    @classmethod
+    def of(
+        cls,
+        plan: ModelMoves,
+        moves: Sequence[Move],
+        inputs: Mapping[Array, NamedSharding],
+        results: Mapping[str, Result],
+        most: int,
+    ) -> Union:
+        """The program of these moves."""
+        ends = [*inputs.values(), *(result.sharding for result in results.values())]
+        devices = {device.id: device for end in ends for device in end.mesh.devices.flat}
+        mesh = jax.sharding.Mesh([devices[n] for n in sorted(devices)], AXIS)
+        reads = inputs_of(moves[0])
+        each, one = len(reads), moves[0]
+        program = union_program(plan, one, reads, sorted(devices), most // len(moves))
+        choose = choices(mesh.devices.flat[0].platform)
+        target, dtype = plan.dst[one.target], results[one.target].dtype
 
-    def spread(read: Array, x: jax.Array) -> Any:
-        t = plan.dst[read.name] if read.made else plan.source_type(read.name)
-        return _spread(x, t.tile_shape, same)
+        def tiles(*flat: Any) -> Any:
+            members = [
+                [encoded(tile).reshape(-1) for tile in flat[n * each : (n + 1) * each]]
+                for n in range(len(moves))
+            ]
+            made = program.run(members, choose)
+            return [decoded(tile.reshape(target.tile_shape), dtype) for tile in made]
 
-    def run(arrays: Arrays) -> list[jax.Array]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            made = jitted(*(spread(read, arrays[read]) for reads in given for read in reads))
-        return [
-            _kept(array, plan.dst[name].shape, result)
-            for array, (name, result) in zip(made, results.items(), strict=True)
-        ]
+        # What each device gives is its own; as replicas of one tile they have the shape of a tile.
+        mapped = jax.shard_map(
+            tiles, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+        )
+        return cls(mesh, jax.jit(mapped))
 
-    return run
+    def program(
+        self, plan: ModelMoves, moves: Sequence[Move], results: Mapping[str, Result]
+    ) -> Program:
+        """A function of arrays that makes the targets of such moves."""
+        same = NamedSharding(self.mesh, PartitionSpec())
+        given = [read for move in moves for read in inputs_of(move)]
+        types = [plan.dst[x.name] if x.made else plan.source_type(x.name) for x in given]
+
+        def run(arrays: Arrays) -> list[jax.Array]:
+            spread = [
+                _spread(arrays[read], t.tile_shape, same)
+                for read, t in zip(given, types, strict=True)
+            ]
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                made = self.jitted(*spread)
+            return [
+                _kept(array, plan.dst[name].shape, result)
+                for array, (name, result) in zip(made, results.items(), strict=True)
+            ]
+
+        return run
 
 
 def _spread(x: jax.Array, shape: tuple[int, ...], mesh: NamedSharding) -> Any:

@@ -29,15 +29,20 @@ Program = Callable[[Tile], Tile]
 
 
 def tile_program(
-    plan: Plan, axes: Sequence[DeviceDigit] | None = None, platform: str | None = None
+    plan: Plan,
+    axes: Sequence[DeviceDigit] | None = None,
+    platform: str | None = None,
+    *,
+    in_rounds: bool = False,
 ) -> Program:
     """A device's tile of the plan's source -> its tile of the target, inside shard_map.
 
     The mesh of that shard_map has the axes of the plan's mesh, in its order; or, with `axes`, the
     digits that these axes are cut into, named as in the text of a type: `x`, `y:(1)2`, `y:(2)2`.
-    `platform` is the one that it will run on, by default that of this process.
+    `platform` is the one that it will run on, by default that of this process. `in_rounds` takes
+    the least memory beside the tiles: what gathers and exchanges goes in rounds of permutes.
     """
-    choose = choices(platform)
+    choose = choices(platform).in_rounds() if in_rounds else choices(platform)
     stages = _stages(plan, axes, choose)
 
     def program(tile: Tile) -> Tile:

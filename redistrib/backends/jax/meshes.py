@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from redistrib.backends.jax import shardings
+from redistrib.backends.jax import internals, shardings
 from redistrib.backends.jax.between import Result, between
 from redistrib.backends.jax.host_copies import Array
 from redistrib.backends.jax.moves import Move
@@ -48,10 +48,15 @@ def to_other_devices(
     if (reduction := model.reductions.get("x")) is None:
         move = between(model, model.moves, {given: source}, result)
         return lambda x: move({given: x})[0]
-    there = _sharding(reduction.dst, reduction, source.mesh)
-    first = _on_one_mesh(Planned(reduction), reduction.dst, source.mesh, there)
+    first, there = reduced(reduction, source)
     last = between(model, model.moves, {given: there}, result)
     return lambda x: last({given: first(x)})[0]
+
+
+def reduced(reduction: Plan, source: NamedSharding) -> tuple[Program, NamedSharding]:
+    """A program that adds up the partial sums of an array, and how its result is laid out."""
+    there = _sharding(reduction.dst, reduction, source.mesh)
+    return _on_one_mesh(Planned(reduction), reduction.dst, source.mesh, there), there
 
 
 def within(program: Program, mesh: Any) -> Program:
@@ -68,8 +73,10 @@ def viewed(x: jax.Array, sharding: NamedSharding, shape: Sequence[int] | None = 
     """The same buffers as an array with another sharding, by default an equivalent one."""
     if x.sharding == sharding:
         return x
-    shards = [shard.data for shard in x.addressable_shards]
-    return jax.make_array_from_single_device_arrays(tuple(shape or x.shape), sharding, shards)
+    same: jax.Array = internals.global_array(
+        tuple(shape or x.shape), x.dtype, x.weak_type, sharding, internals.shards(x)
+    )
+    return same
 
 
 def _sharding(t: ArrayType, plan: Plan, jax_mesh: Any) -> NamedSharding:

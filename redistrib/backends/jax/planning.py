@@ -44,10 +44,12 @@ class Planned:
     plan: Plan
     chunks: int = 1
 
-    def tile_program(self, axes: Sequence[DeviceDigit], platform: str | None = None) -> Any:
-        """The program of one device, as `lowering.tile_program`."""
+    def tile_program(
+        self, axes: Sequence[DeviceDigit], platform: str | None = None, *, in_rounds: bool = False
+    ) -> Any:
+        """The program of one device, as `lowering.tile_program`; chunks are always in rounds."""
         if self.chunks == 1:
-            return tile_program(self.plan, axes, platform)
+            return tile_program(self.plan, axes, platform, in_rounds=in_rounds)
         return chunked_program(self.plan, axes, self.chunks, platform)
 
 

@@ -65,12 +65,12 @@ def reshard(
     if isinstance(tree, jax.Array):  # one array: no tree to walk
         return _program(tree, shardings, options, donate)(tree)
     leaves, structure = jax.tree.flatten(tree)
-    targets = _targets(tree, shardings)
-    shared = _sharing_buffers(leaves) if donate else frozenset()
+    targets = targets_of(tree, shardings)
+    shared = sharing_buffers(leaves) if donate else frozenset()
     programs = []
     for n, (x, target) in enumerate(zip(leaves, targets, strict=True)):
         try:
-            if donate and isinstance(x, jax.Array) and _is_deleted(x):
+            if donate and isinstance(x, jax.Array) and is_deleted(x):
                 raise BackendError("an array of a donated tree has its data; this one is deleted")
             programs.append(_program(x, target, options, donate and n not in shared))
         except RedistribError as error:
@@ -78,7 +78,7 @@ def reshard(
             raise type(error)(f"at {path or 'the tree'}: {error}", **vars(error)) from error
     moved = [run(x) for run, x in zip(programs, leaves, strict=True)]
     if shared:
-        _give_up([leaves[n] for n in shared], moved)
+        give_up([leaves[n] for n in shared], moved)
     return jax.tree.unflatten(structure, moved)
 
 
@@ -87,8 +87,8 @@ def cache_info() -> Any:
     return arrays.array_program.cache_info()
 
 
-def _targets(tree: Any, shardings: Any) -> list[Any]:
-    """The target of each leaf."""
+def targets_of(tree: Any, shardings: Any) -> list[Any]:
+    """The target of each leaf. Raises LayoutError unless the tree begins with `shardings`."""
 
     def is_target(x: Any) -> bool:
         return isinstance(x, (NamedSharding, PartitionSpec))
@@ -107,14 +107,15 @@ def _targets(tree: Any, shardings: Any) -> list[Any]:
     return jax.tree.leaves(broadcast, is_leaf=is_target)
 
 
-def _sharing_buffers(leaves: Sequence[Any]) -> frozenset[int]:
+def sharing_buffers(leaves: Sequence[Any]) -> frozenset[int]:
     """The places of arrays whose buffers are also those of another leaf, as tied weights are."""
     held = [_buffers(x) for x in leaves]
     uses = Counter(buffer for buffers in held for buffer in buffers)
     return frozenset(n for n, buffers in enumerate(held) if any(uses[b] > 1 for b in buffers))
 
 
-def _is_deleted(x: Any) -> bool:
+def is_deleted(x: Any) -> bool:
+    """Whether an array has no data any more."""
     return not isinstance(x, jax.core.Tracer) and bool(x.is_deleted())
 
 
@@ -126,7 +127,7 @@ def _buffers(x: Any) -> set[Any]:
     return {(s.device, s.data.unsafe_buffer_pointer()) for s in x.addressable_shards if s.data.size}
 
 
-def _give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
+def give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
     """Delete the arrays, all of whose uses are done, but what a result is a view of."""
     kept = {buffer for x in moved for buffer in _buffers(x)}
     for x in shared:
@@ -138,9 +139,9 @@ def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
     if options.fallback == "xla" and not isinstance(target, (NamedSharding, PartitionSpec)):
         return lambda x: jax.device_put(x, target)  # another sharding, or a device
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return _key_program(x, _resolved(x, target), options, donate)
+        return _key_program(x, resolved_target(x, target), options, donate)
     if not isinstance(target, NamedSharding):
-        target = _resolved(x, target)
+        target = resolved_target(x, target)
     if isinstance(x, jax.core.Tracer):
         return _traced_program(x, x.to_concrete_value(), target, options, donate)
     if not isinstance(x, jax.Array):
@@ -169,7 +170,7 @@ def _key_program(keys: Any, target: NamedSharding, options: Options, donate: boo
     return lambda keys: jax.random.wrap_key_data(move(jax.random.key_data(keys)), impl=kind)
 
 
-def _resolved(x: Any, target: Any) -> NamedSharding:
+def resolved_target(x: Any, target: Any) -> NamedSharding:
     """The NamedSharding that is asked for."""
     if isinstance(target, NamedSharding):
         return target

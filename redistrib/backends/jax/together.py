@@ -1,0 +1,151 @@
+"""Equal moves on one mesh as one program of several arrays.
+
+Four arrays f32[64{x}], x=8, that are gathered: small ones move as one, f32[4, 64{x}], by one
+collective; large ones each by its own, so that nothing is stacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from redistrib.backends.jax import meshes, shardings
+from redistrib.backends.jax.arrays import weak_p
+from redistrib.backends.jax.carriers import carried, carrier
+from redistrib.backends.jax.lowering import chunk_dim
+from redistrib.backends.jax.planning import Options, Planned, find_plan
+from redistrib.types.array_type import ArrayType
+from redistrib.types.named_sharding import type_of
+
+SMALL = 1 << 16
+"""Bytes of a tile up to which arrays are stacked: a copy costs less than a collective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """An array before and after: what equal moves have in common."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    weak_type: bool
+    source: NamedSharding
+    target: NamedSharding
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the result has the same buffers, once it is planned on one mesh."""
+        found = found_for(self)
+        return found is not None and not found.plan.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an array moves: in so many chunks, and in rounds of permutes or by XLA's collectives."""
+
+    chunks: int = 1
+    in_rounds: bool = False
+
+
+WAYS = (Way(), Way(in_rounds=True), *(Way(1 << n, in_rounds=True) for n in range(1, 7)))
+"""From the fastest to that with the least memory beside the tiles."""
+
+
+@lru_cache(maxsize=1024)
+def found_for(ends: Ends) -> Planned | None:
+    """The plan of one of these arrays; None where it leads to other devices or orders of them."""
+    here, there = (list(end.mesh.devices.flat) for end in (ends.source, ends.target))
+    if here != there:
+        return None
+    src, dst = (type_of(ends.shape, carrier(ends.dtype), end) for end in (ends.source, ends.target))
+    found = find_plan(src, dst, Options())
+    return None if meshes.crosses(found.plan) else found
+
+
+@lru_cache(maxsize=1024)
+def program_of(ends: Ends, count: int, way: Way) -> Together | None:
+    """A jitted function of so many arrays; None where a plan leaves no dimension for chunks.
+
+    The plan is that of `found_for`.
+    """
+    found = found_for(ends)
+    assert found is not None
+    src, dst = found.plan.src, found.plan.types[-1]
+    stacked = count > 1 and max(src.tile_bytes, dst.tile_bytes) <= SMALL
+    if stacked:
+        found = find_plan(_stacked(src, count), _stacked(found.plan.dst, count), Options())
+    if way.chunks > 1:
+        if chunk_dim(found.plan, way.chunks) is None:
+            return None
+        found = Planned(found.plan, way.chunks)
+    axes = shardings.common_axes(found.plan)
+    given: Any = ends.source.mesh
+    mesh = shardings.refined_mesh(src.mesh, given, axes)
+    before, after = (shardings.partition_spec(t, axes) for t in (src, dst))
+    if ends.source.mesh == ends.target.mesh:
+        axes, mesh = shardings.named_axes(src.mesh), given
+        before, after = ends.source.spec, ends.target.spec
+    platform = mesh.devices.flat[0].platform
+    of_tile = carried(found.tile_program(axes, platform, in_rounds=way.in_rounds), ends.dtype)
+
+    def tiles(*given: Any) -> Any:
+        if not stacked:
+            return tuple(map(of_tile, given))
+        moved = of_tile(jnp.stack(given))
+        return tuple(moved[n] for n in range(count))
+
+    mapped = jax.shard_map(
+        tiles, mesh=mesh, in_specs=(before,) * count, out_specs=(after,) * count, check_vma=False
+    )
+
+    def arrays(*given: Any) -> Any:
+        moved = mapped(*given)
+        return tuple(map(weak_p.bind, moved)) if ends.weak_type else moved
+
+    # Explicit axes are part of the type: those of the user's mesh are no axes of another.
+    viewed = mesh != given and shardings.is_explicit(mesh)
+    enter, leave = NamedSharding(mesh, before), NamedSharding(mesh, after)
+    if not viewed:
+        enter, leave = ends.source, ends.target
+    return Together(ends, mesh, enter, jax.jit(arrays, out_shardings=(leave,) * count))
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A program of arrays with these ends; `temp_bytes` per device, -1 until it is compiled."""
+
+    ends: Ends
+    mesh: Any
+    enter: NamedSharding
+    program: Any
+    temp_bytes: int = -1
+
+    def __call__(self, *arrays: jax.Array) -> Sequence[jax.Array]:
+        """The arrays, moved."""
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            moved: Sequence[jax.Array] = self.program(
+                *(meshes.viewed(x, self.enter) for x in arrays)
+            )
+        return [meshes.viewed(x, self.ends.target) for x in moved]
+
+    def compiled(self, count: int) -> Together:
+        """The same for so many arrays, compiled, so that its memory is known."""
+        like = jax.ShapeDtypeStruct(
+            self.ends.shape,
+            self.ends.dtype,
+            sharding=self.enter,
+            weak_type=self.ends.weak_type,
+        )
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            program = self.program.lower(*[like] * count).compile()
+        temp = program.memory_analysis().temp_size_in_bytes
+        return replace(self, program=program, temp_bytes=temp)
+
+
+def _stacked(t: ArrayType, count: int) -> ArrayType:
+    return ArrayType(t.mesh, t.dtype, (count, *t.shape), ((), *t.dims), t.partial, t.reduction)
