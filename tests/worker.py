@@ -47,8 +47,11 @@ class Cases(dict[str, Callable[[], None]]):
 
 
 def cpu_devices(count: int) -> dict[str, str]:
-    """An environment in which jax has so many virtual devices."""
-    flags = f"--xla_force_host_platform_device_count={count}"
+    """An environment in which jax has so many virtual devices.
+
+    LLVM optimises nothing: XLA's passes, whose programs are looked at, and buffers are as ever.
+    """
+    flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 

@@ -32,6 +32,7 @@ from redistrib.interop.programs.stablehlo import plan_to_stablehlo
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.types.tile import same_bits, tile_of
 from tests.random_plans import expected_tiles, random_plans, random_tiles
+from tests.repetitions import repetitions
 
 CASES: dict[str, Callable[[], None]] = {}
 
@@ -41,10 +42,10 @@ def case(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
-def plans(count: int) -> Iterator[tuple[int, rd.Plan]]:
+def plans() -> Iterator[tuple[int, rd.Plan]]:
     """Random plans of every collective but the exchange, on 8, 12 and 6 devices."""
     for devices in (8, 12, 6):
-        for number, plan in enumerate(random_plans(100 + devices, devices, count)):
+        for number, plan in enumerate(random_plans(100 + devices, devices, repetitions(12, 30))):
             if not any(isinstance(step, Exchange) for step in plan.steps):
                 yield number, plan
 
@@ -77,7 +78,7 @@ def stablehlo_runs_like_the_simulator() -> None:
     seen: Counter[str] = Counter()
     context = mlir.make_ir_context()
     backend: Any = jax.devices()[0].client
-    for number, plan in plans(30):
+    for number, plan in plans():
         text = plan_to_stablehlo(plan)
         with context:
             module = ir.Module.parse(text)
@@ -113,7 +114,7 @@ def stablehlo_runs_like_the_simulator() -> None:
 @case
 def jax_programs_run_like_the_simulator() -> None:
     seen: Counter[str] = Counter()
-    for number, plan in plans(30):
+    for number, plan in plans():
         text = plan_to_jax(plan)
         names: dict[str, Any] = {}
         exec(compile(text, "plan", "exec"), names)

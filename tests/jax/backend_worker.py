@@ -22,6 +22,7 @@ from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.tile import same_bits, tile_of
 from tests.random_plans import expected_tiles, random_plans, random_tiles
+from tests.repetitions import repetitions
 from tests.worker import Cases
 
 case = Cases()
@@ -49,8 +50,8 @@ def put(array: np.ndarray, mesh: jax.sharding.Mesh, *spec: object) -> jax.Array:
 @case
 def random_plans_equal_the_simulator() -> None:
     seen: Counter[str] = Counter()
-    for devices, count in ((8, 24), (12, 24), (6, 16), (2, 6)):
-        for number, plan in enumerate(random_plans(devices, devices, count)):
+    for devices, few, many in ((8, 12, 24), (12, 10, 24), (6, 8, 16), (2, 3, 6)):
+        for number, plan in enumerate(random_plans(devices, devices, repetitions(few, many))):
             expected = expected_tiles(plan, number)
             found = rjax.run(plan, random_tiles(plan, number))
             for position, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
@@ -67,8 +68,8 @@ def random_plans_equal_the_simulator() -> None:
 @case
 def programs_in_chunks_equal_the_simulator() -> None:
     seen: Counter[str] = Counter()
-    for devices, count in ((8, 48), (6, 32)):
-        for number, plan in enumerate(random_plans(devices, devices, count)):
+    for devices, few, many in ((8, 30, 48), (6, 20, 32)):
+        for number, plan in enumerate(random_plans(devices, devices, repetitions(few, many))):
             if rjax.chunk_dim(plan, 2) is None:
                 continue
             mesh = jax_mesh(plan.src.mesh)
@@ -92,7 +93,7 @@ def programs_in_chunks_equal_the_simulator() -> None:
             seen[platform] += 1
             seen["narrow floats"] += narrow
     assert seen["narrow floats"] > 0, seen
-    assert seen["tpu"] > 5, seen
+    assert seen["tpu"] > 4, seen
     assert {"reduce_scatter", "all_to_all", "all_gather"} <= set(seen), seen
 
 

@@ -19,6 +19,7 @@ from math import prod
 from pathlib import Path
 
 from redistrib.demo.survey import Figures, Pair, figures, pair_of
+from tests.worker import cpu_devices
 
 ROOT = Path(__file__).parents[2]
 SCALARS = 4096
@@ -92,8 +93,7 @@ def main() -> None:
     """Answer the pairs on stdin, on virtual CPU devices."""
     work = [(pair_of(entry), program) for entry, program in map(json.loads, sys.stdin)]
     count = max(prod(pair.mesh) for pair, _ in work)
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.update(cpu_devices(count))
     import jax
 
     for pair, program in work:

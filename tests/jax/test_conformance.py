@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.repetitions import repetitions
 from tests.worker import ROOT, cpu_devices, outcome_of
 
 CASES = (
@@ -24,7 +25,7 @@ CASES = (
     "ahead_of_time_donated_exported_and_under_another_partitioner",
 )
 MODULE = "tests.jax.random_programs"
-RANDOM, PROCESSES = 200, 2
+RANDOM, PROCESSES = repetitions(40, 200), 2
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Sixty pairs of the survey of reshardings; `make exhaustive` runs all of them."""
+"""Thirty pairs of the survey of reshardings; `make exhaustive` runs all of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.jax.survey import check, survey
 
 def test_programs_are_exact_and_smaller_than_those_of_xla() -> None:
     chosen = [
-        pair for devices, every in ((8, 10), (12, 10), (16, 20)) for pair in pairs(devices)[::every]
+        pair for devices, every in ((8, 20), (12, 20), (16, 40)) for pair in pairs(devices)[::every]
     ]
     work = [replace(pair, dtype=dtype) for pair, dtype in zip(chosen, cycle(DTYPES), strict=False)]
     ratios: dict[str, list[float]] = {}
     counts = check(work, ratios)
-    assert counts["pairs"] == 60
-    assert counts["in chunks"] > 30
+    assert counts["pairs"] == 30
+    assert counts["in chunks"] > 15
     assert _mean(ratios["ours"]) <= 1.15
     # The survey finds what it is there to find.
-    assert counts["XLA's buffer above both tiles"] > 5
+    assert counts["XLA's buffer above both tiles"] > 2
     assert _mean(ratios["xla"]) > 1.3
 
 

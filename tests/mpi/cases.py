@@ -26,6 +26,7 @@ from redistrib.types.tile import same_bits, tile_of
 from tests.generators import whole_axis_layouts
 from tests.mpi.draws import draw
 from tests.random_plans import expected_tiles, random_plans, random_tiles
+from tests.repetitions import repetitions
 
 Case = Callable[..., None]
 CASES: dict[str, Case] = {}
@@ -499,7 +500,8 @@ def tiles_may_be_uneven(comm: MPI.Intracomm) -> None:
         ends = [(a, b) for a in types for b in types]
         if n == even.shape[0]:
             ends += [(even, b) for b in types] + [(a, even) for a in types]
-        for src, dst in ends:
+        every = repetitions(4, 1)
+        for src, dst in ends[comm.size % every :: every]:
             tile = np.ascontiguousarray(array[np.ix_(*src.tile(comm.rank))])
             with rmpi.Redistribution(src, dst, comm) as redistribution:
                 result = redistribution(tile)
@@ -595,7 +597,7 @@ def dtype_size_and_plan_disagreement_leave_the_data_intact(comm: MPI.Intracomm) 
 @case
 def exhausted_memory_on_one_rank_is_an_error_on_all(comm: MPI.Intracomm) -> None:
     mesh = mesh_for(comm)
-    a, b = (rd.ArrayType.parse(t, mesh) for t in ("f32[1536{x}, 32768]", "f32[1536, 32768]"))
+    a, b = (rd.ArrayType.parse(t, mesh) for t in ("f32[1536{x}, 8192]", "f32[1536, 8192]"))
     rows = a.tile(comm.rank)[0].astype(np.float32)
     tile = np.broadcast_to(rows[:, None], a.tile_shape).copy()
     with rmpi.Redistribution(a, b, comm) as redistribution:
@@ -605,7 +607,7 @@ def exhausted_memory_on_one_rank_is_an_error_on_all(comm: MPI.Intracomm) -> None
             resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), limits[1]))
         try:
             with pytest.raises(
-                rd.BackendError, match=r"rank 1: .*MemoryError: Unable to allocate 192"
+                rd.BackendError, match=r"rank 1: .*MemoryError: Unable to allocate 48"
             ):
                 redistribution(tile)
         finally:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import numpy as np
 from mpi4py import MPI
@@ -32,7 +33,9 @@ def main(how: str, timeout: str, into: str) -> None:
         rmpi.Redistribution(src, dst, comm, shared=True)  # nobody dies in what MPI makes for itself
         if comm.rank == 0:
             print("exchanging", flush=True)
+        comm.Barrier()
         if last:
+            time.sleep(0.5)  # until what rank 0 wrote has gone through mpiexec
             SharedTiles.connect = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     redistribution = rmpi.Redistribution(
         src, dst, comm, timeout=float(timeout) or None, shared=shared

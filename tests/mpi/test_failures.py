@@ -6,16 +6,23 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from redistrib.backends.mpi.shared import MEMORY
 from redistrib.demo.launch import MPICH, OPENMPI, Installation, family, kill, start
+from tests.repetitions import MANY
 
 ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("mpi", [MPICH, OPENMPI], ids=lambda mpi: mpi.name)
-INTO = pytest.mark.parametrize("into", ["private", "shared"])
+FEW_INTO = [(MPICH, "private"), (OPENMPI, "shared")]
+BOTH_INTO = pytest.mark.parametrize(
+    ("mpi", "into"),
+    [*product((MPICH, OPENMPI), ("private", "shared"))] if MANY else FEW_INTO,
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 RANKS = 4
 LIMIT = 40.0
 """Seconds in which a job ends: one that hangs never does, and a busy machine takes its time."""
@@ -55,8 +62,7 @@ def shared_files() -> set[Path]:
     return set(MEMORY.glob("redistrib-*"))
 
 
-@BOTH
-@INTO
+@BOTH_INTO
 def test_a_killed_rank_ends_the_job(mpi: Installation, into: str) -> None:
     before = shared_files()
     status, _ = end_of(mpi, "kill", 0, into)
@@ -74,8 +80,7 @@ def test_a_rank_that_raises_ends_the_job(mpi: Installation) -> None:
     assert "one rank raises" in errors
 
 
-@BOTH
-@INTO
+@BOTH_INTO
 def test_the_watchdog_names_the_step_and_the_rank_that_stopped(
     mpi: Installation, into: str
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.mutants.syntax import Match, definitions, matches, parsed, unknown
+from tests.mutants.syntax import Match, definitions, global_names, matches, parsed, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +34,55 @@ class Mutant:
         once."""
         return self._find(root)[0]
 
-    def source(self, root: Path) -> str:
-        """The text of that file with the bug in it. Raises ValueError unless `old` is there once,
-        and where `new` uses names that are not known there."""
-        _, module, match = self._find(root)
+    def changed(self, root: Path) -> tuple[str, ast.stmt]:
+        """That file, and its statement with the snippet, a class or a function mostly, with the
+        bug in it.
+
+        Raises ValueError unless `old` is there once, and where `new` uses names that are not known
+        there.
+        """
+        file, number = self._find(root)
+        lines, first, end = _lines(root / file, number)
+        (alone,) = ast.parse("\n".join(lines[first:end])).body
+        (match,) = self._matches(alone)
         new = parsed(self.old, self.new)[1]
-        if missing := unknown(new, match, module):
+        if missing := unknown(new, match, _names(root / file, _state(root / file))):
             raise ValueError(f"what replaces it names {', '.join(sorted(missing))}")
         match.put(new)
-        return ast.unparse(ast.fix_missing_locations(module)) + "\n"
+        return file, ast.fix_missing_locations(alone)
 
-    def _find(self, root: Path) -> tuple[str, ast.Module, Match]:
-        old = parsed(self.old, self.new)[0]
+    def source(self, root: Path) -> str:
+        """The text of that file with the bug in it. Raises ValueError as `changed` does."""
+        file, number = self._find(root)
+        lines, first, end = _lines(root / file, number)
+        lines[first:end] = [ast.unparse(self.changed(root)[1])]
+        return "\n".join(lines) + "\n"
+
+    def _find(self, root: Path) -> tuple[str, int]:
+        """The file with the snippet, and the number of its statement that has it."""
         counts = {}
         for file in self._files(root):
-            module = ast.parse(_text(root / file, _state(root / file)))
+            module = _module(root / file, _state(root / file))
             found = [
-                match
-                for definition, local in definitions(module, self.scope)
-                for match in matches(definition, old, local)
+                number
+                for number, statement in enumerate(module.body)
+                for _ in self._matches(statement)
             ]
             if len(found) == 1:
-                return file, module, found[0]
+                return file, found[0]
             if found or file == self.file:
                 counts[file] = len(found)
         stands = ", ".join(f"{count} times in {file}" for file, count in counts.items())
         raise ValueError(f"{self.scope} has the snippet {stands or 'nowhere'}, not once")
+
+    def _matches(self, statement: ast.stmt) -> list[Match]:
+        """Where the snippet stands in a statement of a module."""
+        old = parsed(self.old, self.new)[0]
+        return [
+            match
+            for definition, local in definitions(ast.Module([statement], []), self.scope)
+            for match in matches(definition, old, local)
+        ]
 
     def _files(self, root: Path) -> Iterator[str]:
         """The modules to look in, the one it should be in first."""
@@ -76,6 +99,26 @@ class Mutant:
 def _text(path: Path, state: tuple[int, ...]) -> str:
     """The text of a file in a state."""
     return path.read_text(encoding="utf-8")
+
+
+@cache
+def _module(path: Path, state: tuple[int, ...]) -> ast.Module:
+    """The tree of a file in a state; nobody changes it."""
+    return ast.parse(_text(path, state))
+
+
+@cache
+def _names(path: Path, state: tuple[int, ...]) -> set[str]:
+    """The names that a module in a state defines or imports."""
+    return global_names(_module(path, state))
+
+
+def _lines(path: Path, number: int) -> tuple[list[str], int, int]:
+    """The lines of a module, and where a statement of it begins and ends."""
+    statement = _module(path, _state(path)).body[number]
+    starts = [node.lineno for node in (statement, *getattr(statement, "decorator_list", []))]
+    assert statement.end_lineno is not None
+    return _text(path, _state(path)).splitlines(), min(starts) - 1, statement.end_lineno
 
 
 def _state(path: Path) -> tuple[int, ...]:

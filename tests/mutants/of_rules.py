@@ -10,6 +10,7 @@ COST = "redistrib/synth/plan/price.py"
 PROFILE = "redistrib/synth/plan/profile.py"
 BOUND = "redistrib/synth/plan/bounds.py"
 PLAN = "redistrib/synth/plan/data.py"
+PRICED = "redistrib/synth/plan/priced_steps.py"
 PLAN_JSON = "redistrib/synth/plan/json.py"
 ROLES = "redistrib/synth/plan/roles.py"
 TRANSPOSE = "redistrib/synth/plan/transpose.py"
@@ -310,8 +311,8 @@ partial.append(old)
     ),
     Mutant(
         "the source counts twice in the memory of the first step",
-        PLAN,
-        "Plan.live_bytes_per_step",
+        PRICED,
+        "PricedSteps.live_bytes_per_step",
         "before.tile_bytes if at else 0",
         "before.tile_bytes",
     ),
@@ -324,8 +325,8 @@ partial.append(old)
     ),
     Mutant(
         "slices count as collectives",
-        PLAN,
-        "Plan.num_collectives",
+        PRICED,
+        "PricedSteps.num_collectives",
         "sum(step.communicates for step in self.steps)",
         "len(self.steps)",
     ),
@@ -339,14 +340,14 @@ partial.append(old)
     Mutant(
         "a plan forgets its memory limit in JSON",
         PLAN_JSON,
-        "plan_from_json",
-        "make_plan(src, dst, strategy, steps, profile, limit, padded_shape=shape)",
-        "make_plan(src, dst, strategy, steps, profile, padded_shape=shape)",
+        "read_plan",
+        'limit = None if limit is None else read_count(limit, "memory_limit")',
+        "limit = None",
     ),
     Mutant(
         "a plan from JSON has the seconds of the default profile",
         PLAN_JSON,
-        "plan_from_json",
+        "read_plan",
         'DEFAULT_PROFILE if first else Profile.from_data(data["profile"])',
         "DEFAULT_PROFILE",
     ),
@@ -359,10 +360,10 @@ partial.append(old)
     ),
     Mutant(
         "the transpose forgets the memory limit",
-        TRANSPOSE,
-        "transpose",
-        "make_plan(*ends, plan.strategy, reversed(steps), plan.profile, plan.memory_limit)",
-        "make_plan(*ends, plan.strategy, reversed(steps), plan.profile)",
+        PLAN,
+        "Plan.transpose",
+        "make_plan(*transposed(self), self.profile, self.memory_limit)",
+        "make_plan(*transposed(self), self.profile)",
     ),
     Mutant(
         "the transpose of a gather is a gather",
@@ -388,8 +389,8 @@ partial.append(old)
     Mutant(
         "the transposed steps run forwards",
         TRANSPOSE,
-        "transpose",
-        "reversed(steps)",
+        "transposed",
+        "steps[::-1]",
         "steps",
     ),
 )

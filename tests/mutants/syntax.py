@@ -104,12 +104,32 @@ def matches(where: ast.AST, snippet: Snippet, local: set[str]) -> Iterator[Match
                         yield match
 
 
-def unknown(snippet: Snippet, match: Match, module: ast.Module) -> set[str]:
-    """The names of a replacement that nothing here has: they would be errors of their own."""
+def unknown(snippet: Snippet, match: Match, names: set[str]) -> set[str]:
+    """The names of a replacement that are none of those of the module: errors of their own."""
     nodes = [node for top in _list(snippet) for node in ast.walk(top)]
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
-    known = _bound(nodes) | {*match.names} | _globals(module) | {*dir(builtins)}
+    known = _bound(nodes) | {*match.names} | names | {*dir(builtins)}
     return used - known
+
+
+def global_names(module: ast.Module) -> set[str]:
+    """The names that a module defines or imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(module):
+        match node:
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {(a.asname or a.name).partition(".")[0] for a in aliases}
+            case ast.ClassDef(name=name):
+                names.add(name)
+            case _:
+                pass
+    top = [n for n in module.body if not isinstance(n, ast.ClassDef)]
+    for statement in top:
+        if isinstance(statement, ast.FunctionDef):
+            names.add(statement.name)
+        else:
+            names |= _bound(ast.walk(statement))
+    return names
 
 
 def _expression(text: str) -> ast.expr:
@@ -264,23 +284,3 @@ def _bound(nodes: Iterator[ast.AST] | list[ast.AST]) -> set[str]:
         if chosen and not (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)):
             names.add(getattr(node, chosen))
     return names - {None}
-
-
-def _globals(module: ast.Module) -> set[str]:
-    """The names that a module defines or imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(module):
-        match node:
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names |= {(a.asname or a.name).partition(".")[0] for a in aliases}
-            case ast.ClassDef(name=name):
-                names.add(name)
-            case _:
-                pass
-    top = [n for n in module.body if not isinstance(n, ast.ClassDef)]
-    for statement in top:
-        if isinstance(statement, ast.FunctionDef):
-            names.add(statement.name)
-        else:
-            names |= _bound(ast.walk(statement))
-    return names

@@ -38,13 +38,6 @@ FILES = {
     "redistrib/synth/planner/choose.py",
     "redistrib/synth/planner/halfway.py",
 }
-CYCLES = {
-    (
-        "redistrib/synth/plan/data.py",
-        "redistrib/synth/plan/json.py",
-        "redistrib/synth/plan/transpose.py",
-    ),
-}
 # Parts of the synthesiser: each imports from those before it only.
 ORDER = ("redistrib/synth/plan/", "redistrib/synth/planner/", "redistrib/synth/oracle/")
 # What may not import what, by paths from the root.
@@ -76,7 +69,7 @@ def test_files_are_short() -> None:
 
 def test_no_import_runs_in_a_circle() -> None:
     """Imports inside functions count."""
-    assert {tuple(cycle) for cycle in cycles(import_graph(parsed("redistrib")))} == CYCLES
+    assert cycles(import_graph(parsed("redistrib"))) == []
 
 
 def test_every_module_of_types_opens_with_a_worked_example() -> None:

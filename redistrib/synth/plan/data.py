@@ -1,17 +1,20 @@
-"""A plan: the typed steps between two types, with what they cost. Plain data."""
+"""A plan: steps between two types and their cost, and how it is written, transposed and shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redistrib.display import to_html, to_text, write_page
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
-from redistrib.synth.plan.price import StepTraffic, step_seconds, step_traffic
+from redistrib.synth.plan.json import read_plan, write_plan
+from redistrib.synth.plan.price import step_traffic
+from redistrib.synth.plan.priced_steps import PricedSteps, seconds_of
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
+from redistrib.synth.plan.transpose import transposed
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
 from redistrib.types.padding import padded
@@ -19,7 +22,7 @@ from redistrib.types.refinement import Refinement, refine
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(PricedSteps):
     """Steps from the type `src` to the type `dst`; `types` are before, between and after them.
 
     If `dst` is on another mesh, the last type may be the equivalent one on the mesh of `src`.
@@ -29,75 +32,38 @@ class Plan:
     are those of the array padded to this shape, of whose tiles the real ones are the corners.
     """
 
-    src: ArrayType
-    dst: ArrayType
-    strategy: str
-    steps: tuple[Collective, ...]
-    types: tuple[ArrayType, ...]
-    traffic: tuple[StepTraffic, ...]
-    seconds: float
-    lower_bound_bytes: int
-    memory_limit: int | None = None
-    profile: Profile = DEFAULT_PROFILE
-    padded_shape: tuple[int, ...] | None = None
-
-    @property
-    def received_bytes(self) -> int:
-        """Sum over steps of what that step's worst device receives from others."""
-        return sum(step.received_bytes for step in self.traffic)
-
-    @property
-    def sent_bytes(self) -> int:
-        """Sum over steps of what that step's worst device sends to others."""
-        return sum(step.sent_bytes for step in self.traffic)
-
-    @property
-    def peak_tile_bytes(self) -> int:
-        """The largest tile of any type of the plan."""
-        return max(t.tile_bytes for t in self.types)
-
-    @property
-    def live_bytes_per_step(self) -> tuple[int, ...]:
-        """Per step, source + input of the step (if it is not the source) + output."""
-        source = self.types[0].tile_bytes
-        return tuple(
-            source + (before.tile_bytes if at else 0) + after.tile_bytes
-            for at, (before, after) in enumerate(zip(self.types, self.types[1:], strict=False))
-        )
-
-    @property
-    def live_bytes(self) -> int:
-        """The largest sum of tiles alive at once on a device; the source is kept."""
-        return max(self.live_bytes_per_step, default=self.types[0].tile_bytes)
-
-    @property
-    def seconds_per_step(self) -> tuple[float, ...]:
-        """Estimated seconds of each step, whose sum, in this order, is `seconds`."""
-        return _step_seconds(self.steps, self.types, self.traffic, self.profile)
-
-    @property
-    def num_collectives(self) -> int:
-        """Communicating steps."""
-        return sum(step.communicates for step in self.steps)
-
     def to_json(self) -> str:
         """The plan as JSON text, the same for the same problem in every process."""
-        from redistrib.synth.plan.json import plan_to_json
-
-        return plan_to_json(self)
+        return write_plan(self)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan in a JSON text. Raises RedistribError for anything else."""
-        from redistrib.synth.plan.json import plan_from_json
+        """The plan in a JSON text; its figures are computed anew.
 
-        return plan_from_json(text)
+        A plan of version 1 is priced under the default profile. Raises RedistribError if the text
+        is no JSON, of another format, incomplete or ill-typed.
+        """
+        return make_plan(**read_plan(text))
 
     def transpose(self) -> Plan:
-        """The plan of the transposed linear map, from `dst` to `src`, step by step in reverse."""
-        from redistrib.synth.plan.transpose import transpose
+        """The plan of the transposed linear map, from the dual of `dst` to the dual of `src`.
 
-        return transpose(self)
+        It keeps the profile and the memory limit: its tiles have the sizes of those of the plan.
+
+        Raises LayoutError for uneven types; where the transpose is a sum that no one step of ours is: of an exchange
+        whose replicas change, of a table permute among replicas; and for a reduction other than
+        sum, which is not linear. A target on another mesh of the same devices is taken as the plan
+        has it, on the mesh of the source.
+        """
+        back = make_plan(*transposed(self), self.profile, self.memory_limit)
+        summed = back.src.partial or back.dst.partial
+        if (
+            back.strategy == "direct"
+            and not summed
+            and back.received_bytes > back.lower_bound_bytes
+        ):
+            return replace(back, strategy="custom")  # gathers for reductions: not what direct gives
+        return back
 
     def to_html(self, path: str | Path) -> None:
         """Write the plan as a standalone HTML page. Raises OSError where that fails."""
@@ -154,23 +120,10 @@ def make_plan(
         for step, before, after in zip(steps, types, types[1:], strict=False)
     )
     seconds = 0.0
-    for duration in _step_seconds(steps, types, traffic, profile):
+    for duration in seconds_of(steps, types, traffic, profile):
         seconds += duration
     if padded_shape is not None:  # a bound is of real elements
         target, refinement = on_mesh(dst, src.mesh) or dst, None
     bound = lower_bound_elements(src, target, refinement) * src.itemsize
     figures = traffic, seconds, bound, memory_limit, profile, padded_shape
     return Plan(src, dst, strategy, steps, tuple(types), *figures)
-
-
-def _step_seconds(
-    steps: Sequence[Collective],
-    types: Sequence[ArrayType],
-    traffic: Sequence[StepTraffic],
-    profile: Profile,
-) -> tuple[float, ...]:
-    links = profile.on(types[0].mesh)
-    return tuple(
-        step_seconds(step, before, moved, links)
-        for step, before, moved in zip(steps, types, traffic, strict=False)
-    )

@@ -15,7 +15,6 @@ from typing import Any
 
 from redistrib.errors import RedistribError
 from redistrib.synth.plan.collectives import BY_NAME, Collective
-from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.fields import (
     REQUIRED,
     read_count,
@@ -27,6 +26,7 @@ from redistrib.synth.plan.fields import (
     shown,
     write_fields,
 )
+from redistrib.synth.plan.priced_steps import PricedSteps
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -56,7 +56,7 @@ STEP_KEYS = (
 )
 
 
-def plan_to_json(plan: Plan) -> str:
+def write_plan(plan: PricedSteps) -> str:
     """The JSON text of a plan."""
     mesh = plan.src.mesh
     steps: list[dict[str, Any]] = []
@@ -98,10 +98,8 @@ def plan_to_json(plan: Plan) -> str:
     )
 
 
-def plan_from_json(text: str) -> Plan:
-    """The plan of a JSON text; its figures are computed anew.
-
-    A plan of version 1 is priced under the default profile.
+def read_plan(text: str) -> dict[str, Any]:
+    """What `make_plan` takes, by name, to make the plan in a JSON text.
 
     Raises RedistribError if the text is no JSON, of another format, incomplete or ill-typed.
     """
@@ -123,7 +121,8 @@ def plan_from_json(text: str) -> Plan:
     shape = None if shape is None else read_counts(shape, "padded_shape")
     if shape is not None and shape != common_padding(src, dst):
         raise RedistribError(f"padded_shape is one that both ends have; got {shown(shape)}")
-    steps, current = [], src if shape is None else padded(src, shape)
+    steps: list[Collective] = []
+    current = src if shape is None else padded(src, shape)
     for number, item in enumerate(read_list(data["steps"], "steps")):
         try:
             steps.append(_read_step(item, None if dst_mesh == mesh else dst_mesh))
@@ -133,8 +132,15 @@ def plan_from_json(text: str) -> Plan:
     limit = data.get("memory_limit")
     limit = None if limit is None else read_count(limit, "memory_limit")
     profile = DEFAULT_PROFILE if first else Profile.from_data(data["profile"])
-    strategy = read_text(data["strategy"], "strategy")
-    return make_plan(src, dst, strategy, steps, profile, limit, padded_shape=shape)
+    return {
+        "src": src,
+        "dst": dst,
+        "strategy": read_text(data["strategy"], "strategy"),
+        "steps": steps,
+        "profile": profile,
+        "memory_limit": limit,
+        "padded_shape": shape,
+    }
 
 
 def check_format(data: object) -> dict[str, Any]:

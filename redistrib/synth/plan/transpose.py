@@ -8,11 +8,9 @@ becomes a partial sum over it, and the reverse. So no tile and no step is larger
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.collectives import Collective, Exchange
-from redistrib.synth.plan.data import Plan, make_plan
+from redistrib.synth.plan.priced_steps import PricedSteps
 from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.types.array_type import ArrayType
 
@@ -29,33 +27,24 @@ def dual(t: ArrayType) -> ArrayType:
     return t.replace(partial=t.free_digits)
 
 
-def transpose(plan: Plan) -> Plan:
-    """The plan of the transposed map, from the dual of `dst` to the dual of `src`.
+def transposed(
+    plan: PricedSteps,
+) -> tuple[ArrayType, ArrayType, str, list[Collective]]:
+    """The ends, strategy and steps of the transposed map, from the dual of `dst` to that of `src`.
 
-    It keeps the profile and the memory limit: its tiles have the sizes of those of the plan.
-
-    Raises LayoutError where the transpose is a sum that no one step of ours is: of an exchange
-    whose replicas change, of a table permute among replicas; and for a reduction other than sum,
-    which is not linear. A target on another mesh of the same devices is taken as the plan has it,
-    on the mesh of the source.
+    Raises LayoutError as `Plan.transpose` does.
     """
     for t in (plan.src, plan.dst):
         if t.uneven:
             raise LayoutError(f"only plans of even types are transposed; got {t}", type=t)
     src, dst = plan.src, plan.types[-1]
     if not src.size:  # without elements nothing is summed, and types have no partial axes
-        exchange = exchange_traffic(dst, src).exchange
-        return make_plan(dst, src, "direct", [exchange], plan.profile, plan.memory_limit)
+        return dst, src, "direct", [exchange_traffic(dst, src).exchange]
     steps = [
         _transposed(step, before, after)
         for step, before, after in zip(plan.steps, plan.types, plan.types[1:], strict=False)
     ]
-    ends = dual(dst), dual(src)
-    back = make_plan(*ends, plan.strategy, reversed(steps), plan.profile, plan.memory_limit)
-    summed = back.src.partial or back.dst.partial
-    if plan.strategy == "direct" and not summed and back.received_bytes > back.lower_bound_bytes:
-        return replace(back, strategy="custom")  # gathers for reductions: not what direct gives
-    return back
+    return dual(dst), dual(src), plan.strategy, steps[::-1]
 
 
 def _transposed(step: Collective, before: ArrayType, after: ArrayType) -> Collective:
