@@ -15,6 +15,7 @@ from redistrib.synth.plan.collectives import AllReduce
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, example, mesh_for
 from tests.random_plans import expected_tiles, random_plans, random_tiles
+from tests.repetitions import repetitions
 
 
 def worst(comm: MPI.Intracomm, phases: Any, name: str) -> list[int]:
@@ -27,7 +28,7 @@ def worst(comm: MPI.Intracomm, phases: Any, name: str) -> list[int]:
 
 @case
 def steps_move_what_the_plan_says(comm: MPI.Intracomm) -> None:
-    for number, plan in enumerate(random_plans(comm.size + 200, comm.size, 40)):
+    for number, plan in enumerate(random_plans(comm.size + 200, comm.size, repetitions(20, 40))):
         expected = expected_tiles(plan, number)[comm.rank]
         tile = random_tiles(plan, number)[comm.rank]
         with rmpi.Redistribution.from_plan(plan, comm, fuse=False) as redistribution:

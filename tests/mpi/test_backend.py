@@ -24,7 +24,7 @@ POOLS = [
     for mpi, ranks in (product((MPICH, OPENMPI), (2, 3, 4, 6, 8)) if MANY else FEW_POOLS)
 ]
 DRAWS = 30
-OBJECTS = 60
+OBJECTS = repetitions(24, 60)
 MODELS = 20
 CASE_FILES = ("cases.py", "model_cases.py", "safety_cases.py", "shared_cases.py", "step_cases.py")
 

@@ -50,10 +50,10 @@ class Plan(PricedSteps):
 
         It keeps the profile and the memory limit: its tiles have the sizes of those of the plan.
 
-        Raises LayoutError for uneven types; where the transpose is a sum that no one step of ours is: of an exchange
-        whose replicas change, of a table permute among replicas; and for a reduction other than
-        sum, which is not linear. A target on another mesh of the same devices is taken as the plan
-        has it, on the mesh of the source.
+        Raises LayoutError for uneven types; where the transpose is a sum that no one step of ours
+        is: of an exchange whose replicas change, of a table permute among replicas; and for a
+        reduction other than sum, which is not linear. A target on another mesh of the same devices
+        is taken as the plan has it, on the mesh of the source.
         """
         back = make_plan(*transposed(self), self.profile, self.memory_limit)
         summed = back.src.partial or back.dst.partial
