@@ -1,8 +1,4 @@
-"""The commands. Results go to stdout, everything else to stderr.
-
-A command returns its exit status: 0 done, 1 the answer is no. Bad usage or input is an exception,
-which `Program` turns into one line on stderr and status 2.
-"""
+"""The commands. Results go to stdout, everything else to stderr. Each returns its exit status."""
 
 from __future__ import annotations
 
@@ -12,11 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -25,10 +20,14 @@ import redistrib as rd
 from redistrib.backends.registry import find_backend
 from redistrib.cli import running, values
 from redistrib.cli.facts import find_facts
+from redistrib.cli.layouts import convert, explain
 from redistrib.cli.lint import lint as find_problems
 from redistrib.cli.model import check_model_file, model
+from redistrib.cli.options import ENDS, FILE, examples, plan_of, problem
+from redistrib.cli.program import Program
 from redistrib.cli.progress import is_first_rank, progress
 from redistrib.cli.questions import answers
+from redistrib.cli.serve import serve
 from redistrib.display import to_page
 from redistrib.interop.programs.jax import plan_to_jax
 from redistrib.interop.programs.sdy import plan_to_sdy
@@ -37,42 +36,11 @@ from redistrib.models.model_data import FORMAT as MODEL_FORMAT
 from redistrib.report.figures import format_seconds
 from redistrib.report.plan_text import Detail, plan_text, print_rich
 from redistrib.report.trace import to_trace
-from redistrib.synth.planner.choose import STRATEGIES
-
-Command = TypeVar("Command", bound=Callable[..., int])
 
 PROGRAMS = {"sdy": plan_to_sdy, "stablehlo": plan_to_stablehlo, "jax": plan_to_jax}
 PLAN_FORMATS = ("text", "json", "html", "trace", *PROGRAMS)
 LARGE = 1 << 30
 """Bytes of memory from which a run says first what it needs."""
-FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-class Program(click.Group):
-    """The group of commands: exit codes and one-line errors as the interface promises."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run and exit. Raises SystemExit."""
-        kwargs["standalone_mode"] = False
-        name = kwargs.get("prog_name") or self.name
-        try:
-            sys.exit(super().main(*args, **kwargs) or 0)
-        except (rd.InfeasibleError, rd.CheckError) as error:
-            _fail(name, values.one_line(error), 1)
-        except click.Abort:
-            _fail(name, "interrupted", 130)
-        except click.UsageError as error:
-            path = error.ctx.command_path if error.ctx else name
-            _fail(path, error.format_message(), 2)
-        except click.ClickException as error:
-            _fail(name, error.format_message(), 2)
-        except (rd.RedistribError, OSError, MemoryError) as error:
-            _fail(name, values.one_line(error), 2)
-
-
-def _fail(name: str | None, message: str, status: int) -> None:
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
-    sys.exit(status)
 
 
 @click.group(
@@ -80,6 +48,14 @@ def _fail(name: str | None, message: str, status: int) -> None:
     name="redistrib",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        f"plan --mesh x=2,y=4 {ENDS}",
+        f"plan --mesh x=2,y=4 {ENDS} --format html -o plan.html",
+        "plan --mesh x=8 --shape 4096,4096 --dtype f32 \"P('x', None)\" \"P(None, 'x')\"",
+        "serve",
+    )
+    + "\n\n\b\nCompletion, for bash (zsh and fish likewise):\n"
+    '  eval "$(_REDISTRIB_COMPLETE=bash_source redistrib)"',
 )
 @click.version_option(rd.__version__, prog_name="redistrib", message="%(prog)s %(version)s")
 @click.pass_context
@@ -87,33 +63,21 @@ def program(context: click.Context) -> None:
     """Plan, check and run redistributions of sharded arrays.
 
     A type is written DTYPE[SIZE{FACTORS}, ...], for example 'f32[4096{x}, 1024{y}]': dimension 0
-    over the mesh axis x, dimension 1 over y. Exit status: 0 done, 1 the answer is no, 2 bad input.
+    over the mesh axis x, dimension 1 over y. Layouts as jax, HLO, Shardy, DTensor, Alpa, ColossalAI
+    and ScaLAPACK write them are taken too; where none states them, with --shape and --dtype.
+    Exit status: 0 done, 1 the answer is no, 2 bad input.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-def problem(command: Command) -> Command:
-    """The arguments and options that state a problem; they arrive as the keywords of `_plan`."""
-    for decorate in (
-        click.option("--profile", help="Hardware profile: a name, or a TOML file."),
-        click.option("--memory-limit", metavar="SIZE", help="No tile above this, e.g. 1GiB."),
-        click.option("--strategy", help=f"{', '.join(STRATEGIES)}; default: auto."),
-        click.option("--dst-mesh", metavar="MESH", help="Mesh of the target, if another."),
-        click.option("--mesh", required=True, metavar="MESH", help="Axes and sizes, e.g. x=2,y=4."),
-        click.argument("dst"),
-        click.argument("src"),
-    ):
-        command = decorate(command)
-    return command
-
-
-def _plan(**stated: Any) -> rd.Plan:
-    ends, options = values.stated_problem(**stated)
-    return rd.plan(*ends, **options)
-
-
-@program.command()
+@program.command(
+    epilog=examples(
+        f"plan --mesh x=2,y=4 {ENDS}",
+        "plan --mesh x=8 'bf16[64{x}, 64] sum{x}' 'bf16[64, 64{x}]' --profile dgx-h100",
+        "plan --mesh x=8 --shape 64,64 --dtype f32 \"P('x', None)\" \"P(None, 'x')\"",
+    )
+)
 @problem
 @click.option("--format", "form", type=click.Choice(PLAN_FORMATS), default="text")
 @click.option("--detail", type=click.Choice(get_args(Detail)), default="normal")
@@ -126,7 +90,7 @@ def plan(form: str, detail: Detail, output: Path | None, **stated: Any) -> int:
     """
     if form in PROGRAMS:
         stated["strategy"] = stated["strategy"] or "collectives"
-    found = _plan(**stated)
+    found = plan_of(**stated)
     if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
         print_rich(found)
         return 0
@@ -148,7 +112,11 @@ def plan(form: str, detail: Detail, output: Path | None, **stated: Any) -> int:
     return 0
 
 
-@program.command()
+@program.command(
+    epilog=examples(
+        f"run --mesh x=2,y=4 {ENDS}", "run --mesh x=2 'f32[8{x}]' 'f32[8]' --backend jax"
+    )
+)
 @problem
 @click.option("--backend", type=click.Choice(running.NAMES), default="simulator", show_default=True)
 @click.option("--input", "source", type=FILE, help="The array, .npy; without it, seeded integers.")
@@ -163,7 +131,7 @@ def run(
     The array is split as SRC, redistributed, put together from DST and compared with the array.
     With --backend mpi, start one process per device: mpiexec -n 8 redistrib run ...
     """
-    found = _plan(**stated)
+    found = plan_of(**stated)
     estimate = running.check_memory(found, backend)
     if running.needed_bytes(found, backend) >= LARGE and is_first_rank():
         click.echo(f"redistrib run: {estimate}", err=True)
@@ -333,10 +301,16 @@ def calibrate(backend: str, mesh: str | None, name: str, output: Path | None) ->
     return 0
 
 
+def _checkout() -> Path | None:
+    """The root of the source checkout that this package is in, if it is in one."""
+    root = Path(rd.__file__).parents[1]
+    return root if (root / "setup.cfg").exists() else None
+
+
 def _from_checkout(package: str, arguments: tuple[str, ...]) -> int:
     """Run a package that is in the source checkout and not in an installed wheel."""
-    root = Path(rd.__file__).parents[1]
-    if not (root / "setup.cfg").exists():
+    root = _checkout()
+    if root is None:
         raise click.UsageError("needs a source checkout of redistrib; this is an installed package")
     if not (root / package / "__main__.py").exists():
         raise click.UsageError(f"not built yet: the checkout has no {package}/__main__.py")
@@ -356,18 +330,19 @@ def _from_checkout(package: str, arguments: tuple[str, ...]) -> int:
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@program.command(context_settings=PASS_ON)
+@program.command(context_settings=PASS_ON, hidden=_checkout() is None)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def prove(arguments: tuple[str, ...]) -> int:
     """Prove the rules of the planner. Needs a source checkout."""
     return _from_checkout("proofs", arguments)
 
 
-@program.command(context_settings=PASS_ON)
+@program.command(context_settings=PASS_ON, hidden=_checkout() is None)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> int:
     """Run the benchmarks. Needs a source checkout."""
     return _from_checkout("bench", arguments)
 
 
-program.add_command(model)
+for command in (convert, explain, model, serve):
+    program.add_command(command)

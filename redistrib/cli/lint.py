@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from redistrib.errors import RedistribError
+from redistrib.interop.notations import read_any, states_array
 from redistrib.report.figures import format_bytes, format_seconds
 from redistrib.synth.oracle import Oracle
 from redistrib.text import parse_size
@@ -117,14 +118,18 @@ def _of_layouts(
     name: str, layouts: list[str], oracle: Oracle, expensive: float, lines: _Lines
 ) -> Iterator[Finding]:
     before: ArrayType | None = None
+    array: tuple[tuple[int, ...] | None, str | None] = (None, None)
     for layout in layouts:
         line = lines.find(layout)
         try:
-            after = ArrayType.parse(layout, oracle.mesh)
+            # A notation that does not state the array means that of the layout before.
+            stated = (None, None) if states_array(layout) else array
+            after = read_any(layout, oracle.mesh, *stated)
         except RedistribError as error:
             yield Finding(line, "error", name, str(error).split("\n", maxsplit=1)[0])
             before = None  # what comes next is no move from the layout before
             continue
+        array = after.shape, after.dtype
         if before is not None:
             try:
                 check_pair(before, after)

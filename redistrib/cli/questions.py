@@ -19,7 +19,7 @@ from redistrib.cli import values
 from redistrib.errors import RedistribError
 from redistrib.synth.oracle import Oracle
 
-QUESTION = ("id", "mesh", "src", "dst", "strategy", "memory_limit", "profile")
+QUESTION = ("id", "mesh", "src", "dst", "shape", "dtype", "strategy", "memory_limit", "profile")
 
 
 def answers(lines: Iterable[str]) -> Iterator[str]:
@@ -57,14 +57,16 @@ def _answer(line: str, oracles: Callable[..., Oracle]) -> dict[str, Any]:
         unknown = [name for name in question if name not in QUESTION]
         if missing or unknown:
             raise RedistribError(
-                "a question has mesh, src, dst and optionally strategy, memory_limit, profile, "
-                f"id; missing: {missing}, unknown: {unknown}"
+                "a question has mesh, src, dst and optionally shape, dtype, strategy, "
+                f"memory_limit, profile, id; missing: {missing}, unknown: {unknown}"
             )
         if not isinstance(question["mesh"], dict | str):
             raise RedistribError(f"mesh is {{AXIS: SIZE, ...}}; got {question['mesh']!r}")
-        for name in ("src", "dst", "strategy", "profile"):
+        for name in ("src", "dst", "dtype", "strategy", "profile"):
             if not isinstance(question.get(name, ""), str):
                 raise RedistribError(f"{name} is a text; got {question[name]!r}")
+        if not isinstance(question.get("shape", []), list | str):
+            raise RedistribError(f"shape is a list of sizes; got {question['shape']!r}")
         (src, dst), options = values.stated_problem(
             **{k: question[k] for k in question if k != "id"}
         )

@@ -6,7 +6,7 @@ Every failure is a RedistribError or an OSError, which the program turns into on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import BackendError, RedistribError, TypeSyntaxError
+from redistrib.interop.notations import read_any, states_array
 from redistrib.models.model_data import FORMAT as MODEL_FORMAT
 from redistrib.synth.plan.json import check_format
-from redistrib.text import parse_size
+from redistrib.text import brief, is_number, parse_size
 from redistrib.types.array_type import ArrayType
+from redistrib.types.canonical import as_shape
 from redistrib.types.mesh import Mesh
 
 Array = NDArray[Any]
 
 
 def problem_types(
-    mesh: str | Mapping[str, int], src: str, dst: str, dst_mesh: str | None = None
+    mesh: str | Mapping[str, int],
+    src: str,
+    dst: str,
+    dst_mesh: str | None = None,
+    shape: str | Sequence[int] | None = None,
+    dtype: str | None = None,
 ) -> tuple[ArrayType, ArrayType]:
-    """Source and target type of a problem given as texts. Raises RedistribError."""
+    """Source and target type of a problem given as texts of any notation. Raises RedistribError.
+
+    Where one of them states the shape and the dtype of the array, the other need not.
+    """
     source_mesh = Mesh.parse(mesh) if isinstance(mesh, str) else Mesh(mesh)
     target_mesh = source_mesh if dst_mesh is None else Mesh.parse(dst_mesh)
-    return ArrayType.parse(src, source_mesh), ArrayType.parse(dst, target_mesh)
+    sizes = parse_shape(shape)
+    if states_array(dst) and not states_array(src):
+        target = read_any(dst, target_mesh, sizes, dtype)
+        return read_any(src, source_mesh, target.shape, target.dtype), target
+    source = read_any(src, source_mesh, sizes, dtype)
+    if states_array(dst):  # the planner says what differs
+        return source, read_any(dst, target_mesh)
+    return source, read_any(dst, target_mesh, source.shape, source.dtype)
+
+
+def parse_shape(shape: str | Sequence[int] | None) -> tuple[int, ...] | None:
+    """A shape written as `4096,1024`, with or without brackets. Raises RedistribError.
+
+    >>> parse_shape("4096, 1024"), parse_shape("[]"), parse_shape(None)
+    ((4096, 1024), (), None)
+    """
+    if not isinstance(shape, str):
+        return None if shape is None else as_shape(shape)
+    words = [word.strip() for word in shape.strip().strip("[]()").split(",")]
+    if words and not words[-1]:  # (8,) and ()
+        words.pop()
+    if not all(is_number(word) and len(word) < 20 for word in words):
+        raise RedistribError(f"a shape is written as 4096,1024; got {brief(shape)}", shape=shape)
+    return tuple(map(int, words))
 
 
 def stated_problem(
@@ -37,6 +70,8 @@ def stated_problem(
     dst: str,
     mesh: Any,
     dst_mesh: str | None = None,
+    shape: str | Sequence[int] | None = None,
+    dtype: str | None = None,
     strategy: str | None = None,
     memory_limit: str | int | None = None,
     profile: str | None = None,
@@ -48,7 +83,7 @@ def stated_problem(
         "memory_limit": limit,
         "profile": profile,
     }
-    return problem_types(mesh, src, dst, dst_mesh), options
+    return problem_types(mesh, src, dst, dst_mesh, shape, dtype), options
 
 
 def load_plan(path: Path) -> dict[str, Any]:

@@ -38,7 +38,14 @@ heading = partial(element, "h2")
 @display.to_html.register
 def plan_html(plan: Plan) -> str:
     """A plan as an HTML fragment, with what else there was to choose from."""
-    return fragment(*_plan(plan), *_alternatives(plan), *_text(plan))
+    return fragment(*plan_parts(plan))
+
+
+def plan_parts(plan: Plan) -> Iterator[Markup]:
+    """The parts of the page of a plan, for a page that has more on it."""
+    yield from _plan(plan)
+    yield from _alternatives(plan)
+    yield from _text(plan)
 
 
 @display.to_html.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Literal
 
@@ -124,12 +125,25 @@ def print_rich(plan: Plan) -> None:
         return
     table = Table()
     for name in ("", *COLUMNS):
-        table.add_column(name, justify="right" if name in RIGHT_ALIGNED else "left")
+        table.add_column(name, justify="right" if name in RIGHT_ALIGNED else "left", no_wrap=True)
     for number, row in enumerate(rows(plan), start=1):
         table.add_row(*(Text(cell) for cell in (str(number), *row)))
-    console.print(table)
+    room = console.options.update(width=10 * console.width)
+    if console.measure(table, options=room).minimum <= console.width:
+        console.print(table)
+    else:
+        for line in _stacked(rows(plan)):
+            console.print(Text(line))
     for line in derivation(plan):
         console.print(Text(line), soft_wrap=True)
+
+
+def _stacked(body: list[tuple[str, ...]]) -> Iterator[str]:
+    """Each step in lines, for a terminal that is too narrow for the table."""
+    for number, row in enumerate(body, start=1):
+        cells = dict(zip(COLUMNS, row, strict=True))
+        yield f"{number} {cells.pop('collective')}"
+        yield from (f"    {name:11}  {cell}" for name, cell in cells.items() if cell)
 
 
 def derivation(plan: Plan) -> list[str]:

@@ -170,3 +170,19 @@ def test_questions_are_answered_one_by_one_in_order() -> None:
     assert ["error" in answer for answer in answers] == [False, True, True, False, True, False]
     assert answers[0] == answers[-1]
     assert answers[3]["seconds"] > answers[0]["seconds"]
+
+
+def test_layouts_in_other_notations(tmp_path: Path) -> None:
+    path = tmp_path / "program.toml"
+    path.write_text(
+        'mesh = "x=2,y=4"\n'
+        "[[array]]\n"
+        'name = "a"\n'
+        """layouts = ["f32[8{x}, 8]", "P(None, 'y')", "[Shard(0), Shard(1)]", "P('z')"]\n"""
+        "[[array]]\n"
+        'name = "b"\n'
+        """layouts = ["P('x')"]\n"""
+    )
+    found = json.loads(lint(path, "--format", "json").stdout)
+    assert [finding["array"] for finding in found if finding["kind"] == "error"] == ["a", "b"]
+    assert "does not state the shape" in found[-1]["message"]

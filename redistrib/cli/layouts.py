@@ -1,0 +1,83 @@
+"""`redistrib explain`, why this plan, and `redistrib convert`, a layout in other notations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import redistrib as rd
+from redistrib.cli import values
+from redistrib.cli.options import ENDS, FILE, array, examples, problem
+from redistrib.cli.progress import progress
+from redistrib.display import to_page
+from redistrib.interop import notations
+
+NOTATION = click.Choice(notations.NAMES)
+
+
+@click.command(epilog=examples(f"explain --mesh x=2,y=4 {ENDS}"))
+@problem
+@click.option("--format", "form", type=click.Choice(["text", "html"]), default="text")
+@click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
+def explain(form: str, output: Path | None, **stated: Any) -> int:
+    """Show what there was to choose from between SRC and DST, and why this plan.
+
+    A line for each way that was tried, with its time, bytes and steps, or why there is none; a star
+    marks the one that was chosen.
+    """
+    ends, options = values.stated_problem(**stated)
+    if options.pop("strategy") != "auto":
+        raise click.UsageError("explain tells what auto chooses from; it takes no --strategy")
+    with progress(f"planning {ends[0]} -> {ends[1]}"):
+        found = rd.explain(*ends, **options)
+    text = to_page(found) if form == "html" else str(found)
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(f"{text}\n", encoding="utf-8")
+    return 0
+
+
+@click.command(
+    epilog=examples(
+        "convert --mesh x=2,y=4 --to dtensor 'f32[8{y}, 8{x}]'",
+        "convert --mesh x=2,y=4 --shape 8,8 --dtype f32 \"P('y', 'x')\"",
+    )
+)
+@click.argument("layout")
+@click.option("--mesh", required=True, metavar="MESH", help="Axes and sizes, e.g. x=2,y=4.")
+@array
+@click.option("--from", "source", type=NOTATION, metavar="NOTATION", help="Default: told apart.")
+@click.option("--to", "target", type=NOTATION, metavar="NOTATION", help="Default: all that can.")
+def convert(
+    layout: str,
+    mesh: str,
+    shape: str | None,
+    dtype: str | None,
+    source: str | None,
+    target: str | None,
+) -> int:
+    """Write a LAYOUT in another notation, or in all that have a word for it.
+
+    The notations are aval, redistrib, partition-spec, named-sharding, hlo, hlo1, hlo3, sdy, alpa,
+    scalapack, colossalai and dtensor (docs/interop.md).
+    """
+    sizes = values.parse_shape(shape)
+    on = rd.Mesh.parse(mesh)
+    if source is None:
+        t = notations.read_any(layout, on, sizes, dtype)
+    else:
+        t = notations.read_as(source, layout, on, sizes, dtype)
+    if target is not None:
+        click.echo(notations.write_as(target, t))
+        return 0
+    width = max(map(len, notations.NAMES))
+    for name in notations.NAMES:
+        try:
+            text = notations.write_as(name, t)
+        except rd.LayoutError:
+            text = "no word for it"
+        click.echo(f"{name:{width}}  {text}")
+    return 0
