@@ -250,7 +250,7 @@ def _extent(digits: Iterable[AtomDigit]) -> int:
 
 def _selected(atom: Atom, dim: int, span: range) -> Iterator[Atom]:
     """The part of an atom with these indices of a dimension, which are numbered anew."""
-    for part in _between(atom, dim, span.start, span.stop):
+    for part in between(atom, dim, span.start, span.stop):
         for kept in _congruent(part, dim, span.start, span.step):
             digits = tuple(
                 replace(d, stride=d.stride // span.step) if d.dim == dim else d for d in kept.digits
@@ -260,7 +260,7 @@ def _selected(atom: Atom, dim: int, span: range) -> Iterator[Atom]:
             yield replace(kept, digits=digits, offset=tuple(offset))
 
 
-def _between(atom: Atom, dim: int, low: int, high: int) -> Iterator[Atom]:
+def between(atom: Atom, dim: int, low: int, high: int) -> Iterator[Atom]:
     """The part of an atom with the indices of a dimension from low up to high."""
     places = atom.on(dim)
     start = atom.offset[dim]
@@ -279,7 +279,7 @@ def _between(atom: Atom, dim: int, low: int, high: int) -> Iterator[Atom]:
     touched_end = min(digit.size, (high - 1 - start) // digit.stride + 1)
     for step in range(touched_first, touched_end):
         if not first <= step < end:
-            yield from _between(atom.taken(place, step, 1), dim, low, high)
+            yield from between(atom.taken(place, step, 1), dim, low, high)
 
 
 def _congruent(atom: Atom, dim: int, start: int, step: int) -> Iterator[Atom]:

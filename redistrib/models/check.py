@@ -151,7 +151,10 @@ def _replayed(
 ) -> dict[int, Numbers]:
     """The numbers that a target's tiles get."""
     target = plan.dst[move.target]
-    tiles = {device: np.full(target.tile_shape, UNWRITTEN, np.int64) for device in target.mesh.ids}
+    tiles = {
+        device: np.full(target.tile_shape_at(position), UNWRITTEN, np.int64)
+        for position, device in enumerate(target.mesh.ids)
+    }
     expected: dict[Transfer, int] = {}
     by_receiver: list[Transfer] = []
     for device in plan.devices:
@@ -247,7 +250,7 @@ def _tiles(array: Numbers, t: AnyType) -> dict[int, Numbers]:
 def _tile(array: Numbers, t: AnyType, position: int) -> Numbers:
     """What a position holds of numbers; the identity where a partial type has no value."""
     if isinstance(t, ArrayType):
-        tile = array[np.ix_(*t.tile(position))].reshape(t.tile_shape)
+        tile = array[np.ix_(*t.tile(position))].reshape(t.tile_shape_at(position))
         away = any(t.digit_coordinate(digit, position) for digit in t.partial)
         return np.full_like(tile, IDENTITY) if away else tile
     starts = np.cumsum([0, *(part.shape[t.dim] for part in t.parts)])
@@ -299,6 +302,7 @@ def _bytes_on(plan: ModelMoves, name: str, device: int) -> int:
 
 
 def _tile_bytes(t: AnyType, device: int) -> int:
+    """Bytes of a tile; all are counted as the largest."""
     return prod(t.tile_shape) * itemsize(t.dtype) if device in t.mesh.ids else 0
 
 

@@ -11,18 +11,23 @@ digit or stays inside the tile. On 4 devices, with `w: f32[8{x}, 6]` on both sid
 
 so one `Copy` describes all 4 moves. Where sizes do not divide each other (three segments of unequal
 size over 8 devices) an atom is cut into several copies, each with its range of coordinates: the
-atom is *irregular*.
+atom is *irregular*. So it is where a type is uneven: under `ceil` it is cut like one of the padded
+size, under other rules block by block. Strides are those of the largest tile.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
-from redistrib.models.atoms import Atom, aligned
+from redistrib.models.atoms import Atom, aligned, between
 from redistrib.models.segments import Part
+from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,14 @@ def _lines(atom: Atom) -> tuple[Line, ...]:
     return tuple(Line(n, tuple(s)) for n, s in zip(atom.source_offset, steps, strict=True))
 
 
+def _blocks(t: ArrayType, dim: int) -> tuple[int, ...] | None:
+    """The ends of the blocks of a dimension that no factors tell; None for any other."""
+    rule = dict(t.uneven).get(dim)
+    if rule is None or isinstance(rule, Ceil):
+        return None
+    return block_ends(t.shape[dim], tuple(factor.size for factor in t.dims[dim]), rule)
+
+
 @dataclass(frozen=True, slots=True)
 class _Factor:
     """A factor of a dimension: `weight` positions are one step of it."""
@@ -121,11 +134,17 @@ class _Factor:
 
 
 def _factors(array: Part, dim: int) -> list[_Factor]:
-    """The factors of a dimension, major to minor, with the trailing local one."""
+    """The factors of a dimension, major to minor, with the trailing local one.
+
+    Those of blocks have no weight: a digit that is inside one block stays there.
+    """
     t = array.type
-    weight, factors = t.shape[dim], []
-    inside = t.tile_shape[dim]
     below = prod(array.tile_shape[dim + 1 :])
+    if _blocks(t, dim) is not None:
+        return [_Factor(t.shape[dim], 1, None, below)]
+    factors = []
+    weight = padded_size(t.shape[dim], t.dims[dim]) if t.dims[dim] else t.shape[dim]
+    inside = weight // prod(f.size for f in t.dims[dim] if isinstance(f, DeviceDigit))
     for factor in t.dims[dim]:
         weight //= factor.size
         owner = factor if isinstance(factor, DeviceDigit) else None
@@ -139,6 +158,10 @@ def _cut(atom: Atom, array: Part) -> list[Atom]:
     """An atom, cut so that no digit of its target crosses the end of a factor of the type."""
     parts = [atom]
     for dim in range(len(array.type.shape)):
+        ends = _blocks(array.type, dim)
+        if ends is not None:
+            blocks = [(a, b) for a, b in pairwise(ends) if a < b]
+            parts = [cut for part in parts for a, b in blocks for cut in between(part, dim, a, b)]
         for factor in _factors(array, dim)[:-1]:
             parts = [cut for part in parts for cut in aligned(part, dim, factor.weight)]
     return parts
@@ -155,6 +178,14 @@ def _walk(array: Part, dim: int, stride: int) -> Walk:
 def _start(array: Part, offset: Sequence[int]) -> Start:
     coordinates, inside = [], array.start
     for dim, position in enumerate(offset):
+        ends = _blocks(array.type, dim)
+        if ends is not None:
+            number = bisect_right(ends, position) - 1
+            inside += (position - ends[number]) * prod(array.tile_shape[dim + 1 :])
+            for owner in reversed(array.type.dims[dim]):
+                number, value = divmod(number, owner.size)
+                coordinates.append((owner, value))
+            continue
         for factor in _factors(array, dim):
             value = position // factor.weight % factor.size if factor.size else 0
             if factor.owner is None:

@@ -1,6 +1,7 @@
 """Bytes alive on every device while the arrays of a model move.
 
 Devices that are in the same meshes are alike: they are one *class*, and memory is counted by class.
+A tile of an uneven type counts as the largest.
 """
 
 from __future__ import annotations

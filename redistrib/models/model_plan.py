@@ -36,6 +36,7 @@ from redistrib.models.order import order_of
 from redistrib.models.relabel import best_labels, relabelled
 from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
 from redistrib.models.weight_map import WeightMap
+from redistrib.synth.plan.collectives import AllReduce
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.synth.planner.reductions import partial_roles, reduce_partial
@@ -214,6 +215,8 @@ def as_array_type(name: str, given: TypeOfArray) -> AnyType:
 def _reduction(t: ArrayType) -> Plan:
     """How a partial array is reduced: scattered over local digits where there are any."""
     whole = t.replace(partial=())
+    if t.uneven:  # has no digits to scatter the sum over
+        return make_plan(t, whole, "collectives", [AllReduce(t.partial)])
     steps, end = reduce_partial(t, whole, partial_roles(t, whole))
     return make_plan(t, end, "collectives", steps)
 
@@ -257,8 +260,9 @@ def _moves(
 def _layout(t: AnyType) -> object:
     """All of a type but the devices of its mesh."""
     return tuple(
-        (part.type.mesh.axes, part.type.shape, part.type.dims, part.type.partial, part.start)
+        (t.mesh.axes, t.shape, t.dims, t.uneven, t.partial, part.start)
         for part in parts_of(t)
+        for t in [part.type]
     )
 
 

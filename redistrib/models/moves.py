@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -198,7 +199,7 @@ class ModelMoves:
                 # What it keeps is among what it receives.
                 sends = (d for d in route.sends(place) if target.ids[d.receiver] != device)
                 deliveries += sends
-            made[key] = deliveries
+            made[key] = [*map(route.placed, deliveries)] if route.uneven else deliveries
         return made[key]
 
     def _fill(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
@@ -211,9 +212,11 @@ class ModelMoves:
     def _from_own(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
         assert step.again is not None
         tiles = self._tiles(self.target_part(move, step).type)
-        view = Route(step.copy, tiles, tiles, 0).all_of(place, step.again.copy)
+        again = step.again
+        read = self._parts(self.dst[again.target])[again.part].type
+        view = Route(step.copy, tiles, tiles, 0).all_of(place, again.copy, read)
         if view is not None:
-            device, again = tiles.ids[place], step.again
+            device = tiles.ids[place]
             dtypes = step.copy.dtypes[-1:]
             yield Transfer(device, device, move.target, again.target, view, dtypes, 2)
 
@@ -223,7 +226,7 @@ class ModelMoves:
             tiles = self._tiles(part.type)
             place = tiles.places.get(device)
             if place is not None and not tiles.holds_value(place):
-                view = View(0, 0, ((part.type.tile_size, 1, 0),))
+                view = View(0, 0, ((prod(part.type.tile_shape_at(place)), 1, 0),))
                 yield Transfer(
                     None,
                     device,

@@ -75,7 +75,7 @@ def relabelled(t: AnyType, labels: Mapping[int, int]) -> AnyType:
         parts = tuple(relabelled(part, labels) for part in t.parts)
         return SegmentedType(tuple(p for p in parts if isinstance(p, ArrayType)), t.dim)
     mesh = Mesh(t.mesh.axes, devices=[labels[device] for device in t.mesh.ids])
-    return ArrayType(mesh, t.dtype, t.shape, t.dims, t.partial, t.reduction)
+    return t.replace(mesh=mesh)
 
 
 def _kept(copy: Copy, source: Tiles, target: Tiles) -> NDArray[np.int64]:

@@ -5,6 +5,9 @@ tile is made of: each comes from another device. Take `t: f32[8]` on 2 devices f
 on 4 others, with digits  4 (inside, stride 2 | coordinate of x)  and  2 (inside | inside): every
 target takes in 4 pieces of 2 elements.
 
+Tiles of an uneven type differ in shape. Views are first those of the largest tile, of both sides;
+`placed` puts them where they are in smaller ones, dimension by dimension.
+
 Law (senders). Piece e is cut into `parts`. If several targets hold the same tile, on devices that
 have nothing of the source, part s crosses to replica (e parts + s + turn) mod targets alone, and
 goes on to the others from there: every element crosses once. Otherwise each device keeps what it
@@ -15,13 +18,14 @@ and part, are served by replicas turn, turn + 1, ...
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
 
 from redistrib.models.copies import Copy, CopyDigit, Walk
 from redistrib.models.tiles import Tiles, solve
+from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.dtypes import itemsize
 
@@ -76,6 +80,7 @@ class Route:
         self.pieces = [d for d in copy.digits if d.target.owner is None and d.source.owner]
         self.fans = [d for d in copy.digits if d.target.owner and d.source.owner is None]
         self.ranks = [d for d in copy.digits if d.target.owner and d.source.owner]
+        self.uneven = bool(source.type.uneven or target.type.uneven)
         apart = source.places.keys().isdisjoint(target.places)
         # What is passed on is read from target tiles, so it has their dtype.
         narrow = copy.dtypes[-1] == narrowest(copy.dtypes)
@@ -156,10 +161,19 @@ class Route:
                         if other != replica:
                             yield Delivery(position, self._beside(position, other), view, True)
 
-    def all_of(self, position: int, other: Copy | None) -> View | None:
+    def placed(self, delivery: Delivery) -> Delivery:
+        """The delivery with its view in the tiles that its two devices have."""
+        source = self.target if delivery.relayed else self.source
+        ends = self.target.type, delivery.receiver, source.type, delivery.sender
+        return replace(delivery, view=relaid(delivery.view, *ends))
+
+    def all_of(
+        self, position: int, other: Copy | None, read: ArrayType | None = None
+    ) -> View | None:
         """All that the copy writes at a position of the target's mesh; None if it has no part.
 
-        The source side is another copy's target, which has the same digits; none for a fill.
+        The source side is another copy's target, of the type `read`, which has the same digits;
+        none for a fill.
         """
         known = self._solved(position) if self.target.holds_value(position) else None
         if known is None:
@@ -171,7 +185,9 @@ class Route:
         ]
         digits = [CopyDigit(d.size, d.target, Walk(None, stride)) for d, stride in inside]
         start = other.target.offset if other is not None else 0
-        return View(self.copy.target.offset, start, _runs(tuple(digits)))
+        view = View(self.copy.target.offset, start, _runs(tuple(digits)))
+        read = read or self.target.type
+        return relaid(view, self.target.type, position, read, position)
 
     def _solved(self, position: int) -> dict[int, int] | None:
         """The counts of the digits that walk coordinates of the target; None if it has no part."""
@@ -230,7 +246,36 @@ class Route:
             source += part * self._cut.source.stride
         elif self._cut is not None:
             digits = (self._cut, *digits)
-        return View(target, source, _runs(digits))
+        runs = _runs(digits)
+        return View(target, source, runs if self.uneven else _merged(runs))
+
+
+def relaid(view: View, target: ArrayType, receiver: int, source: ArrayType, sender: int) -> View:
+    """A view of the largest tiles of two types as one of the tiles at two positions.
+
+    Runs are neighbours or not in the tiles that there are, so they are merged only now.
+    """
+    there = target.tile_shape, target.tile_shape_at(receiver)
+    here = source.tile_shape, source.tile_shape_at(sender)
+    runs = [(n, _relaid(t, *there), _relaid(s, *here)) for n, t, s in view.runs]
+    starts = _relaid(view.target_offset, *there), _relaid(view.source_offset, *here)
+    return View(*starts, _merged(runs))
+
+
+def _relaid(number: int, largest: Sequence[int], actual: Sequence[int]) -> int:
+    """The row-major number, in a tile of a shape, of an element given in a larger one.
+
+    >>> _relaid(9, (2, 8), (2, 5))
+    6
+    """
+    if largest == actual:
+        return number
+    found, below = 0, 1
+    for of_largest, size in zip(reversed(largest), reversed(actual), strict=True):
+        number, place = divmod(number, of_largest)
+        found += place * below
+        below *= size
+    return found
 
 
 def narrowest(dtypes: tuple[str, ...]) -> str:
@@ -278,10 +323,15 @@ def _in_parts(
 
 
 def _runs(digits: tuple[CopyDigit, ...]) -> tuple[Run, ...]:
-    """Digits inside both tiles as runs, neighbours that are one run merged."""
+    """Digits inside both tiles as runs."""
+    ordered = sorted(digits, key=lambda d: -d.target.stride)
+    return tuple((d.size, d.target.stride, d.source.stride) for d in ordered)
+
+
+def _merged(given: Iterable[Run]) -> tuple[Run, ...]:
+    """The same runs, neighbours that are one run merged."""
     runs: list[Run] = []
-    for digit in sorted(digits, key=lambda d: -d.target.stride):
-        count, target, source = digit.size, digit.target.stride, digit.source.stride
+    for count, target, source in given:
         if count == 1:
             continue
         if runs and runs[-1][1:] == (target * count, source * count):

@@ -64,6 +64,10 @@ class SegmentedType:
                 first.dtype,
                 len(first.shape),
             )
+            if part.uneven:
+                raise LayoutError(
+                    f"the parts of a segmented type are even; got {part}", parts=self.parts
+                )
             if not same_kind or others != same or part.partial:
                 raise LayoutError(
                     f"the parts of a segmented type agree in mesh, dtype and all dimensions but "
@@ -81,7 +85,7 @@ class SegmentedType:
             raise TypeSyntaxError(f"a type is a text; got {brief(text)}", text=text)
         head, bracket, rest = text.partition("[")
         dims, closing, tail = rest.rpartition("]")
-        entries = re.split(r",(?![^{]*\})", dims)
+        entries = re.split(r",(?![^{(]*[})])", dims)
         places = [dim for dim, entry in enumerate(entries) if "|" in entry]
         if not (bracket and closing) or len(places) != 1:
             raise TypeSyntaxError(
@@ -118,6 +122,11 @@ class SegmentedType:
     def tile_shape(self) -> tuple[int, ...]:
         """The shape of what one device holds."""
         return _joined([part.tile_shape for part in self.parts], self.dim)
+
+    def tile_shape_at(self, position: int) -> tuple[int, ...]:
+        """The shape of what the device at a position holds, the same at all."""
+        self.mesh.coordinates(position)
+        return self.tile_shape
 
     @property
     def tile_bytes(self) -> int:

@@ -108,8 +108,7 @@ def canonical_uneven(n: int, factors: Sequence[Factor], rule: Rule, mesh: Mesh) 
 
 
 def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
-    kept = coalesce([factor for factor in factors if factor.size > 1])
-    padded = padded_size(n, [*kept, *(f for f in factors[-1:] if f == Local(1))])
+    padded = padded_size(n, factors)
     if padded < n:
         raise LayoutError(
             f"under the rule ceil the product of all factors is the padded size, not below the "
@@ -117,10 +116,10 @@ def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
             size=n,
             product=padded,
         )
-    if padded == n:
-        return Form(_even(kept), None, _even(kept))
-    above = kept[:-1] if isinstance(kept[-1], Local) else kept
-    stride = block = min(n, padded // prod([factor.size for factor in above]))
+    kept = [factor for factor in factors if factor.size > 1]
+    rest = padded // prod([factor.size for factor in kept])
+    *above, last = coalesce([*kept, Local(rest)])
+    stride = block = min(n, last.size)
     idle: list[DeviceDigit] = []
     busy: list[Factor] = []  # minor to major
     for factor in reversed(above):
@@ -140,18 +139,15 @@ def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
     if block != least:
         found.append(Local(block))
     if padded_size(n, found) == n:
-        return Form(_even(found), None, _even(found))
+        if found and isinstance(found[-1], Local):
+            found.pop()
+        return Form(tuple(found), None, tuple(found))
     return Form(tuple(found), CEIL, (tuple(found), block))
 
 
 def _goes_on(major: DeviceDigit, minor: Factor) -> bool:
     """Whether two parts of an axis are one, the one after the other."""
     return isinstance(minor, DeviceDigit) and (major.axis, major.end) == (minor.axis, minor.pre)
-
-
-def _even(factors: Sequence[Factor]) -> tuple[Factor, ...]:
-    """The factors of an even dimension, without a local one at the end."""
-    return tuple(factors[:-1] if factors and isinstance(factors[-1], Local) else factors)
 
 
 _Held = Sequence[tuple[int, int, int]]

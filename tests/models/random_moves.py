@@ -62,10 +62,44 @@ def random_type(
     return ArrayType(mesh, dtype, shape, dims, partials)
 
 
-def random_any_type(
+def random_uneven_type(
     rng: random.Random, mesh: Mesh, shape: tuple[int, ...], dtype: str, *, partial: bool
+) -> ArrayType:
+    """A type whose axes are placed wherever they come, with a rule for each dimension."""
+    dims: list[list[str]] = [[] for _ in shape]
+    partials = []
+    for name, _ in mesh.axes:
+        if partial and rng.random() < 0.2:
+            partials.append(name)
+        elif shape and rng.random() < 0.8:
+            dim = rng.randrange(len(shape))
+            dims[dim].insert(rng.randint(0, len(dims[dim])), name)
+    rules = {}
+    for dim, n in enumerate(shape):
+        rule = rng.choice(("ceil", "ceil", "balanced", "nested", "sizes"))
+        if rule == "sizes":
+            blocks = prod(mesh.axis_size(name) for name in dims[dim])
+            ends = sorted(rng.randint(0, n) for _ in range(blocks - 1))
+            sizes = [b - a for a, b in zip([0, *ends], [*ends, n], strict=True)]
+            rule = f"sizes({','.join(map(str, sizes))})"
+        elif rule == "ceil" and dims[dim] and rng.random() < 0.4:
+            dims[dim].insert(rng.randint(0, len(dims[dim]) - 1), f"_{rng.choice((2, 3))}")
+        rules[dim] = rule
+    return ArrayType(mesh, dtype, shape, dims, partials, uneven=rules)
+
+
+def random_any_type(
+    rng: random.Random,
+    mesh: Mesh,
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    partial: bool,
+    uneven: bool,
 ) -> AnyType:
-    """A type, sometimes in two parts along a dimension."""
+    """A type, sometimes in two parts along a dimension, or uneven."""
+    if uneven and rng.random() < 0.6:
+        return random_uneven_type(rng, mesh, shape, dtype, partial=partial)
     long = [d for d, n in enumerate(shape) if n > 1]
     if not long or rng.random() < 0.8:
         return random_type(rng, mesh, shape, dtype, partial=partial)
@@ -96,8 +130,13 @@ class Case:
     meant: dict[str, np.ndarray[Any, Any]]
 
 
-def random_case(seed: int, targets: int = 2, depth: int = 3, ranks: int = 20) -> Case:
-    """A random move between at most 2 meshes a side, with device ids below `ranks`."""
+def random_case(
+    seed: int, targets: int = 2, depth: int = 3, ranks: int = 20, *, uneven: bool = False
+) -> Case:
+    """A random move between at most 2 meshes a side, with device ids below `ranks`.
+
+    With `uneven`, many types are.
+    """
     rng = random.Random(seed)
     maps = RandomMaps(rng)
     made = {}
@@ -118,14 +157,16 @@ def random_case(seed: int, targets: int = 2, depth: int = 3, ranks: int = 20) ->
     if rng.random() < 0.2:
         after = before
     src = {
-        name: random_any_type(rng, rng.choice(before), shape, dtype, partial=True)
+        name: random_any_type(rng, rng.choice(before), shape, dtype, partial=True, uneven=uneven)
         for name, (shape, dtype) in maps.shapes.items()
     }
     if rng.random() < 0.3:
         name = rng.choice(sorted(maps.shapes))
         made[name] = (None, *maps.shapes[name])
     dst = {
-        name: random_any_type(rng, rng.choice(after), shape, dtype, partial=rng.random() < 0.2)
+        name: random_any_type(
+            rng, rng.choice(after), shape, dtype, partial=rng.random() < 0.2, uneven=uneven
+        )
         for name, (_, shape, dtype) in made.items()
     }
     values = np.random.default_rng(seed)

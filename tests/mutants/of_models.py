@@ -105,7 +105,7 @@ MUTANTS = (
     Mutant(
         "a slice keeps a step of a digit too few",
         ATOMS,
-        "_between",
+        "between",
         "(high - 1 - start - minor) // digit.stride + 1",
         "(high - 1 - start - minor) // digit.stride",
     ),

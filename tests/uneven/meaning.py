@@ -18,7 +18,7 @@ from redistrib.types.digits import DeviceDigit, Local
 Held = tuple[tuple[int, ...], ...]
 """By position of the mesh, the indices of a dimension."""
 
-MESHES = tuple(rd.Mesh(text) for text in ("x=2", "x=3", "x=4", "x=2,y=3"))
+MESHES = tuple(rd.Mesh(text) for text in ("x=2,y=1", "x=3", "x=4", "x=2,y=3"))
 
 
 def held(n: int, factors: Sequence[str], rule: str, mesh: rd.Mesh) -> Held:
@@ -86,7 +86,7 @@ def _sizes(factors: Sequence[str], mesh: rd.Mesh) -> list[int]:
 
 def layouts(n: int, mesh: rd.Mesh) -> Iterator[tuple[tuple[str, ...], str]]:
     """Layouts of a dimension of size n: factors and rule."""
-    names = [name for name, size in mesh.axes if size > 1]
+    names = [name for name, _ in mesh.axes]
     digits = [(name,) for name in names]
     for name in names:
         size = mesh.axis_size(name)

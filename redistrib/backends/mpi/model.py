@@ -142,11 +142,12 @@ class ModelRedistribution:
             for name, t in self.plan.src.items():
                 if rank not in t.mesh.ids:
                     continue
+                shape = t.tile_shape_at(t.mesh.ids.index(rank))
                 tile = np.asarray(tiles[name]) if name in tiles else None
-                if tile is None or tile.shape != t.tile_shape or tile.dtype != numpy_dtype(t.dtype):
+                if tile is None or tile.shape != shape or tile.dtype != numpy_dtype(t.dtype):
                     given = "none" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
                     raise BackendError(
-                        f"a tile of {name} has shape {list(t.tile_shape)} and dtype {t.dtype}; "
+                        f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; "
                         f"got {given}",
                         name=name,
                     )
@@ -163,7 +164,8 @@ class ModelRedistribution:
         for move in moves:
             t = self.plan.dst[move.target]
             if comm.rank in t.mesh.ids:
-                targets[move.target] = np.empty(t.tile_shape, numpy_dtype(t.dtype))
+                shape = t.tile_shape_at(t.mesh.ids.index(comm.rank))
+                targets[move.target] = np.empty(shape, numpy_dtype(t.dtype))
         received = 0
         for phase in phases(self.plan, moves, comm.rank):
             held = targets if phase.passed_on else sources

@@ -43,8 +43,9 @@ def run_model(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles
     _reduce(plan, sources)
     targets: Tiles = {device: {} for device in plan.devices}
     for name, t in plan.dst.items():
-        for device in t.mesh.ids:
-            targets[device][name] = np.empty(t.tile_shape, numpy_dtype(t.dtype))
+        for position, device in enumerate(t.mesh.ids):
+            shape = t.tile_shape_at(position)
+            targets[device][name] = np.empty(shape, numpy_dtype(t.dtype))
     for move in plan.moves:
         schedules = {device: list(plan.transfers(move, device)) for device in plan.devices}
         for phase in range(PHASES):
@@ -95,7 +96,7 @@ def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Ti
 def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     checked: Tiles = {device: {} for device in plan.devices}
     for name, t in plan.src.items():
-        for device in t.mesh.ids:
+        for position, device in enumerate(t.mesh.ids):
             mine = tiles.get(device, {})
             if not is_kind(mine, Mapping) or name not in mine:
                 raise BackendError(f"device {device} has a tile of {name}; none was given")
@@ -103,9 +104,10 @@ def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
                 tile = np.asarray(mine[name])
             except (TypeError, ValueError) as error:
                 raise BackendError(f"a tile of {name} is an array: {error}") from error
-            if tile.shape != t.tile_shape or tile.dtype != numpy_dtype(t.dtype):
+            shape = t.tile_shape_at(position)
+            if tile.shape != shape or tile.dtype != numpy_dtype(t.dtype):
                 raise BackendError(
-                    f"a tile of {name} has shape {list(t.tile_shape)} and dtype {t.dtype}; device "
+                    f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; device "
                     f"{device} was given shape {list(tile.shape)} and dtype {tile.dtype}",
                     device=device,
                 )

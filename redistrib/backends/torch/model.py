@@ -161,7 +161,8 @@ class ModelRedistribution:
                 continue
             tile = given.get(name)
             tile = tile.to_local() if isinstance(tile, DTensor) else tile
-            shape, dtype = tuple(t.tile_shape), torch_dtype(t.dtype)
+            shape = tuple(t.tile_shape_at(t.mesh.ids.index(self._rank)))
+            dtype = torch_dtype(t.dtype)
             if tile is None or tuple(tile.shape) != shape or tile.dtype != dtype:
                 found = "none" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
                 raise BackendError(
@@ -185,8 +186,8 @@ class ModelRedistribution:
             if self._rank in t.mesh.ids:
                 made = self._into.get(move.target)
                 if made is None:
-                    dtype = torch_dtype(t.dtype)
-                    made = torch.empty(tuple(t.tile_shape), dtype=dtype, device=self._device)
+                    shape = t.tile_shape_at(t.mesh.ids.index(self._rank))
+                    made = torch.empty(shape, dtype=torch_dtype(t.dtype), device=self._device)
                 targets[move.target] = made
         for phase in phases(self.plan, moves, self._rank):
             held = targets if phase.passed_on else sources
