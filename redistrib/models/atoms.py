@@ -95,8 +95,8 @@ class Atom:
         return replace(self, digits=(*self.digits[:place], *kept, *self.digits[place + 1 :]))
 
     def on(self, dim: int) -> list[int]:
-        """The places of the digits in a dimension, major to minor."""
-        places = [place for place, digit in enumerate(self.digits) if digit.dim == dim]
+        """The places of the digits that walk a dimension, major to minor."""
+        places = [p for p, digit in enumerate(self.digits) if digit.dim == dim and digit.stride]
         return sorted(places, key=lambda place: -self.digits[place].stride)
 
     def swapped(self) -> Atom:

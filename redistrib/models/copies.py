@@ -182,9 +182,10 @@ def _start(array: Part, offset: Sequence[int]) -> Start:
         if ends is not None:
             number = bisect_right(ends, position) - 1
             inside += (position - ends[number]) * prod(array.tile_shape[dim + 1 :])
-            for owner in reversed(array.type.dims[dim]):
-                number, value = divmod(number, owner.size)
-                coordinates.append((owner, value))
+            for device, index in reversed(array.type.placements):
+                if index.dim == dim:
+                    number, value = divmod(number, device.size)
+                    coordinates.append((device, value))
             continue
         for factor in _factors(array, dim):
             value = position // factor.weight % factor.size if factor.size else 0

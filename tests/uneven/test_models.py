@@ -16,7 +16,7 @@ from tests.repetitions import repetitions
 
 def test_random_moves_mean_what_numpy_means() -> None:
     uneven = 0
-    for seed in range(repetitions(80, 5000)):
+    for seed in [1599, *range(repetitions(80, 5000))]:
         try:
             case = random_case(seed, uneven=True)
             check_case(case)
