@@ -6,7 +6,7 @@ and put together from the target. Written as the `Primitives` of a tile program,
 `redistrib run`, `demo` and `info`.
 
 >>> [backend.name for backend in BACKENDS]
-['simulator', 'jax', 'mpi']
+['simulator', 'jax', 'mpi', 'torch']
 >>> simulator = find_backend("simulator")
 >>> simulator.missing() is None, simulator.processes
 (True, <Processes.THIS: 'this process'>)
@@ -33,7 +33,7 @@ class Processes(Enum):
     THIS = "this process"
     """All in the process that asks, which may run any number of plans."""
     OWN = "a process of its own"
-    """All in a process that is started for it: it has to know their number before it starts."""
+    """All in one that is started for it, or in its children: their number is known at the start."""
     RANKS = "a process per device"
     """One in each process that mpiexec starts; all of them ask."""
 
@@ -88,6 +88,7 @@ BACKENDS = (
     Backend("simulator", f"{_PATH}.simulator", "numpy", "", Processes.THIS),
     Backend("jax", f"{_PATH}.jax", "jax", "jax", Processes.OWN),
     Backend("mpi", f"{_PATH}.mpi", "mpi4py", "mpi,mpich", Processes.RANKS),
+    Backend("torch", f"{_PATH}.torch", "torch", "torch", Processes.OWN),
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import redistrib as rd
 from redistrib.backends.registry import BACKENDS, find_mpiexec
 
-OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "ml_dtypes", "z3-solver", "click", "rich")
+OPTIONAL = ("jax", "jaxlib", "mpi4py", "mpich", "torch", "ml_dtypes", "z3-solver", "click", "rich")
 
 
 def find_facts() -> Iterator[tuple[str, Any]]:

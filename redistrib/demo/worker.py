@@ -5,6 +5,7 @@ it is known, so that a crash loses one workload only.
 
     jax   the plan's program on virtual CPU devices, every tile verified
     xla   XLA's own resharding of the same arrays, compiled only
+    torch the plan over torch.distributed, on a forked process per device, every tile verified
     mpi   the plan under MPI, started by mpiexec with one rank per device, every tile verified
 """
 
@@ -156,7 +157,25 @@ def run_mpi(plan: Plan) -> Figures:
     }
 
 
-KINDS: dict[str, Callable[[Plan], Figures]] = {"jax": run_jax, "xla": run_xla, "mpi": run_mpi}
+def run_torch(plan: Plan) -> Figures:
+    """Run a plan on a forked process per device and verify every tile."""
+    from redistrib.backends import torch as rtorch
+
+    array = array_of(plan.src)
+    positions = range(plan.src.mesh.num_devices)
+    results = rtorch.run(plan, [source_tile(array, plan.src, position) for position in positions])
+    right = (
+        same_bits(tile, tile_of(array, plan.dst, position)) for position, tile in enumerate(results)
+    )
+    return {"verified": all(right), "num_collectives": plan.num_collectives}
+
+
+KINDS: dict[str, Callable[[Plan], Figures]] = {
+    "jax": run_jax,
+    "xla": run_xla,
+    "mpi": run_mpi,
+    "torch": run_torch,
+}
 
 
 def results(kind: str, path: Path) -> Iterator[Figures]:

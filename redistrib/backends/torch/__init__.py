@@ -11,6 +11,7 @@ except ImportError as missing:
     ) from missing
 
 from redistrib.backends.model_messages import Progress
+from redistrib.backends.torch.arrays import run, run_array
 from redistrib.backends.torch.drop_in import redistribution
 from redistrib.backends.torch.gradients import GradientSync
 from redistrib.backends.torch.layouts import layout_of
@@ -33,6 +34,8 @@ __all__ = [
     "layout_of",
     "redistribute",
     "redistribution",
+    "run",
+    "run_array",
     "target_spec",
     "types_of",
 ]

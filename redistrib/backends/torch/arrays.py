@@ -1,0 +1,105 @@
+"""Whole arrays by plans: ranks are forked for a run over gloo, and the target is put together."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from redistrib.backends.simulator.arrays import gather, scatter
+from redistrib.backends.torch.dtypes import torch_dtype
+from redistrib.backends.torch.primitives import Placed
+from redistrib.backends.torch.programs import Program, steps_of
+from redistrib.errors import BackendError
+from redistrib.synth.plan.data import Plan
+from redistrib.types.dtypes import dtype_name
+
+Tensor = Any
+Array = NDArray[Any]
+TIMEOUT = 300.0
+
+
+def run_array(plan: Plan, array: Array, *, timeout: float = TIMEOUT) -> Array:
+    """Split an array as the source, run the plan on a process per device, and put it together.
+
+    The processes are forked, and end before it returns. Raises BackendError where one fails, or a
+    message takes longer than `timeout` seconds.
+    """
+    return gather(run(plan, scatter(array, plan.src), timeout=timeout), plan.types[-1])
+
+
+def run(plan: Plan, tiles: list[Array], *, timeout: float = TIMEOUT) -> list[Array]:
+    """The tiles of the target, by position, from those of the source; see `run_array`."""
+    end = plan.types[-1]
+    ids = list(dict.fromkeys([*plan.src.mesh.ids, *end.mesh.ids]))
+    ranks = {t.mesh: tuple(map(ids.index, t.mesh.ids)) for t in (*plan.types, plan.src)}
+    given = {rank: to_torch(tile) for rank, tile in zip(ranks[plan.src.mesh], tiles, strict=True)}
+    results = {}
+    for position, rank in enumerate(ranks[end.mesh]):
+        result = torch.empty(end.tile_shape_at(position), dtype=torch_dtype(end.dtype))
+        results[rank] = result.share_memory_()
+    with tempfile.TemporaryDirectory(prefix="redistrib-") as directory:
+        children = []
+        for rank in range(len(ids)):
+            if not (child := os.fork()):
+                placed = Placed(rank, ranks)
+                _serve(plan, placed, given.get(rank), results.get(rank), directory, timeout)
+            children.append(child)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        errors = [Path(directory, f"error-{n}") for n, status in enumerate(statuses) if status]
+        if errors:
+            said = [path.read_text(encoding="utf-8") for path in errors if path.exists()]
+            raise BackendError(f"a rank of the torch backend failed: {(said or ['it ended'])[0]}")
+    return [to_numpy(results[rank], end.numpy_dtype) for rank in ranks[end.mesh]]
+
+
+def _serve(
+    plan: Plan, placed: Placed, tile: Tensor, result: Tensor, directory: str, timeout: float
+) -> None:
+    """What a forked rank does; it does not return."""
+    status = 1
+    try:
+        size = len({rank for ranks in placed.ranks.values() for rank in ranks})
+        dist.init_process_group(
+            "gloo",
+            rank=placed.rank,
+            world_size=size,
+            store=dist.FileStore(f"{directory}/store", size),
+            timeout=timedelta(seconds=timeout),
+        )
+        torch.set_num_threads(1)
+        made = Program(plan.src, steps_of(plan), placed)(tile)
+        if made is not None:
+            result.copy_(made)
+        dist.destroy_process_group()
+        status = 0
+    except BaseException:  # noqa: BLE001 - the parent raises it
+        text = traceback.format_exc().strip().splitlines()[-1]
+        Path(directory, f"error-{placed.rank}").write_text(text, encoding="utf-8")
+    finally:
+        os._exit(status)
+
+
+def to_torch(tile: Array) -> Tensor:
+    """A numpy array of any dtype, those of ml_dtypes included, as a tensor; copied."""
+    array = np.array(tile, order="C")
+    dtype = torch_dtype(dtype_name(array.dtype))
+    if not array.size:
+        return torch.empty(array.shape, dtype=dtype)
+    return torch.from_numpy(array.reshape(-1).view(np.uint8)).view(dtype).view(array.shape)
+
+
+def to_numpy(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+    """A tensor as a numpy array of this dtype; it shares memory."""
+    if not tensor.numel():
+        return np.empty(tuple(tensor.shape), dtype)
+    flat = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return np.asarray(flat.view(dtype).reshape(tuple(tensor.shape)))
