@@ -27,6 +27,7 @@ import numpy as np
 
 from redistrib.checker.blocks import block_loads, padded_ends
 from redistrib.checker.claims import Effort, require
+from redistrib.checker.crossing import crossing
 from redistrib.checker.lower_bound import lower_bound
 from redistrib.checker.parts import parts_of, size_of
 from redistrib.checker.price import Links
@@ -122,7 +123,7 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
 
 def _ends(data: dict[str, Any]) -> tuple[ArrayType, ArrayType]:
     """The types of source and target, each on its mesh."""
-    meshes = [Mesh(m["axes"], devices=m["devices"]) for m in (data["mesh"], data["dst_mesh"]) if m]
+    meshes = [_mesh(data[key]) for key in ("mesh", "dst_mesh") if data[key]]
     if len(meshes) > 1:
         require(meshes[0] != meshes[1], "dst_mesh is null or another mesh")
         few = max(mesh.num_devices for mesh in meshes) <= MAX_DEVICES
@@ -130,6 +131,16 @@ def _ends(data: dict[str, Any]) -> tuple[ArrayType, ArrayType]:
     src, dst = (ArrayType.parse(data[e], m) for e, m in (("src", meshes[0]), ("dst", meshes[-1])))
     require((src.shape, src.dtype) == (dst.shape, dst.dtype), "src and dst are of one array")
     return src, dst
+
+
+def _mesh(data: dict[str, Any]) -> Mesh:
+    """The mesh of an object; its devices may be given by the first of ids one after the other."""
+    devices = data["devices"]
+    if isinstance(devices, dict):
+        count = Mesh(data["axes"]).num_devices
+        require(count <= MAX_DEVICES, f"ids are listed of at most {MAX_DEVICES} devices")
+        devices = range(devices["first"], devices["first"] + count)
+    return Mesh(data["axes"], devices=devices)
 
 
 # What a step's digits are before and after it; what a group of `k` with such tiles receives each.
@@ -234,22 +245,19 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     crossed = [device for device, _ in {*t.placements} ^ {*placements}]
     replicas = [(a, b) for a, b in step["replicas"]]
     tables = [Table(x["axes"], x["owners"], *x["rows"]) for x in step.get("tables", ())]
-    routed = [a for a, _ in replicas] + [axis for table in tables for axis in table.axes]
-    right = not across or (routed == [*whole_axes(t.mesh)] and len(tables) == 1 and not t.partial)
-    require(right, "one table, of all axes of {}, routes an array without partial axes", t.mesh)
-    require(across or all(table.axes for table in tables), "a table has axes")
-    for digit in _roles(t, routed)[1] if routed else ():
-        _require_free(digit, routed, t)
-    for a, b in replicas:
-        _require_free(a, [owner for owner, _ in t.placements], t)
-        require(a.size == b.size, "{} and {} have one size", a, b)
+    _require_routed(replicas, tables, t, after)
     if not t.size:
         require(not any(len(table.entries[0]) for table in tables), "nothing is asked for")
         return after, digits, 0, 0, 0, crossed
     # What a device has on both sides; what it sends in all and to itself; who sends to one.
     overlap, served, peers = 1, {(1, 1)}, 1
-    pairs = [digit for pair in replicas for digit in pair]
-    for part in parts_of(t, after, effort, pairs, [table.axes for table in tables]):
+    if across and not tables:
+        overlap, served, peers = crossing(t, after, replicas, effort)
+        parts = []
+    else:
+        pairs = [digit for pair in replicas for digit in pair]
+        parts = parts_of(t, after, effort, pairs, [table.axes for table in tables])
+    for part in parts:
         overlap *= part.least_overlap()
         mine = [table for table in tables if across or part.has(table.axes[0])]
         more, senders = loads(part, [pair for pair in replicas if part.has(pair[0])], mine)
@@ -275,6 +283,26 @@ def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) 
     received, sent, peers = block_loads(t, after, effort)
     crossed = [device for device, _ in {*t.placements, *after.placements}]
     return after, [device for device, _ in given], received, sent, peers, crossed
+
+
+def _require_routed(
+    replicas: list[Any], tables: list[Table], t: ArrayType, after: ArrayType
+) -> None:
+    """The replicas and tables of an exchange name digits that they may decide on."""
+    across = after.mesh != t.mesh
+    axes = [axis for table in tables for axis in table.axes]
+    routed = [a for a, _ in replicas] + axes
+    require(not (across and t.partial), "an array is reduced before it goes to another mesh")
+    right = not (across and tables) or (routed == [*whole_axes(t.mesh)] and len(tables) == 1)
+    require(right, "one table, of all axes of {}, routes an exchange to another mesh", t.mesh)
+    require(across or all(table.axes for table in tables), "a table has axes")
+    for digit in _roles(t, routed)[1] if routed else ():
+        _require_free(digit, routed, t)
+    if replicas and across:
+        _roles(after, [b for _, b in replicas])
+    for a, b in replicas:
+        _require_free(a, [owner for owner, _ in t.placements], t)
+        require(a.size == b.size, "{} and {} have one size", a, b)
 
 
 def _roles(t: ArrayType, named: Any) -> tuple[dict[DeviceDigit, IndexDigit], set[DeviceDigit]]:

@@ -26,9 +26,11 @@ def lower_bound(src: ArrayType, dst: ArrayType, effort: Effort | None = None) ->
         return block_bound(src, dst, effort)
     addends, rows = size_of(src.partial), size_of(dst.partial)
     if addends == rows == 1:
+        if src.mesh != dst.mesh and not src.mesh.shares_devices(dst.mesh):
+            return dst.tile_size
         return dst.tile_size - prod(part.least_overlap() for part in parts_of(src, dst, effort))
     if src.mesh != dst.mesh:
-        shared = bool({*src.mesh.ids} & {*dst.mesh.ids})
+        shared = src.mesh.shares_devices(dst.mesh)
         return 0 if shared and rows > 1 else -(-dst.tile_size // rows)
     stay, released, nested = _what_stays(src, dst)
     row = dst.tile_size

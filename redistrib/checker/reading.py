@@ -142,6 +142,13 @@ def _index_digit(value: Any, what: str) -> Any:
     return parse_index_digit(_text(value, what))
 
 
+def _devices(value: Any, what: str) -> Any:
+    """None, the ids by position, or the first of ids that follow one by one."""
+    if isinstance(value, dict):
+        return _object({"first": _count})(value, what)
+    return _or_null(_list(_count))(value, what)
+
+
 def _rows(value: Any, what: str) -> tuple[int, Any]:
     """The number of rows, and (row, value, sender) of each entry in their order: three arrays."""
     rows = _list(_any_list)(value, what)
@@ -167,9 +174,7 @@ _PROFILE = _object(
         "source": _text,
     },
 )
-_MESH = _object(
-    {"axes": _list(_tuple(_text, _count), MAX_AXES), "devices": _or_null(_list(_count))}
-)
+_MESH = _object({"axes": _list(_tuple(_text, _count), MAX_AXES), "devices": _devices})
 _FIGURES = dict.fromkeys(
     (
         "num_collectives",

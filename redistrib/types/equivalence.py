@@ -60,7 +60,7 @@ def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
         raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
     if t.mesh == mesh:
         return t
-    if set(t.mesh.ids) != set(mesh.ids):
+    if not t.mesh.same_devices(mesh):
         return None
     place = {device: position for position, device in enumerate(mesh.ids)}
     there = np.array([place[device] for device in t.mesh.ids])

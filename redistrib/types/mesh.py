@@ -59,6 +59,7 @@ class Mesh:
     axes: tuple[tuple[str, int], ...]
     devices: tuple[int, ...] | None
     _sizes: Mapping[str, int] = field(repr=False, compare=False)
+    _first: int | None = field(repr=False, compare=False)
 
     def __init__(
         self,
@@ -93,7 +94,10 @@ class Mesh:
                 f"a mesh has at most {MAX_POSITIONS} positions; got {brief(sizes)}", sizes=sizes
             )
         object.__setattr__(self, "axes", tuple(sizes.items()))
-        object.__setattr__(self, "devices", None if devices is None else _ids(devices, total))
+        ids = None if devices is None else _ids(devices, total)
+        object.__setattr__(self, "devices", ids)
+        ascending = ids is not None and ids == tuple(range(ids[0], ids[0] + total))
+        object.__setattr__(self, "_first", ids[0] if ids and ascending else None)
         object.__setattr__(self, "_sizes", sizes)
 
     @classmethod
@@ -122,6 +126,30 @@ class Mesh:
         """The device id at each position. Raises LayoutError for too many to enumerate."""
         check_enumerable(self.num_devices)
         return tuple(range(self.num_devices)) if self.devices is None else self.devices
+
+    @property
+    def first_id(self) -> int | None:
+        """The first device id where the others follow one by one; else None."""
+        return 0 if self.devices is None else self._first
+
+    def same_devices(self, other: Mesh) -> bool:
+        """Whether two meshes are over the same devices, in any order."""
+        if self.num_devices != other.num_devices:
+            return False
+        if self.first_id is not None and other.first_id is not None:
+            return self.first_id == other.first_id
+        return set(self.ids) == set(other.ids)
+
+    def shares_devices(self, other: Mesh) -> bool:
+        """Whether some device is on both meshes.
+
+        >>> Mesh(x=2).shares_devices(Mesh({"x": 2}, devices=[2, 3]))
+        False
+        """
+        ours, theirs = self.first_id, other.first_id
+        if ours is not None and theirs is not None:
+            return ours < theirs + other.num_devices and theirs < ours + self.num_devices
+        return not set(self.ids).isdisjoint(other.ids)
 
     def axis_size(self, axis: str) -> int:
         """Size of an axis. Raises LayoutError for an unknown one, naming those there are."""

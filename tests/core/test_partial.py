@@ -8,7 +8,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.synth.plan.profile import Link, Profile
-from redistrib.synth.planner import choose
+from redistrib.synth.planner import proposals
 from redistrib.synth.planner.reductions import make_partial, partial_roles, reduce_last, reduce_once
 from tests.exhaustive.stages import PARTIAL_MESHES, PROFILES
 from tests.generators import partial_layouts, random_pair
@@ -23,8 +23,9 @@ def pair(sizes: dict[str, int], src: str, dst: str) -> tuple[rd.ArrayType, rd.Ar
 
 @pytest.fixture(autouse=True)
 def without_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "MAX_PROOF_TYPES", 0)
-    monkeypatch.setattr(choose, "MAX_ONLY_TYPES", 0)
+    monkeypatch.setattr(proposals, "MAX_PROOF_TYPES", 0)
+    monkeypatch.setattr(proposals, "near_steps", lambda *_: None)
+    monkeypatch.setattr(proposals, "MAX_ONLY_TYPES", 0)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ MUTANTS = (
     Mutant(
         "the checker lets a digit that owns something name a replica",
         CHECKER,
-        "_exchange",
+        "_require_routed",
         "_require_free(a, [owner for owner, _ in t.placements], t)",
         "",
     ),
@@ -134,6 +134,20 @@ MUTANTS = (
         "_exchange",
         "(a - b for a, b in loads)",
         "(a for a, _ in loads)",
+    ),
+    Mutant(
+        "the checker lets two digits of a sender be one of the receiver on another mesh",
+        CHECKER,
+        "_require_routed",
+        "_roles(after, [b for _, b in replicas])",
+        "pass",
+    ),
+    Mutant(
+        "the checker forgets the copies of a tile that nobody asks",
+        "redistrib/checker/crossing.py",
+        "crossing",
+        "with_digits(positions, named, positions * 0, here) == 0",
+        "positions >= 0",
     ),
     Mutant(
         "the checker lets a table have entries that nobody asks for",
@@ -379,7 +393,14 @@ match view.kind:
         "every receiver asks the same replica",
         PIECES,
         "exchange_senders",
-        "with_digits(senders, [theirs], digit_values([mine], receivers, axes), axes)",
+        "with_digits(senders, [theirs], digit_values([mine], receivers, there), axes)",
+        "senders",
+    ),
+    Mutant(
+        "a device on both meshes asks another one for what it holds",
+        PIECES,
+        "exchange_senders",
+        "np.where(holds, home, senders)",
         "senders",
     ),
     Mutant(

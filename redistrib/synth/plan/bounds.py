@@ -53,8 +53,8 @@ def _across(src: ArrayType, dst: ArrayType) -> int:
         return exchange_traffic(src, dst).received
     if not dst.partial:
         return dst.tile_size  # each device that wants a sum receives something of every element
-    apart_devices = not {*src.mesh.ids} & {*dst.mesh.ids}
-    return ceil(Fraction(dst.tile_size, _count(dst.partial))) if apart_devices else 0
+    shared = src.mesh.shares_devices(dst.mesh)
+    return 0 if shared else ceil(Fraction(dst.tile_size, _count(dst.partial)))
 
 
 def _by_worst_row(src: ArrayType, dst: ArrayType) -> Fraction:

@@ -334,7 +334,8 @@ class Exchange(_Placed):
     the source has the value of that index digit in the element. For the others, `(f, g)` in
     `replicas` means that digit f of the sender is digit g of the receiver; `tables` decide for the
     components that share no digits; every other digit of the sender is that of the receiver.
-    An exchange to another `mesh` has one table: of positions of both meshes. Where the type before
+    To another `mesh`, g is a digit of that mesh, every other digit is 0, and a receiver that holds
+    an element keeps it; or one table, of positions of both meshes, decides. Where the type before
     or after is uneven, `blocks` is the text of the one after, and its blocks tell all.
 
     Its traffic and its transpose depend on both its types: `routing.exchange_traffic` has them.

@@ -5,7 +5,9 @@ A step carries what defines it as maps of digits: `placements` as [device digit,
 of device digits, all written `x:(pre)size` and `0:(pre)size`; tables only where no digits match.
 An exchange of uneven types has `blocks`, the type after it, instead. With `padded_shape`, steps are
 of the array padded to it.
-Types are on `mesh`, and on `dst_mesh` from the exchange on that says `"onto": "dst_mesh"`.
+The devices of a mesh are a list of ids by position, null for 0, 1, 2, ..., or {"first": 64} for
+many that follow one by one. Types are on `mesh`, and on `dst_mesh` from the exchange on that says
+`"onto": "dst_mesh"`.
 """
 
 from __future__ import annotations
@@ -29,11 +31,12 @@ from redistrib.synth.plan.fields import (
 from redistrib.synth.plan.priced_steps import PricedSteps
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.types.array_type import ArrayType
-from redistrib.types.mesh import Mesh
+from redistrib.types.mesh import Mesh, check_enumerable
 from redistrib.types.notation import format_factor
 from redistrib.types.padding import common_padding, padded
 
 FORMAT = "redistrib-plan/2"
+MAX_LISTED = 64  # devices in a row whose ids are listed
 READABLE = ("redistrib-plan/1", FORMAT)
 FIGURES = (
     "received_bytes",
@@ -154,20 +157,24 @@ def check_format(data: object) -> dict[str, Any]:
 
 
 def _mesh_data(mesh: Mesh) -> dict[str, Any]:
-    return {
-        "axes": [list(axis) for axis in mesh.axes],
-        "devices": None if mesh.devices is None else list(mesh.devices),
-    }
+    devices: Any = None if mesh.devices is None else list(mesh.devices)
+    if devices and mesh.first_id is not None and len(devices) > MAX_LISTED:
+        devices = {"first": mesh.first_id}
+    return {"axes": [list(axis) for axis in mesh.axes], "devices": devices}
 
 
 def _read_mesh(value: Any, what: str) -> Mesh:
     read_object(value, what, ("axes", "devices"))
     axes = [read_items(item, what, 2) for item in read_list(value["axes"], what)]
+    sizes = [(read_text(name, what), read_count(size, what)) for name, size in axes]
     devices = value["devices"]
-    return Mesh(
-        [(read_text(name, what), read_count(size, what)) for name, size in axes],
-        devices=None if devices is None else read_counts(devices, what),
-    )
+    if isinstance(devices, dict):
+        first = read_count(read_object(devices, "devices", ("first",))["first"], what)
+        check_enumerable(Mesh(sizes).num_devices)
+        devices = range(first, first + Mesh(sizes).num_devices)
+    elif devices is not None:
+        devices = read_counts(devices, what)
+    return Mesh(sizes, devices=devices)
 
 
 def _read_step(value: Any, dst_mesh: Mesh | None) -> Collective:

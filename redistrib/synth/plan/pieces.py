@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import Exchange
+from redistrib.synth.plan.crossing import home_positions
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import Positions, digit_values, with_digits
 from redistrib.types.mesh import whole_axes
@@ -101,6 +102,7 @@ def exchange_senders(
     BackendError where the sender does not hold the element.
     """
     axes = whole_axes(before.mesh)
+    there = axes if step.mesh is None else whole_axes(step.mesh)
     senders = receivers if step.mesh is None else np.zeros_like(receivers)
     owned = []
     for device, index in before.placements:
@@ -108,7 +110,13 @@ def exchange_senders(
         senders = with_digits(senders, [device], value, axes)
         owned.append((device, value))
     for theirs, mine in step.replicas:
-        senders = with_digits(senders, [theirs], digit_values([mine], receivers, axes), axes)
+        senders = with_digits(senders, [theirs], digit_values([mine], receivers, there), axes)
+    if step.mesh is not None and not step.tables:
+        home = home_positions(before.mesh, step.mesh)[receivers]
+        holds = home >= 0
+        for device, value in owned:
+            holds = holds & (digit_values([device], home, axes) == value)
+        senders = np.where(holds, home, senders)
     for table in step.tables:
         rows = np.full((len(table.rows), prod(owner.size for owner in table.owners)), -1, np.intp)
         for number, row in enumerate(table.rows):

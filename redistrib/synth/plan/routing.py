@@ -13,8 +13,15 @@ from math import prod
 import numpy as np
 
 from redistrib.synth.plan.collectives import CollectivePermute, Exchange
-from redistrib.synth.plan.replicas import Routed, route_across, route_component, senders_of
-from redistrib.synth.plan.tables import RoutingTable, table_senders
+from redistrib.synth.plan.crossing import crossing
+from redistrib.synth.plan.replicas import (
+    MAX_ROUTED,
+    Routed,
+    route_across,
+    route_component,
+    senders_of,
+)
+from redistrib.synth.plan.tables import table_senders
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Positions, digit_values, with_digits
 from redistrib.types.mesh import Mesh, whole_axes
@@ -53,7 +60,7 @@ def exchange_traffic(
 ) -> Traffic:
     """The exchange that turns `src` into `dst`, on one mesh with the same partial set, or on two.
 
-    Between two meshes the arrays are not partial, and all positions are enumerated.
+    Between two meshes the arrays are not partial.
     """
     if src.mesh != dst.mesh:
         return _traffic_across(src, dst)
@@ -123,9 +130,18 @@ def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:
 
 
 def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
+    """By digits; by a table where that shares the sending better, and there is little of it."""
     if not src.size:
-        table = RoutingTable(whole_axes(src.mesh), (), ((),) * dst.mesh.num_devices)
-        return Traffic(Exchange(dst.placements, (), (table,), dst.mesh), 0, 0, 0)
+        return Traffic(Exchange(dst.placements, mesh=dst.mesh), 0, 0, 0)
+    found = crossing(src, dst)
+    uneven = not found.shared or src.mesh.shares_devices(dst.mesh)
+    if uneven and dst.mesh.num_devices * found.peers <= MAX_ROUTED:
+        return _traffic_by_table(src, dst)
+    exchange = Exchange(dst.placements, found.replicas, (), dst.mesh)
+    return Traffic(exchange, found.received, found.sent, found.peers)
+
+
+def _traffic_by_table(src: ArrayType, dst: ArrayType) -> Traffic:
     routed = route_across(src, dst)
     assert routed.table is not None
     kept = dict(zip(src.mesh.ids, routed.kept.tolist(), strict=True))

@@ -19,7 +19,9 @@ estimate; exponential, so there is a bound on the number of types.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection, Mapping
 from math import inf, prod
+from typing import NamedTuple
 
 from redistrib.errors import InfeasibleError, RedistribError
 from redistrib.synth.plan.collectives import Collective
@@ -33,8 +35,12 @@ from redistrib.types.digits import DeviceDigit, IndexDigit
 MAX_TYPES = 100_000
 """Of a search: some seconds at most."""
 
-_Node = tuple[State, tuple[str, int] | None]
-"""A state, and the kind and system of the step that it is within."""
+
+class _Node(NamedTuple):
+    """A state, and the kind and system of the step that it is within."""
+
+    state: State
+    within: tuple[str, int] | None
 
 
 class ExactSearch:
@@ -44,16 +50,18 @@ class ExactSearch:
     seconds, only a sequence cheaper than that is looked for.
     """
 
+    most_edges: float = inf
+
     def __init__(
         self, src: ArrayType, dst: ArrayType, limit: int, profile: Profile, bound: float = inf
     ) -> None:
         self.src, self.dst, self.limit, self.bound = src, dst, limit, bound
-        self.graph = TypeGraph(src, _reductions(src, dst), profile)
+        self.graph = self._graph(profile)
         self.start, self.goal = self.graph.state(src), self.graph.state(dst)
         # Asked once per edge, so not worked out again.
         self._size, self._wanted, self._itemsize = src.size, dst.tile_size, src.itemsize
         links = [profile.link, *(link for _, link in profile.axes)]
-        self._latency = min(link.latency for link in links)
+        self.latency = min(link.latency for link in links)
         self._bandwidth = max(link.bandwidth for link in links)
         # Per system, digit and place: the size of the digit, and its overlap factor there.
         self._factors = [
@@ -70,38 +78,47 @@ class ExactSearch:
             if (want := split_state(dst.placements, system)) is not None
         ]
 
+    def _graph(self, profile: Profile) -> TypeGraph:
+        return TypeGraph(self.src, reductions_between(self.src, self.dst), profile)
+
     def run(self) -> list[Collective] | None:
         """The steps of the cheapest sequence; None if there is none within limit and bound."""
         graph = self.graph
-        start: _Node = (self.start, None)
-        distances: dict[_Node, float] = {start: 0.0}
+        start, goal = _Node(self.start, None), _Node(self.goal, None)
+        distances = {start: 0.0}
         parents: dict[_Node, tuple[_Node, Edge]] = {}
         heap: list[tuple[float, int, float, _Node]] = [(0.0, 0, 0.0, start)]
-        pushed = 0
-        while heap:
+        pushed, looked_at, bound = 0, 0, self.bound
+        while heap and looked_at < self.most_edges:
             _, _, distance, node = heapq.heappop(heap)
-            state, within = node
-            if state == self.goal:
-                return self._steps(parents, node)
-            if distance > distances[node]:
+            if distance > distances[node] or node == goal:
                 continue
-            tile = graph.tile(state)
-            if distance + 2 * self._latency >= self.bound and not self._one_left(state, tile):
+            tile = graph.tile(node.state)
+            if distance + 2 * self.latency >= bound and not self._one_left(node.state, tile):
                 continue
-            for edge in graph.edges(state):
-                if within is not None and within != (edge.kind, edge.system):
+            for looked_at, edge in enumerate(graph.edges(node.state), looked_at + 1):  # noqa: B020
+                if looked_at > self.most_edges:
+                    break
+                if node.within is not None and node.within != (edge.kind, edge.system):
                     continue
                 reached = distance + edge.seconds
-                estimate = reached + self._rest(edge.system, edge.places)
-                if estimate >= self.bound:
+                if reached + self.rest(edge.system, edge.places) >= bound:
                     continue
                 after = self._after(node, edge)
                 if after is not None and reached < distances.get(after, inf):
                     distances[after] = reached
                     parents[after] = (node, edge)
+                    if after == goal:
+                        bound = reached
+                        continue
                     pushed += 1
-                    heapq.heappush(heap, (estimate, pushed, reached, after))
-        return None
+                    order = reached + self.guess(edge.system, edge.places)
+                    heapq.heappush(heap, (order, pushed, reached, after))
+        return self._steps(parents, goal) if goal in distances else None
+
+    def guess(self, number: int, places: Places) -> float:
+        """About the seconds from here to the target: what is least is looked at first."""
+        return self.rest(number, places)
 
     def _after(self, node: _Node, edge: Edge) -> _Node | None:
         """Where an edge leads to; None if no type between the ends may have such a tile.
@@ -111,10 +128,10 @@ class ExactSearch:
         """
         after = self.graph.reached(edge)
         if after == self.goal or self.graph.tile(after) <= self.limit:
-            return after, None
-        slicing = edge.kind == "slice" and (node[1] is not None or node[0] == self.start)
+            return _Node(after, None)
+        slicing = edge.kind == "slice" and (node.within is not None or node.state == self.start)
         if slicing or edge.kind == "sharded_to_partial":
-            return after, (edge.kind, edge.system)
+            return _Node(after, (edge.kind, edge.system))
         return None
 
     def least_tile(self) -> int:
@@ -141,7 +158,7 @@ class ExactSearch:
         path: list[tuple[State, Edge]] = []
         while node in parents:
             before, edge = parents[node]
-            path.append((node[0], edge))
+            path.append((node.state, edge))
             node = before
         return self.graph.steps(path[::-1], self.start)
 
@@ -157,7 +174,7 @@ class ExactSearch:
                     return 0
         return 1 if touched else index.size
 
-    def _rest(self, number: int, places: Places) -> float:
+    def rest(self, number: int, places: Places) -> float:
         """A lower bound on the seconds from here to the target.
 
         Of a sum each device must receive something of every element that it wants; of a partial
@@ -178,7 +195,7 @@ class ExactSearch:
         missing = self._wanted - (overlap if overlap < tile else tile)
         if not missing:
             return 0.0
-        return self._latency + missing * self._itemsize / self._bandwidth
+        return self.latency + missing * self._itemsize / self._bandwidth
 
     def _one_left(self, state: State, tile: int) -> bool:
         """Whether one communicating step, with others around it, may lead to the target.
@@ -193,34 +210,47 @@ class ExactSearch:
             for run in owned_runs(sorted(owners))
         ):
             return True  # a permute
-        number = self.graph.places.number
         shared = False
         for system, want in self._goal_on:
             owned, addends = split_state(owners, system), split_state(state - {*owners}, system)
             if owned is None or addends is None:
                 continue
             shared = True
-            local = self.graph.places.beside_all(number[index] for index in owned.values())
-            moved = {d: want.get(d) for d in owned if want.get(d) != owned[d]}
-            if (
-                not addends
-                and None not in moved.values()
-                and all(local >> number[index] & 1 for index in moved.values() if index)
-            ):
-                return True  # an all_to_all
-            sliced = prod(
-                d.size
-                for d, i in want.items()
-                if d not in owned and d not in addends and local >> number[i] & 1
-            )
-            if tile // sliced * prod(d.size for d in moved) <= max(self.limit, self._wanted):
-                return True  # a gather or a reduction
+            if self._one_step(owned, want, set(addends), tile):
+                return True
         return not shared
+
+    def _one_step(
+        self,
+        owned: Mapping[DeviceDigit, IndexDigit],
+        want: Mapping[DeviceDigit, IndexDigit],
+        addends: Collection[DeviceDigit],
+        tile: int,
+    ) -> bool:
+        """Whether an all_to_all, a gather or a reduction may lead to what a system wants."""
+        number = self.graph.places.number
+        if any(index not in number for index in (*owned.values(), *want.values())):
+            return True
+        local = self.graph.places.beside_all(number[index] for index in owned.values())
+        moved = {d: want.get(d) for d in owned if want.get(d) != owned[d]}
+        if (
+            not addends
+            and None not in moved.values()
+            and all(local >> number[index] & 1 for index in moved.values() if index)
+        ):
+            return True  # an all_to_all
+        sliced = prod(
+            d.size
+            for d, i in want.items()
+            if d not in owned and d not in addends and local >> number[i] & 1
+        )
+        # a gather or a reduction
+        return tile // sliced * prod(d.size for d in moved) <= max(self.limit, self._wanted)
 
 
 def exact_size(src: ArrayType, dst: ArrayType) -> int:
     """At least the number of types that an exact search between two types may visit."""
-    return TypeGraph.count(src, len(_reductions(src, dst)))
+    return TypeGraph.count(src, len(reductions_between(src, dst)))
 
 
 def exact_steps(
@@ -251,7 +281,7 @@ def exact_steps(
     return steps
 
 
-def _reductions(src: ArrayType, dst: ArrayType) -> tuple[str, ...]:
+def reductions_between(src: ArrayType, dst: ArrayType) -> tuple[str, ...]:
     """Under which reductions a type on the way may be partial."""
     if not src.size:
         return ()

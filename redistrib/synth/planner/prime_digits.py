@@ -88,38 +88,35 @@ Places = tuple[int, ...]
 """Per digit of a system, the number of the index digit that it owns, or FREE."""
 
 
+def prime_places(shape: Sequence[int], sizes: Collection[int]) -> list[IndexDigit]:
+    """All index digits of these prime sizes that an array has."""
+    return [
+        IndexDigit(dim, pre, size)
+        for dim, n in enumerate(shape)
+        for size in sorted(sizes)
+        if n and n % size == 0
+        for pre in divisors(n // size)
+    ]
+
+
 class PrimePlaces:
-    """The index digits of prime size that an array has, numbered, and which may be owned at once.
+    """Some index digits of prime size, numbered, and which of them may be owned at once.
 
     Bounds form a divisibility chain iff every two of them are comparable, so a set of index digits
-    is legal iff every pair is, and sets of allowed index digits are bit masks. `starts` limits,
-    per dimension, where an index digit may begin.
+    is legal iff every pair is, and sets of allowed index digits are bit masks.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        sizes: Collection[int],
-        starts: Sequence[Collection[int]] | None = None,
-    ) -> None:
-        self.indices = [
-            IndexDigit(dim, pre, size)
-            for dim, n in enumerate(shape)
-            for size in sorted(sizes)
-            if n and n % size == 0
-            for pre in (divisors(n // size) if starts is None else sorted(starts[dim]))
-            if n % (pre * size) == 0
-        ]
-        self.number = {index: at for at, index in enumerate(self.indices)}
-        self.everywhere = (1 << len(self.indices)) - 1
+    def __init__(self, indices: Sequence[IndexDigit]) -> None:
+        self.indices = indices
+        self.number = {index: at for at, index in enumerate(indices)}
+        self.everywhere = (1 << len(indices)) - 1
         self.beside = [
-            sum(1 << b for b, other in enumerate(self.indices) if compatible(index, other))
-            for index in self.indices
+            sum(1 << b for b, other in enumerate(indices) if compatible(index, other))
+            for index in indices
         ]
-        self.of_size = {
-            size: sum(1 << at for at, index in enumerate(self.indices) if index.size == size)
-            for size in sizes
-        }
+        self._of_size: dict[int, int] = {}
+        for at, index in enumerate(indices):
+            self._of_size[index.size] = self._of_size.get(index.size, 0) | 1 << at
 
     def beside_all(self, places: Iterable[int]) -> int:
         """The index digits that may be owned beside all of these."""
@@ -131,7 +128,7 @@ class PrimePlaces:
 
     def options(self, allowed: int, size: int) -> list[int]:
         """The index digits of a size among those allowed, ascending."""
-        mask = allowed & self.of_size[size]
+        mask = allowed & self._of_size.get(size, 0)
         found = []
         while mask:
             low = mask & -mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
@@ -133,6 +133,31 @@ def reduce_partial(
         if whole.size > 1:
             step(AllReduce((whole,)))
     return steps, src
+
+
+def openings(
+    src: ArrayType, dst: ArrayType, roles: PartialRoles
+) -> Iterator[tuple[list[Collective], ArrayType]]:
+    """Ways to reduce what must be, and the types they end in: scattered, or by one all_reduce.
+
+    The second leaves all places free for what moves: on x=6, y=12,
+    `[4{y:(6)2}, 6] max{x,y:(1)6} -> [4{y:(3)4}, 6]` is then one all_to_all and a slice.
+    """
+    yield reduce_partial(src, dst, roles)
+    if roles.reduce:
+        step = AllReduce(tuple(sorted(roles.reduce)))
+        yield [step], step.apply(src)
+
+
+def closings(
+    start: ArrayType, dst: ArrayType, roles: PartialRoles
+) -> Iterator[tuple[ArrayType, list[Collective]]]:
+    """Ways to end in the partial set of the target: `make_partial`, or all copies at the end."""
+    end, steps = make_partial(start, dst, roles)
+    yield end, steps
+    if any(isinstance(step, ShardedToPartial) for step in steps):
+        whole = dst.replace(partial=roles.kept, reduction=dst.reduction)
+        yield whole, [ReplicatedToPartial(tuple(sorted(roles.produce)), roles.reduction)]
 
 
 def make_partial(

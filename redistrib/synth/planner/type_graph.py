@@ -12,9 +12,10 @@ to any other: it is the strategy `direct`. Steps without communication change on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import combinations, compress, zip_longest
-from math import ceil, prod
+from itertools import combinations, compress, islice, zip_longest
+from math import ceil, factorial, prod
 from operator import ne
 from typing import NamedTuple
 
@@ -38,12 +39,15 @@ from redistrib.synth.planner.prime_digits import (
     PrimePlaces,
     State,
     merge_state,
+    prime_places,
     prime_systems,
     split_state,
 )
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, divisors
+from redistrib.types.digits import DeviceDigit, IndexDigit, primes
 
+MAX_PERMUTES = 200
+"""From one type, where only some index digits are looked at."""
 SUM = -2
 """In the places of a state: partial under the first reduction; one less is the second."""
 
@@ -58,14 +62,25 @@ class Edge(NamedTuple):
 
 
 class TypeGraph:
-    """The types of one array on one mesh that are partial under `reductions` at most."""
+    """The types of one array on one mesh that are partial under `reductions` at most.
 
-    def __init__(self, like: ArrayType, reductions: Sequence[str], profile: Profile) -> None:
+    With `systems` and `indices`, only those that are written with these digits.
+    """
+
+    def __init__(
+        self,
+        like: ArrayType,
+        reductions: Sequence[str],
+        profile: Profile,
+        systems: Sequence[tuple[DeviceDigit, ...]] | None = None,
+        indices: Sequence[IndexDigit] | None = None,
+    ) -> None:
         self.like, self.reductions, self.profile = like, tuple(reductions), profile
-        self.systems = list(prime_systems(like.mesh))
+        self.systems = list(prime_systems(like.mesh)) if systems is None else systems
         self._axis = {name: number for number, (name, _) in enumerate(like.mesh.axes)}
-        sizes = {d.size for system in self.systems for d in system}
-        self.places = PrimePlaces(like.shape, sizes)
+        sizes = {d.size for d in self.systems[0]}
+        self.places = PrimePlaces(prime_places(like.shape, sizes) if indices is None else indices)
+        self._most_permutes = None if indices is None else MAX_PERMUTES
         self._itemsize = like.itemsize
         self._states: dict[tuple[int, Places], State] = {}
         self._permuted: dict[object, list[tuple[int, Places]]] = {}
@@ -73,14 +88,18 @@ class TypeGraph:
     @staticmethod
     def count(like: ArrayType, reductions: int) -> int:
         """At least the number of types, counting overlapping index digits too."""
-        systems = list(prime_systems(like.mesh))
-        roles = {
-            size: 1
-            + reductions
-            + sum(len(divisors(n // size)) for n in like.shape if n and n % size == 0)
-            for size in {d.size for d in systems[0]}
-        }
-        return len(systems) * prod(roles[d.size] for d in systems[0])
+        found = 1
+        for _, axis in like.mesh.axes:
+            sizes = Counter(primes(axis))
+            found *= factorial(sizes.total()) // prod(map(factorial, sizes.values()))
+            for size, count in sizes.items():
+                owned = sum(
+                    prod(times + 1 for times in Counter(primes(n // size)).values())
+                    for n in like.shape
+                    if n and n % size == 0
+                )
+                found *= (1 + reductions + owned) ** count
+        return found
 
     # --- types and states
 
@@ -130,15 +149,16 @@ class TypeGraph:
         return self._states[key]
 
     def places_of(self, state: State, number: int) -> Places | None:
-        """What each digit of a system does in a state; None if the state does not split there."""
+        """What each digit of a system does in a state; None if it is not written with them."""
         system = self.systems[number]
         owned = split_state(state, system)
         if owned is None:
             return None
+        numbers = self.places.number
+        if any(index.dim >= 0 and index not in numbers for index in owned.values()):
+            return None
         return tuple(
-            (self.places.number[i] if i.dim >= 0 else self._role(i))
-            if (i := owned.get(d))
-            else FREE
+            (numbers[i] if i.dim >= 0 else self._role(i)) if (i := owned.get(d)) else FREE
             for d in system
         )
 
@@ -272,7 +292,8 @@ class TypeGraph:
         runs = tuple(owned_runs(sorted(p for p in state if p[1].dim >= 0)))
         partial = tuple(sorted(p for p in state if p[1].dim < 0))
         if (runs, partial) not in self._permuted:
-            self._permuted[runs, partial] = list(self._refilled(runs, partial))
+            found = islice(self._refilled(runs, partial), self._most_permutes)
+            self._permuted[runs, partial] = list(found)
         for number, places in self._permuted[runs, partial]:
             after = self._state(number, places)
             if after != state:
@@ -304,8 +325,8 @@ class TypeGraph:
             return
         (dim, lo, hi), rest = runs[0], runs[1:]
         for device in sorted(free):
-            if (hi // lo) % device.size == 0:
-                index = IndexDigit(dim, lo, device.size)
+            index = IndexDigit(dim, lo, device.size)
+            if (hi // lo) % device.size == 0 and index in self.places.number:
                 left = [(dim, index.end, hi), *rest] if index.end < hi else rest
                 for placed in self._fill(left, free - {device}):
                     yield {device: self.places.number[index], **placed}

@@ -1,0 +1,87 @@
+"""An exchange to another mesh without a table: what each device sends, and keeps.
+
+On x=2,y=4, f32[8{x}], to a=4,b=2, f32[8{a}], let y:(1)2 of the sender be b of the receiver. The
+first four elements are the tile of x=0, and a=0 and a=1 want two of them each. The device (0, 0)
+serves those receivers with b=0, so it sends 2 + 2 elements; (0, 2) serves those with b=1. The
+devices with y:(2)2 = 1 serve none, because no pair says what that digit is, so it is 0.
+
+Tiles are products over dimensions, so what is asked of a device is a product of counts: per
+dimension, of the indices that it has and that receivers with its values of the named digits want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from redistrib.checker.claims import Effort, require
+from redistrib.checker.parts import size_of
+from redistrib.checker.senders import Loads, worst
+from redistrib.checker.shared import Numbers, Shared, shared_of
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, apart, digit_values, inside, with_digits
+from redistrib.types.mesh import whole_axes
+
+Pairs = Sequence[tuple[DeviceDigit, DeviceDigit]]
+
+
+def crossing(
+    t: ArrayType, after: ArrayType, replicas: Pairs, effort: Effort
+) -> tuple[int, Loads, int]:
+    """The least that a device has on both sides, what devices send and keep, and the most senders.
+
+    Each pair of `replicas` is a digit of the sender and the digit of the receiver that it is.
+    """
+    owners = [device for device, _ in after.placements]
+    for _, name in replicas:
+        alone = all(apart(name, owner) or inside(name, owner) for owner in owners)
+        require(alone, "{} is free or an owner in {}", name, after)
+    effort.spend(t.mesh.num_devices + after.mesh.num_devices)
+    sides = t.placements, after.placements
+    large = t.size * after.mesh.num_devices >= 1 << 62
+    runs = [shared_of(IndexDigit(dim, 1, n), sides, effort, large) for dim, n in enumerate(t.shape)]
+    here, there = whole_axes(t.mesh), whole_axes(after.mesh)
+    positions = np.arange(t.mesh.num_devices)
+    named = [*(owner for owner, _ in t.placements), *(digit for digit, _ in replicas)]
+    served: Any = (with_digits(positions, named, positions * 0, here) == 0).astype(
+        object if large else np.int64
+    )
+    for run in runs:
+        mine = [pair for pair in replicas if any(inside(pair[1], owner) for owner in run.dst)]
+        at = digit_values([*run.src, *(digit for digit, _ in mine)], positions, here)
+        served = served * _asked(run, [name for _, name in mine])[at]
+    free = [name for _, name in replicas if all(apart(name, owner) for owner in owners)]
+    served = served * (after.mesh.num_devices // size_of(owners) // size_of(free))
+    most = prod(int(np.diff(run.starts).max()) for run in runs)
+    if not t.mesh.shares_devices(after.mesh):
+        return 0, {(int(served.max()), 0)}, most
+    place = {device: position for position, device in enumerate(t.mesh.ids)}
+    homes = np.array([place.get(device, -1) for device in after.mesh.ids])
+    receivers = np.flatnonzero(homes >= 0)
+    home = homes[receivers]
+    # What a device keeps is not asked of the one that would serve it.
+    own: Any = np.ones(len(home), served.dtype)
+    sender = home * 0
+    for run in runs:
+        before = digit_values(run.src, home, here)
+        own = own * run.count(before, digit_values(run.dst, receivers, there))
+        sender = with_digits(sender, run.src, before, here)
+    for digit, name in replicas:
+        sender = with_digits(sender, [digit], digit_values([name], receivers, there), here)
+    kept = served * 0
+    np.subtract.at(served, sender, own)
+    np.add.at(served, home, own)
+    np.add.at(kept, home, own)
+    least = int(own.min()) if len(home) == len(homes) else 0
+    return least, worst({*zip(served.tolist(), kept.tolist(), strict=True)}), most
+
+
+def _asked(run: Shared, names: Sequence[DeviceDigit]) -> Numbers:
+    """Indices of a run that are asked for, per value of its owners before and of named digits."""
+    after, before = run.keys // run.base, run.keys % run.base
+    asked = np.zeros(run.base * size_of(names), run.counts.dtype)
+    np.add.at(asked, before * size_of(names) + digit_values(names, after, run.dst), run.counts)
+    return asked

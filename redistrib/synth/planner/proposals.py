@@ -1,0 +1,300 @@
+"""What each strategy proposes: the lowerings as candidates, the cheapest-looking first.
+
+Example: x=2,y=4, `f32[4096{x}, 4096{y}] -> f32[4096{y}, 4096{x}]`. `alone` yields, in turn,
+
+    collectives: three phases   a permute and an all_to_all, 12 MiB received
+    collectives: gather once    gather all that changes, slice the target out of it
+    direct                      one exchange at the lower bound, 8 MiB received, 4 peers
+
+Where digits do not match `direct` comes first, because it is at once known, and what is proposed
+after it is a search. Partial sums are reduced before, after or while other digits move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from math import inf
+
+from redistrib.errors import InfeasibleError
+from redistrib.synth.plan.price import StepCost, exchange_seconds
+from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
+from redistrib.synth.planner.across import plan_across
+from redistrib.synth.planner.candidate import (
+    ROUNDING,
+    Candidate,
+    Proposal,
+    Steps,
+    cheapest,
+    from_steps,
+    wrapped,
+)
+from redistrib.synth.planner.exact import exact_size, exact_steps
+from redistrib.synth.planner.halfway import plan_misaligned
+from redistrib.synth.planner.near import (
+    MAX_EDGES,
+    MAX_EDGES_ONLY,
+    MAX_EDGES_WITHIN,
+    near_steps,
+)
+from redistrib.synth.planner.problem import Problem
+from redistrib.synth.planner.reductions import (
+    closings,
+    make_partial,
+    openings,
+    partial_roles,
+    reduce_last,
+    reduce_once,
+    reduce_partial,
+)
+from redistrib.synth.planner.three_phase import gather_once, plan_aligned
+from redistrib.types.array_type import ArrayType
+
+MAX_PROOF_TYPES = 2000  # so many types take a tenth of a second
+MAX_ONLY_TYPES = 20_000  # and so many about one
+HALFWAY = "collectives: halfway"
+
+
+def alone(problem: Problem) -> Iterator[Proposal]:
+    """Plans that stop at no layout on the way."""
+    if problem.across:
+        yield from _across(problem)
+        return
+    if problem.refinement.aligned:
+        yield from collectives(problem)
+        yield from _exchanges(problem)
+    else:
+        yield from _exchanges(problem)
+        yield from collectives(problem)
+
+
+def _across(problem: Problem) -> Iterator[Proposal]:
+    """Between two meshes: every replica of the target receives its tile, or a part and gathers.
+
+    The second crosses once to each group of replicas. No profile has a link between two meshes.
+    """
+    src, dst = problem.src, problem.dst
+    yield from_steps(
+        "direct: spread over replicas", problem, lambda _: plan_across(src, dst, spread=True)
+    )
+    yield Proposal("direct", lambda _: direct(problem))
+
+
+def _exchanges(problem: Problem) -> Iterator[Proposal]:
+    """One exchange. What becomes partial owns something until then, or is copied first."""
+    yield Proposal("direct", lambda _: direct(problem))
+    if problem.partial:
+        yield Proposal("direct: copies", lambda _: _direct_copies(problem))
+
+
+def direct(problem: Problem) -> Candidate:
+    """One exchange at the lower bound, beside the reductions."""
+    exchange = _exchange_cost(problem)
+    if exchange is not None:
+        return Candidate("direct", (exchange,), lambda: _direct_steps(problem)[0])
+    steps, traffic = _direct_steps(problem)
+    return Candidate("direct", problem.step_costs(steps, traffic), lambda: steps)
+
+
+def _direct_copies(problem: Problem) -> Candidate | None:
+    """An exchange that sends a whole tile to every copy, of which one will be the addend.
+
+    More bytes, from fewer peers. None where that changes nothing.
+    """
+    src, dst = problem.src, problem.dst
+    roles = partial_roles(src, dst)
+    opening, start = reduce_partial(src, dst, roles)
+    ends = list(closings(start, dst, roles))
+    if len(ends) == 1 or ends[1][0] == start:
+        return None
+    end, closing = ends[1]
+    traffic = exchange_traffic(start, end, problem.refined(start, end))
+    if not traffic.received:
+        return None
+    steps = [*opening, traffic.exchange, *closing]
+    return Candidate("direct: copies", problem.step_costs(steps, traffic), lambda: steps)
+
+
+def _direct_steps(problem: Problem) -> tuple[Steps, Traffic | None]:
+    """The steps of `direct`, and the traffic of the exchange if there is one."""
+    if problem.across:
+        return plan_across(problem.src, problem.dst, spread=False), None
+    roles = partial_roles(problem.src, problem.dst)
+    opening, start = reduce_partial(problem.src, problem.dst, roles)
+    end, closing = make_partial(start, problem.dst, roles)
+    if start == end:
+        return [*opening, *closing], None
+    common = problem.refined(start, end)
+    traffic = exchange_traffic(start, end, common)
+    if traffic.received == 0:
+        local = replace(problem, src=start, dst=end, asked=end, memory_limit=None, common=common)
+        return [*opening, *cheapest(local, collectives(local)).make(), *closing], None
+    return [*opening, traffic.exchange, *closing], traffic
+
+
+def _exchange_cost(problem: Problem) -> StepCost | None:
+    """What `direct` costs where it is one exchange on one mesh, without partial sums."""
+    src, dst, refinement = problem.src, problem.dst, problem.common
+    if refinement is None or problem.partial:
+        return None
+    received, peers = exchange_size(dst, refinement)
+    if not received:
+        return None
+    seconds = exchange_seconds(src, dst, received, peers, problem.links)
+    return StepCost(seconds, received * src.itemsize, dst.tile_bytes, True)
+
+
+def collectives(problem: Problem) -> Iterator[Proposal]:
+    """Plans without an exchange.
+
+    Where digits do not match, reductions come first and last, on their own; the partial set stays
+    between them.
+    """
+    feasible: list[str] = []
+    if problem.refinement.aligned:
+        ways = _three_phases(problem, problem.limit(aligned=True))
+    else:
+        ways = iter(())
+    if problem.partial or not problem.refinement.aligned:
+        ways = chain(ways, _around(problem))
+    for proposal in ways:
+        yield _noted(proposal, feasible)
+    if not problem.partial and problem.refinement.aligned:
+        return
+    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
+    if src.partial or src.dtype[0] in "iu":
+        roles = partial_roles(src, dst)
+        yield from_steps(
+            "collectives: reduce once", problem, lambda _: reduce_once(src, dst, roles, limit)
+        )
+    yield from _shortest(problem, feasible)
+
+
+def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
+    """A proposal that notes its name where it is feasible: it gives a plan, or says too dear."""
+
+    def solve(best: Candidate | None) -> Candidate | None:
+        candidate = proposal.solve(best)
+        if candidate is not None or proposal.name == HALFWAY:
+            feasible.append(proposal.name)
+        return candidate
+
+    return replace(proposal, solve=solve)
+
+
+def _around(problem: Problem) -> Iterator[Proposal]:
+    """Between types whose digits do not match, or partial ones: reductions around what moves.
+
+    They come first, the digits scattered or by one all_reduce, or last.
+    """
+    src, dst = problem.src, problem.dst
+    roles = partial_roles(src, dst)
+    late = reduce_last(src, dst, roles, problem.limit(aligned=False))
+    if late is not None:
+        yield from wrapped(problem, [], _middle(problem, src, late[0]), late[1])
+    for opening, start in openings(src, dst, roles):
+        for end, closing in closings(start, dst, roles):
+            yield from wrapped(problem, opening, _middle(problem, start, end), closing)
+
+
+def _middle(problem: Problem, start: ArrayType, end: ArrayType) -> Iterator[Proposal]:
+    """Proposals between two types with one partial set, on the way."""
+    common = problem.refined(start, end)
+    middle = replace(problem, src=start, dst=end, asked=end, common=common)
+    limit = problem.limit(common.aligned)
+    if common.aligned:
+        yield from _three_phases(middle, limit)
+        return
+    yield from _misaligned(middle, limit)
+    if problem.partial:
+        yield _near(middle, MAX_EDGES_WITHIN)
+
+
+def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
+    """Between types whose digits match, through tiles of at most `limit` elements."""
+    src, refinement = problem.src, problem.refinement
+    yield from_steps(
+        "collectives: three phases",
+        problem,
+        lambda _: plan_aligned(src, problem.dst, refinement, limit, problem.links),
+    )
+    if src.partial == problem.dst.partial and src.reduction == problem.dst.reduction:
+        yield from_steps(
+            "collectives: gather once",
+            problem,
+            lambda _: gather_once(src, refinement, limit, problem.links),
+        )
+
+
+def _misaligned(problem: Problem, limit: int) -> Iterator[Proposal]:
+    """Between types whose digits do not match: halfway types."""
+    src, dst, profile = problem.src, problem.dst, problem.links
+    yield from_steps(
+        "collectives: gather once",
+        problem,
+        lambda _: gather_once(src, problem.refinement, limit, profile),
+    )
+    yield from_steps(
+        HALFWAY,
+        problem,
+        lambda bound: plan_misaligned(src, dst, limit, profile, bound),
+        search=True,
+    )
+
+
+def _near(problem: Problem, most_edges: int = MAX_EDGES) -> Proposal:
+    """A search near both ends."""
+    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
+
+    def near(bound: float) -> Steps | None:
+        return near_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING), most_edges)
+
+    return from_steps("collectives: near the ends", problem, near, search=True)
+
+
+def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
+    """On small meshes, a shortest path: it proves that nothing is cheaper, or finds it.
+
+    On others a search near both ends. Where no other collectives are `feasible`, both look longer,
+    the first only where there is no plan at all.
+    """
+    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
+    types = exact_size(src, dst)
+
+    def shortest(bound: float) -> Steps | None:
+        if types > (MAX_PROOF_TYPES if feasible or bound < inf else MAX_ONLY_TYPES):
+            return None
+        return exact_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING))
+
+    if types > MAX_PROOF_TYPES:
+        yield _near(problem)
+        if not feasible:
+            *_, (opening, start) = openings(src, dst, partial_roles(src, dst))
+            between = replace(problem, src=start, common=problem.refined(start, dst))
+            yield from wrapped(problem, opening, iter([_near(between, MAX_EDGES_ONLY)]), [])
+    yield from_steps("collectives: exact", problem, shortest, search=True)
+
+
+def exact(problem: Problem) -> Steps:
+    """A shortest path over whole types. Raises RedistribError where the search is too large."""
+    limit = problem.limit(problem.refinement.aligned)
+    steps = exact_steps(problem.src, problem.dst, limit, problem.links)
+    assert steps is not None  # where no cheaper sequence is asked for, there is one or an error
+    return steps
+
+
+def custom(problem: Problem, strategy: Callable[[Problem], Steps]) -> Candidate:
+    """What a caller's own function gives. Raises InfeasibleError where that exceeds the limit."""
+    steps = tuple(strategy(problem))
+    costs = problem.step_costs(steps)
+    limit = problem.memory_limit or max(problem.src.tile_bytes, problem.dst.tile_bytes)
+    most = max((step.tile_bytes for step in costs), default=0)
+    if most > limit:
+        raise InfeasibleError(
+            f"no tile exceeds the memory limit, by default the larger end: {limit} bytes per "
+            f"device; the steps given have one of {most}",
+            memory_limit=limit,
+            least_bytes=most,
+        )
+    return Candidate("custom", costs, lambda: steps)
