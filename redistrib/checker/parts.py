@@ -63,7 +63,7 @@ class Part:
 
     def has(self, digit: DeviceDigit) -> bool:
         """Whether a device digit of the senders is one of this part."""
-        return any(inside(digit, span) for span in self.spans)
+        return _in_any(digit, self.spans)
 
     @cached_property
     def home(self) -> Numbers:
@@ -122,46 +122,38 @@ def parts_of(
     """The parts of two types; `named` digits are in spans, the axes of a table in one part."""
     if src.mesh != dst.mesh:
         return [_across(src, dst, effort)]
-    named = [*named, *(digit for axes in tables for digit in axes)]
+    routed = [axis for axes in tables for axis in axes]
+    named = [*named, *routed]
     sides, cuts = _split([[*src.placements], [*dst.placements]], named)
     runs = []
     for dim, n in enumerate(src.shape):
         ends = sorted({1, n} | {end for obj, end in cuts if obj == dim})
         runs += [IndexDigit(dim, a, b // a) for a, b in pairwise(ends)]
     spans = _disjoint({*named, *(device for device, _ in sides[0] + sides[1])})
-    items: list[Any] = [*runs, *spans]
-    groups: list[set[Any]] = [{run} for run in runs]
-    for link in (*sides[0], *sides[1], *tables, *([digit] for digit in named)):
-        whole = {item for item in items if any(inside(digit, item) for digit in link)}
-        whole = whole.union(*(group for group in groups if group & whole))
-        groups = [group for group in groups if not group & whole] + [whole]
+    links = (*sides[0], *sides[1], *tables, *([digit] for digit in named))
     parts = []
-    for group in groups:
+    for group in _groups([*runs, *spans], links):
         ours = [span for span in spans if span in group]
-        one, two = ({d: i for d, i in side if any(inside(d, s) for s in ours)} for side in sides)
-        plain = {*one, *two} == {*ours} and {*one.values(), *two.values()} <= group
-        plain = plain and not any(inside(d, s) for axes in tables for d in axes for s in ours)
+        before, after = ({d: i for d, i in side if _in_any(d, ours)} for side in sides)
+        plain = {*before, *after} == {*ours} and {*before.values(), *after.values()} <= group
+        plain = plain and not any(_in_any(axis, ours) for axis in routed)
         runs_of = [run for run in runs if run in group]
-        parts.append(Part(runs_of, ours, one, two, plain, ours, effort))
+        parts.append(Part(runs_of, ours, before, after, plain, ours, effort))
     return parts
 
 
-def _joined(items: Sequence[Any], links: Iterable[Sequence[Any]]) -> list[set[Any]]:
-    """The items, and digits of links that are inside them, in groups: a link is in one."""
-    group_of = {item: {item} for item in items}
+def _groups(items: Sequence[Any], links: Iterable[Sequence[Any]]) -> list[set[Any]]:
+    """The items in groups: those that hold digits of one link are in one."""
+    groups = [{item} for item in items]
     for link in links:
-        for digit in link:
-            if digit not in group_of:
-                group = group_of[next(item for item in items if inside(digit, item))]
-                group.add(digit)
-                group_of[digit] = group
-        first = group_of[link[0]]
-        for digit in link:
-            group = group_of[digit]
-            if group is not first:
-                first |= group
-                group_of |= dict.fromkeys(group, first)
-    return [*{id(group): group for group in group_of.values()}.values()]
+        whole = {item for item in items if any(inside(digit, item) for digit in link)}
+        whole = whole.union(*(group for group in groups if group & whole))
+        groups = [group for group in groups if not group & whole] + [whole]
+    return groups
+
+
+def _in_any(digit: DeviceDigit, spans: Iterable[DeviceDigit]) -> bool:
+    return any(inside(digit, span) for span in spans)
 
 
 def _across(src: ArrayType, dst: ArrayType, effort: Effort) -> Part:

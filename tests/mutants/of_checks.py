@@ -278,45 +278,45 @@ MUTANTS = (
     Mutant(
         "the certificate does not compare elements",
         STEPS,
-        "prove",
+        "_Delivery.elements",
         "sent == wanted",
         "sent >= 0",
     ),
     Mutant(
         "the certificate does not compare addends",
         STEPS,
-        "prove",
-        "claims.append(same_left == z3.And([sender[d] == other[d] for d in sorted(kept)]))",
-        "",
+        "_Delivery.addends",
+        "[same_left == z3.And([self.sender[d] == other[d] for d in sorted(kept)])]",
+        "[]",
     ),
     Mutant(
         "the certificate has a gather take all parts from the receiver",
         STEPS,
-        "prove",
+        "_Delivery._change",
         """
-match view.kind:
+match self.view.kind:
     case "all_gather":
-        sender[device] = leave(rest[0])
+        self.sender[device] = self._leave(rest[0])
 """,
         """
-match view.kind:
+match self.view.kind:
     case "all_gather":
-        leave(rest[0])
+        self._leave(rest[0])
 """,
     ),
     Mutant(
         "the certificate has every device slice out part 0",
         STEPS,
-        "prove",
+        "_Delivery._change",
         """
-match view.kind:
+match self.view.kind:
     case "dynamic_slice":
-        enter(rest[0], here[device])
+        self._enter(rest[0], self.here[device])
 """,
         """
-match view.kind:
+match self.view.kind:
     case "dynamic_slice":
-        enter(rest[0], 0)
+        self._enter(rest[0], 0)
 """,
     ),
     Mutant(
@@ -343,7 +343,7 @@ match view.kind:
     Mutant(
         "the certificate lets a step reduce by sum and by maximum",
         STEPS,
-        "prove",
+        "_Delivery.addends",
         "len(names) <= 1",
         "len(names) <= 2",
     ),

@@ -232,7 +232,7 @@ return (step, gather)
     Mutant(
         "the search counts what may stay as what has to leave",
         SEARCH,
-        "_without_permute.leaving",
+        "_Shifting.leaving",
         "stack[kept:]",
         "stack",
     ),

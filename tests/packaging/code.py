@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +20,9 @@ DECISIONS = (
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def parsed(folder: str) -> dict[str, ast.Module]:
-    """The modules below a folder of the root, by their path from the root."""
+@cache
+def parsed(folder: str) -> Mapping[str, ast.Module]:
+    """The modules below a folder of the root, by their path from the root; nobody changes them."""
     files = sorted((ROOT / folder).rglob("*.py"))
     return {
         file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8"))
@@ -96,15 +98,18 @@ def import_graph(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
 
 def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """The groups of two or more nodes that reach each other."""
-    reach = {node: {node} for node in graph}
-    changed = True
-    while changed:
-        changed = False
-        for node, targets in graph.items():
-            wider = reach[node].union(*(reach[target] for target in targets))
-            changed |= wider != reach[node]
-            reach[node] = wider
+    reach = {node: _reached(graph, node) for node in graph}
     groups = {
         tuple(sorted(other for other in reach[node] if node in reach[other])) for node in graph
     }
     return sorted(list(group) for group in groups if len(group) > 1)
+
+
+def _reached(graph: Mapping[str, set[str]], node: str) -> set[str]:
+    """A node and those that arrows lead to from it."""
+    found, left = {node}, [node]
+    while left:
+        new = graph[left.pop()] - found
+        found |= new
+        left += new
+    return found

@@ -1,8 +1,4 @@
-"""How large functions and files may be, and that no import runs in a circle or upwards.
-
-What is above a limit today stands in a list here. An entry that is no longer needed is an error, so
-the lists only shrink.
-"""
+"""How large functions and files may be, and that no import runs in a circle or upwards."""
 
 from __future__ import annotations
 
@@ -26,14 +22,6 @@ LINES_OF_FUNCTION = 60
 BRANCHES = 25
 LINES_OF_FILE = 450
 
-FUNCTIONS = {
-    "redistrib/checker/certificate/family.py family",
-    "redistrib/checker/certificate/steps.py prove",
-    "redistrib/checker/certificate/views.py view_of",
-    "redistrib/checker/parts.py parts_of",
-    "redistrib/synth/planner/paper/search.py _without_permute",
-}
-FILES: set[str] = set()
 # Parts of the synthesiser: each imports from those before it only.
 ORDER = ("redistrib/synth/plan/", "redistrib/synth/planner/", "redistrib/synth/oracle/")
 # What may not import what, by paths from the root.
@@ -52,7 +40,7 @@ def too_large(module: ast.Module) -> list[str]:
 def test_functions_are_short_and_have_few_branches() -> None:
     """At most 60 lines beside the docstring, and 25 decisions."""
     modules = parsed("redistrib")
-    assert {f"{path} {name}" for path, m in modules.items() for name in too_large(m)} == FUNCTIONS
+    assert [f"{path} {name}" for path, m in modules.items() for name in too_large(m)] == []
 
 
 def test_files_are_short() -> None:
@@ -60,7 +48,7 @@ def test_files_are_short() -> None:
         path: len((ROOT / path).read_text(encoding="utf-8").splitlines())
         for path in parsed("redistrib")
     }
-    assert {path for path, size in sizes.items() if size > LINES_OF_FILE} == FILES
+    assert {path for path, size in sizes.items() if size > LINES_OF_FILE} == set()
 
 
 def test_no_import_runs_in_a_circle() -> None:

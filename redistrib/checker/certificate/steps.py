@@ -52,130 +52,172 @@ def prove(view: View) -> str:
     z3 = load_z3()
     named = [device for device, *_ in view.changes]
     require(len(set(named)) == len(named), "a step names each digit once")
-    before, after = view.owns
-    owner_before = {index: device for device, index in before.items()}
-    owner_after = {index: device for device, index in after.items()}
-    sizes: dict[IndexDigit, Term] = {}
-    for digit in (digit for chain in view.chains for digit in chain):
-        fixed = digit.size > 1 and digit in view.fixed
-        sizes[digit] = digit.size if fixed else z3.Int(f"size of {digit}")
-    symbols = [size for size in sizes.values() if not isinstance(size, int)]
-    here = {d: z3.Int(f"at {d}") for d in view.devices}
-    given = [size >= 1 for size in symbols]
-    given += [fact for d, value in here.items() for fact in below(value, d.size)]
-
-    # The element at a position of the receiver's tile: a digit is the owner's, or the position's.
-    element = {i: z3.Int(f"digit {i}") for i in sizes if i not in owner_after}
-    given += [fact for digit, value in element.items() for fact in below(value, sizes[digit])]
-    position: dict[IndexDigit, Term] = dict(element)
-    element |= {index: here[device] for index, device in owner_after.items()}
-
-    sender: dict[DeviceDigit, Term] = dict(here)
-    summed: set[DeviceDigit] = set()
-    made: set[DeviceDigit] = set()
-    claims: list[Any] = []
-    taken: dict[IndexDigit, Term] = {}
-
-    def leave(index: IndexDigit) -> Term:
-        require(index in position, f"{index} is local after the step")
-        return position.pop(index)
-
-    def enter(index: IndexDigit, value: Term) -> None:
-        require(index not in taken and index not in owner_before, f"{index} is local before")
-        taken[index] = value
-
-    def addend(device: DeviceDigit) -> None:
-        summed.add(device)
-        sender[device] = z3.Int(f"addend {device}")
-        given.extend(below(sender[device], device.size))
-
-    def only(device: DeviceDigit, value: Term) -> None:
-        # One device along this digit keeps the element; the others hold the identity.
-        made.add(device)
-        given.append(here[device] == value)
-
-    for device, *rest in view.changes:
-        match view.kind:
-            case "dynamic_slice":
-                enter(rest[0], here[device])
-            case "all_gather":
-                sender[device] = leave(rest[0])
-            case "all_to_all":
-                sender[device] = leave(rest[0])
-                enter(rest[1], here[device])
-            case "collective_permute":
-                sender[device] = here[rest[0]]
-            case "reduce_scatter":
-                addend(device)
-                enter(rest[0], here[device])
-            case "all_reduce":
-                addend(device)
-            case "replicated_to_partial":
-                require(device not in before, f"{device} is free before the step")
-                only(device, 0)
-            case "sharded_to_partial":
-                only(device, leave(rest[0]))
-            case "exchange":
-                require(device not in before, f"{device} is free before the step")
-                sender[device] = here[rest[0]]
-            case other_kind:
-                raise CheckError(f"does not hold: {other_kind} is a collective")
-    position |= taken
-    if view.kind == "exchange":
-        sender |= {device: element[index] for device, index in before.items()}
-        position = {index: element[index] for index in sizes if index not in owner_before}
-    require(
-        position.keys() == sizes.keys() - owner_before.keys(),
-        f"a tile of {view.types[1]} is made of parts of tiles of {view.types[0]}",
-    )
-    source = {**position, **{index: sender[device] for index, device in owner_before.items()}}
-
-    for chain in view.chains:
-        sent, wanted = (horner((v[i], sizes[i]) for i in chain) for v in (source, element))
-        claims.append(sent == wanted)
-    claims += [fact for d, value in sender.items() for fact in below(value, d.size)]
-    claims += [fact for i, value in position.items() for fact in below(value, sizes[i])]
-
-    # Addends: what the receivers take is what there was, each once.
-    kept, left = view.partial[0] - summed, view.partial[1] - made
-    fits = summed <= view.partial[0] and made <= view.partial[1] - view.partial[0]
-    fits = fits and prod(d.size for d in kept) == prod(d.size for d in left)
-    require(fits, f"the addends of {view.types[1]} are those of {view.types[0]}")
-    names = {view.types[0].reduction, view.types[1].reduction, view.reduction} - {None}
-    require(len(names) <= 1, f"a step has one reduction; got {sorted(map(str, names))}")
-    require(not made or view.reduction is not None, "a step that makes addends has a reduction")
-    there = {d: z3.Int(f"other {d}") for d in view.devices}
-    given += [fact for d, value in there.items() for fact in below(value, d.size)]
-    other = {
-        d: z3.substitute(v, *((here[e], there[e]) for e in here)) if here else v
-        for d, v in sender.items()
-    }
-    same_left = z3.And([here[d] == there[d] for d in sorted(left)])
-    claims.append(same_left == z3.And([sender[d] == other[d] for d in sorted(kept)]))
-    if view.kind == "collective_permute":
-        news = {new for _, new in view.changes}
-        require(news == {old for old, _ in view.changes}, "the routes of a permute permute")
-        one = z3.And([sender[d] == other[d] for d in view.devices])
-        claims.append(z3.Implies(one, z3.And([here[d] == there[d] for d in view.devices])))
-
-    outcome = decide(given, z3.And(claims))
+    delivery = _Delivery(view)
+    claims = z3.And([*delivery.elements(), *delivery.addends()])
+    given = delivery.given
+    outcome = decide(given, claims)
     if outcome.kind == "unknown":  # a model is easier to find where the sizes are given
-        outcome = decide([*given, *(size == 2 for size in symbols)], z3.And(claims))
+        outcome = decide([*given, *(size == 2 for size in delivery.symbols)], claims)
         require(outcome.kind == "counter-model", f"z3 decides the step: {outcome.reason}")
     if outcome.kind == "counter-model":
-        number = numbers(outcome.model)
+        raise CheckError(delivery.refutation(outcome.model))
+    what = "every element, from a device that holds it"
+    if delivery.summed:
+        what = "every element, summed over each addend once"
+    if delivery.made:
+        what = f"every element, kept by one addend; {IDENTITY}"
+    return "; ".join([*view.notes, f"{what} ({outcome.seconds:.2f} s)"])
+
+
+class _Delivery:
+    """A step as integers of z3: a receiver, a position of its tile, and who sends that element.
+
+    Of the all_to_all of x from rows to columns, f32[4{x}, 4] -> f32[4, 4{x}] on x=2: the receiver
+    is `here` = {x: h}; the element that it is to have at a position has the column digit h and, for
+    the rest, the `position`. The step makes x of `sender` the row digit of the position, which then
+    is a position of the sender's tile with h for the column. To prove: the element that the sender
+    has there (`source`) is the one that the receiver is to have (`element`).
+    """
+
+    def __init__(self, view: View) -> None:
+        z3 = load_z3()
+        self.view = view
+        self.before, after = view.owns
+        self.sizes: dict[IndexDigit, Term] = {}
+        for digit in (digit for chain in view.chains for digit in chain):
+            fixed = digit.size > 1 and digit in view.fixed
+            self.sizes[digit] = digit.size if fixed else z3.Int(f"size of {digit}")
+        self.symbols = [size for size in self.sizes.values() if not isinstance(size, int)]
+        self.here: dict[DeviceDigit, Term] = {d: z3.Int(f"at {d}") for d in view.devices}
+        self.given: list[Any] = [size >= 1 for size in self.symbols]
+        self.given += [fact for d, value in self.here.items() for fact in below(value, d.size)]
+
+        # At a position of the receiver's tile a digit of the element is the owner's, or its own.
+        owned = {index: self.here[device] for device, index in after.items()}
+        self.position = {i: z3.Int(f"digit {i}") for i in self.sizes if i not in owned}
+        self.given += [f for i, n in self.position.items() for f in below(n, self.sizes[i])]
+        self.element: dict[IndexDigit, Term] = {**self.position, **owned}
+
+        self.sender = dict(self.here)
+        self.summed: set[DeviceDigit] = set()
+        self.made: set[DeviceDigit] = set()
+        self._entered: dict[IndexDigit, Term] = {}
+        for device, *rest in view.changes:
+            self._change(device, *rest)
+        self.at_sender = self._at_sender()
+        held = {index: self.sender[device] for device, index in self.before.items()}
+        self.source = {**self.at_sender, **held}
+
+    def _change(self, device: DeviceDigit, *rest: Any) -> None:
+        """What the collective does with a device digit and the digits that it names beside it."""
+        match self.view.kind:
+            case "dynamic_slice":
+                self._enter(rest[0], self.here[device])
+            case "all_gather":
+                self.sender[device] = self._leave(rest[0])
+            case "all_to_all":
+                self.sender[device] = self._leave(rest[0])
+                self._enter(rest[1], self.here[device])
+            case "collective_permute":
+                self.sender[device] = self.here[rest[0]]
+            case "reduce_scatter":
+                self._sum(device)
+                self._enter(rest[0], self.here[device])
+            case "all_reduce":
+                self._sum(device)
+            case "replicated_to_partial":
+                require(device not in self.before, f"{device} is free before the step")
+                self._make(device, 0)
+            case "sharded_to_partial":
+                self._make(device, self._leave(rest[0]))
+            case "exchange":
+                require(device not in self.before, f"{device} is free before the step")
+                self.sender[device] = self.here[rest[0]]
+            case other_kind:
+                raise CheckError(f"does not hold: {other_kind} is a collective")
+
+    def _leave(self, index: IndexDigit) -> Term:
+        """A digit of the position that is none in the sender's tile; its value."""
+        require(index in self.position, f"{index} is local after the step")
+        return self.position.pop(index)
+
+    def _enter(self, index: IndexDigit, value: Term) -> None:
+        """A digit of the sender's tile that is none of the position."""
+        new = index not in self._entered and index not in self.before.values()
+        require(new, f"{index} is local before")
+        self._entered[index] = value
+
+    def _sum(self, device: DeviceDigit) -> None:
+        """All senders along this digit: whichever one has the addend."""
+        self.summed.add(device)
+        self.sender[device] = load_z3().Int(f"addend {device}")
+        self.given.extend(below(self.sender[device], device.size))
+
+    def _make(self, device: DeviceDigit, value: Term) -> None:
+        """One device along this digit keeps the element; the others hold the identity."""
+        self.made.add(device)
+        self.given.append(self.here[device] == value)
+
+    def _at_sender(self) -> dict[IndexDigit, Term]:
+        """The position in the sender's tile."""
+        owned = {*self.before.values()}
+        if self.view.kind == "exchange":
+            self.sender |= {device: self.element[index] for device, index in self.before.items()}
+            found = {index: self.element[index] for index in self.sizes if index not in owned}
+        else:
+            found = {**self.position, **self._entered}
+        before, after = self.view.types
+        made = found.keys() == self.sizes.keys() - owned
+        require(made, f"a tile of {after} is made of parts of tiles of {before}")
+        return found
+
+    def elements(self) -> list[Any]:
+        """The claims that the sender's element is the receiver's, and that there is a sender."""
+        claims = []
+        for chain in self.view.chains:
+            sent, wanted = (
+                horner((v[i], self.sizes[i]) for i in chain) for v in (self.source, self.element)
+            )
+            claims.append(sent == wanted)
+        claims += [fact for d, value in self.sender.items() for fact in below(value, d.size)]
+        return claims + [
+            fact for i, value in self.at_sender.items() for fact in below(value, self.sizes[i])
+        ]
+
+    def addends(self) -> list[Any]:
+        """The claims that what the receivers take is what there was, each addend once."""
+        z3, view = load_z3(), self.view
+        kept, left = view.partial[0] - self.summed, view.partial[1] - self.made
+        fits = self.summed <= view.partial[0] and self.made <= view.partial[1] - view.partial[0]
+        fits = fits and prod(d.size for d in kept) == prod(d.size for d in left)
+        require(fits, f"the addends of {view.types[1]} are those of {view.types[0]}")
+        names = {view.types[0].reduction, view.types[1].reduction, view.reduction} - {None}
+        require(len(names) <= 1, f"a step has one reduction; got {sorted(map(str, names))}")
+        named = not self.made or view.reduction is not None
+        require(named, "a step that makes addends has a reduction")
+        # A second receiver, and who sends to it.
+        here, there = self.here, {d: z3.Int(f"other {d}") for d in view.devices}
+        self.given += [fact for d, value in there.items() for fact in below(value, d.size)]
+        renamed = [(here[d], there[d]) for d in here]
+        other = {d: z3.substitute(v, *renamed) if here else v for d, v in self.sender.items()}
+        same_left = z3.And([here[d] == there[d] for d in sorted(left)])
+        claims = [same_left == z3.And([self.sender[d] == other[d] for d in sorted(kept)])]
+        if view.kind == "collective_permute":
+            news = {new for _, new in view.changes}
+            require(news == {old for old, _ in view.changes}, "the routes of a permute permute")
+            one = z3.And([self.sender[d] == other[d] for d in view.devices])
+            claims.append(z3.Implies(one, z3.And([here[d] == there[d] for d in view.devices])))
+        return claims
+
+    def refutation(self, model: Any) -> str:
+        """What a model says of one receiver."""
+        number = numbers(model)
         wanted, sent = (
-            [number(horner((v[i], sizes[i]) for i in chain)) for chain in view.chains]
-            for v in (element, source)
+            [number(horner((v[i], self.sizes[i]) for i in chain)) for chain in self.view.chains]
+            for v in (self.element, self.source)
         )
-        where = ", ".join(f"{d}={number(value)}" for d, value in here.items())
-        raise CheckError(
+        where = ", ".join(f"{d}={number(value)}" for d, value in self.here.items())
+        return (
             f"the device at {where or 'the only position'} must receive element {wanted}; it is "
             f"sent element {sent}, or that of a sender who is none, or an addend twice"
         )
-    what = "every element, from a device that holds it"
-    if summed:
-        what = "every element, summed over each addend once"
-    if made:
-        what = f"every element, kept by one addend; {IDENTITY}"
-    return "; ".join([*view.notes, f"{what} ({outcome.seconds:.2f} s)"])

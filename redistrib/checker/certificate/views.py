@@ -55,50 +55,60 @@ def view_of(step: Any, before: ArrayType, after: ArrayType) -> View:
     Raises CheckError if there are none, or where a table of the step is wrong.
     """
     kind = step["collective"]
-    tables: list[Table] = []
-    if kind == "exchange" or "table" in step:
-        given_tables = [step["table"]] if "table" in step else step.get("tables", [])
-        if kind == "exchange" and before.mesh == after.mesh:
-            given_tables = [*given_tables, *_implied(step, before, after)]
-        tables = [Table(table, kind, before, after) for table in given_tables]
-        data = step.get("table", step)["placements"]
-        wanted = [(device_digit(d), index_digit(i)) for d, i in data]
-        if kind != "exchange":
-            wanted += [p for p in before.placements if not tables[0].has(p[0])]
-        claimed = before.replace(placements=wanted)
-        require(claimed == after, f"the placements of the step give {claimed}, not {after}")
-    require(
-        all(apart(a, b) for a, b in combinations([a for t in tables for a in t.axes], 2)),
-        "tables have no axis in common",
-    )
-    entries = _entries(step)
+    tables = _tables(step, before, after)
     ends = {(a.axis, end) for table in tables for a in table.axes for end in (a.pre, a.end)}
     sides = [
         [p for p in split_at(t.placements, ends) if not any(x.has(p[0]) for x in tables)]
         + [pair for table in tables for pair in table.stand_ins]
         for t in (before, after)
     ]
+    entries = _entries(step)
     partial = [[(d,) for d in t.partial] for t in (before, after)]
     cuts = _cut([*entries, *sides[0], *sides[1], *partial[0], *partial[1]], before)
+    devices = [
+        DeviceDigit(name, a, b // a)
+        for name, found in cuts.items()
+        if isinstance(name, str)
+        for a, b in pairwise(sorted(found))
+    ]
+    chains = [
+        [IndexDigit(dim, a, b // a) for a, b in pairwise([*sorted(cuts[dim]), max(cuts[dim])])]
+        for dim in range(len(before.shape))
+    ]
     return View(
         kind,
         step.get("reduction"),
         (before, after),
-        [{d: i for p in side for d, i in _pieces(p, cuts)} for side in sides],
-        [{p[0] for d in side for p in _pieces(d, cuts)} for side in partial],
-        [piece for entry in entries for piece in _pieces(entry, cuts)],
-        [
-            DeviceDigit(name, a, b // a)
-            for name, found in cuts.items()
-            if isinstance(name, str)
-            for a, b in pairwise(sorted(found))
-        ],
-        [
-            [IndexDigit(dim, a, b // a) for a, b in pairwise([*sorted(cuts[dim]), max(cuts[dim])])]
-            for dim in range(len(before.shape))
-        ],
-        [table.note for table in tables],
+        owns=[{d: i for p in side for d, i in _pieces(p, cuts)} for side in sides],
+        partial=[{p[0] for d in side for p in _pieces(d, cuts)} for side in partial],
+        changes=[piece for entry in entries for piece in _pieces(entry, cuts)],
+        devices=devices,
+        chains=chains,
+        notes=[table.note for table in tables],
     )
+
+
+def _tables(step: Any, before: ArrayType, after: ArrayType) -> list[Table]:
+    """The tables of a step, each found right, and none with an axis of another.
+
+    A step with tables says what is owned after it, which is to be the type `after`.
+    """
+    kind = step["collective"]
+    if kind != "exchange" and "table" not in step:
+        return []
+    given = [step["table"]] if "table" in step else step.get("tables", [])
+    if kind == "exchange" and before.mesh == after.mesh:
+        given = [*given, *_implied(step, before, after)]
+    tables = [Table(table, kind, before, after) for table in given]
+    data = step.get("table", step)["placements"]
+    wanted = [(device_digit(d), index_digit(i)) for d, i in data]
+    if kind != "exchange":
+        wanted += [p for p in before.placements if not tables[0].has(p[0])]
+    claimed = before.replace(placements=wanted)
+    require(claimed == after, f"the placements of the step give {claimed}, not {after}")
+    axes = [axis for table in tables for axis in table.axes]
+    require(all(apart(a, b) for a, b in combinations(axes, 2)), "tables have no axis in common")
+    return tables
 
 
 def _implied(step: Any, before: ArrayType, after: ArrayType) -> Iterator[dict[str, list[str]]]:

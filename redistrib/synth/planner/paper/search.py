@@ -289,73 +289,104 @@ def _subsets(sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
 # --- without permute ---------------------------------------------------------------------------
 
 
-def _without_permute(src: PaperType, dst: PaperType, bound: Cost) -> tuple[Operation, ...] | None:
-    """The cheapest program without permute, if it is cheaper than `bound` and soon found.
+class _Shifting:
+    """The search without permutes, on the stacks of axes of the dimensions.
 
-    Only axes that the target adds are sliced. A* with, per dimension, one all_to_all of all that
-    has to leave it.
+    Only axes that the target adds are sliced, all of them first; then all_to_alls move tops of
+    stacks, until each stack begins as that of the target does and the rest can be gathered.
     """
-    goal = tuple(tuple(reversed(dim.axes)) for dim in dst.dims)
-    start = tuple(tuple(reversed(dim.axes)) for dim in src.dims)
-    home = {axis: dim for dim, stack in enumerate(goal) for axis in stack}
-    added = [axis for axis in home if not any(axis in stack for stack in start)]
-    lengths = [dim.size for dim in src.dims]
-    whole = prod(max(n, 1) for n in src.tile_shape)
-    elements = whole // prod(axis.size for axis in added)
-    spread = prod(max(n, 1) for n in dst.tile_shape) - elements  # what the gathers receive
 
-    def leaving(dim: int, stack: tuple[DeviceDigit, ...]) -> int:
+    def __init__(self, src: PaperType, dst: PaperType) -> None:
+        self.goal = tuple(tuple(reversed(dim.axes)) for dim in dst.dims)
+        self.start = tuple(tuple(reversed(dim.axes)) for dim in src.dims)
+        self.home = {axis for stack in self.goal for axis in stack}
+        self.added = [
+            axis for stack in self.goal for axis in stack if not _anywhere(axis, self.start)
+        ]
+        self.lengths = [dim.size for dim in src.dims]
+        whole = prod(max(n, 1) for n in src.tile_shape)
+        self.elements = whole // prod(axis.size for axis in self.added)
+        # What the gathers receive.
+        self.spread = prod(max(n, 1) for n in dst.tile_shape) - self.elements
+
+    def rest(self, stacks: _Stacks) -> int:
+        """Elements that all_to_alls have yet to bring: at least one of all that has to leave."""
+        groups = [self.leaving(dim, stack) for dim, stack in enumerate(stacks)]
+        return sum(self.elements + -self.elements // group for group in groups)
+
+    def leaving(self, dim: int, stack: tuple[DeviceDigit, ...]) -> int:
         """The product of the axes that have to leave a dimension."""
+        goal = self.goal[dim]
         kept = 0
-        while kept < min(len(stack), len(goal[dim])) and stack[kept] == goal[dim][kept]:
+        while kept < min(len(stack), len(goal)) and stack[kept] == goal[kept]:
             kept += 1
         above = stack[kept:]
-        if kept == len(goal[dim]):
-            above = tuple(axis for axis in above if axis in home)
+        if kept == len(goal):
+            above = tuple(axis for axis in above if axis in self.home)
         return prod(axis.size for axis in above)
 
-    def rest(stacks: _Stacks) -> int:
-        """Elements that all_to_alls have yet to bring, at least."""
-        groups = [leaving(dim, stack) for dim, stack in enumerate(stacks)]
-        return sum(elements + -elements // group for group in groups)
-
-    def done(stacks: _Stacks) -> bool:
+    def done(self, stacks: _Stacks) -> bool:
+        """Whether gathers alone lead to the target."""
         return all(
             stack[: len(wanted)] == wanted
-            and not any(axis in home for axis in stack[len(wanted) :])
-            for stack, wanted in zip(stacks, goal, strict=True)
+            and not any(axis in self.home for axis in stack[len(wanted) :])
+            for stack, wanted in zip(stacks, self.goal, strict=True)
         )
 
-    def room(stacks: _Stacks, dim: int) -> int:
-        return lengths[dim] // prod(axis.size for axis in stacks[dim])
+    def gathers(self, stacks: _Stacks) -> list[Operation]:
+        """What is above the stacks of the target, gathered from the top."""
+        return [
+            Gather(dim, axis)
+            for dim, stack in enumerate(stacks)
+            for axis in reversed(stack[len(self.goal[dim]) :])
+        ]
 
-    def edges(stacks: _Stacks) -> Iterator[tuple[tuple[Operation, ...], _Stacks, Cost]]:
-        unsliced = [axis for axis in added if not any(axis in stack for stack in stacks)]
-        dims = range(len(stacks))
+    def edges(self, stacks: _Stacks) -> Iterator[tuple[tuple[Operation, ...], _Stacks, Cost]]:
+        """Operations that may come next, where they lead, and what they cost."""
+        unsliced = [axis for axis in self.added if not _anywhere(axis, stacks)]
+        dims = [dim for dim in range(len(stacks)) if self.lengths[dim]]
         for axis in unsliced:
             for dim in dims:
-                if lengths[dim] and room(stacks, dim) % axis.size == 0:
+                if self._room(stacks, dim) % axis.size == 0:
                     after = (*stacks[:dim], (*stacks[dim], axis), *stacks[dim + 1 :])
                     yield (Slice(dim, axis),), after, (0, 0)
         if unsliced:
             return
-        for source in dims:
+        for source in range(len(stacks)):
             for target in dims:
-                if source == target or not lengths[target]:
-                    continue
-                left, moved, group = list(stacks), [], 1
-                while left[source]:
-                    axis = left[source][-1]
-                    group *= axis.size
-                    if room(stacks, target) % group:
-                        break
-                    moved.append(Move(source, target, axis))
-                    left[source], left[target] = left[source][:-1], (*left[target], axis)
-                    yield tuple(moved), tuple(left), (elements - elements // group, 1)
+                if source != target:
+                    yield from self._shifts(stacks, source, target)
 
-    cost: dict[_Stacks, Cost] = {start: (0, 0)}
+    def _shifts(
+        self, stacks: _Stacks, source: int, target: int
+    ) -> Iterator[tuple[tuple[Operation, ...], _Stacks, Cost]]:
+        left, moved, group = list(stacks), [], 1
+        while left[source]:
+            axis = left[source][-1]
+            group *= axis.size
+            if self._room(stacks, target) % group:
+                break
+            moved.append(Move(source, target, axis))
+            left[source], left[target] = left[source][:-1], (*left[target], axis)
+            yield tuple(moved), tuple(left), (self.elements - self.elements // group, 1)
+
+    def _room(self, stacks: _Stacks, dim: int) -> int:
+        return self.lengths[dim] // prod(axis.size for axis in stacks[dim])
+
+
+def _anywhere(axis: DeviceDigit, stacks: _Stacks) -> bool:
+    return any(axis in stack for stack in stacks)
+
+
+def _without_permute(src: PaperType, dst: PaperType, bound: Cost) -> tuple[Operation, ...] | None:
+    """The cheapest program without permute, if it is cheaper than `bound` and soon found.
+
+    A* with, per dimension, one all_to_all of all that has to leave it.
+    """
+    search = _Shifting(src, dst)
+    cost: dict[_Stacks, Cost] = {search.start: (0, 0)}
     parent: dict[_Stacks, tuple[_Stacks, tuple[Operation, ...]]] = {}
-    heap: list[tuple[Cost, int, _Stacks]] = [((rest(start), 0), 0, start)]
+    heap: list[tuple[Cost, int, _Stacks]] = [((search.rest(search.start), 0), 0, search.start)]
     settled: set[_Stacks] = set()
     pushed = 0
     while heap and len(settled) < MAX_EXACT:
@@ -363,18 +394,16 @@ def _without_permute(src: PaperType, dst: PaperType, bound: Cost) -> tuple[Opera
         if stacks in settled:
             continue
         settled.add(stacks)
-        if done(stacks):
-            steps: list[Operation] = []
-            for dim, stack in enumerate(stacks):
-                steps += [Gather(dim, axis) for axis in reversed(stack[len(goal[dim]) :])]
+        if search.done(stacks):
+            steps = search.gathers(stacks)
             while stacks in parent:
                 stacks, before = parent[stacks]
                 steps[:0] = before
             return tuple(steps)
-        for step, after, more in edges(stacks):
+        for step, after, more in search.edges(stacks):
             reached = (cost[stacks][0] + more[0], cost[stacks][1] + more[1])
-            estimate = (reached[0] + rest(after), reached[1])
-            if (estimate[0] + spread, estimate[1]) < bound and (
+            estimate = (reached[0] + search.rest(after), reached[1])
+            if (estimate[0] + search.spread, estimate[1]) < bound and (
                 after not in cost or reached < cost[after]
             ):
                 cost[after] = reached
