@@ -45,9 +45,12 @@ def parse_dtensor(
     >>> str(parse_dtensor("Spec(bf16[16, 8](S(1)R))", mesh))
     'bf16[16, 8{dp}]'
 
-    Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type,
-    which includes every uneven one. `Partial(avg)`, `_NormPartial` and `_MaskPartial` are no
-    reductions of elements and are refused.
+    >>> str(parse_dtensor("[Shard(0), Shard(0)]", mesh, (10,), "f32"))
+    'f32[10{dp,tp}:nested]'
+
+    Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type, and
+    for uneven strided shards that are no cuts one after the other. `Partial(avg)`, `_NormPartial`
+    and `_MaskPartial` are no reductions of elements and are refused.
     """
     scanner = Scanner(text)
     sizes = array_shape(() if shape is None else shape, mesh, stated=True)

@@ -111,7 +111,7 @@ def format_hlo(t: ArrayType, version: int = 2) -> str:
 
     Raises LayoutError for what HLO has no word for.
     """
-    dims = owners(t, "an HLO sharding")
+    dims = owners(t, "an HLO sharding", ceil=True)
     check_reduction(t, "an HLO sharding", *REDUCTIONS)
     if version == 3:
         return _format_mesh(t, dims)

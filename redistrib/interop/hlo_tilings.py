@@ -30,6 +30,7 @@ from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.mesh import Mesh
+from redistrib.types.uneven import CEIL
 
 Devices = NDArray[np.intp]
 
@@ -128,7 +129,8 @@ def _with_kinds(
         if kind == "unreduced"
         for digit in part
     ]
-    return ArrayType(mesh, dtype, shape, parts[:rank], partial)
+    rules = dict.fromkeys(range(rank), CEIL)
+    return ArrayType(mesh, dtype, shape, parts[:rank], partial, uneven=rules)
 
 
 def _sorted_copies(tiling: Tiling) -> Tiling:

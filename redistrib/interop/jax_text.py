@@ -54,7 +54,7 @@ def format_partition_spec(t: ArrayType) -> str:
 
     Raises LayoutError for what a PartitionSpec has no word for.
     """
-    entries = [_entry(axes) for axes in whole_owners(t, "a PartitionSpec")]
+    entries = [_entry(axes) for axes in whole_owners(t, "a PartitionSpec", ceil=True)]
     check_reduction(t, "a PartitionSpec")
     if t.partial:
         entries.append(f"unreduced={{{_names(whole_partial(t, 'a PartitionSpec'))}}}")
@@ -174,7 +174,7 @@ def format_aval(t: ArrayType) -> str:
 
     dims = [
         f"{n}@{name(axes)}" if axes else str(n)
-        for n, axes in zip(t.shape, whole_owners(t, "an aval"), strict=True)
+        for n, axes in zip(t.shape, whole_owners(t, "an aval", ceil=True), strict=True)
     ]
     check_reduction(t, "an aval")
     partial = f"{{U:{name(whole_partial(t, 'an aval'))}}}" if t.partial else ""

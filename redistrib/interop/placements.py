@@ -5,7 +5,8 @@ significant local digit of dimension d; _StridedShard(d, split_factor) the one t
 positions before it, in what is local at that moment. So a strided shard is a type like any other,
 and a local factor before an axis (block-cyclic, fused QKV) is one with nothing to its right. On
 dp=2,tp=4, `[_StridedShard(dim=0, sf=4), Shard(dim=0)]` of 16 elements: dp takes the digit of size 2
-with 4 positions before it, `0:(4)2`, and tp the most significant of what is left, `0:(1)4`.
+with 4 positions before it, `0:(4)2`, and tp the most significant of what is left, `0:(1)4`. Of 10
+elements, tp has blocks of 3, 3, 3 and 1, and dp cuts each of these: `10{tp,dp}:nested`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from redistrib.errors import LayoutError
 from redistrib.interop.words import no_word, whole_partial
@@ -23,9 +26,9 @@ from redistrib.synth.planner.prime_digits import merge_state
 from redistrib.text import Scanner
 from redistrib.types import dtypes
 from redistrib.types.array_type import ArrayType
-from redistrib.types.canonical import uneven
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, is_chain
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, Positions, is_chain
 from redistrib.types.mesh import Mesh
+from redistrib.types.uneven import NESTED
 
 _REDUCTIONS = {"sum": "sum", "product": "prod", "max": "max", "min": "min"}
 _NAMES = {reduction: name for name, reduction in _REDUCTIONS.items()}
@@ -53,9 +56,12 @@ def format_dtensor(t: ArrayType) -> str:
     >>> format_dtensor(ArrayType(Mesh(dp=2, tp=4), "f32", (16,), [("tp", "dp")]))
     '[_StridedShard(dim=0, sf=4), Shard(dim=0)]'
 
-    Raises LayoutError for what placements have no word for.
+    Where blocks are uneven, axes that do not cut from left to right have their order stated, as in
+    `Shard(dim=0)[1]`: strided shards would be others. Raises LayoutError for what placements have
+    no word for.
     """
     partial = set(whole_partial(t, "a DTensor placement"))
+    t, stated = _as_if_even(t)
     tile = _Tile(t.shape)
     words = []
     for axis, size in t.mesh.axes:
@@ -73,10 +79,37 @@ def format_dtensor(t: ArrayType) -> str:
             if merge_state(dict(taken)) != merge_state(dict(owned)):
                 raise no_word("a DTensor placement", f"what {axis} owns", t)
             strided = f"_StridedShard(dim={first.dim}, sf={before})"
-            words.append(f"Shard(dim={first.dim})" if before == 1 else strided)
+            if axis in stated:
+                words.append(f"Shard(dim={first.dim})[{stated[axis]}]")
+            else:
+                words.append(f"Shard(dim={first.dim})" if before == 1 else strided)
         else:
             words.append("Replicate()")
     return f"[{', '.join(words)}]"
+
+
+def _as_if_even(t: ArrayType) -> tuple[ArrayType, dict[str, int]]:
+    """A type with the same placements, in which a dimension cut in turns has one row per device.
+
+    Also the turns of axes that do not cut an uneven dimension from left to right. Raises
+    LayoutError for uneven blocks that no order of axes cuts, each by ceil what is left.
+    """
+    shape, dims, stated = [*t.shape], [*t.dims], dict[str, int]()
+    for dim, rule in t.uneven:
+        owners = {f.axis for f in t.dims[dim] if isinstance(f, DeviceDigit)}
+        axes = [name for name, _ in t.mesh.axes if name in owners]  # first tried as they are
+        given = ArrayType(t.mesh, t.dtype, [shape[dim]], [dims[dim]], uneven={0: rule})
+        for order in permutations(axes):
+            by_turns = ArrayType(t.mesh, t.dtype, [shape[dim]], [order], uneven={0: NESTED})
+            if by_turns == given:
+                whole = [DeviceDigit(axis, 1, t.mesh.axis_size(axis)) for axis in order]
+                shape[dim], dims[dim] = prod(digit.size for digit in whole), tuple(whole)
+                if [*order] != axes:
+                    stated |= {axis: turn for turn, axis in enumerate(order)}
+                break
+        else:
+            raise no_word("a DTensor placement", f"uneven blocks under the rule {rule}", t)
+    return ArrayType(t.mesh, t.dtype, shape, dims, t.partial, t.reduction or "sum"), stated
 
 
 class _Tile:
@@ -95,9 +128,12 @@ class _Tile:
         if device.size == 1 or not left:
             return []  # nothing to own
         if left % (before * device.size):
-            what = f"{left} local positions of dimension {dim} for a shard over {device.size}"
-            factor = f" devices with split factor {before}" if before > 1 else " devices"
-            raise uneven(left, before * device.size, what + factor)
+            raise LayoutError(
+                f"a strided shard that is uneven goes before the shards of its dimension that its "
+                f"split factor counts; got split factor {before} of dimension {dim}, and "
+                f"{left // device.size} shards beside it",
+                dim=dim,
+            )
         rest: list[IndexDigit] = []
         taken: list[Placement] = []
         low, high = before, before * device.size
@@ -203,12 +239,71 @@ def read_placements(
     if close:
         scanner.accept(",")
         scanner.expect(close)
-    tile = _Tile(shape)
-    placements: list[Placement] = []
-    for device, shard in _in_order(shards, scanner):
-        placements += tile.take(device, shard.dim, shard.before)
     summed = ArrayType(mesh, dtype, shape, partial=partial, reduction=reduction)
-    return summed.replace(placements=placements)
+    return _sharded(summed, _in_order(shards, scanner))
+
+
+def _sharded(t: ArrayType, ordered: Sequence[tuple[DeviceDigit, _Shard]]) -> ArrayType:
+    """A type with shards as they apply, one after the other."""
+    shape = t.shape
+    # Where axes do not divide a dimension, each cuts by ceil what the ones before it left. Which
+    # one is before which is told by a dimension that they do divide: of a row per device.
+    rules = dict.fromkeys(_undivided(shape, ordered), NESTED)
+    sizes = [
+        prod(d.size for d, shard in ordered if shard.dim == dim) if dim in rules else n
+        for dim, n in enumerate(shape)
+    ]
+    tile = _Tile(sizes)
+    placements: list[Placement] = []
+    for device, shard in ordered:
+        placements += tile.take(device, shard.dim, shard.before)
+    dims = ArrayType(t.mesh, t.dtype, sizes).replace(placements=placements).dims
+    t = ArrayType(t.mesh, t.dtype, shape, dims, t.partial, t.reduction, rules)
+    for dim in rules:
+        _check_strided(t, dim, [(d, s.before) for d, s in ordered if s.dim == dim])
+    return t
+
+
+def _check_strided(t: ArrayType, dim: int, shards: Sequence[tuple[DeviceDigit, int]]) -> None:
+    """Raise LayoutError where torch's own strided shards are not those of cuts one after the other.
+
+    A strided shard cuts `before` pieces of what is left, and then each piece among the devices.
+    Another shard after it cuts what these are together, which may be elsewhere.
+    """
+    if all(before == 1 for _, before in shards):
+        return
+    parts: dict[tuple[int, ...], Positions] = {(): np.arange(t.shape[dim])}
+    for device, before in shards:
+        cut = {key: _chunks(left, before) for key, left in parts.items()}
+        parts = {
+            (*key, at): np.concatenate([_chunks(piece, device.size)[at] for piece in pieces])
+            for key, pieces in cut.items()
+            for at in range(device.size)
+        }
+    for position in range(t.mesh.num_devices):
+        key = tuple(t.digit_coordinate(device, position) for device, _ in shards)
+        if not np.array_equal(parts[key], t.tile(position)[dim]):
+            raise LayoutError(
+                f"uneven strided shards have a type where they are what {t} is, cuts one after the "
+                f"other; torch gives the device at position {position} other rows",
+                type=t,
+            )
+
+
+def _chunks(rows: Positions, count: int) -> list[Positions]:
+    """Rows as torch.chunk cuts them, with empty chunks at the end."""
+    size = -(-len(rows) // count)
+    return [rows[at * size : (at + 1) * size] for at in range(count)]
+
+
+def _undivided(shape: Sequence[int], shards: Sequence[tuple[DeviceDigit, _Shard]]) -> set[int]:
+    """The dimensions that some shard, of those before it what is left, does not divide."""
+    left, found = [*shape], set()
+    for device, shard in shards:
+        if left[shard.dim] % (shard.before * device.size) and device.size > 1:
+            found.add(shard.dim)
+        left[shard.dim] //= device.size
+    return found
 
 
 def _shard(scanner: Scanner, rank: int, start: int, *, strided: bool = False) -> _Shard:

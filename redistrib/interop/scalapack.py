@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from redistrib.interop.words import array_shape, check_complete, no_word
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
-from redistrib.types.canonical import uneven
 from redistrib.types.digits import DeviceDigit, Factor, Local
 from redistrib.types.mesh import Mesh
+from redistrib.types.uneven import CEIL, Ceil, padded_size
 
 _FIELDS = ("dtype 1", "a context", "M", "N", "MB", "NB", "RSRC", "CSRC", "LLD")
 
@@ -26,10 +26,11 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
 
     >>> str(parse_scalapack("[1, 0, 16, 8, 2, 4, 0, 0, 8]", Mesh(p=2, q=2), None, "float64"))
     'f64[16{_4,p}, 8{q}]'
+    >>> str(parse_scalapack("[1, 0, 1000, 8, 64, 4, 0, 0, 256]", Mesh(p=4, q=2), None, "float64"))
+    'f64[1000{_4,p,_64}:ceil, 8{q}]'
 
     Raises TypeSyntaxError with the column for malformed text, for fields that contradict the mesh
-    or a given shape, and for RSRC or CSRC other than 0; LayoutError for cut-off cycles, which are
-    uneven.
+    or a given shape, and for RSRC or CSRC other than 0.
     """
     scanner = Scanner(text)
     shape = None if shape is None else array_shape(shape, mesh)
@@ -59,13 +60,14 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
             scanner.fail(f"the given shape, {list(shape)}", columns[2 + dim])
         if first:
             scanner.fail("0; a matrix that starts at another process has no type", columns[6 + dim])
-        if n % (block * count):
-            raise uneven(n, block * count, f"{n} in blocks of {block} over {count} processes")
-        cycles = n // (block * count)
-        dims.append([Local(max(cycles, 1)), DeviceDigit(name, 1, count)])
-    if fields[8] < sizes[0] // mesh.axes[0][1]:
-        scanner.fail(f"at least {sizes[0] // mesh.axes[0][1]}, the local rows", columns[8])
-    return ArrayType(mesh, dtype, sizes, dims)
+        cycles = max(-(-n // (block * count)), 1)
+        dims.append([Local(cycles), DeviceDigit(name, 1, count), Local(block)])
+    t = ArrayType(mesh, dtype, sizes, dims, uneven={0: CEIL, 1: CEIL})
+    columns_of, rows_of = mesh.axes[1][1], mesh.axes[0][1]
+    rows = min(t.tile_shape_at(row * columns_of)[0] for row in range(rows_of))
+    if fields[8] < rows:
+        scanner.fail(f"at least {rows}, the local rows", columns[8])
+    return t
 
 
 def format_scalapack(t: ArrayType) -> str:
@@ -75,16 +77,22 @@ def format_scalapack(t: ArrayType) -> str:
     if len(t.mesh.axes) != 2 or len(t.shape) != 2:
         raise no_word(notation, "other than a matrix on a mesh of two axes", t)
     blocks = []
-    for n, factors, (name, count) in zip(t.shape, t.dims, t.mesh.axes, strict=True):
+    for dim, (n, (name, count)) in enumerate(zip(t.shape, t.mesh.axes, strict=True)):
+        factors, size = t.dims[dim], n
+        if (rule := dict(t.uneven).get(dim)) is not None:
+            size = padded_size(n, factors)
+            factors = factors[:-1] if isinstance(factors[-1], Local) else factors
         match factors:
-            case (DeviceDigit(axis, _, size),) if axis == name and size == count:
+            case _ if not (rule is None or isinstance(rule, Ceil)):
+                raise no_word(notation, f"uneven blocks under the rule {rule}", t)
+            case (DeviceDigit(axis, _, owners),) if axis == name and owners == count:
                 cycles = 1
-            case (Local(cycles), DeviceDigit(axis, _, size)) if axis == name and size == count:
+            case (Local(cycles), DeviceDigit(axis, _, owners)) if (axis, owners) == (name, count):
                 pass
             case () if count == 1 or not n:
                 cycles = 1
             case _:
                 raise no_word(notation, f"a dimension {n} that is not cyclic over {name}", t)
-        blocks.append(max(n // (cycles * count), 1))
-    rows = max(t.shape[0] // t.mesh.axes[0][1], 1)
+        blocks.append(max(size // (cycles * count), 1))
+    rows = max(t.tile_shape[0], 1)
     return f"[1, 0, {t.shape[0]}, {t.shape[1]}, {blocks[0]}, {blocks[1]}, 0, 0, {rows}]"

@@ -186,7 +186,7 @@ def format_sdy(t: ArrayType) -> str:
 
     Raises LayoutError for what Shardy has no word for.
     """
-    dims = ", ".join(format_refs(digits, t.mesh) for digits in owners(t, "Shardy"))
+    dims = ", ".join(format_refs(digits, t.mesh) for digits in owners(t, "Shardy", ceil=True))
     return f"#sdy.sharding<@mesh, [{dims}]{format_unreduced(t, 'Shardy')}>"
 
 

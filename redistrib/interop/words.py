@@ -11,6 +11,7 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import as_shape
 from redistrib.types.digits import DeviceDigit, Factor
 from redistrib.types.mesh import Mesh
+from redistrib.types.uneven import CEIL, Ceil
 
 
 def no_word(notation: str, what: str, t: ArrayType) -> LayoutError:
@@ -39,12 +40,16 @@ def array_shape(
     return as_shape(shape)
 
 
-def owners(t: ArrayType, notation: str) -> list[list[DeviceDigit]]:
+def owners(t: ArrayType, notation: str, *, ceil: bool = False) -> list[list[DeviceDigit]]:
     """The device digits of each dimension, major to minor.
 
-    Raises LayoutError where a local factor stands before one.
+    Raises LayoutError where a local factor stands among them, and for an uneven dimension: `ceil`
+    says that the notation means blocks by that rule.
     """
     found: list[list[DeviceDigit]] = []
+    for _, rule in t.uneven:
+        if not (ceil and isinstance(rule, Ceil)):
+            raise no_word(notation, f"uneven blocks under the rule {rule}", t)
     for factors in t.dims:
         digits = [factor for factor in factors if isinstance(factor, DeviceDigit)]
         if len(digits) < len(factors):
@@ -53,9 +58,10 @@ def owners(t: ArrayType, notation: str) -> list[list[DeviceDigit]]:
     return found
 
 
-def whole_owners(t: ArrayType, notation: str) -> list[list[str]]:
+def whole_owners(t: ArrayType, notation: str, *, ceil: bool = False) -> list[list[str]]:
     """The axes of each dimension, major to minor. Raises LayoutError for parts of axes too."""
-    return [[_whole(digit, t, notation) for digit in digits] for digits in owners(t, notation)]
+    found = owners(t, notation, ceil=ceil)
+    return [[_whole(digit, t, notation) for digit in digits] for digits in found]
 
 
 def whole_partial(t: ArrayType, notation: str) -> list[str]:
@@ -72,13 +78,14 @@ def with_copies(
     copies: Sequence[str | DeviceDigit],
     reduction: str = "sum",
 ) -> ArrayType:
-    """The type where a text also names axes that hold copies.
+    """The type where a text also names axes that hold copies; uneven dimensions fall into `ceil`.
 
     Raises LayoutError for an illegal type, also where an axis of `copies` has another role.
     """
+    rules = dict.fromkeys(range(len(shape)), CEIL)
     if copies:
-        ArrayType(mesh, dtype, shape, dims, (*partial, *copies))
-    return ArrayType(mesh, dtype, shape, dims, partial, reduction)
+        ArrayType(mesh, dtype, shape, dims, (*partial, *copies), uneven=rules)
+    return ArrayType(mesh, dtype, shape, dims, partial, reduction, rules)
 
 
 def check_reduction(t: ArrayType, notation: str, *known: str) -> None:

@@ -21,6 +21,7 @@ from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import as_list, as_shape
 from redistrib.types.mesh import Mesh
+from redistrib.types.uneven import CEIL
 
 TypeLike = ArrayType | tuple[str, Mesh] | str | tuple[Sequence[int], object, Any]
 """A type; its text with its mesh, or alone where the mesh is known; or the shape and dtype of an
@@ -44,7 +45,7 @@ def as_type(given: TypeLike, mesh: Mesh | None = None) -> ArrayType:
         case (str(text), Mesh() as own):
             return ArrayType.parse(text, own)
         case (shape, dtype, sharding):
-            return type_of(shape, dtype, sharding)
+            return type_of(shape, dtype, sharding, uneven=True)
     raise LayoutError(
         "a type is an ArrayType, a text where the other end or an oracle has the mesh, "
         f"(text, mesh) or (shape, dtype, NamedSharding); got {brief(given)}",
@@ -79,11 +80,14 @@ def mesh_of(jax_mesh: Any) -> Mesh:
     return Mesh(axes, devices=[device.id for device in np.asarray(devices).flat])
 
 
-def type_of(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
+def type_of(
+    shape: Sequence[int], dtype: object, sharding: Any, *, uneven: bool = False
+) -> ArrayType:
     """The type of an array with a NamedSharding, given as such or as anything with `mesh`, `spec`.
 
     Raises LayoutError for other shardings, for unconstrained or unknown axes, and where the
-    axes of a dimension do not divide it.
+    axes of a dimension do not divide it; with `uneven` that is blocks by the rule `ceil`, as XLA
+    pads.
 
     >>> from types import SimpleNamespace as Like
     >>> spec = Like(partitions=(("y", "x"), None), unreduced=frozenset({"z"}))
@@ -106,7 +110,8 @@ def type_of(shape: Sequence[int], dtype: object, sharding: Any) -> ArrayType:
         )
     dims = [_axes(entry, spec) for entry in entries] + [()] * (rank - len(entries))
     partial = [str(name) for name in as_list(getattr(spec, "unreduced", ()), "axes", ordered=False)]
-    return ArrayType(mesh_of(jax_mesh), dtype, shape, dims, partial)
+    rules = dict.fromkeys(range(rank), CEIL) if uneven else None
+    return ArrayType(mesh_of(jax_mesh), dtype, shape, dims, partial, uneven=rules)
 
 
 def entries_of(spec: Any) -> tuple[Any, ...]:

@@ -486,6 +486,37 @@ def sums_may_end_on_other_ranks(comm: MPI.Intracomm) -> None:
 
 
 @case
+def uneven_types_are_reduced_and_moved(comm: MPI.Intracomm) -> None:
+    """Block-cyclic with a cut-off block, blocks of given sizes, sums; nothing is padded."""
+    mesh = mesh_for(comm)
+    n = comm.size * 5 - 3
+    sizes = ",".join(map(str, [0] * (comm.size - 1) + [n]))
+    layouts = [
+        f"{{_{-(-n // (2 * mesh.axis_size('x')))},x,_2}}:ceil",
+        "{x,y}:nested",
+        "{y}:balanced",
+        f"{{x,y}}:sizes({sizes})",
+        "{y,x}:ceil",
+        "",
+    ]
+    texts = [f"i32[{n}{layout}, 6]" for layout in layouts]
+    texts += [f"i32[{n}{layout}, 6] sum{{y}}" for layout in ("{x}:ceil", "")]
+    types = [rd.ArrayType.parse(text, mesh) for text in texts]
+    array = np.arange(6 * n, dtype=np.int32).reshape(n, 6)
+    ends = [(a, b) for a in types for b in types]
+    for src, dst in ends[:: repetitions(3, 1)]:
+        plan = rd.plan(src, dst)
+        with rmpi.Redistribution.from_plan(plan, comm) as redistribution:
+            result = redistribution(tile_of(array, src, comm.rank))
+            if not (src.partial or dst.partial):
+                most = comm.allreduce(redistribution.received_bytes, MPI.MAX)
+                assert most == plan.lower_bound_bytes
+        assert result.shape == dst.tile_shape_at(comm.rank)
+        made = rmpi.gather(result, dst, comm)
+        assert made is None or np.array_equal(made, array), (str(src), str(dst))
+
+
+@case
 def tiles_may_be_uneven(comm: MPI.Intracomm) -> None:
     mesh = rd.Mesh(x=comm.size, y=1)
     even = rd.ArrayType.parse(f"i32[{7 * comm.size}{{x}}, 13]", mesh)
