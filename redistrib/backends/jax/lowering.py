@@ -9,12 +9,11 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import Choices, as_bits, choices, from_bits
-from redistrib.backends.jax.rounds import Rounds, Window, find_rounds
+from redistrib.backends.jax.rounds import INDEX, Rounds, Window, find_rounds
 from redistrib.backends.jax.steps import Step, gathers_in_turn
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
@@ -105,7 +104,7 @@ def chunked_program(
         given = _prepared(tile, stages[0], dtype, choose)
 
         def chunk(at: Tile, target: Tile) -> Tile:
-            window = Window(dim, (at * size).astype(np.int32))
+            window = Window(dim, (at * size).astype(INDEX))
             read, into = (None, None) if apart else (window, (target, window))
             moved = _taken(given, window, size) if apart else given
             for number, stage in enumerate(stages):

@@ -73,8 +73,10 @@ def viewed(x: jax.Array, sharding: NamedSharding, shape: Sequence[int] | None = 
     """The same buffers as an array with another sharding, by default an equivalent one."""
     if x.sharding == sharding:
         return x
+    held = {next(iter(shard.devices())): shard for shard in internals.shards(x)}
+    tiles = [held[device] for device in sharding.mesh.devices.flat if device in held]
     same: jax.Array = internals.global_array(
-        tuple(shape or x.shape), x.dtype, x.weak_type, sharding, internals.shards(x)
+        tuple(shape or x.shape), x.dtype, x.weak_type, sharding, tiles
     )
     return same
 

@@ -215,5 +215,5 @@ move_p.def_abstract_eval(_abstract)
 ad.deflinear2(move_p, _transpose)
 batching.primitive_batchers[move_p] = _batch
 mlir.register_lowering(
-    move_p, mlir.lower_fun(lambda x, *, move, **_: mapped(move)(x), multiple_results=False)
+    move_p, mlir.lower_fun(lambda x, *, move, **_: jitted(move)(x), multiple_results=False)
 )

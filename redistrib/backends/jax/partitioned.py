@@ -22,8 +22,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -84,19 +85,19 @@ def _partition(shape: Any, source: Any, target: Any, text: str) -> tuple[bytes, 
     platform = settings.pop("platform")
     options = Options(**settings)
     try:
-        axes, program = _program(shape, source, target, options, platform)
+        return _planned(shape, source, target, options, platform), source
     except RedistribError as error:
         if options.fallback == "error" or not isinstance(error, (LayoutError, InfeasibleError)):
             _raised.append(error)
             raise
         warnings.warn(f"XLA redistributes this one: {error}", stacklevel=1)
-        axes, program, source = {"d": target.num_devices()}, lambda tile: tile, target
-    tile = source.tile(shape)
-    given = jax.ShapeDtypeStruct(tile.dimensions(), tile.numpy_dtype())
-    return internals.program_bytes(program, given, axes, platform), source
+    axes = {"d": target.num_devices()}
+    return _bytes_of(lambda tile: tile, shape, target, axes, platform), target
 
 
-def _program(shape: Any, source: Any, target: Any, options: Options, platform: str) -> Any:
+@lru_cache(maxsize=1024)
+def _planned(shape: Any, source: Any, target: Any, options: Options, platform: str) -> bytes:
+    """The program of one device; equal redistributions of a step, or of several, share it."""
     dtype = shape.numpy_dtype()
     # A replicated sharding does not say over how many devices.
     count = max(1, *(end.num_devices() for end in (source, target)))
@@ -107,7 +108,16 @@ def _program(shape: Any, source: Any, target: Any, options: Options, platform: s
     axes = shardings.common_axes(found.plan)
     names = shardings.axis_names(src.mesh, axes)
     sizes = {name: axis.size for name, axis in zip(names, axes, strict=True)}
-    return sizes, carried(found.tile_program(axes, platform), dtype)
+    program = carried(found.tile_program(axes, platform), dtype)
+    return _bytes_of(program, shape, source, sizes, platform)
+
+
+def _bytes_of(
+    program: Callable[[Any], Any], shape: Any, source: Any, axes: dict[str, int], platform: str
+) -> bytes:
+    tile = source.tile(shape)
+    given = jax.ShapeDtypeStruct(tile.dimensions(), tile.numpy_dtype())
+    return internals.program_bytes(program, given, axes, platform)
 
 
 def _restored(text: str) -> RedistribError | None:

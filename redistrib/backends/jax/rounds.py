@@ -12,7 +12,7 @@ beside it, it is cut into boxes or the tiles are viewed with an axis per digit.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
@@ -32,6 +32,10 @@ from redistrib.types.digits import Positions, is_chain
 
 lax: Any = jax.lax  # typed in parts only
 Tile = Any
+INDEX = np.uint32
+"""Of starts: jax sees to numbers below zero, one by one, where there can be any."""
+ORDERED_BYTES = 1 << 14
+"""Bytes of a box from which on it matters that a round waits for the last one."""
 Sizes = tuple[int, ...]
 View = tuple[Sizes, ...]
 """Per dimension of a tile the sizes of the axes that it is viewed with, major to minor."""
@@ -102,12 +106,11 @@ class Rounds:
         ]
         # All that differs between devices is one row of one table: looked up once.
         table = np.concatenate(tables, 1)
-        row = jnp.asarray(table, np.int32)[lax.axis_index(axes)]
-        at, now = 0, np.int32(0)
+        row = looked_up(table, lax.axis_index(axes))
+        at, now = 0, INDEX(0)
         for step, own in zip(self.rounds, tables, strict=True):
             entries = [
-                row[n] if np.ptp(column) else np.int32(column[0])
-                for n, column in enumerate(own.T, at)
+                row(n) if np.ptp(column) else INDEX(column[0]) for n, column in enumerate(own.T, at)
             ]
             at += len(entries)
             ends = len(step.taken), len(entries) - 1
@@ -140,17 +143,26 @@ class Rounds:
         )
 
 
+def looked_up(table: Positions, device: Any) -> Callable[[int], Any]:
+    """The entries of a device's row of a table, each as a number."""
+    row = lax.dynamic_index_in_dim(jnp.asarray(table, INDEX), device.astype(INDEX), keepdims=False)
+    return lambda n: lax.index_in_dim(row, n, keepdims=False)
+
+
 def after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
     """A zero that is known when a box has arrived, and the target that it was written into.
 
-    Without barriers it is computed from the box, so that the compiler cannot tell that it is zero.
-    Not from the target: XLA would fuse that with the write, write twice, and copy the target first.
+    Small boxes may be alive together. Without barriers it is computed from the box, so that the
+    compiler cannot tell that it is zero. Not from the target: XLA would fuse that with the write,
+    write twice, and copy the target first.
     """
+    if box.nbytes < ORDERED_BYTES:
+        return INDEX(0), target
     if choose.barriers:
-        now, target = lax.optimization_barrier((np.int32(0), target))
+        now, target = lax.optimization_barrier((INDEX(0), target))
         return now, target
     first = box[(0,) * box.ndim]
-    return jnp.where((first == 0) & (first == 1), np.int32(1), np.int32(0)), target
+    return jnp.where((first == 0) & (first == 1), INDEX(1), INDEX(0)), target
 
 
 def wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from redistrib.backends.jax.choices import Choices, as_bits, from_bits
 from redistrib.backends.jax.colouring import edge_colouring
 from redistrib.backends.jax.host_copies import Array, transfers_to
-from redistrib.backends.jax.rounds import after, wait
+from redistrib.backends.jax.rounds import INDEX, after, looked_up, wait
 from redistrib.models.moves import ModelMoves, Move
 from redistrib.models.schedule import View
 from redistrib.models.transfers import Transfer
@@ -189,15 +189,14 @@ class UnionProgram:
             first = as_bits(first, choose)
             inputs = [[as_bits(tile, choose) for tile in given] for given in inputs]
         targets = [first] * len(inputs)
-        now = np.int32(0)
+        now = INDEX(0)
         for step in self.rounds:
             table = step.table
-            looked_up = jnp.asarray(table, np.int32)[position]
+            entry = looked_up(table, position)
             row: list[Any] = [
-                looked_up[n] if np.ptp(column) else np.int32(column[0])
-                for n, column in enumerate(table.T)
+                entry(n) if np.ptp(column) else INDEX(column[0]) for n, column in enumerate(table.T)
             ]
-            row[-1] = True if table[:, -1].all() else looked_up[-1] == 1
+            row[-1] = True if table[:, -1].all() else entry(table.shape[1] - 1) == 1
             arrived = step.run(inputs, targets, row, now)
             now, targets[0] = after(arrived, targets[0], choose)
         return [from_bits(target, self.dtype) for target in targets]
