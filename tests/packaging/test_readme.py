@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import doctest
+import os
 import re
 import shlex
 import subprocess
@@ -20,6 +21,7 @@ import click.testing
 import pytest
 
 from redistrib.cli.commands import program
+from tests.torch.pool import PYTHON as TORCH
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -27,7 +29,9 @@ FILE = re.compile(r"# ([a-z_0-9]+\.py)\n")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SYNTAX = re.compile(r"[|]|\b[A-Z]{3,}\b")
 """What is to be filled in: alternatives, and names in capitals."""
-SHELL = re.compile(r"^ {4}(?:\$ )?((?:redistrib|pip|make|python|mpiexec) .*)$", re.MULTILINE)
+SHELL = re.compile(
+    r"^ {4}(?:\$ )?((?:redistrib|pip|make|python|mpiexec|torchrun) .*)$", re.MULTILINE
+)
 
 
 def blocks(page: Path, *, prompts: bool) -> list[str]:
@@ -99,9 +103,11 @@ def test_the_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ran: set[str] = set()
     for command in commands(path(name)):
         match command:
-            case ["python", file] | ["mpiexec", "-n", _, "python", file] if file in files(
-                path(name)
-            ):
+            case (
+                ["python", file]
+                | ["mpiexec", "-n", _, "python", file]
+                | ["torchrun", "--nproc-per-node", _, file]
+            ) if file in files(path(name)):
                 ran.add(file)
                 run_file(command)
             case ["make", target]:
@@ -137,9 +143,17 @@ def test_the_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def run_file(command: list[str]) -> None:
     """Run a file of a page, which prints that all is well: True and no False."""
-    programs = {"python": sys.executable, "mpiexec": Path(sys.executable).with_name("mpiexec")}
+    beside = Path(sys.executable)
+    programs = {
+        "python": beside,
+        "mpiexec": beside.with_name("mpiexec"),
+        "torchrun": TORCH.with_name("torchrun"),
+    }
     line = [str(programs.get(word, word)) for word in command]
-    run = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        line, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     assert "True" in run.stdout
     assert "False" not in run.stdout

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,7 +18,11 @@ import pytest
 import redistrib
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "redistrib")
+SOURCES = (
+    *("setup.cfg", "pyproject.toml", "MANIFEST.in", "Makefile", "redistrib", ".ci"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "SECURITY.md"),
+    *("bench", "docs", "examples", "proofs", "tests", ".gitignore", ".pre-commit-config.yaml"),
+)
 
 USE = """
 import numpy as np
@@ -90,12 +96,39 @@ def test_the_wheel_holds_the_package_and_its_marker(wheel: Path) -> None:
         for file in (ROOT / "redistrib").rglob("*.py")
         if "__pycache__" not in file.parts
     }
-    assert {"redistrib/py.typed", "redistrib/profiles/dgx-h100.toml"} <= names
+    data = {"redistrib/py.typed", "redistrib/profiles/dgx-h100.toml", "redistrib/report/style.css"}
+    assert data <= names
     assert modules <= names
     assert {name.partition("/")[0] for name in names} == {
         "redistrib",
         f"redistrib-{redistrib.__version__}.dist-info",
     }
+
+
+def test_the_source_distribution_has_its_tests_and_they_run(wheel: Path, tmp_path: Path) -> None:
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (home,) = tmp_path.iterdir()
+    for folder in ("bench", "docs", "examples", "proofs", "tests"):
+        held = {str(file.relative_to(home)) for file in (home / folder).rglob("*")}
+        kept = {
+            str(file.relative_to(ROOT))
+            for file in (ROOT / folder).rglob("*")
+            if not {"__pycache__", "build"} & {*file.parts} and file.suffix != ".partial"
+        }
+        assert held == kept
+    ran = run(sys.executable, "-m", "pytest", "-q", "tests/packaging/test_drawings.py", cwd=home)
+    assert ran.returncode == 0, ran.stdout[-2000:]
+
+
+def test_metadata_names_what_the_files_hold() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["license"] == "Apache-2.0"
+    assert f"version: {redistrib.__version__}" in (ROOT / "CITATION.cff").read_text()
+    pinned = (ROOT / ".ci/constraints.txt").read_text().splitlines()
+    assert all("==" in line for line in pinned[1:])
 
 
 def test_the_wheel_requires_numpy_only(wheel: Path) -> None:
