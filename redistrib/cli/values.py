@@ -20,6 +20,7 @@ from redistrib.synth.plan.json import check_format
 from redistrib.text import brief, is_number, parse_size
 from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import as_shape
+from redistrib.types.dtypes import exact_integers
 from redistrib.types.mesh import Mesh
 
 Array = NDArray[Any]
@@ -137,11 +138,7 @@ def example_array(t: ArrayType, *, summed: bool) -> Array:
     `summed`: small enough that a reduction over any order of addends is exact too.
     """
     dtype = t.numpy_dtype
-    limit = {"bool": 2, "f8e4m3fn": 16, "f8e5m2": 8, "bf16": 256, "f16": 2048}.get(t.dtype)
-    if limit is None:
-        limit = 128 if dtype.itemsize == 1 else 2**15
-    if summed:
-        limit = min(limit, 8)
+    limit = min(exact_integers(t.dtype), 8 if summed else 2**15)
     generator = np.random.default_rng(0)
     return generator.integers(0, limit, t.shape, dtype=np.int16).astype(dtype)
 

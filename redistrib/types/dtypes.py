@@ -98,3 +98,22 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         ) from error
     found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, numpy_name))
     return found
+
+
+def exact_integers(name: str) -> int:
+    """The integers from 0 to below this one are exact in a dtype.
+
+    >>> [exact_integers(name) for name in ("bool", "i8", "f16", "bf16", "f8e5m2")]
+    [2, 128, 2048, 256, 8]
+    """
+    dtype = numpy_dtype(name)
+    if dtype.kind == "b":
+        return 2
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).max) + 1
+    if dtype.kind in "fc" and name not in _ML_DTYPES:
+        return 1 << (int(np.finfo(dtype).nmant) + 1)
+    import ml_dtypes
+
+    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return 1 << (int(limits.nmant) + 1)

@@ -18,7 +18,7 @@ from tests.mpi.pool import Pool
 from tests.repetitions import MANY, repetitions
 
 ROOT = Path(__file__).parents[2]
-FEW_POOLS = [*product([MPICH], (3, 4, 8)), *product([OPENMPI], (2, 4, 6))]
+FEW_POOLS = [*product([MPICH], (2, 4, 8)), *product([OPENMPI], (3, 4, 6))]
 POOLS = [
     pytest.param((mpi, ranks), id=f"{mpi.name}-{ranks}")
     for mpi, ranks in (product((MPICH, OPENMPI), (2, 3, 4, 6, 8)) if MANY else FEW_POOLS)
