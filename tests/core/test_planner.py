@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redistrib as rd
+from redistrib.synth.plan.collectives import AllReduce, ShardedToPartial
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.profile import (
     DEFAULT_PROFILE,
@@ -25,6 +26,7 @@ from redistrib.synth.plan.profile import (
 )
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.synth.planner.halfway import plan_misaligned
+from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
 from tests.generators import random_pair, whole_axis_layouts
@@ -497,3 +499,15 @@ def test_the_transpose_keeps_the_memory_limit_and_the_profile() -> None:
 def test_the_transpose_of_a_plan_without_elements_passes_the_checker() -> None:
     ends = pair(rd.Mesh(x=2, y=4), "f32[0, 8{y}]", "f32[0, 8{x}]")
     rd.check(rd.plan(*ends, strategy="collectives").transpose())
+
+
+def test_a_plan_with_a_maximum_on_the_way_has_no_transpose() -> None:
+    """The ends are plain, and the step between them is one of a maximum all the same."""
+    mesh = rd.Mesh(x=2)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in ("i32[4{x}]", "i32[4]"))
+    x, whole = DeviceDigit("x", 1, 2), IndexDigit(0, 1, 2)
+    steps = [ShardedToPartial(((x, whole),), "max"), AllReduce((x,))]
+    plan = rd.plan(src, dst, strategy=lambda _: steps)
+    verify_runs(plan)
+    with pytest.raises(rd.LayoutError, match=r"only sums are linear.* max\{x\}"):
+        plan.transpose()

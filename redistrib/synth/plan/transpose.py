@@ -22,9 +22,13 @@ def dual(t: ArrayType) -> ArrayType:
     >>> str(dual(ArrayType.parse("f32[8{x}] sum{y}", Mesh(x=2, y=2, z=2))))
     'f32[8{x}] sum{z}'
     """
-    if t.partial and t.reduction != "sum":
-        raise LayoutError(f"only sums are linear; got {t}", type=t)
+    _check_linear(t)
     return t.replace(partial=t.free_digits)
+
+
+def _check_linear(t: ArrayType) -> None:
+    if t.partial and t.reduction != "sum":
+        raise LayoutError(f"only sums are linear, so only they have a transpose; got {t}", type=t)
 
 
 def transposed(
@@ -37,6 +41,8 @@ def transposed(
     for t in (plan.src, plan.dst):
         if t.uneven:
             raise LayoutError(f"only plans of even types are transposed; got {t}", type=t)
+    for t in plan.types:  # on the way, too
+        _check_linear(t)
     src, dst = plan.src, plan.types[-1]
     if not src.size:  # without elements nothing is summed, and types have no partial axes
         return dst, src, "direct", [exchange_traffic(dst, src).exchange]

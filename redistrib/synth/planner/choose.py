@@ -30,7 +30,7 @@ from redistrib.synth.planner.problem import (
     check_name,
     make_problem,
 )
-from redistrib.synth.planner.proposals import alone, collectives, custom, direct, exact
+from redistrib.synth.planner.proposals import alone, collectives, custom, direct, exact, nothing
 from redistrib.synth.planner.uneven import block_steps
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import divisors
@@ -154,6 +154,8 @@ def _proposals_of(problem: Problem, strategy: StrategyLike) -> Iterator[Proposal
     check_name("strategy", strategy, STRATEGIES)
     if problem.uneven:
         return _uneven(problem, strategy)
+    if not problem.src.size and not problem.across:
+        return iter([nothing(problem)])
     match strategy:
         case "auto":
             return proposals(problem)

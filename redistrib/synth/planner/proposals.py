@@ -18,6 +18,7 @@ from itertools import chain
 from math import inf
 
 from redistrib.errors import InfeasibleError
+from redistrib.synth.plan.collectives import Collective, DynamicSlice, ShardedToPartial
 from redistrib.synth.plan.price import StepCost, exchange_seconds
 from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
 from redistrib.synth.planner.across import plan_across
@@ -58,6 +59,9 @@ HALFWAY = "collectives: halfway"
 
 def alone(problem: Problem) -> Iterator[Proposal]:
     """Plans that stop at no layout on the way."""
+    if not problem.src.size and not problem.across:
+        yield nothing(problem)
+        return
     if problem.across:
         yield from _across(problem)
         return
@@ -67,6 +71,19 @@ def alone(problem: Problem) -> Iterator[Proposal]:
     else:
         yield from _exchanges(problem)
         yield from collectives(problem)
+
+
+def nothing(problem: Problem) -> Proposal:
+    """Of an array without elements: what moves is local, and so are all steps.
+
+    An owner becomes an addend of a sum of nothing, which is no sum: `f32[0, 6{y}] -> f32[0, 6]`.
+    """
+    before, after = problem.src.placements, problem.dst.placements
+    freed = tuple(placement for placement in before if placement not in after)
+    taken = tuple(placement for placement in after if placement not in before)
+    steps: list[Collective] = [ShardedToPartial(freed, "sum")] if freed else []
+    steps += [DynamicSlice(taken)] if taken else []
+    return from_steps("no elements", problem, lambda _: steps)
 
 
 def _across(problem: Problem) -> Iterator[Proposal]:
