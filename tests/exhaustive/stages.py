@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +21,7 @@ from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
+from tests.budget import verify_budget
 from tests.exhaustive import mpi_units
 from tests.generators import partial_layouts, random_pair, whole_axis_layouts
 from tests.jax.survey import check
@@ -35,6 +37,7 @@ BEST_PROFILES = ("default", "tpu-v5e", "mpi-cluster")
 PROFILES = (Profile("no latency", Link(latency=0.0, bandwidth=1e11)), DEFAULT_PROFILE)
 ROOT = Path(__file__).parents[2]
 BLOCK = 500  # random examples in a unit
+BUDGET_BLOCK = 25  # large pairs in a unit
 JAX_BLOCK = 10  # pairs in a unit
 
 
@@ -168,6 +171,16 @@ def run_random(unit: int) -> Counter[str]:
     return counts
 
 
+def run_budget(unit: int) -> Counter[str]:
+    """A block of large pairs, within the budget of time, and of memory of the whole process."""
+    counts: Counter[str] = Counter()
+    for seed in range(unit * BUDGET_BLOCK, (unit + 1) * BUDGET_BLOCK):
+        counts += verify_budget(seed)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    assert held < 500, f"{held} MB"
+    return counts
+
+
 def run_sdy(unit: int) -> Counter[str]:
     """All targets of one source layout, as Shardy's collectives."""
     from tests.interop.sdy_programs import verify_sdy_pair  # imports jax
@@ -264,6 +277,13 @@ def stages(examples: int) -> Iterator[Stage]:
         "random meshes, sub-axes, local factors and partial axes, collectives and direct",
         lambda _: range(examples // BLOCK),
         run_random,
+    )
+    yield Stage(
+        "budget",
+        "pairs of up to 8 axes, rank 8, 2**60 elements and 65,536 devices, on one mesh or two:"
+        " planned, priced and checked within counted calls and 500 MB",
+        lambda _: range(600 // BUDGET_BLOCK),
+        run_budget,
     )
     yield Stage(
         "paper",

@@ -532,8 +532,8 @@ if priced is not None and priced[0] > best[0]:
         "replicas on another mesh do not gather what each of them received",
         ACROSS,
         "plan_across",
-        "[AllGather(gathered)] if gathered else []",
-        "[AllGather(gathered)] if not gathered else []",
+        "[*opening, exchange_traffic(start, crossed).exchange, AllGather(gathered), *closing]",
+        "[*opening, exchange_traffic(start, crossed).exchange, *closing]",
     ),
     Mutant(
         "the rest of a spread digit begins where its part does",

@@ -180,8 +180,8 @@ partial.append(old)
         "the first replica serves all",
         REPLICAS,
         "_route",
-        "min(replicas[value], key=lambda b: (served[b], b))",
-        "min(replicas[value])",
+        "heapreplace(heaps[value], (served[sender], sender))",
+        "pass",
     ),
     Mutant(
         "a piece that several receivers alike need is counted once",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from math import prod
 
 import numpy as np
@@ -156,11 +157,16 @@ def _route(
     for a, value, b, size in np.stack([which, values, own, sizes])[:, mine].T.tolist():
         rows[a][value] = b
         served[b] = kept[b] = size
+    # A sender holds one value, so what it gave changes in the heap of that value alone.
+    heaps = {value: [(served[b], b) for b in same] for value, same in replicas.items()}
+    for heap in heaps.values():
+        heapify(heap)
     others = np.stack([which, values, sizes])[:, ~mine]
     for a, value, size in others[:, np.argsort(-others[2], kind="stable")].T.tolist():
-        sender = min(replicas[value], key=lambda b: (served[b], b))
+        sender = heaps[value][0][1]
         rows[a][value] = sender
         served[sender] += size
+        heapreplace(heaps[value], (served[sender], sender))
     table = RoutingTable(axes, owners, tuple(tuple(sorted(row.items())) for row in rows))
     most = max(len(row) for row in rows)
     return Routed(table, np.array(served), np.array(kept), most)

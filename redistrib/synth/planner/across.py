@@ -34,8 +34,10 @@ def plan_across(src: ArrayType, dst: ArrayType, *, spread: bool) -> list[Collect
     middle = DynamicSlice(parts).apply(whole)
     end, closing = make_partial(middle, dst, partial_roles(whole, dst))
     gathered = _without(parts, [device for device, _ in end.placements])
-    gather = [AllGather(gathered)] if gathered else []
-    return [*opening, exchange_traffic(start, middle).exchange, *gather, *closing]
+    if not gathered:
+        return [*opening, exchange_traffic(start, end).exchange, *closing]
+    crossed = DynamicSlice(gathered).apply(end)
+    return [*opening, exchange_traffic(start, crossed).exchange, AllGather(gathered), *closing]
 
 
 def _without(parts: Sequence[Placement], kept: Sequence[DeviceDigit]) -> tuple[Placement, ...]:

@@ -56,6 +56,7 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, primes
 
 MAX_CUTS = 24  # ways to cut one end into primes, a bound on time like all that follow
+MAX_PAIRS = 144  # of them, one of each end
 MAX_USES = 2048  # combinations of what is owned halfway
 MAX_BUILT = 64  # meetings that are built; nearly always the first can be
 MAX_TRIES = 400  # places that are looked at for digits that have to go somewhere
@@ -148,7 +149,7 @@ class MeetingSearch:
         """Meetings whose halfway types have the same tiles: they join by a permute."""
         known: dict[object, list[tuple[float, _Use]]] = {}
         sides = [list(islice(self._cuts(side), MAX_CUTS)) for side in (0, 1)]
-        for (first,), (last,) in product(*sides):
+        for (first,), (last,) in islice(product(*sides), MAX_PAIRS):
             blocks = self._blocks(first, last)
             kinds: dict[Kind, list[Block]] = {}
             for block in blocks:

@@ -34,7 +34,7 @@ from redistrib.synth.planner.type_graph import TypeGraph
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 
-MAX_EDGES = 1500
+MAX_EDGES = 1200
 """Collectives that are looked at between the ends of a problem: some ten milliseconds."""
 MAX_EDGES_ONLY = 10_000
 """Where nothing else was found."""
