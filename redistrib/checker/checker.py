@@ -243,6 +243,7 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     after = t.replace(mesh=mesh, placements=placements)
     digits = [device for device, _ in placements]
     crossed = [device for device, _ in {*t.placements} ^ {*placements}]
+    cross_parts: list[DeviceDigit] = []
     replicas = [(a, b) for a, b in step["replicas"]]
     tables = [Table(x["axes"], x["owners"], *x["rows"]) for x in step.get("tables", ())]
     _require_routed(replicas, tables, t, after)
@@ -258,13 +259,14 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
         pairs = [digit for pair in replicas for digit in pair]
         parts = parts_of(t, after, effort, pairs, [table.axes for table in tables])
     for part in parts:
+        cross_parts += [d for d in {*part.src, *part.dst} if part.src.get(d) != part.dst.get(d)]
         overlap *= part.least_overlap()
         mine = [table for table in tables if across or part.has(table.axes[0])]
         more, senders = loads(part, [pair for pair in replicas if part.has(pair[0])], mine)
         peers *= senders
         served = worst({(a * s, b * k) for a, b in served for s, k in more})
     received, sent = after.tile_size - overlap, max(a - b for a, b in served)
-    return after, digits, received, sent, peers, crossed
+    return after, digits, received, sent, peers, crossed if across else cross_parts
 
 
 def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) -> _Applied:

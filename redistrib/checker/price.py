@@ -3,20 +3,23 @@
     seconds = latency * latencies + received bytes / (bandwidth * efficiency)
 
 of the slowest link that the step crosses. On x=2,y=4 under levels of 4 devices, a line along y is
-devices 0 to 3 or 4 to 7, inside a level, and one along x is not: x has the link of the profile.
+devices 0 to 3 or 4 to 7, inside a level, and one along x is not: x has the link of the profile. On
+x=8 the minor 4 positions of x are inside and its major 2 are not: x:(2)4 has the link of the level.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd, lcm
 from typing import Any
 
 import numpy as np
 
 from redistrib.checker.claims import require
-from redistrib.types.digits import DeviceDigit
+from redistrib.types.digits import DeviceDigit, apart, parse_device_digit, primes
 from redistrib.types.mesh import Mesh
 
 COMMUNICATING = (
@@ -31,9 +34,9 @@ COMMUNICATING = (
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The (latency, bandwidth) of each axis of the mesh of the source and of what is on none."""
+    """The (latency, bandwidth) of parts of axes of the mesh of the source, and of all the rest."""
 
-    axes: dict[str, tuple[float, float]]
+    parts: list[tuple[DeviceDigit, tuple[float, float]]]
     rest: tuple[float, float]
     rounds: bool
     efficiency: dict[str, float]
@@ -41,33 +44,50 @@ class Links:
     @staticmethod
     def of(profile: Any, mesh: Mesh) -> Links:
         """The links of a profile as a plan has it, its levels resolved on the mesh."""
-        groups = [level["devices"] for level in profile.get("levels", ())]
-        right = all(a < b for a, b in pairwise([0, *groups]))
+        levels = profile.get("levels", ())
+        right = all(a < b for a, b in pairwise([0, *(level["devices"] for level in levels)]))
         require(right, "levels have positive sizes, smallest group first")
         efficiency = profile.get("efficiency", {})
         right = {*efficiency} <= {*COMMUNICATING} and all(0 < x <= 1 for x in efficiency.values())
         require(right, "the efficiency of a communicating collective is above 0 and at most 1")
         require(profile["exchange"] in ("call", "rounds"), "an exchange is a call or rounds")
-        axes = {axis: _link(link) for axis, link in profile.get("axes", {}).items()}
+        named = profile.get("axes", {})
+        parts = []
         stride = mesh.num_devices
         for axis, size in mesh.axes:
             stride //= size
-            for level in profile.get("levels", ()):
-                if axis not in axes and _within(mesh, size, stride, level["devices"]):
-                    axes[axis] = _link(level)
-        rest = _link(profile)
-        used = {axes.get(axis, rest) for axis, size in mesh.axes if size > 1}
-        rest = used.pop() if len(used) == 1 else rest
-        return Links(axes, rest, profile["exchange"] == "rounds", efficiency)
+            own = [name for name in named if name.partition(":")[0] == axis]
+            parts += [(parse_device_digit(name, size), _link(named[name])) for name in own]
+            end = size if not own else 1
+            for level in levels:
+                start = size // _inner(mesh, size, stride, level["devices"])
+                if start < end and end % start == 0:
+                    parts.append((DeviceDigit(axis, start, end // start), _link(level)))
+                    end = start
+            if end > 1:
+                parts.append((DeviceDigit(axis, 1, end), _link(profile)))
+        return Links(parts, _link(profile), profile["exchange"] == "rounds", efficiency)
 
     def seconds(
         self, name: str, crossed: Iterable[DeviceDigit], size: int, latencies: int
     ) -> float:
         """Latency and bytes over bandwidth, of the slowest link that a step crosses."""
-        links = [self.axes.get(digit.axis, self.rest) for digit in crossed] or [self.rest]
+        links = [link for digit in crossed for link in self._crossed(digit)]
+        if not links:  # of all links where they are one
+            used = {link for part, link in self.parts if part.size > 1}
+            links = [*used] if len(used) == 1 else [self.rest]
         latencies = latencies if self.rounds or name != "exchange" else 1
         bandwidth = min(b for _, b in links) * self.efficiency.get(name, 1.0)
         return max(a for a, _ in links) * latencies + size / bandwidth
+
+    def _crossed(self, digit: DeviceDigit) -> list[tuple[float, float]]:
+        """The links of the parts that a digit meets, and of what is in none of them."""
+        met = [(part, link) for part, link in self.parts if not apart(part, digit)]
+        # Primes of the digit that no part has.
+        left = Counter(primes(digit.size))
+        for part, _ in met:
+            left -= Counter(primes(max(1, gcd(part.end, digit.end) // lcm(part.pre, digit.pre))))
+        return [link for _, link in met] + ([self.rest] if left.total() else [])
 
 
 def _link(data: Any) -> tuple[float, float]:
@@ -76,9 +96,20 @@ def _link(data: Any) -> tuple[float, float]:
     return latency, bandwidth
 
 
-def _within(mesh: Mesh, size: int, stride: int, group: int) -> bool:
-    """Whether each line of devices `stride` apart has its ids in one group of consecutive ones."""
-    if mesh.devices is None:  # blocks of size * stride ids, each with its lines
-        return size == 1 or group % (size * stride) == 0 or group >= mesh.num_devices
-    groups = np.array(mesh.devices).reshape(-1, size, stride) // group
-    return bool((groups == groups[:, :1]).all())
+def _inner(mesh: Mesh, size: int, stride: int, group: int) -> int:
+    """How many neighbours on an axis always have their ids in one group of consecutive ones.
+
+    At most; devices that are `stride` apart are neighbours on it.
+    """
+    if mesh.devices is None and group >= mesh.num_devices:
+        return size
+    for inner in range(size, 1, -1):
+        if size % inner == 0:
+            if mesh.devices is None:  # blocks of inner * stride ids, each with its neighbours
+                if group % (inner * stride) == 0:
+                    return inner
+                continue
+            groups = np.array(mesh.devices).reshape(-1, inner, stride) // group
+            if (groups == groups[:, :1]).all():
+                return inner
+    return 1

@@ -73,6 +73,12 @@ class Refinement:
     dst: dict[DeviceDigit, IndexDigit]
     _components: list[Component] = field(default_factory=list, repr=False, compare=False)
 
+    @property
+    def changed(self) -> tuple[DeviceDigit, ...]:
+        """The device digits that own something else in the target than in the source."""
+        src, dst = self.src, self.dst
+        return tuple(d for d in sorted({*src, *dst}) if src.get(d) != dst.get(d))
+
     def components(self) -> list[Component]:
         """The components that some use joins, in order of dimensions. Idle axes are in none."""
         if not self._components:

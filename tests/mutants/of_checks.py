@@ -237,15 +237,15 @@ MUTANTS = (
         "the checker prices every axis alike",
         CHECKED_PRICE,
         "Links.seconds",
-        "[self.axes.get(digit.axis, self.rest) for digit in crossed] or [self.rest]",
+        "[link for digit in crossed for link in self._crossed(digit)]",
         "[self.rest]",
     ),
     Mutant(
         "the checker does not look into levels",
         CHECKED_PRICE,
         "Links.of",
-        "axis not in axes",
-        "axis in axes",
+        "start < end and end % start == 0",
+        "start < 0",
     ),
     Mutant(
         "the checker lets a sum go on as a maximum",

@@ -8,8 +8,54 @@ EXCHANGES = "redistrib/synth/planner/detours/exchanges.py"
 CLOSURE = "redistrib/synth/planner/detours/closure.py"
 THROUGH = "redistrib/synth/planner/detours/through.py"
 STOPS = "redistrib/synth/planner/detours/stops.py"
+PROFILE = "redistrib/synth/plan/profile.py"
+RELABEL = "redistrib/synth/planner/relabel.py"
+SIGNATURES = "redistrib/synth/planner/detours/signatures.py"
+CUT_AXES = "redistrib/synth/planner/cut_axes.py"
 
 MUTANTS = (
+    Mutant(
+        "an exchange with partial sums forgets what takes no part",
+        RELABEL,
+        "relabelled",
+        "(*new.placements, *fixed)",
+        "new.placements",
+    ),
+    Mutant(
+        "a batch gives sums of all reductions one price",
+        SIGNATURES,
+        "_Codes.key_of_sums",
+        "self.reduction[src] * (int(self.reduction.max()) + 1) + self.reduction[dst]",
+        "self.reduction[src] * 0",
+    ),
+    Mutant(
+        "a batch does not look at what is kept of an array with partial sums",
+        SIGNATURES,
+        "_Codes.key_of_sums",
+        "(*products, *chains.T, *np.sort(runs, axis=0))",
+        "(*products, *chains.T)",
+    ),
+    Mutant(
+        "an axis over several levels has the link of the outermost",
+        PROFILE,
+        "_links_by_level",
+        "start < end and end % start == 0",
+        "start == 1 and end > 1",
+    ),
+    Mutant(
+        "axes are cut where digits that match no longer do",
+        CUT_AXES,
+        "CutAxes.fits",
+        "c % part.pre == 0 or part.pre % c == 0",
+        "c >= 1",
+    ),
+    Mutant(
+        "a table of a finer mesh names the parts of an axis",
+        RELABEL,
+        "_relabel.devices",
+        "tuple(coalesce(row[0] for d in given for row in digits.rows(d)))",
+        "tuple(row[0] for d in given for row in digits.rows(d))",
+    ),
     Mutant(
         "an exchange in a batch receives what its best device does",
         EXCHANGES,

@@ -72,6 +72,16 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
     "redistrib/synth/plan/bounds.py": ("tests/core/test_bounds.py",),
     "redistrib/synth/oracle/": ("tests/oracle/test_oracle.py",),
+    "redistrib/synth/plan/profile.py": ("tests/oracle/test_links.py", "tests/core/test_cost.py"),
+    "redistrib/synth/planner/cut_axes.py": ("tests/oracle/test_links.py",),
+    "redistrib/synth/planner/relabel.py": (
+        "tests/oracle/test_sums.py",
+        "tests/oracle/test_links.py",
+    ),
+    "redistrib/synth/planner/detours/": (
+        "tests/oracle/test_sums.py",
+        "tests/oracle/test_oracle.py",
+    ),
     "redistrib/synth/": (
         "tests/core/test_rules.py",
         "tests/core/test_cost.py",

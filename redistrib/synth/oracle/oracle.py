@@ -32,6 +32,7 @@ from redistrib.synth.planner.choose import (
     choose_without_stops,
     explain,
 )
+from redistrib.synth.planner.cut_axes import on_cut_axes
 from redistrib.synth.planner.detours.batches import MAX_SEARCHED, Prices, price_pairs
 from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, layout_of
 from redistrib.synth.planner.detours.through import closed, path
@@ -291,15 +292,19 @@ class Oracle:
     ) -> Prices:
         """Prices of the planner; see `price_pairs`."""
         check_name("strategy", strategy, STRATEGIES)
+        finer = on_cut_axes(self.profile, types) if types else None
+        links, asked = (finer[0].links, finer[0].links) if finer else (self.profile, self._asked)
 
         def price_alone(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
             try:
-                return choose_without_stops(self._problem(src, dst), strategy).costs
+                problem = make_problem(src, dst, self.memory_limit, asked, self.effort)
+                return choose_without_stops(problem, strategy).costs
             except InfeasibleError:
                 return None
 
+        types = finer[1] if finer else types
         limit = inf if self.memory_limit is None else self.memory_limit
-        found = price_pairs(types, pairs, strategy, self.profile, limit, price_alone, most_searched)
+        found = price_pairs(types, pairs, strategy, links, limit, price_alone, most_searched)
         with self._lock:
             self._pairs += len(found.answer)
             self._prices += len(found.steps)

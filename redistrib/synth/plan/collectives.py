@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import combinations
-from math import ceil
+from math import ceil, prod
 from typing import Any, ClassVar, Self, get_args
 
 from redistrib.errors import LayoutError, RedistribError
@@ -52,6 +52,7 @@ from redistrib.synth.plan.tables import PermuteTable, RoutingTable
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, apart
 from redistrib.types.mesh import Mesh
+from redistrib.types.refinement import refine
 
 PLACEMENTS = Field("placements", "placements", write_text_rows, read_placements)
 DIGITS = Field("digits", "digits", write_texts, read_device_digits)
@@ -80,10 +81,7 @@ class _Facts(ABC):
     @property
     def group_size(self) -> int:
         """How many devices have all values of the digits between them."""
-        size = 1
-        for device in self.axes:
-            size *= device.size
-        return size
+        return prod([device.size for device in self.axes])
 
     def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
         """The device digits that data crosses on the way from the type `before`."""
@@ -362,6 +360,8 @@ class Exchange(_Placed):
         return t.replace(mesh=self.mesh, placements=self.placements)
 
     def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
+        if self.mesh is None and self.blocks is None:
+            return refine(before, self.apply(before)).changed
         owned, owns = {*before.placements}, {*self.placements}
         changed = owned ^ owns if self.blocks is None else owned | owns
         return tuple(sorted({device for device, _ in changed}))

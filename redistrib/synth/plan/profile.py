@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
-from math import inf, isfinite, prod
+from math import gcd, inf, isfinite, lcm, prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,8 +21,8 @@ import numpy as np
 from redistrib.errors import RedistribError
 from redistrib.synth.plan.collectives import BY_NAME
 from redistrib.text import as_number, brief
-from redistrib.types.digits import DeviceDigit
-from redistrib.types.mesh import Mesh
+from redistrib.types.digits import DeviceDigit, apart, divisors, parse_device_digit
+from redistrib.types.mesh import Mesh, whole_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,10 @@ class Profile:
     """A hardware profile: a link for every axis, and how the backend runs each collective.
 
     `link` is the one across the whole machine. `levels` are faster links inside groups of devices,
-    smallest group first; an axis has the link of the first level that holds each of its lines
-    (`on` finds it). `axes` gives the link of axes by name, whatever their level. A collective over
-    several axes has the largest latency and the least bandwidth of them. An exchange is one call
+    smallest group first; a part of an axis has the link of the first level that holds each of its
+    lines (`on` finds it). `axes` gives the link of axes, or of parts of axes, by name, whatever
+    their level. A collective over several of them has the largest latency and the least bandwidth
+    of all that it crosses. An exchange is one call
     ("call", as in MPI) or a round of permutes per sender ("rounds", as in jax.lax), each round with
     its own latency. `efficiency` is the fraction of the bandwidth that a collective, by name,
     reaches. `source` says where the numbers come from.
@@ -86,6 +87,9 @@ class Profile:
     levels: tuple[Level, ...] = ()
     efficiency: tuple[tuple[str, float], ...] = ()
     source: str = ""
+    _of_axis: dict[str, Link | list[tuple[DeviceDigit, Link]]] = field(
+        init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         sizes = [level.devices for level in self.levels]
@@ -104,6 +108,7 @@ class Profile:
                 raise RedistribError(
                     f"the efficiency of {collective} is above 0 and at most 1; got {fraction}"
                 )
+        object.__setattr__(self, "_of_axis", _by_axis(self.axes))
 
     def seconds(
         self,
@@ -115,13 +120,11 @@ class Profile:
         """Time of one communicating step."""
         if collective == "exchange" and self.exchange == "call":
             latencies = 1
-        if not self.axes:
-            latency, bandwidth = self.link.latency, self.link.bandwidth
-        else:
-            links = dict(self.axes)
-            used = [links.get(device.axis, self.link) for device in axes] or [self.link]
-            latency = max(link.latency for link in used)
-            bandwidth = min(link.bandwidth for link in used)
+        used = [self.link]
+        if self.axes:
+            used = [link for device in axes for link in self.links_of(device)] or used
+        latency = max(link.latency for link in used)
+        bandwidth = min(link.bandwidth for link in used)
         if self.efficiency:
             bandwidth *= dict(self.efficiency).get(collective, 1.0)
         return latency * latencies + received_bytes / bandwidth
@@ -129,11 +132,15 @@ class Profile:
     def on(self, mesh: Mesh) -> Profile:
         """This profile with its levels resolved into the links of the axes of a mesh.
 
-        Where all axes have the same link, that is the one link of the result.
+        Where all axes have the same link, that is the one link of the result. An axis that runs
+        over several levels has a link for each of its parts: of 4 devices, two to a node, the minor
+        digit is inside.
 
         >>> node = Profile("two per node", Link(1e-5, 1e10), levels=(Level(2, Link(1e-6, 1e11)),))
         >>> [axis for axis, link in node.on(Mesh(x=4, y=2)).axes]
         ['y']
+        >>> [(axis, link.latency) for axis, link in node.on(Mesh(x=4)).axes]
+        [('x:(1)2', 1e-05), ('x:(2)2', 1e-06)]
         """
         return _resolved(self, mesh) if self.levels or self.axes else self
 
@@ -142,9 +149,41 @@ class Profile:
         """Whether every axis has the same link."""
         return all(link == self.link for _, link in self.axes)
 
-    def link_of(self, axis: str) -> Link:
-        """The link of an axis, the levels aside."""
-        return dict(self.axes).get(axis, self.link)
+    def links_of(self, device: DeviceDigit) -> list[Link]:
+        """The links that a part of an axis crosses, the levels aside."""
+        known = self._of_axis.get(device.axis, self.link)
+        if isinstance(known, Link):
+            return [known]
+        met = [(part, link) for part, link in known if not apart(part, device)]
+        links = [link for _, link in met]
+        named = prod(gcd(part.end, device.end) // lcm(part.pre, device.pre) for part, _ in met)
+        return links if named == device.size else [*links, self.link]
+
+    @property
+    def cuts_axes(self) -> bool:
+        """Whether some axis has several links, one for each part."""
+        return any(":" in name for name, _ in self.axes)
+
+    def parts_of(self, axis: str) -> list[DeviceDigit]:
+        """The parts of an axis that have links of their own."""
+        known = self._of_axis.get(axis, self.link)
+        return [] if isinstance(known, Link) else [part for part, _ in known]
+
+    def link_of(self, device: DeviceDigit) -> Link:
+        """The slowest link that a part of an axis crosses, the levels aside."""
+        links = self.links_of(device)
+        if len(links) == 1:
+            return links[0]
+        return Link(max(link.latency for link in links), min(link.bandwidth for link in links))
+
+    def used_links(self, mesh: Mesh) -> list[Link]:
+        """The links that the axes of a mesh have, those of size 1 aside."""
+        return [link for axis in whole_axes(mesh) for link in self.links_of(axis)]
+
+    def fastest(self, mesh: Mesh) -> Link:
+        """No collective on a mesh takes less than over this link."""
+        links = self.used_links(mesh) or [self.link]
+        return Link(min(link.latency for link in links), max(link.bandwidth for link in links))
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -265,31 +304,77 @@ def _link_data(link: Link) -> dict[str, float]:
     return {"latency": link.latency, "bandwidth": link.bandwidth}
 
 
+def _by_axis(
+    axes: tuple[tuple[str, Link], ...],
+) -> dict[str, Link | list[tuple[DeviceDigit, Link]]]:
+    """Per axis its link, or the links of its parts."""
+    found: dict[str, Link | list[tuple[DeviceDigit, Link]]] = {}
+    for name, link in axes:
+        if ":" not in name:
+            found[name] = link
+            continue
+        part = parse_device_digit(name)
+        parts = found.setdefault(part.axis, [])
+        if isinstance(parts, Link):
+            raise RedistribError(f"an axis has one link, or a link for each part; got {name}")
+        parts.append((part, link))
+    return found
+
+
 @lru_cache(maxsize=256)
 def _resolved(profile: Profile, mesh: Mesh) -> Profile:
-    links = dict(profile.axes)
-    for axis, _ in mesh.axes:
-        level = next((v.link for v in profile.levels if _within(mesh, axis, v.devices)), None)
-        if level is not None:
-            links.setdefault(axis, level)
-    used = {links.get(axis, profile.link) for axis, size in mesh.axes if size > 1}
+    """The links of the axes of a mesh, each by the name of an axis or of a part of one."""
+    links = list(profile.axes)
+    named = {axis_of(name) for name, _ in links}
+    for axis in whole_axes(mesh):
+        if axis.axis not in named:
+            links += _links_by_level(profile, mesh, axis)
+    order = {name: at for at, (name, _) in enumerate(mesh.axes)}
+    links = [entry for entry in links if axis_of(entry[0]) in order]
+    links.sort(key=lambda entry: order[axis_of(entry[0])])
+    found = replace(profile, axes=tuple(links), levels=())
+    used = {*found.used_links(mesh)}
     if len(used) == 1:
         return replace(profile, link=used.pop(), axes=(), levels=())
-    kept = tuple((axis, links[axis]) for axis, _ in mesh.axes if axis in links)
-    return replace(profile, axes=kept, levels=())
+    return replace(found, axes=tuple(entry for entry in links if entry[1] != profile.link))
 
 
-def _within(mesh: Mesh, axis: str, group: int) -> bool:
-    """Whether all devices of each line along an axis are in one group of consecutive ids."""
-    at = [name for name, _ in mesh.axes].index(axis)
-    sizes = [size for _, size in mesh.axes]
+def _links_by_level(profile: Profile, mesh: Mesh, axis: DeviceDigit) -> list[tuple[str, Link]]:
+    """The links along an axis, part by part: on 4 nodes of 8 devices, x=32 is 4 beside 8."""
+    links: list[tuple[DeviceDigit, Link]] = []
+    end = axis.size
+    for level in profile.levels:
+        start = axis.size // _inner(mesh, axis, level.devices)
+        if start < end and end % start == 0:
+            links.append((DeviceDigit(axis.axis, start, end // start), level.link))
+            end = start
+    if end > 1:
+        links.append((DeviceDigit(axis.axis, 1, end), profile.link))
+    # By name where one link holds all of it.
+    return [(axis.axis if part == axis else str(part), link) for part, link in reversed(links)]
+
+
+def axis_of(name: str) -> str:
+    """The axis that a name of a profile is of: `x` and `x:(4)8` are of x."""
+    return name.partition(":")[0]
+
+
+def _inner(mesh: Mesh, axis: DeviceDigit, group: int) -> int:
+    """How many positions of an axis, its minor ones, are in one group of consecutive ids."""
+    at = [name for name, _ in mesh.axes].index(axis.axis)
+    stride = prod(size for _, size in mesh.axes[at + 1 :])
     if mesh.devices is None:
         # Each block of so many ids holds the lines that start in it from end to end. Where blocks
         # do not fit into groups, the first block that a group ends in has a line across that end.
-        block = prod(sizes[at:])
-        return sizes[at] == 1 or group % block == 0 or mesh.num_devices <= group
-    groups = np.array(mesh.devices).reshape(sizes) // group
-    return bool((groups == groups.take([0], axis=at)).all())
+        if mesh.num_devices <= group:
+            return axis.size
+        return gcd(axis.size, group // stride) if group % stride == 0 else 1
+    groups = np.array(mesh.devices) // group
+    for inner in reversed(divisors(axis.size)):
+        lines = groups.reshape(-1, inner, stride)
+        if (lines == lines[:, :1]).all():
+            return inner
+    return 1
 
 
 DEFAULT_PROFILE = Profile("default", Link(latency=1e-6, bandwidth=1e11))

@@ -19,6 +19,7 @@ from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.price import Cost, StepCost, total_seconds
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.asked import Asked
 from redistrib.synth.planner.candidate import ROUNDING, Candidate, Proposal, cheapest, from_steps
 from redistrib.synth.planner.detours.through import stops_between
 from redistrib.synth.planner.paper.derivation import paper_steps
@@ -109,12 +110,33 @@ def choose(problem: Problem, strategy: StrategyLike = "auto") -> Candidate:
 
     Raises InfeasibleError or LayoutError where there is none, RedistribError for an unknown name.
     """
+    if callable(strategy):
+        return custom(problem, strategy)
+    check_name("strategy", strategy, STRATEGIES)
+    asked = Asked.of(problem)
+    planned = asked.planned()
     try:
-        return cheapest(problem, _proposals_of(problem, strategy))
+        return _answer(asked, cheapest(planned, _proposals_of(planned, strategy)))
     except InfeasibleError as error:
         if strategy != "collectives":
             raise
-        raise _least_limit(problem, error) from None
+        raise _least_limit(planned, error) from None
+
+
+def _answer(asked: Asked, found: Candidate) -> Candidate:
+    """The answer to what was asked, of one to what was planned."""
+    if (back := asked.back) is None:
+        return found
+    return replace(found, make=lambda: back(found.make()))
+
+
+@lru_cache(maxsize=1 << 14)
+def _of_sums(
+    src: ArrayType, dst: ArrayType, links: Profile, memory_limit: int | None, effort: Effort
+) -> Candidate:
+    """The cheapest candidate of a question with partial sums: in normal form there are few."""
+    problem = make_problem(src, dst, memory_limit, links, effort)
+    return cheapest(problem, alone(problem))
 
 
 def _least_limit(problem: Problem, error: InfeasibleError) -> InfeasibleError:
@@ -143,15 +165,17 @@ def _least_limit(problem: Problem, error: InfeasibleError) -> InfeasibleError:
 def choose_without_stops(problem: Problem, strategy: Strategy = "auto") -> Candidate:
     """`choose` without layouts to stop at on the way: what a part of such a way costs."""
     if strategy == "auto" and not problem.uneven:
-        return cheapest(problem, alone(problem))
+        asked = Asked.of(problem)
+        if problem.partial and asked.back is not None:
+            settings = asked.links, problem.memory_limit, problem.effort
+            return _answer(asked, _of_sums(asked.src, asked.dst, *settings))
+        planned = asked.planned()
+        return _answer(asked, cheapest(planned, alone(planned)))
     return choose(problem, strategy)
 
 
-def _proposals_of(problem: Problem, strategy: StrategyLike) -> Iterator[Proposal]:
-    """What a strategy proposes. Raises RedistribError for an unknown one."""
-    if callable(strategy):
-        return iter([Proposal("custom", lambda _: custom(problem, strategy))])
-    check_name("strategy", strategy, STRATEGIES)
+def _proposals_of(problem: Problem, strategy: Strategy) -> Iterator[Proposal]:
+    """What a strategy proposes."""
     if problem.uneven:
         return _uneven(problem, strategy)
     if not problem.src.size and not problem.across:
@@ -287,9 +311,11 @@ def explain(
     """Why this plan: all that `auto` chooses from, with the one that it chose. Raises as `plan`."""
     problem = make_problem(src, dst, memory_limit, profile, effort)
     tried: list[tuple[str, Candidate | str]] = []
-    best = cheapest(problem, proposals(problem), lambda name, found: tried.append((name, found)))
+    asked = Asked.of(problem)
+    planned = asked.planned()
+    best = cheapest(planned, proposals(planned), lambda *what: tried.append(what))
     plans = [
-        (name, found if isinstance(found, str) else found.plan(problem, "auto"))
+        (name, found if isinstance(found, str) else _answer(asked, found).plan(problem, "auto"))
         for name, found in tried
     ]
     chosen = next(at for at, (_, found) in enumerate(tried) if found is best)

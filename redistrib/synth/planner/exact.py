@@ -60,9 +60,8 @@ class ExactSearch:
         self.start, self.goal = self.graph.state(src), self.graph.state(dst)
         # Asked once per edge, so not worked out again.
         self._size, self._wanted, self._itemsize = src.size, dst.tile_size, src.itemsize
-        links = [profile.link, *(link for _, link in profile.axes)]
-        self.latency = min(link.latency for link in links)
-        self._bandwidth = max(link.bandwidth for link in links)
+        fastest = profile.fastest(src.mesh)
+        self.latency, self._bandwidth = fastest.latency, fastest.bandwidth
         # Per system, digit and place: the size of the digit, and its overlap factor there.
         self._factors = [
             [

@@ -32,7 +32,7 @@ from redistrib.synth.plan.collectives import (
     CollectivePermute,
 )
 from redistrib.synth.plan.price import price_step
-from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.tables import permute_table
 from redistrib.synth.planner.halfway_type import (
     Block,
@@ -87,12 +87,8 @@ class MeetingSearch:
         self.pinned = {*(device for device, _ in self.fixed), *src.partial}
         self.movable = [frozenset(t.placements) - self.fixed for t in (src, dst)]
         self.size = src.size // prod(device.size for device, _ in self.fixed)
-        used = [links.link_of(axis) for axis, size in src.mesh.axes if size > 1]
-        self.fastest = Profile(
-            "fastest",
-            Link(min(link.latency for link in used), max(link.bandwidth for link in used)),
-            efficiency=links.efficiency,
-        )
+        fastest = links.fastest(src.mesh)
+        self.fastest = Profile("fastest", fastest, efficiency=links.efficiency)
         self._compatible: dict[tuple[IndexDigit, IndexDigit], bool] = {}
         self._rooms: dict[object, dict[tuple[int, ...], list[IndexDigit] | None]] = {}
 
@@ -264,7 +260,7 @@ class MeetingSearch:
         return ends[0], ends[1]
 
     def _speed(self, device: DeviceDigit) -> tuple[float, float]:
-        link = self.links.link_of(device.axis)
+        link = self.links.link_of(device)
         return -link.bandwidth, link.latency
 
     def _fill(self, cut: Cut, stay: Owned, places: Sequence[IndexDigit], like: Owned) -> Halfway:

@@ -76,9 +76,9 @@ class Problem:
         return bool(self.src.partial or self.dst.partial)
 
     @property
-    def used_links(self) -> list[Link]:
-        """The links of the axes of the source's mesh, those of size 1 aside."""
-        return [self.links.link_of(axis) for axis, size in self.src.mesh.axes if size > 1]
+    def fastest(self) -> Link:
+        """No collective on the mesh of the source takes less than over this link."""
+        return self.links.fastest(self.src.mesh)
 
     def refined(self, start: ArrayType, end: ArrayType) -> Refinement:
         """The refinement of two types on the way, which mostly are the ends."""
@@ -113,8 +113,7 @@ class Problem:
         received = lower_bound_elements(self.src, self.dst, self.common) * self.src.itemsize
         if not received:
             return 0.0
-        latency = min(link.latency for link in self.used_links)
-        return latency + received / max(link.bandwidth for link in self.used_links)
+        return self.fastest.latency + received / self.fastest.bandwidth
 
 
 def make_problem(

@@ -303,9 +303,8 @@ def _floor(
     src: ArrayType, options: list[list[Choice]], profile: Profile
 ) -> Callable[[Sequence[Choice]], float]:
     """At most the seconds of a combination that reduces nothing, in less time than its price."""
-    links = [profile.link, *(link for _, link in profile.axes)]
-    latency = min(link.latency for link in links)
-    bandwidth = max(link.bandwidth for link in links)
+    fastest = profile.fastest(src.mesh)
+    latency, bandwidth = fastest.latency, fastest.bandwidth
     groups = {
         id(choice): (
             _group(choice.slices),
@@ -355,11 +354,11 @@ def _by_link(
         parts: list[Collective]
         match step:
             case AllGather(placements):
-                parts = [AllGather(g) for g in _links(placements, profile, _axis)]
+                parts = [AllGather(g) for g in _links(placements, profile, _device)]
             case ReduceScatter(placements):
-                parts = [ReduceScatter(g) for g in _links(placements, profile, _axis)[::-1]]
+                parts = [ReduceScatter(g) for g in _links(placements, profile, _device)[::-1]]
             case AllToAll(moves):
-                parts = [AllToAll(g) for g in _links(moves, profile, lambda m: m.device.axis)]
+                parts = [AllToAll(g) for g in _links(moves, profile, lambda m: m.device)]
             case _:
                 parts = [step]
         _, after, whole = price_step(step, tile, itemsize, profile)
@@ -375,17 +374,17 @@ def _by_link(
     return found
 
 
-def _axis(placement: Placement) -> str:
-    return placement[0].axis
+def _device(placement: Placement) -> DeviceDigit:
+    return placement[0]
 
 
 def _links(
-    moved: Sequence[_T], profile: Profile, axis: Callable[[_T], str]
+    moved: Sequence[_T], profile: Profile, device: Callable[[_T], DeviceDigit]
 ) -> list[tuple[_T, ...]]:
     """What moves over each link, the slowest first."""
     groups: dict[tuple[float, float], list[_T]] = {}
     for one in moved:
-        link = profile.link_of(axis(one))
+        link = profile.link_of(device(one))
         groups.setdefault((link.bandwidth, -link.latency), []).append(one)
     return [tuple(groups[speed]) for speed in sorted(groups)]
 

@@ -65,7 +65,7 @@ def price_pairs(
     answer, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
     if not len(src):
         return Prices(np.zeros(0), answer, answer >= 0, np.zeros((0, 0)))
-    if strategy in BY_SIGNATURE:
+    if strategy in BY_SIGNATURE and not profile.cuts_axes:  # else each pair is cut for itself
         with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
             if pairs is None:
                 signatures = matrix_signatures(types, profile)
@@ -75,7 +75,8 @@ def price_pairs(
     fits = np.array([t.tile_bytes <= limit for t in types])
     alone = np.flatnonzero((answer < 0) & fits[src] & fits[dst])
     exchange, of_exchanges = np.full(len(src), -1), np.zeros(0)
-    if strategy == "direct" or (strategy == "auto" and len(alone) > most_searched):
+    many = strategy == "direct" or (strategy == "auto" and len(alone) > most_searched)
+    if many and not profile.cuts_axes:
         exchange[alone], of_exchanges = exchange_prices(types, src[alone], dst[alone], profile)
         alone = alone[exchange[alone] < 0]
     exchanged = exchange >= 0

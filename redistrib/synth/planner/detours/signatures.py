@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
+from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ FREE, PARTIAL, OWNER = range(3)  # what a device digit is on one side
 class Signatures:
     """Per pair the number of its signature, -1 if it has none; per signature its first pair.
 
-    Misaligned pairs have none, nor have those that reduce or make partial sums. A signature is
+    Misaligned pairs have none. A signature is
     `symmetric` if its pairs keep it when dimensions or axes trade places.
     """
 
@@ -207,12 +208,13 @@ class _Codes:
             self.tied[using, n] = True
         tiles: dict[int, int] = {}
         self.tile = np.array([tiles.setdefault(t.tile_size, len(tiles)) for t in types])
+        axes = {name: DeviceDigit(name, 1, size) for name, size in mesh.axes}
         numbers: dict[Link, int] = {}
         self.link = np.array(
             [
                 numbers.setdefault(profile.link_of(axis), len(numbers))
-                for axis, at in self.axis_cuts.items()
-                for _ in at[:-1]
+                for axis in axes.values()
+                for _ in self.axis_cuts[axis.axis][:-1]
             ],
             dtype=np.int64,
         )
@@ -221,8 +223,7 @@ class _Codes:
         self.reduction = np.array(
             [reductions.setdefault(t.reduction, len(reductions)) for t in types]
         )
-        sums: dict[object, int] = {}
-        self.sum = np.array([sums.setdefault((t.partial, t.reduction), len(sums)) for t in types])
+        self.summed = np.array([bool(t.partial) for t in types])
 
     def symmetries(self) -> list[Ints]:
         """The numbers of the types when two dimensions or axes trade places, where all have one.
@@ -233,7 +234,9 @@ class _Codes:
         for dim, cuts in self.dim_cuts.items():
             alike.setdefault(tuple(cuts), []).append(dim)
         for axis, at in self.axis_cuts.items():
-            alike.setdefault((*at, self.profile.link_of(axis)), []).append(axis)
+            alike.setdefault((*at, self.profile.link_of(DeviceDigit(axis, 1, at[-1]))), []).append(
+                axis
+            )
         rows = np.hstack([self.owned, self.partial, self.reduction[:, None]])
         found = []
         for one, other in (two for same in alike.values() for two in pairwise(same)):
@@ -251,11 +254,20 @@ class _Codes:
     def signatures(self, src: Ints, dst: Ints) -> Signatures:
         """The signatures of some pairs, numbered among themselves."""
         mask, aligned = self.cuts_of(src, dst)
-        chosen = np.flatnonzero(aligned & (self.sum[src] == self.sum[dst]))
+        partial = self.summed[src] | self.summed[dst]
         of_pair = np.full(len(src), -1, dtype=np.int64)
-        if not len(chosen):
-            return Signatures(of_pair, chosen, np.zeros(0, dtype=bool))
-        src, dst, mask = src[chosen], dst[chosen], mask[chosen]
+        first, symmetric = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
+        for group, key_of in ((~partial, self.key), (partial, self.key_of_sums)):
+            chosen = np.flatnonzero(aligned & group)
+            if len(chosen):
+                key, alike = key_of(src[chosen], dst[chosen], mask[chosen])
+                _, at, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
+                of_pair[chosen] = numbers + len(first)
+                first, symmetric = np.append(first, chosen[at]), np.append(symmetric, alike[at])
+        return Signatures(of_pair, first, symmetric)
+
+    def key(self, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
+        """Of pairs without partial sums a number for each signature, and which are symmetric."""
         digits = self.merge(src, dst, self.digits(src, dst, mask))
         chains = self.chains(src, digits)
         spares, roomy, alike = self.spares(src, dst, mask, digits.need)
@@ -267,9 +279,40 @@ class _Codes:
         key = self.tile[src] * 2 + symmetric
         for column in (*digits.merged, *chains.T, spares):
             key = _join(key, column)
-        _, first, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
-        of_pair[chosen] = numbers
-        return Signatures(of_pair, chosen[first], symmetric[first])
+        return key, symmetric
+
+    def key_of_sums(self, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
+        """Of pairs with partial sums: what their normal form has, whatever the order.
+
+        The chains, the digits that never own, the runs that nobody names and the reductions.
+        """
+        digits = self.digits(src, dst, mask)
+        before, after, size = digits.before, digits.after, digits.size
+        # In nobody's way, of powers of one prime: of those that are alike the product counts.
+        alone = digits.active & ((before < 0) | (after < 0))
+        alone &= np.take_along_axis(self.owner[src], after, axis=1) < 0
+        alone &= np.take_along_axis(self.owner[dst], before, axis=1) < 0
+        roles = self._role(src, before) * 3 + self._role(dst, after)
+        products, active = [], digits.active
+        for prime in sorted({p for n in np.unique(size).tolist() for p in primes(n)}):
+            powers = alone & np.isin(
+                size, [prime**k for k in range(1, int(MAX_BITS / log2(prime)))]
+            )
+            active = active & ~powers
+            for on, role in product(self.links, np.unique(roles[powers]).tolist()):
+                products.append(np.where(powers & on & (roles == role), size, 1).prod(axis=1))
+        chains = np.sort(self.chains(src, replace(digits, active=active)), axis=1)
+        named = self.owner >= 0
+        runs = []
+        for dim, cuts in self.dim_cuts.items():
+            for c, made, end in self._cuts(mask, dim, cuts):
+                b = self.index[dim, c]
+                nobody = made & ~(named[src, b] | named[dst, b])
+                runs.append(np.where(nobody, (np.array(cuts) // c)[end], 1))
+        key = self.reduction[src] * (int(self.reduction.max()) + 1) + self.reduction[dst]
+        for column in (*products, *chains.T, *np.sort(runs, axis=0)):
+            key = _join(key, column)
+        return key, np.ones(len(src), dtype=bool)
 
     def cuts_of(self, src: Ints, dst: Ints) -> tuple[Ints, Bools]:
         """Per pair its cuts, closed under the uses of both types, and whether it is aligned."""

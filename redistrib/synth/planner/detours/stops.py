@@ -19,7 +19,7 @@ from math import prod
 from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
-from redistrib.types.mesh import Mesh
+from redistrib.types.mesh import Mesh, whole_axes
 
 ENOUGH = 1.05
 """A plan that is no more than so many times the bound is taken as it is."""
@@ -120,7 +120,7 @@ class Bounds:
     @classmethod
     def of(cls, t: ArrayType, profile: Profile) -> Bounds:
         """The bounds for an array under a profile that is resolved for its mesh."""
-        links = {name: profile.link_of(name) for name, size in t.mesh.axes if size > 1}
+        links = {axis.axis: profile.link_of(axis) for axis in whole_axes(t.mesh)}
         sizes = t.mesh.sizes
         by_bandwidth = []
         for bandwidth in sorted({link.bandwidth for link in links.values()}):

@@ -41,7 +41,7 @@ def stops_between(
     That takes so many `seconds` and `collectives`. Empty where a bound says that none can pay.
     """
     src, dst, links = problem.src, problem.dst, problem.links
-    latency = min((link.latency for link in problem.used_links), default=0.0)
+    latency = problem.fastest.latency
     # Where digits match the planner knows all ways with one latency: others have two as well.
     more = latency if problem.refinement.aligned and collectives > 1 else 0.0
     if not src.size or seconds <= ENOUGH * (problem.floor() + more):

@@ -1,0 +1,67 @@
+"""From the question that was asked to the one that is planned, and back.
+
+Example: `f32[64{x}, 64] -> f32[64, 64{x}]` on x=32 over nodes of 8 devices is planned on two axes,
+one of 4 across the nodes and one of 8 inside them; the steps that come back name the parts of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.cut_axes import on_cut_axes
+from redistrib.synth.planner.normal_form import normal_form
+from redistrib.synth.planner.problem import Problem
+from redistrib.types.array_type import ArrayType
+from redistrib.types.refinement import refine
+
+Steps = Sequence[Collective]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The question that is planned for the one that was asked.
+
+    Axes are cut where their links change, and a question with partial sums is in normal form.
+    `back` makes the steps of an answer those of one to the question that was asked.
+    """
+
+    problem: Problem
+    src: ArrayType
+    dst: ArrayType
+    links: Profile
+    back: Callable[[Steps], Steps] | None
+
+    @classmethod
+    def of(cls, problem: Problem) -> Asked:
+        """What is planned for a question."""
+        src, dst, links, common = problem.src, problem.dst, problem.links, problem.common
+        if common is None or problem.uneven:
+            return cls(problem, src, dst, links, None)
+        cut = on_cut_axes(links, (src, dst))
+        if cut is not None:
+            axes, (src, dst) = cut
+            links, common = axes.links, refine(src, dst)
+        start = src
+        normal = None
+        if problem.partial and src.size and common.aligned:
+            normal = normal_form(src, dst, common, links)
+            src, dst, links = normal.src, normal.dst, normal.links
+        if cut is None and normal is None:
+            return cls(problem, src, dst, links, None)
+
+        def back(steps: Steps) -> Steps:
+            steps = steps if normal is None else normal.steps(start, steps)
+            return steps if cut is None else cut[0].steps(problem.src, steps)
+
+        return cls(problem, src, dst, links, back)
+
+    def planned(self) -> Problem:
+        """The question itself."""
+        if self.back is None:
+            return self.problem
+        src, dst, links = self.src, self.dst, self.links
+        between = replace(self.problem, src=src, dst=dst, asked=dst, common=refine(src, dst))
+        return replace(between, profile=links, links=links)

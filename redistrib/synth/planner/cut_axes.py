@@ -1,0 +1,102 @@
+"""A question on the axes of the machine: an axis is cut where its links change.
+
+Example: `x=32` on 4 nodes of 8 devices. `finer_mesh` is `x.1=4,x.4=8`, the nodes and what is inside
+them, and `bf16[4096{x}]` is `bf16[4096{x.1,x.4}]` there. The planner answers on that mesh, and so
+it may gather between the nodes first; `steps` brings its answer back, with `x:(1)4` for `x.1`.
+
+Law: an axis costs what its parts cost as axes of their own, because the same question is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.relabel import Digits, relabelled
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, cut, inside, split_at
+from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.refinement import common_cuts
+
+
+@dataclass(frozen=True, slots=True)
+class CutAxes:
+    """A mesh with some of its axes cut: each axis of `finer_mesh` with the part that it is.
+
+    `links` is the profile there.
+    """
+
+    mesh: Mesh
+    finer_mesh: Mesh
+    parts: tuple[tuple[str, DeviceDigit], ...]
+    links: Profile
+
+    def type(self, t: ArrayType) -> ArrayType:
+        """The type on the finer mesh."""
+        cuts = [(part.axis, part.pre) for _, part in self.parts]
+        partial = split_at([(d, IndexDigit(0, d.pre, d.size)) for d in t.partial], cuts)
+        return t.replace(
+            mesh=self.finer_mesh,
+            placements=[
+                (self._finer(device), index) for device, index in split_at(t.placements, cuts)
+            ],
+            partial=[self._finer(device) for device, _ in partial],
+        )
+
+    def fits(self, types: Sequence[ArrayType]) -> bool:
+        """Whether digits of these types that match do so with the axes cut.
+
+        On x=6 they do not if the links cut it as 3 x 2 and the types as 2 x 3.
+        """
+        cuts = common_cuts(types)
+        return all(
+            c % part.pre == 0 or part.pre % c == 0
+            for _, part in self.parts
+            for c in cuts[part.axis]
+        )
+
+    def _finer(self, device: DeviceDigit) -> DeviceDigit:
+        name, part = next((name, part) for name, part in self.parts if inside(device, part))
+        return DeviceDigit(name, device.pre // part.pre, device.size)
+
+    def steps(self, src: ArrayType, steps: Iterable[Collective]) -> list[Collective]:
+        """Steps on the finer mesh as steps on the mesh, from the type `src` there."""
+        return relabelled(src, steps, Digits({name: (part,) for name, part in self.parts}))
+
+
+@lru_cache(maxsize=256)
+def cut_axes(links: Profile, mesh: Mesh) -> CutAxes | None:
+    """The axes of a mesh cut where their links change; None where none does.
+
+    `links` is a profile with its links on the mesh.
+    """
+    if not links.cuts_axes:
+        return None
+    taken = {name for name, _ in mesh.axes}
+    parts: list[tuple[str, DeviceDigit]] = []
+    for axis in whole_axes(mesh):
+        ends = {end for part in links.parts_of(axis.axis) for end in (part.pre, part.end)}
+        found = cut(axis, ends)
+        for part in found:
+            name = axis.axis if len(found) == 1 else f"{axis.axis}.{part.pre}"
+            while len(found) > 1 and name in taken:
+                name += "_"
+            taken.add(name)
+            parts.append((name, part))
+    finer = Mesh([(name, part.size) for name, part in parts], devices=mesh.devices)
+    of_parts = tuple((name, links.link_of(part)) for name, part in parts)
+    on_finer = replace(links, axes=tuple(e for e in of_parts if e[1] != links.link))
+    return CutAxes(mesh, finer, tuple(parts), on_finer)
+
+
+def on_cut_axes(
+    links: Profile, types: Sequence[ArrayType]
+) -> tuple[CutAxes, list[ArrayType]] | None:
+    """Types of one mesh with its axes cut; None with nothing to cut, or where a type forbids it."""
+    axes = cut_axes(links, types[0].mesh)
+    if axes is None or not axes.fits(types):
+        return None
+    return axes, [axes.type(t) for t in types]

@@ -1,0 +1,138 @@
+"""A question in normal form: its digits are axes and dimensions of their own.
+
+Example: x=2,y=4,z=2,w=2, `f32[64{z}, 64{y}] sum{x,w} -> f32[64{z,x}, 64]`. z stays where it is, y
+is given up, x is reduced and owns a part of dimension 0, w is reduced. In normal form that is, on
+`d0=2,d1=2,d2=4`,
+
+    f32[2, 4{d2}, 16, 16] sum{d0,d1} -> f32[2{d1}, 4, 16, 16]
+
+what x owns in the end, what y owns at first, and what nobody does; half of the array, because z
+takes no part in it. Digits that are alike and in nobody's way are one: with two like w, d0 is 4.
+
+Law: neither the names of axes nor their order in the mesh, neither the order of dimensions nor how
+digits lie in them, change a price. They are not in the question that is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.chains import find_chains
+from redistrib.synth.planner.relabel import Digits, relabelled
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, primes
+from redistrib.types.mesh import Mesh
+from redistrib.types.refinement import Refinement
+
+FREE, PARTIAL, OWNER = range(3)
+"""What a device digit is on one side."""
+
+_Kind = tuple[int, int, float, float]
+"""Of a device digit: what it is before and after, latency and bandwidth of its link."""
+_Chain = tuple[list[tuple[DeviceDigit, ...]], list[tuple[IndexDigit, ...]]]
+"""The device digits and the index digits of a chain, each of one part or of several."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalForm:
+    """Two types and the profile in normal form, with the digits that its axes and dimensions are.
+
+    `fixed` is what takes no part: owned by the same digit before and after.
+    """
+
+    src: ArrayType
+    dst: ArrayType
+    links: Profile
+    digits: Digits
+    fixed: tuple[Placement, ...]
+
+    def steps(self, start: ArrayType, steps: Iterable[Collective]) -> list[Collective]:
+        """Steps between the types in normal form as steps from the type `start`."""
+        return relabelled(start, steps, self.digits, self.fixed)
+
+
+def normal_form(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile) -> NormalForm:
+    """The normal form of a question whose digits match, of an array with elements."""
+    before, after = common.src, common.dst
+    fixed = tuple((d, i) for d, i in before.items() if after.get(d) == i)
+    chains = _in_order(src, dst, common, links)
+    devices = [device for along, _ in chains for device in along]
+    indices = [index for _, along in chains for index in along]
+    named = {*(part for index in indices for part in index), *(index for _, index in fixed)}
+    runs = [run for dim in common.dims for run in dim if run not in named and run.size > 1]
+    indices += [(run,) for run in sorted(runs, key=lambda run: -run.size)]
+    axes = [(f"d{n}", prod(part.size for part in parts)) for n, parts in enumerate(devices)]
+    mesh = Mesh(axes)
+    shape = [prod(part.size for part in parts) for parts in indices]
+    number = {parts[0]: n for n, parts in enumerate(indices)}
+
+    def normal(t: ArrayType, owned: dict[DeviceDigit, IndexDigit]) -> ArrayType:
+        factors: list[list[DeviceDigit]] = [[] for _ in indices]
+        partial = []
+        for (name, size), parts in zip(axes, devices, strict=True):
+            if parts[0] in owned:
+                factors[number[owned[parts[0]]]].append(DeviceDigit(name, 1, size))
+            elif any(inside(parts[0], summed) for summed in t.partial):
+                partial.append(name)
+        return ArrayType(mesh, t.dtype, shape, factors, partial, t.reduction or "sum")
+
+    of_axes = [(axes[n][0], links.link_of(parts[0])) for n, parts in enumerate(devices)]
+    unequal = tuple(entry for entry in of_axes if entry[1] != links.link)
+    profile = Profile(links.name, links.link, unequal, links.exchange, (), links.efficiency)
+    digits = Digits(dict(zip((name for name, _ in axes), devices, strict=True)), indices)
+    return NormalForm(normal(src, before), normal(dst, after), profile, digits, fixed)
+
+
+def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile) -> list[_Chain]:
+    """The chains and idle digits. Those that look alike are alike: their order does not matter."""
+    before, after = common.src, common.dst
+
+    def kind(device: DeviceDigit) -> _Kind:
+        roles = [
+            OWNER
+            if device in owned
+            else PARTIAL
+            if any(inside(device, summed) for summed in t.partial)
+            else FREE
+            for t, owned in ((src, before), (dst, after))
+        ]
+        link = links.link_of(device)
+        return (roles[0], roles[1], link.latency, link.bandwidth)
+
+    chains, idle = find_chains(common, frozenset())
+    found: list[tuple[bool, list[tuple[int, _Kind]], _Chain]] = []
+    alone: dict[tuple[_Kind, int], list[tuple[DeviceDigit, IndexDigit | None]]] = {}
+    for chain in chains:
+        devices, along = chain.devices, [index for index in chain.indices if index is not None]
+        if len(devices) == 1 and len(along) == 1 and (prime := _prime(devices[0])):
+            alone.setdefault((kind(devices[0]), prime), []).append((devices[0], along[0]))
+            continue
+        closed = chain.indices[0] is not None and chain.indices[0] == chain.indices[-1]
+        if closed:  # entered where it looks least
+            along = along[:-1]
+            sizes = [(d.size, kind(d)) for d in devices]
+            at = min(range(len(devices)), key=lambda n: [*sizes[n:], *sizes[:n]])
+            devices, along = devices[at:] + devices[:at], along[at:] + along[:at]
+        looks = [(d.size, kind(d)) for d in devices]
+        found.append((closed, looks, ([(d,) for d in devices], [(i,) for i in along])))
+    for device in idle:
+        if prime := _prime(device):
+            alone.setdefault((kind(device), prime), []).append((device, None))
+        else:
+            found.append((False, [(device.size, kind(device))], ([(device,)], [])))
+    for (of_kind, _), pairs in alone.items():
+        size = prod(device.size for device, _ in pairs)
+        owned = [index for _, index in pairs if index is not None]
+        parts = [tuple(device for device, _ in pairs)], [tuple(owned)] if owned else []
+        found.append((False, [(size, of_kind)], parts))
+    return [chain for *_, chain in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _prime(device: DeviceDigit) -> int:
+    """The prime that the size of a digit is a power of, or 0."""
+    factors: Sequence[int] = primes(device.size)
+    return factors[0] if len({*factors}) == 1 else 0

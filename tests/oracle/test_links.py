@@ -1,0 +1,139 @@
+"""Links by level: an axis that runs over several costs what its parts cost as axes of their own."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import redistrib as rd
+from redistrib.synth.plan.profile import Level, find_profile
+from redistrib.types.digits import DeviceDigit, Factor, Local
+from redistrib.types.mesh import whole_axes
+from redistrib.types.refinement import common_cuts
+from tests.generators import random_pair
+from tests.repetitions import repetitions
+
+TWO_LEVELS = rd.Profile(
+    "two levels",
+    rd.Link(2e-5, 1e9),
+    levels=(Level(4, rd.Link(1e-6, 1e11)), Level(24, rd.Link(5e-6, 1e10))),
+    efficiency=(("all_to_all", 0.5),),
+)
+PROFILES = (TWO_LEVELS, "dgx-h100", "mpi-cluster")
+
+
+def as_parts(t: rd.ArrayType, mesh: rd.Mesh, cuts: dict[str, int], scale: int = 1) -> rd.ArrayType:
+    """A type with an axis x cut into the axes x0 and x1, at so many positions of x0."""
+
+    def parts(factor: Factor) -> list[Factor]:
+        if isinstance(factor, Local) or factor.axis not in cuts:
+            return [factor]
+        name, cut = factor.axis, cuts[factor.axis]
+        found: list[Factor] = []
+        if factor.pre < cut:
+            size = min(factor.end, cut) // factor.pre
+            found.append(DeviceDigit(f"{name}0", factor.pre, size))
+        if factor.end > cut:
+            pre = max(factor.pre, cut)
+            found.append(DeviceDigit(f"{name}1", pre // cut, factor.end // pre))
+        return found
+
+    dims = [[part for factor in dim for part in parts(factor)] for dim in t.dims]
+    partial = [part for factor in t.partial for part in parts(factor)]
+    shape = [n * scale for n in t.shape]
+    return rd.ArrayType(mesh, t.dtype, shape, dims, partial, t.reduction or "sum")
+
+
+def level_cuts(mesh: rd.Mesh, profile: rd.Profile) -> dict[str, int]:
+    """Per axis that runs over several levels, where its links change first."""
+    found = {}
+    for axis in whole_axes(mesh):
+        starts = [part.pre for part in profile.on(mesh).parts_of(axis.axis) if part.pre > 1]
+        if starts:
+            found[axis.axis] = min(starts)
+    return found
+
+
+def split_pair(
+    rng: random.Random, profile: rd.Profile
+) -> tuple[list[rd.ArrayType], list[rd.ArrayType]]:
+    """A random pair, and the same with axes cut where their links change."""
+    while True:
+        pair = random_pair(rng.choice)
+        mesh = pair[0].mesh
+        cuts = level_cuts(mesh, profile)
+        bounds = common_cuts(pair)
+        if cuts and all(c % b == 0 or b % c == 0 for axis, c in cuts.items() for b in bounds[axis]):
+            break
+    axes = []
+    for axis, size in mesh.axes:
+        parts = [(f"{axis}0", cuts[axis]), (f"{axis}1", size // cuts[axis])] if axis in cuts else []
+        axes += parts or [(axis, size)]
+    scale = rng.choice((1, 16, 512))
+    finer = [as_parts(t, rd.Mesh(axes), cuts, scale) for t in pair]
+    return [as_parts(t, mesh, {}, scale) for t in pair], finer
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+def test_an_axis_over_levels_is_planned_and_checked(profile: rd.Profile | str) -> None:
+    """The checker derives the seconds of such plans from the levels on its own."""
+    for seed in range(repetitions(40, 4000)):
+        rng = random.Random(seed)
+        pair, _ = split_pair(rng, find_profile(profile))
+        for strategy in ("auto", "direct"):
+            rd.check(rd.plan(*pair, strategy=strategy, profile=profile))
+
+
+def test_a_line_over_four_nodes_costs_what_nodes_and_devices_cost() -> None:
+    flat, square = rd.Mesh(x=32), rd.Mesh(n=4, g=8)
+    for src, dst in (
+        ("f32[65536{%s}, 64]", "f32[65536, 64]"),
+        ("f32[65536, 64] sum{%s}", "f32[65536, 64]"),
+        ("f32[65536, 64] sum{%s}", "f32[65536{%s}, 64]"),
+        ("f32[65536{%s}, 64]", "f32[65536, 64{%s}]"),
+        ("f32[65536{_2,%s}, 64]", "f32[65536{%s}, 64]"),
+        ("f32[96{%s}, 64] sum{}", "f32[96{_3,%s}, 64]"),
+    ):
+        pairs = [
+            [rd.ArrayType.parse(text.replace("%s", names), mesh) for text in (src, dst)]
+            for mesh, names in ((flat, "x"), (square, "n,g"))
+        ]
+        for profile in ("dgx-h100", "a100-cloud", TWO_LEVELS):
+            for effort in ("fast", "best"):
+                plans = [rd.plan(*pair, profile=profile, effort=effort) for pair in pairs]
+                assert plans[0].seconds == plans[1].seconds, (src, dst, profile)
+            matrices = [rd.cost_matrix(pair, pair, profile=profile) for pair in pairs]
+            assert (matrices[0] == matrices[1]).all()
+            matrix = rd.Oracle(flat, profile).matrix(pairs[0], pairs[0])
+            assert matrix.plan(0, 1).seconds == matrix.seconds[0, 1]
+            assert len(rd.explain(*pairs[0], profile=profile).alternatives) > 1
+
+
+@pytest.mark.parametrize("strategy", ["auto", "direct"])
+def test_cutting_an_axis_where_its_links_change_changes_no_price(strategy: str) -> None:
+    for seed in range(repetitions(60, 4000)):
+        coarse, finer = split_pair(random.Random(seed), TWO_LEVELS)
+        prices = [
+            rd.cost(*pair, strategy=strategy, profile=TWO_LEVELS).seconds
+            for pair in (coarse, finer)
+        ]
+        assert prices[0] == prices[1], (*map(str, coarse), finer[0].mesh)
+
+
+def test_a_profile_names_parts_of_axes() -> None:
+    text = """
+        latency = 1e-6
+        bandwidth = 1e11
+        axes."x:(1)2" = {latency = 1e-5, bandwidth = 1e9}
+    """
+    profile = rd.Profile.from_toml(text)
+    mesh = rd.Mesh(x=8)
+    links = [profile.on(mesh).link_of(DeviceDigit("x", *part)) for part in ((1, 2), (2, 4), (1, 8))]
+    assert links == [rd.Link(1e-5, 1e9), rd.Link(1e-6, 1e11), rd.Link(1e-5, 1e9)]
+    inside = [rd.ArrayType.parse(t, mesh) for t in ("f32[64{x}]", "f32[64{x:(1)2}]")]
+    assert rd.cost(*inside, profile=profile).seconds < 1e-5
+    plan = rd.plan(inside[0], rd.ArrayType.parse("f32[64]", mesh), profile=profile)
+    assert rd.check(rd.Plan.from_json(plan.to_json()))
+    with pytest.raises(rd.RedistribError, match="one link, or a link for each part"):
+        rd.Profile("p", profile.link, (("x", profile.link), ("x:(1)2", profile.link)))

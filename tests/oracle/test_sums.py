@@ -1,0 +1,95 @@
+"""Partial sums: in normal form, in batches, and the laws of their prices."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import redistrib as rd
+from redistrib.synth.plan.profile import find_profile
+from redistrib.synth.planner.normal_form import normal_form
+from redistrib.types.digits import DeviceDigit, Factor, Local
+from redistrib.types.refinement import refine
+from tests.generators import partial_layouts, random_pair
+from tests.oracle.laws import THREE
+from tests.repetitions import repetitions
+
+
+def relabelled(rng: random.Random, pair: list[rd.ArrayType]) -> list[rd.ArrayType]:
+    """The same types with other names of axes, another order of the mesh and of dimensions."""
+    mesh, rank = pair[0].mesh, len(pair[0].shape)
+    names = [name for name, _ in mesh.axes]
+    new = dict(
+        zip(names, rng.sample([f"q{n}" for n in range(len(names))], len(names)), strict=True)
+    )
+    axes = rng.sample([(new[name], size) for name, size in mesh.axes], len(names))
+    other, order = rd.Mesh(axes), rng.sample(range(rank), rank)
+
+    def renamed(factor: Factor) -> Factor:
+        if isinstance(factor, Local):
+            return factor
+        return DeviceDigit(new[factor.axis], factor.pre, factor.size)
+
+    return [
+        rd.ArrayType(
+            other,
+            t.dtype,
+            [t.shape[d] for d in order],
+            [[renamed(f) for f in t.dims[d]] for d in order],
+            [renamed(f) for f in t.partial],
+            t.reduction or "sum",
+        )
+        for t in pair
+    ]
+
+
+def partial_pairs(rng: random.Random, count: int) -> list[list[rd.ArrayType]]:
+    """Random pairs whose digits match, an end of them partial."""
+    found: list[list[rd.ArrayType]] = []
+    while len(found) < count:
+        pair = random_pair(rng.choice)
+        summed = pair[0].partial or pair[1].partial
+        if summed and pair[0].size and refine(*pair).aligned:
+            found.append(list(pair))
+    return found
+
+
+def test_names_orders_and_dimensions_change_no_price_with_partial_sums() -> None:
+    rng = random.Random(1)
+    for pair in partial_pairs(rng, repetitions(25, 20_000)):
+        other = relabelled(rng, pair)
+        for strategy in ("auto", "collectives"):
+            found = rd.plan(*pair, strategy=strategy)
+            rd.check(found)
+            assert found.seconds == rd.cost(*other, strategy=strategy).seconds, list(map(str, pair))
+
+
+def test_the_normal_form_of_its_example() -> None:
+    mesh = rd.Mesh(x=2, y=4, z=2, w=2)
+    src = rd.ArrayType.parse("f32[64{z}, 64{y}] sum{x,w}", mesh)
+    dst = rd.ArrayType.parse("f32[64{z,x}, 64]", mesh)
+    normal = normal_form(src, dst, refine(src, dst), find_profile(None))
+    assert str(normal.src) == "f32[2, 4{d2}, 16, 16] sum{d0,d1}"
+    assert str(normal.dst) == "f32[2{d1}, 4, 16, 16]"
+
+
+@pytest.mark.parametrize("profile", [None, "dgx-h100", THREE], ids=str)
+@pytest.mark.parametrize("axes", [(2, 4), (4, 3)], ids=str)
+def test_a_matrix_with_partial_sums_has_the_prices_of_its_plans(
+    axes: tuple[int, ...], profile: rd.Profile | str | None
+) -> None:
+    mesh = rd.Mesh(dict(zip("abc", axes, strict=False)))
+    types = list(partial_layouts(mesh, (96,) * len(axes)))
+    oracle = rd.Oracle(mesh, profile)
+    matrix = oracle.matrix(types, types)
+    # A price for each signature, not for each pair.
+    assert oracle.stats.batched_prices < oracle.stats.batched_pairs * 0.6
+    rng = random.Random(str(axes))
+    for _ in range(repetitions(25, 2000)):
+        row, column = rng.randrange(len(types)), rng.randrange(len(types))
+        plan = matrix.plan(row, column)
+        assert plan.seconds == matrix.seconds[row, column], (types[row], types[column])
+        rd.check(plan)
+        single = oracle.cost(types[row], types[column]).seconds
+        assert single >= matrix.seconds[row, column] * (1 - 1e-9)
