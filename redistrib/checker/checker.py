@@ -29,7 +29,7 @@ from redistrib.checker.blocks import block_loads, padded_ends
 from redistrib.checker.claims import Effort, require
 from redistrib.checker.crossing import crossing
 from redistrib.checker.lower_bound import lower_bound
-from redistrib.checker.parts import parts_of, size_of
+from redistrib.checker.parts import Part, parts_of, size_of
 from redistrib.checker.price import Links
 from redistrib.checker.reading import read_plan, read_step
 from redistrib.checker.senders import Table, loads, worst
@@ -242,14 +242,12 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     placements = [(device, index) for device, index in step["placements"]]
     after = t.replace(mesh=mesh, placements=placements)
     digits = [device for device, _ in placements]
-    crossed = [device for device, _ in {*t.placements} ^ {*placements}]
-    cross_parts: list[DeviceDigit] = []
     replicas = [(a, b) for a, b in step["replicas"]]
     tables = [Table(x["axes"], x["owners"], *x["rows"]) for x in step.get("tables", ())]
     _require_routed(replicas, tables, t, after)
     if not t.size:
         require(not any(len(table.entries[0]) for table in tables), "nothing is asked for")
-        return after, digits, 0, 0, 0, crossed
+        return after, digits, 0, 0, 0, _crossed(t, after, [])
     # What a device has on both sides; what it sends in all and to itself; who sends to one.
     overlap, served, peers = 1, {(1, 1)}, 1
     if across and not tables:
@@ -257,16 +255,22 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
         parts = []
     else:
         pairs = [digit for pair in replicas for digit in pair]
-        parts = parts_of(t, after, effort, pairs, [table.axes for table in tables])
+        parts = [*parts_of(t, after, effort, pairs, [table.axes for table in tables])]
     for part in parts:
-        cross_parts += [d for d in {*part.src, *part.dst} if part.src.get(d) != part.dst.get(d)]
         overlap *= part.least_overlap()
         mine = [table for table in tables if across or part.has(table.axes[0])]
         more, senders = loads(part, [pair for pair in replicas if part.has(pair[0])], mine)
         peers *= senders
         served = worst({(a * s, b * k) for a, b in served for s, k in more})
     received, sent = after.tile_size - overlap, max(a - b for a, b in served)
-    return after, digits, received, sent, peers, crossed if across else cross_parts
+    return after, digits, received, sent, peers, _crossed(t, after, parts)
+
+
+def _crossed(before: ArrayType, after: ArrayType, parts: Iterable[Part]) -> list[DeviceDigit]:
+    """The digits that own something else after an exchange; what has no parts is taken whole."""
+    if before.mesh == after.mesh and before.size:
+        return [device for part in parts for device in part.changed]
+    return [device for device, _ in {*before.placements} ^ {*after.placements}]
 
 
 def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) -> _Applied:

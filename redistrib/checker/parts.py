@@ -61,6 +61,11 @@ class Part:
     effort: Effort
     homes: Numbers | None = None
 
+    @property
+    def changed(self) -> list[DeviceDigit]:
+        """The digits that own something else afterwards."""
+        return [d for d in {*self.src, *self.dst} if self.src.get(d) != self.dst.get(d)]
+
     def has(self, digit: DeviceDigit) -> bool:
         """Whether a device digit of the senders is one of this part."""
         return _in_any(digit, self.spans)

@@ -65,26 +65,32 @@ def normal_form(src: ArrayType, dst: ArrayType, common: Refinement, links: Profi
     named = {*(part for index in indices for part in index), *(index for _, index in fixed)}
     runs = [run for dim in common.dims for run in dim if run not in named and run.size > 1]
     indices += [(run,) for run in sorted(runs, key=lambda run: -run.size)]
-    axes = [(f"d{n}", prod(part.size for part in parts)) for n, parts in enumerate(devices)]
-    mesh = Mesh(axes)
-    shape = [prod(part.size for part in parts) for parts in indices]
-    number = {parts[0]: n for n, parts in enumerate(indices)}
-
-    def normal(t: ArrayType, owned: dict[DeviceDigit, IndexDigit]) -> ArrayType:
-        factors: list[list[DeviceDigit]] = [[] for _ in indices]
-        partial = []
-        for (name, size), parts in zip(axes, devices, strict=True):
-            if parts[0] in owned:
-                factors[number[owned[parts[0]]]].append(DeviceDigit(name, 1, size))
-            elif any(inside(parts[0], summed) for summed in t.partial):
-                partial.append(name)
-        return ArrayType(mesh, t.dtype, shape, factors, partial, t.reduction or "sum")
-
-    of_axes = [(axes[n][0], links.link_of(parts[0])) for n, parts in enumerate(devices)]
+    digits = Digits({f"d{n}": parts for n, parts in enumerate(devices)}, indices)
+    of_axes = [(name, links.link_of(parts[0])) for name, parts in digits.axes.items()]
     unequal = tuple(entry for entry in of_axes if entry[1] != links.link)
     profile = Profile(links.name, links.link, unequal, links.exchange, (), links.efficiency)
-    digits = Digits(dict(zip((name for name, _ in axes), devices, strict=True)), indices)
-    return NormalForm(normal(src, before), normal(dst, after), profile, digits, fixed)
+    ends = _type(src, before, digits, indices), _type(dst, after, digits, indices)
+    return NormalForm(*ends, profile, digits, fixed)
+
+
+def _type(
+    t: ArrayType,
+    owned: dict[DeviceDigit, IndexDigit],
+    digits: Digits,
+    dims: Sequence[tuple[IndexDigit, ...]],
+) -> ArrayType:
+    """One end in normal form, in which these index digits are owned."""
+    number = {parts[0]: n for n, parts in enumerate(dims)}
+    sizes = {name: prod(part.size for part in parts) for name, parts in digits.axes.items()}
+    factors: list[list[str]] = [[] for _ in dims]
+    partial = []
+    for name, parts in digits.axes.items():
+        if parts[0] in owned:
+            factors[number[owned[parts[0]]]].append(name)
+        elif any(inside(parts[0], summed) for summed in t.partial):
+            partial.append(name)
+    shape = [prod(part.size for part in parts) for parts in dims]
+    return ArrayType(Mesh(sizes), t.dtype, shape, factors, partial, t.reduction or "sum")
 
 
 def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile) -> list[_Chain]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.planner.detours.codes import MAX_BITS, dense, join, times
 from redistrib.synth.planner.detours.symmetry import orbits, places
 from redistrib.synth.planner.three_phase import MAX_COMBINATIONS
 from redistrib.types.array_type import ArrayType
@@ -33,9 +34,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Cut = tuple[int | str, int]  # a dimension or an axis, and the positions before the cut
 
-MAX_BITS = 62  # cuts in a mask, and bits in a code
 CHUNK = 1 << 14  # pairs at a time: what stays in the cache
-MAX_TABLE = 1 << 16  # codes in a smaller range are numbered by a table, without sorting
 FREE, PARTIAL, OWNER = range(3)  # what a device digit is on one side
 
 
@@ -43,8 +42,8 @@ FREE, PARTIAL, OWNER = range(3)  # what a device digit is on one side
 class Signatures:
     """Per pair the number of its signature, -1 if it has none; per signature its first pair.
 
-    Misaligned pairs have none. A signature is
-    `symmetric` if its pairs keep it when dimensions or axes trade places.
+    Misaligned pairs have none. A signature is `symmetric` if its pairs keep it when dimensions or
+    axes trade places.
     """
 
     of_pair: Ints
@@ -145,7 +144,7 @@ class _Digits:
         """Whether the active digits of a pair are of one prime size, and so their spares."""
         takes = np.where(self.active, self.size, 1)
         most = takes.max(axis=1, initial=1)
-        prime = np.array([len(primes(n)) <= 1 for n in np.unique(most).tolist()])[_dense(most)]
+        prime = np.array([len(primes(n)) <= 1 for n in np.unique(most).tolist()])[dense(most)]
         return np.asarray(prime & ((takes == 1) | (takes == most[:, None])).all(axis=1))
 
     @property
@@ -159,7 +158,7 @@ class _Digits:
         idle = self.active & (self.before < 0) & (self.after < 0)
         closers = (self.active & (self.before < 0)).sum(axis=1)[:, None] + 1
         of_mover = np.where((self.before >= 0) & (self.after >= 0), closers, 3)
-        ways = np.where(idle, divisors[_dense(self.size)], np.where(self.active, of_mover, 1))
+        ways = np.where(idle, divisors[dense(self.size)], np.where(self.active, of_mover, 1))
         return np.asarray(ways.prod(axis=1, dtype=np.float64))
 
 
@@ -261,7 +260,7 @@ class _Codes:
             chosen = np.flatnonzero(aligned & group)
             if len(chosen):
                 key, alike = key_of(src[chosen], dst[chosen], mask[chosen])
-                _, at, numbers = np.unique(_dense(key), return_index=True, return_inverse=True)
+                _, at, numbers = np.unique(dense(key), return_index=True, return_inverse=True)
                 of_pair[chosen] = numbers + len(first)
                 first, symmetric = np.append(first, chosen[at]), np.append(symmetric, alike[at])
         return Signatures(of_pair, first, symmetric)
@@ -278,14 +277,11 @@ class _Codes:
         symmetric = any_order & alike
         key = self.tile[src] * 2 + symmetric
         for column in (*digits.merged, *chains.T, spares):
-            key = _join(key, column)
+            key = join(key, column)
         return key, symmetric
 
     def key_of_sums(self, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
-        """Of pairs with partial sums: what their normal form has, whatever the order.
-
-        The chains, the digits that never own, the runs that nobody names and the reductions.
-        """
+        """Of pairs with partial sums what their normal form has; all are symmetric."""
         digits = self.digits(src, dst, mask)
         before, after, size = digits.before, digits.after, digits.size
         # In nobody's way, of powers of one prime: of those that are alike the product counts.
@@ -311,7 +307,7 @@ class _Codes:
                 runs.append(np.where(nobody, (np.array(cuts) // c)[end], 1))
         key = self.reduction[src] * (int(self.reduction.max()) + 1) + self.reduction[dst]
         for column in (*products, *chains.T, *np.sort(runs, axis=0)):
-            key = _join(key, column)
+            key = join(key, column)
         return key, np.ones(len(src), dtype=bool)
 
     def cuts_of(self, src: Ints, dst: Ints) -> tuple[Ints, Bools]:
@@ -352,7 +348,7 @@ class _Codes:
         for axis, cuts in self.axis_cuts.items():
             for c, made, end in self._cuts(mask, axis, cuts):
                 size[:, self.device[axis, c]] = np.where(made, (np.array(cuts) // c)[end], 1)
-        kind = _dense(kind + 9 * (self.link + len(self.links) * size))
+        kind = dense(kind + 9 * (self.link + len(self.links) * size))
         return _Digits(before, after, size, kind, (size > 1) & ((before != after) | (before < 0)))
 
     def merge(self, src: Ints, dst: Ints, digits: _Digits) -> _Digits:
@@ -400,13 +396,13 @@ class _Codes:
         at, code, closed = start, np.zeros_like(kind), np.zeros(kind.shape, dtype=bool)
         for _ in range(count):
             place = row + at
-            code = _times(code, base) + kinds[place]
+            code = times(code, base) + kinds[place]
             at = lead[place]
             back = at == start
             closed |= back
             at = np.where(back, count, at)
-        code = _times(code, 2) + closed
-        return np.where(digits.active, _dense(code) + 1, 0)
+        code = times(code, 2) + closed
+        return np.where(digits.active, dense(code) + 1, 0)
 
     def _role(self, of: Ints, owned: Ints) -> Ints:
         return np.where(owned >= 0, OWNER, np.where(self.partial[of], PARTIAL, FREE))
@@ -419,7 +415,7 @@ class _Codes:
         a run only the common divisor with it matters, and nothing after a run with all of it.
         """
         named = self.owner >= 0
-        which, needs = _dense(need), np.unique(need)
+        which, needs = dense(need), np.unique(need)
         sizes = [e // c for cuts in self.dim_cuts.values() for c, e in combinations(cuts, 2)]
         rooms = np.unique(np.gcd.outer(needs, np.array([0, 1, *sizes])))  # gcd(n, 0) is n
         base = len(rooms)
@@ -438,7 +434,7 @@ class _Codes:
                 if in_order:
                     code = np.where(found > 0, code * base + found, code)
                 else:  # by place: finer than it needs to be, but no code outgrows its integer
-                    code = _times(code, base) + found
+                    code = times(code, base) + found
                 enough = spare & all_of_it[which, end]
                 roomy |= enough & first
                 first &= found == 0
@@ -453,31 +449,3 @@ def _number(cuts: Iterable[Cut]) -> dict[Cut, int]:
 def _inside(digit: DeviceDigit, cuts: Sequence[int]) -> list[int]:
     """The cuts of an axis at which a part of the digit starts."""
     return [c for c in cuts if digit.pre <= c < digit.end and not (c % digit.pre or digit.end % c)]
-
-
-def _dense(values: Ints) -> Ints:
-    """Numbers from 0 for the distinct values of an array, in their order."""
-    if not values.size:
-        return values
-    low, high = int(values.min()), int(values.max())
-    if high - low < MAX_TABLE:
-        seen = np.zeros(high - low + 1, dtype=np.int64)
-        seen[values - low] = 1
-        return (np.cumsum(seen) - 1)[values - low]
-    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
-
-
-def _times(codes: Ints, base: int) -> Ints:
-    """Codes times a base, numbered anew where they would not fit."""
-    if int(codes.max(initial=0)) >= (1 << MAX_BITS) // base:
-        codes = _dense(codes)
-    return codes * base
-
-
-def _join(key: Ints, column: Ints) -> Ints:
-    """One number for both: equal where both are."""
-    base = int(column.max(initial=0)) + 1
-    if base > 1 << (MAX_BITS // 2):
-        column = _dense(column)
-        base = int(column.max(initial=0)) + 1
-    return _times(key, base) + column
