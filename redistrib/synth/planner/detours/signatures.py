@@ -218,10 +218,8 @@ class _Codes:
             dtype=np.int64,
         )
         self.links = [self.link == n for n in range(len(numbers))]  # per link who has it
-        reductions: dict[object, int] = {}
-        self.reduction = np.array(
-            [reductions.setdefault(t.reduction, len(reductions)) for t in types]
-        )
+        kinds: dict[object, int] = {}
+        self.reduction = np.array([kinds.setdefault(t.reduction, len(kinds)) for t in types])
         self.summed = np.array([bool(t.partial) for t in types])
 
     def symmetries(self) -> list[Ints]:
@@ -254,8 +252,8 @@ class _Codes:
         """The signatures of some pairs, numbered among themselves."""
         mask, aligned = self.cuts_of(src, dst)
         partial = self.summed[src] | self.summed[dst]
-        of_pair = np.full(len(src), -1, dtype=np.int64)
-        first, symmetric = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
+        of_pair, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
+        symmetric = np.zeros(0, dtype=bool)
         for group, key_of in ((~partial, self.key), (partial, self.key_of_sums)):
             chosen = np.flatnonzero(aligned & group)
             if len(chosen):
