@@ -5,12 +5,14 @@ Every process checks the shards that it holds, and what the compiled programs re
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -44,7 +46,8 @@ def main() -> None:
     to_other_devices(devices)
     if len(devices) == 8:
         in_one_set_of(devices)
-    print("done")
+    print("done", flush=True)
+    lose_one(devices)
 
 
 def in_one_set_of(devices: np.ndarray) -> None:
@@ -112,6 +115,29 @@ def to_other_devices(devices: np.ndarray) -> None:
                 NamedSharding(ends[1], spec),
             )
             check(rjax.reshard(x, target), ARRAY.astype(dtype), target)
+
+    # A tree of arrays on all of these, in which every process takes part; within a budget.
+    ends = [Mesh(ids, "z") for ids in chosen]
+    tree = {n: made(NamedSharding(end, P(None, "z"))) for n, end in enumerate(ends)}
+    targets = {n: NamedSharding(ends[n - 1], P("z")) for n in tree}
+    moved = rjax.reshard_tree(tree, targets, memory_budget=8 * ARRAY.nbytes, donate=True)
+    for n, x in moved.items():
+        check(x, ARRAY, targets[n])
+    whole = Mesh(devices.reshape(2, -1), ("x", "y"))
+    for target in (NamedSharding(whole, P("x", "y")), NamedSharding(whole, P("y"))):
+        for n, x in rjax.reshard_tree(moved, target).items():
+            check(x, ARRAY, target)
+            moved[n] = x
+
+
+def lose_one(devices: np.ndarray) -> None:
+    """The last process ends; the first, which sends to it, hears of it. No process returns."""
+    ends = [NamedSharding(Mesh(ids, "z"), P("z")) for ids in (devices[:2], devices[-2:])]
+    if jax.process_index() == 0:
+        with pytest.raises(Exception, match="Gloo"):  # no hang
+            rjax.reshard(made(ends[0]), ends[1])
+        print("heard", flush=True)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -153,12 +153,17 @@ class Union:
         types = [plan.dst[x.name] if x.made else plan.source_type(x.name) for x in given]
 
         def run(arrays: Arrays) -> list[jax.Array]:
+            if not internals.is_here(self.mesh):
+                return [_elsewhere(plan.dst[name].shape, end) for name, end in results.items()]
             spread = [
                 _spread(arrays[read], t.tile_shape, same)
                 for read, t in zip(given, types, strict=True)
             ]
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
                 made = self.jitted(*spread)
+            if not any(internals.is_here(result.sharding.mesh) for result in results.values()):
+                # Nobody would ever wait for it here, nor hear that another process is lost.
+                jax.block_until_ready(made)
             return [
                 _kept(array, plan.dst[name].shape, result)
                 for array, (name, result) in zip(made, results.items(), strict=True)
@@ -173,6 +178,11 @@ def _spread(x: jax.Array, shape: tuple[int, ...], mesh: NamedSharding) -> Any:
     local = [d for d in mesh.mesh.devices.flat if d.process_index == jax.process_index()]
     tiles = [held[d] if d in held else _nothing(shape, x.dtype, d) for d in local]
     return internals.global_array(shape, x.dtype, x.weak_type, mesh, tiles)
+
+
+def _elsewhere(shape: tuple[int, ...], result: Result) -> Any:
+    """An array of which this process has nothing."""
+    return internals.global_array(shape, result.dtype, result.weak_type, result.sharding, [])
 
 
 def _nothing(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:

@@ -123,9 +123,16 @@ def global_array(
     nothing is checked, for replicas that differ.
     """
     aval = core.ShapedArray(tuple(shape), dtype, weak_type=weak_type)
+    if not is_here(sharding.mesh):
+        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, [], dtype=dtype)
     return _pxla.batched_device_put(
         core.update_aval_with_sharding(aval, sharding),
         sharding,
         tiles,
         [d for d in sharding.mesh.devices.flat if d.process_index == jax.process_index()],
     )
+
+
+def is_here(mesh: Any) -> bool:
+    """Whether a mesh has a device of this process."""
+    return any(d.process_index == jax.process_index() for d in mesh.devices.flat)

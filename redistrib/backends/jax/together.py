@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from redistrib.backends.jax import meshes, shardings
+from redistrib.backends.jax import internals, meshes, shardings
 from redistrib.backends.jax.arrays import weak_p
 from redistrib.backends.jax.carriers import carried, carrier
 from redistrib.backends.jax.lowering import chunk_dim
@@ -127,6 +127,9 @@ class Together:
 
     def __call__(self, *arrays: jax.Array) -> Sequence[jax.Array]:
         """The arrays, moved."""
+        if not internals.is_here(self.mesh):
+            end, weak = self.ends.target, self.ends.weak_type
+            return [internals.global_array(x.shape, x.dtype, weak, end, []) for x in arrays]
         with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
             moved: Sequence[jax.Array] = self.program(
                 *(meshes.viewed(x, self.enter) for x in arrays)
