@@ -199,8 +199,10 @@ def a_budget_holds_at_every_moment() -> None:
         with pytest.raises(rd.InfeasibleError, match=r"the memory budget is 1024") as refused:
             rjax.reshard_tree(tree, target, memory_budget=1024, donate=True)
         assert not any(x.is_deleted() for x in tree)
-        budget = int(1.15 * count * tile)
-        assert refused.value.least_bytes <= budget
+        budget = refused.value.least_bytes
+        assert budget <= 1.15 * count * tile
+        with pytest.raises(rd.InfeasibleError, match=f"with {budget} bytes"):
+            rjax.reshard_tree(tree, target, memory_budget=budget - 1, donate=True)
         seen: list[int] = []
         wanted = np.asarray(tree[0])
         moved = rjax.reshard_tree(

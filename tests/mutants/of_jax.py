@@ -88,8 +88,8 @@ if not weak_type:
         "a batch is planned as if its program allocated nothing beside the targets",
         BATCHES,
         "Batches._fitted",
-        "alive + targets + scratch",
-        "alive + targets",
+        "_Fitted(run, number, targets, alive + targets + scratch)",
+        "_Fitted(run, number, targets, alive + targets)",
     ),
     Mutant(
         "a tree does not wait for a batch before the next one allocates",

@@ -73,11 +73,12 @@ Kind = Ends | _Apart
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """A batch that has room: its program, how many moves it is, and what is allocated for it."""
+    """A batch: its program, how many moves it is, what it adds, and what is alive meanwhile."""
 
     run: Run
     count: int
     allocated: Bytes
+    needed: Bytes
 
 
 class Batches:
@@ -110,6 +111,7 @@ class Batches:
         for t in self.plan.src.values():
             alive += self._bytes(t)
         batches: list[Batch] = []
+        worst = 0, ""
         done = 0
         for kind, moves in groups:
             left = moves
@@ -117,6 +119,7 @@ class Batches:
                 fitted = self._fitted(kind, left, alive)
                 taken, left = left[: fitted.count], left[fitted.count :]
                 done += fitted.count
+                worst = max(worst, (int(fitted.needed.max(initial=0)), taken[0].target))
                 used = dict.fromkeys(name for move in taken for name, _ in move.sources)
                 viewed = isinstance(kind, Ends) and kind.is_view
                 released = tuple(n for n in used if last[n] < done and not viewed)
@@ -127,6 +130,14 @@ class Batches:
                 total = sum(int(self._target(move).sum()) for move in taken)
                 names = tuple(move.target for move in taken)
                 batches.append(Batch(names, released, total, fitted.run))
+        if self.budget is not None and worst[0] > self.budget:
+            raise InfeasibleError(
+                f"the tree moves with {worst[0]} bytes per device, which are alive while "
+                f"{worst[1]} moves, temporaries of the compiler's among them; the memory budget is "
+                f"{self.budget}",
+                memory_limit=self.budget,
+                least_bytes=worst[0],
+            )
         return batches
 
     def _groups(self) -> list[tuple[Kind, list[Move]]]:
@@ -183,33 +194,30 @@ class Batches:
         return _Apart((transfers, self.targets[move.target], tuple(own)), in_memory=False)
 
     def _fitted(self, kind: Kind, moves: Sequence[Move], alive: Bytes) -> _Fitted:
-        """As many of these moves as have room, in as few chunks as that takes."""
-        budget = self.budget
+        """As many of these moves as have room, in the fastest way that has; else the least."""
         most = max(1, BATCH_BYTES // max(1, int(self._target(moves[0]).sum())))
         count = 1 << (min(most, MOST, len(moves)).bit_length() - 1)
-        least = None
         counts = [count >> n for n in range(count.bit_length())]
+        least: _Fitted | None = None
         for number, way in [*((n, WAYS[0]) for n in counts), *((1, way) for way in WAYS[1:])]:
-            targets = self._target(moves[0]) * number
-            if isinstance(kind, Ends) and kind.is_view:
-                targets = self._nothing()
-            if budget is not None and (alive + targets).max() > budget:
-                least = least or int((alive + self._target(moves[0])).max())
+            viewed = isinstance(kind, Ends) and kind.is_view
+            targets = self._nothing() if viewed else self._target(moves[0]) * number
+            if number > 1 and not self._fits(alive + targets):
                 continue
             program = self._program(kind, moves[:number], way)
             if program is None:
                 continue
             run, scratch = program
-            needed = int((alive + targets + scratch).max())
-            if budget is None or needed <= budget:
-                return _Fitted(run, number, targets)
-            least = needed if least is None else min(least, needed)
-        raise InfeasibleError(
-            f"{moves[0].target} moves within {least} bytes per device, with what is alive by then "
-            f"and what the compiler allocates; the memory budget is {budget}",
-            memory_limit=budget,
-            least_bytes=least,
-        )
+            fitted = _Fitted(run, number, targets, alive + targets + scratch)
+            if self._fits(fitted.needed):
+                return fitted
+            if least is None or fitted.needed.max() < least.needed.max():
+                least = fitted
+        assert least is not None  # one array, in the first way, is always a program
+        return least
+
+    def _fits(self, needed: Bytes) -> bool:
+        return self.budget is None or int(needed.max(initial=0)) <= self.budget
 
     def _program(self, kind: Kind, moves: Sequence[Move], way: Way) -> tuple[Run, Bytes] | None:
         """What makes the targets of equal moves, and what it allocates beside them.

@@ -42,6 +42,8 @@ class Choices:
     `lanes`: the elements that memory is tiled by along the last dimension. Where they do not divide
     a chunk, the compiler likes other layouts in a loop than outside it, and would copy the ends of
     the loop; so the chunk is copied, out of the source and into the target.
+    `ordered`: bytes of a box from which on a round waits for the one before. Smaller ones may be
+    alive together, in programs that compile faster.
     """
 
     all_gather: Use
@@ -52,10 +54,12 @@ class Choices:
     cuts: int = 1
     halves: bool = False
     lanes: int = 1
+    ordered: int = 1 << 14
 
     def in_rounds(self) -> Choices:
         """Rounds everywhere: beside the tiles, nothing but the boxes of one round."""
-        return replace(self, all_gather=Use.NEVER, all_to_all=Use.NEVER, pairs=Use.NEVER)
+        never = Use.NEVER
+        return replace(self, all_gather=never, all_to_all=never, pairs=never, ordered=0)
 
 
 CHOICES = {

@@ -34,8 +34,6 @@ lax: Any = jax.lax  # typed in parts only
 Tile = Any
 INDEX = np.uint32
 """Of starts: jax sees to numbers below zero, one by one, where there can be any."""
-ORDERED_BYTES = 1 << 14
-"""Bytes of a box from which on it matters that a round waits for the last one."""
 Sizes = tuple[int, ...]
 View = tuple[Sizes, ...]
 """Per dimension of a tile the sizes of the axes that it is viewed with, major to minor."""
@@ -156,7 +154,7 @@ def after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
     compiler cannot tell that it is zero. Not from the target: XLA would fuse that with the write,
     write twice, and copy the target first.
     """
-    if box.nbytes < ORDERED_BYTES:
+    if box.nbytes < choose.ordered:
         return INDEX(0), target
     if choose.barriers:
         now, target = lax.optimization_barrier((INDEX(0), target))
