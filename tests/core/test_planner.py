@@ -165,7 +165,7 @@ def test_an_idle_axis_that_closes_no_chain_still_makes_the_tile_smaller() -> Non
         ("f32[8]", "f32[8] sum{x}", ["replicated_to_partial"]),
         ("f32[8{x}]", "f32[8] sum{x}", ["sharded_to_partial"]),
         ("f32[3] max{x}", "f32[3]", ["all_reduce"]),
-        ("f32[0{x}, 4{z}]", "f32[0, 4]", ["all_gather"]),
+        ("f32[0{x}, 4{z}]", "f32[0, 4]", ["sharded_to_partial"]),  # nothing moves
         ("bf16[6, 12{_3,x}]", "bf16[6{x}, 12]", ["all_to_all"]),  # fused QKV to FSDP
         ("f32[64{x,y}]", "f32[64{_8,x,y}]", ["all_to_all"]),  # block to block-cyclic
     ],

@@ -39,7 +39,7 @@ class Asked:
         """What is planned for a question."""
         src, dst, links, common = problem.src, problem.dst, problem.links, problem.common
         if common is None or problem.uneven:
-            return cls(problem, src, dst, links, None)
+            return cls.unchanged(problem)
         cut = on_cut_axes(links, (src, dst))
         if cut is not None:
             axes, (src, dst) = cut
@@ -50,13 +50,18 @@ class Asked:
             normal = normal_form(src, dst, common, links)
             src, dst, links = normal.src, normal.dst, normal.links
         if cut is None and normal is None:
-            return cls(problem, src, dst, links, None)
+            return cls.unchanged(problem)
 
         def back(steps: Steps) -> Steps:
             steps = steps if normal is None else normal.steps(start, steps)
             return steps if cut is None else cut[0].steps(problem.src, steps)
 
         return cls(problem, src, dst, links, back)
+
+    @classmethod
+    def unchanged(cls, problem: Problem) -> Asked:
+        """The question as it was asked."""
+        return cls(problem, problem.src, problem.dst, problem.links, None)
 
     def planned(self) -> Problem:
         """The question itself."""
