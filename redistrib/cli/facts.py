@@ -24,9 +24,11 @@ def find_facts() -> Iterator[tuple[str, Any]]:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             yield package, None
-    yield "mpi library", _mpi_library()
+    library = _mpi_library()
+    yield "mpi library", library
     yield "mpiexec", find_mpiexec()
-    yield "backends", [backend.name for backend in BACKENDS if backend.version()]
+    ready = [b.name for b in BACKENDS if b.version() and (b.name != "mpi" or library)]
+    yield "backends", ready
     yield "jax devices", _jax_devices()
 
 
