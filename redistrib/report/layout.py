@@ -28,9 +28,10 @@ import numpy as np
 
 from redistrib.report.figures import format_positions
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Factor, Positions, digit_values
+from redistrib.types.digits import DeviceDigit, Factor, Local, Positions, digit_values
 from redistrib.types.mesh import whole_axes
 from redistrib.types.notation import format_factor
+from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 MAX_PLACES = 8
 """Places along an edge that are drawn without gaps."""
@@ -102,7 +103,7 @@ def grid(t: ArrayType) -> Grid:
 
 
 def _edge(t: ArrayType, dims: Sequence[int]) -> Edge:
-    factors = tuple(factor for dim in dims for factor in t.dims[dim])
+    factors = tuple(factor for dim in dims for factor in _cutting(t, dim))
     places = tuple(
         Place(values, _indices(t, dims, values))
         if len(values) == len(factors)
@@ -142,11 +143,27 @@ def _indices(t: ArrayType, dims: Sequence[int], values: tuple[int, ...]) -> str:
     ranges, rest = [], list(values)
     for dim in dims:
         number, count = 0, 1
-        for factor in t.dims[dim]:
+        for factor in _cutting(t, dim):
             number, count = number * factor.size + rest.pop(0), count * factor.size
-        block = t.shape[dim] // count
-        ranges.append(f"{number * block}:{(number + 1) * block}")
+        start, end = _block(t, dim, number, count)
+        ranges.append(f"{start}:{end}")
     return ", ".join(ranges)
+
+
+def _cutting(t: ArrayType, dim: int) -> tuple[Factor, ...]:
+    """The factors that cut a dimension: under `ceil` the last local one is the size of a block."""
+    factors = t.dims[dim]
+    return factors[:-1] if factors and isinstance(factors[-1], Local) else factors
+
+
+def _block(t: ArrayType, dim: int, number: int, count: int) -> tuple[int, int]:
+    """Where one of the blocks of a dimension begins and ends."""
+    n, rule = t.shape[dim], dict(t.uneven).get(dim)
+    if rule is None or isinstance(rule, Ceil):
+        block = padded_size(n, t.dims[dim]) // count if rule else n // count
+        return min(number * block, n), min((number + 1) * block, n)
+    ends = block_ends(n, tuple(factor.size for factor in t.dims[dim]), rule)
+    return ends[number], ends[number + 1]
 
 
 class _Holders:

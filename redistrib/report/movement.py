@@ -25,6 +25,7 @@ from typing import assert_never
 import numpy as np
 
 from redistrib.report.figures import format_bytes
+from redistrib.synth.plan.blocks import messages_of
 from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
@@ -156,6 +157,8 @@ def _exchanged(step: Exchange, before: ArrayType, after: ArrayType) -> Movement 
 def _flows(
     step: Exchange, before: ArrayType, after: ArrayType, receivers: Iterable[int] | None
 ) -> Flows:
+    if step.blocks is not None:
+        return _block_flows(before, after)
     found = pieces_of(step, before, after, receivers=receivers)
     size = found.elements * before.itemsize
     flows: Flows = {}
@@ -163,6 +166,18 @@ def _flows(
         ends = _device(before, piece.sender), _device(after, piece.receiver)
         if ends[0] != ends[1]:
             flows[ends] = flows.get(ends, 0) + prod(piece.shape) * size
+    return flows
+
+
+def _block_flows(before: ArrayType, after: ArrayType) -> Flows:
+    """The messages of an exchange of blocks."""
+    found = messages_of(before, after)
+    flows: Flows = {}
+    moved = (found.sender.tolist(), found.receiver.tolist(), found.elements.tolist())
+    for sender, receiver, elements in zip(*moved, strict=True):
+        ends = _device(before, sender), _device(after, receiver)
+        if ends[0] != ends[1]:
+            flows[ends] = flows.get(ends, 0) + elements * before.itemsize
     return flows
 
 

@@ -43,6 +43,9 @@ def header(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("time", f"{format_seconds(plan.seconds)} estimated, profile {plan.profile.name}"),
     ]
+    if plan.padded_shape is not None:
+        more = prod(plan.padded_shape) / max(src.size, 1) - 1
+        lines.append(("padded", f"to {format_shape(plan.padded_shape)}, {more:.2%} more"))
     if plan.steps and not src.partial and not dst.partial:
         whole = src.size * src.itemsize
         lines.append(

@@ -140,10 +140,12 @@ def load() -> tuple[Mutant, ...]:
         of_proofs,
         of_rules,
         of_types,
+        of_uneven,
     )
 
     modules = (
         of_types,
+        of_uneven,
         of_rules,
         of_planner,
         of_oracle,

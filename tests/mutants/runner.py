@@ -43,12 +43,29 @@ CHECKS = (
     "tests/core/test_checker.py::test_right_plans_pass",
     "tests/core/test_checker.py::test_random_plans_pass",
 )
+UNEVEN = (
+    "redistrib/types/uneven",
+    "redistrib/types/padding.py",
+    "redistrib/synth/plan/blocks.py",
+    "redistrib/synth/planner/uneven.py",
+    "redistrib/checker/blocks.py",
+    "redistrib/backends/simulator/blocks.py",
+)
 # The tests of an area, by the start of the path of the mutated file.
 AREAS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        UNEVEN,
+        (
+            "tests/uneven/test_types.py",
+            "tests/uneven/test_plans.py",
+            "tests/uneven/test_checker.py",
+            "tests/interop/test_uneven.py",
+        ),
+    ),
     "redistrib/types/equivalence.py": ("tests/core/test_types.py", "tests/core/test_across.py"),
     "redistrib/types/tile.py": ("tests/core/test_boxes.py", "tests/core/test_simulator.py"),
     "redistrib/types/reduction.py": ("tests/core/test_simulator.py",),
-    "redistrib/models/": ("tests/models",),
+    "redistrib/models/": ("tests/uneven/test_models.py", "tests/models"),
     "redistrib/types/": ("tests/core/test_types.py", "tests/core/test_refinement.py"),
     "redistrib/synth/planner/paper/": (
         "tests/proofs/test_certificate.py::test_programs_of_the_paper_and_their_normal_forms_are_proved",
@@ -138,7 +155,7 @@ def kill_suite(file: str) -> tuple[str, ...]:
     """What runs against a mutant of `file`, in order, as arguments of pytest."""
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
     # What runs a plan under MPI or jax is used by none of the others.
-    alone = ("redistrib/backends/mpi/", "redistrib/backends/jax/", "redistrib/models/")
+    alone = ("redistrib/backends/mpi/", "redistrib/backends/jax/", "redistrib/models/", *UNEVEN)
     if not file.startswith("redistrib/") or file.startswith(alone):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too

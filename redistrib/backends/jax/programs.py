@@ -140,6 +140,7 @@ def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     Where the plan goes to other devices, partial sums are reduced by a program of their own first.
     Raises BackendError unless there is one tile of the right shape and dtype per device.
     """
+    check_even(plan, "jax")
     count, t = plan.src.mesh.num_devices, plan.src
     if len(tiles) != count or any(
         tile.shape != t.tile_shape or tile.dtype != t.numpy_dtype for tile in tiles
