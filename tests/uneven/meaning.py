@@ -125,3 +125,4 @@ def _ruled(n: int, order: tuple[str, ...], mesh: rd.Mesh) -> Iterator[tuple[tupl
             yield (f"_{cycles}", *order, f"_{block}"), "ceil"
             if len(order) > 1:
                 yield (order[0], f"_{cycles}", *order[1:], f"_{block}"), "ceil"
+                yield (f"_{cycles}", order[0], "_2", *order[1:], f"_{block}"), "ceil"
