@@ -116,12 +116,11 @@ def _ruled(n: int, order: tuple[str, ...], mesh: rd.Mesh) -> Iterator[tuple[tupl
         rng = np.random.default_rng([n, blocks, seed])
         cuts = np.sort(rng.integers(0, n + 1, blocks - 1))
         yield order, f"sizes({','.join(map(str, np.diff([0, *cuts, n]).tolist()))})"
-    product_ = blocks
     for block in (1, 2, 3):
-        if product_ * block >= n:
+        if blocks * block >= n:
             yield (*order, f"_{block}"), "ceil"
-        cycles = -(-n // (product_ * block)) + (block == 2)
-        if cycles > 1:
+        least = -(-n // (blocks * block))
+        for cycles in {max(least, 2), least + 2}:
             yield (f"_{cycles}", *order, f"_{block}"), "ceil"
             if len(order) > 1:
                 yield (order[0], f"_{cycles}", *order[1:], f"_{block}"), "ceil"

@@ -92,3 +92,13 @@ def test_an_even_plan_is_not_padded_and_exchanges_no_blocks() -> None:
     step = {**plan["steps"][0], "blocks": "f32[8, 8{x}]", "replicas": []}
     with pytest.raises(rd.CheckError, match="are uneven, of one array"):
         rd.check({**plan, "steps": [step]})
+
+
+def test_a_padded_type_is_the_real_one_when_it_is_cut_off() -> None:
+    """Blocks of 2 and of 1 pad to 8 and to 4; the figures of both gathers are the same."""
+    mesh = rd.Mesh(x=4)
+    wide = rd.plan(("f32[2{x,_2}:ceil]", mesh), "f32[2]", strategy="collectives", memory_limit=99)
+    data = json.loads(wide.to_json())
+    rd.check(data)
+    with pytest.raises(rd.CheckError, match="padded and cut off"):
+        rd.check({**data, "src": "f32[2{x}:ceil]"})
