@@ -193,3 +193,24 @@ def what_is_refused() -> None:
     plan = rd.plan(*(rd.ArrayType.parse(t, rd.Mesh(x=2)) for t in ("f32[8{x}]", "f32[8]")))
     with pytest.raises(rd.BackendError, match="a mesh for this plan has 2 ranks; got 8"):
         rtorch.compile(plan, mesh)
+
+
+@case
+def compiled_functions_break_their_graph() -> None:
+    """A function that redistributes compiles, in more than one graph; so does one with a program.
+
+    On two ranks: each takes seconds to import the compiler.
+    """
+    mesh = device_mesh((2,))
+    if mesh.get_coordinate() is None:
+        return
+    whole = torch.arange(64.0).reshape(8, 8)
+    x = distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None)
+    moved = torch.compile(
+        lambda x: rtorch.redistribute(x * 2, mesh, [Shard(1)]) + 1, backend="eager"
+    )
+    assert torch.equal(moved(x).full_tensor(), whole * 2 + 1)
+    ends = (rd.ArrayType.parse(t, rd.Mesh(x=2)) for t in ("f32[8{x}, 8]", "f32[8, 8{x}]"))
+    program = rtorch.compile(rd.plan(*ends), mesh)
+    tile = torch.compile(lambda tile: program(tile * 2) + 1, backend="eager")(x.to_local())
+    assert torch.equal(tile, moved(x).to_local())

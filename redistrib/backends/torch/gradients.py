@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from redistrib.backends.torch.choices import choices
+from redistrib.backends.torch.choices import planned
 from redistrib.backends.torch.dtypes import short_name
 from redistrib.backends.torch.layouts import mesh_of
 from redistrib.backends.torch.programs import (
@@ -32,7 +32,6 @@ from redistrib.backends.torch.programs import (
     device_of,
 )
 from redistrib.errors import BackendError
-from redistrib.synth.planner.choose import plan
 from redistrib.types.array_type import ArrayType
 
 Tensor = Any
@@ -113,12 +112,12 @@ class GradientSync:
         axes = [name for name, length in on.axes if length > 1]
         whole = ArrayType(on, short_name(like.dtype), (size,))
         end = whole.replace(dims=[axes]) if self._shard else whole
-        strategy = choices(backend_of(device_of(mesh))).strategy
+        backend = backend_of(device_of(mesh))
         flat = torch.zeros(size, dtype=like.dtype, device=like.device)
-        reduce = compile(plan(whole.replace(partial=axes), end, strategy=strategy), mesh)
+        reduce = compile(planned(whole.replace(partial=axes), end, backend), mesh)
         bucket = _Bucket(parameters, flat, reduce, None, None)
         if self._shard:
-            bucket.gather = compile(plan(end, whole, strategy=strategy), mesh)
+            bucket.gather = compile(planned(end, whole, backend), mesh)
             for parameter, view in bucket.views(flat):
                 view.copy_(parameter.detach())
             place = end.tile(reduce.placed.position(on) or 0)[0]

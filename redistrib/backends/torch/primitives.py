@@ -21,7 +21,17 @@ from redistrib.backends.torch.dtypes import identity, torch_dtype
 from redistrib.backends.torch.messages import Posted, Traffic, post
 from redistrib.backends.torch.reductions import reduced
 from redistrib.backends.torch.regions import Part, Regions, regions_of
-from redistrib.synth.plan.tile_program import Fetch, Groups, Send, Shape
+from redistrib.synth.plan.tile_program import (
+    Fetch,
+    Gather,
+    Groups,
+    Operation,
+    Reduce,
+    Scatter,
+    Send,
+    Shape,
+    Swap,
+)
 from redistrib.types.mesh import Mesh
 
 Tensor = Any
@@ -89,9 +99,9 @@ class TilePrimitives:
         ranks, place = self._members_of(groups)
         tile = tile.contiguous()
         whole = tile.new_empty((len(ranks), *tile.shape))
-        if (group := self._group(ranks, tile)) is not None:
+        if (group := self._group(Gather, ranks, tile)) is not None:
             work = dist.all_gather_into_tensor(whole.view(-1), tile.view(-1), group, async_op=True)
-            return self._alone([work], whole, ranks)
+            return self._alone([work], whole, ranks, tile.nbytes * (len(ranks) - 1))
         whole[place] = tile
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
         return post(
@@ -105,10 +115,10 @@ class TilePrimitives:
         """Piece n to member n, theirs into one tensor by place."""
         ranks, place = self._members_of(groups)
         arrived = torch.empty(pieces.shape, dtype=pieces.dtype, device=pieces.device)
-        if (group := self._group(ranks, pieces)) is not None:
+        if (group := self._group(Swap, ranks, pieces)) is not None:
             pieces = pieces.contiguous()
             work = dist.all_to_all_single(arrived, pieces, group=group, async_op=True)
-            return self._alone([work], arrived, ranks)
+            return self._alone([work], arrived, ranks, pieces[0].nbytes * (len(ranks) - 1))
         arrived[place] = pieces[place]
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
         return post(
@@ -119,9 +129,9 @@ class TilePrimitives:
         )
 
     def scatter(self, pieces: Tensor, groups: Groups, reduction: str) -> Value:
-        """A swap, of which the pieces that arrive are reduced in order of place."""
-        ranks, _ = self._members_of(groups)
-        group = self._group(ranks, pieces)
+        """Piece n to member n; those that arrive are reduced in order of place."""
+        ranks, place = self._members_of(groups)
+        group = self._group(Scatter, ranks, pieces)
         if group is not None:
             result = pieces.new_empty(pieces.shape[1:])
             work = dist.reduce_scatter_tensor(
@@ -131,34 +141,37 @@ class TilePrimitives:
                 group,
                 async_op=True,
             )
-            return self._alone([work], result, ranks)
-        swapped = self.swap(pieces, groups)
-
-        def combine() -> Tensor:
-            return reduced(swapped.then(), reduction)
-
-        return Posted(swapped.works, combine, swapped.peers)
+            return self._alone([work], result, ranks, result.nbytes * (len(ranks) - 1))
+        others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
+        arrived = pieces.new_empty((len(others), *pieces.shape[1:]))
+        addends = {n: arrived[row] for row, (n, _) in enumerate(others)} | {place: pieces[place]}
+        return post(
+            {rank: pieces[n].contiguous() for n, rank in others},
+            {rank: addends[n] for n, rank in others},
+            lambda: reduced([addends[n] for n in range(len(ranks))], reduction),
+            self.traffic,
+        )
 
     def reduce(self, tile: Tensor, groups: Groups, reduction: str) -> Value:
         """A scatter of equal chunks, which are then gathered: no more bytes than a reduction."""
         ranks, place = self._members_of(groups)
-        group = self._group(ranks, tile)
+        group = self._group(Reduce, ranks, tile)
         if group is not None:
             result = tile.contiguous().clone()
             work = dist.all_reduce(result, _operator(reduction), group, async_op=True)
-            return self._alone([work], result, ranks)
+            return self._alone([work], result, ranks, 2 * (tile.nbytes - tile.nbytes // len(ranks)))
         flat = tile.reshape(-1)
         # Chunks differ by one element at most.
         cuts = [flat.numel() * n // len(ranks) for n in range(len(ranks) + 1)]
         chunks = [flat[a:b] for a, b in pairwise(cuts)]
-        arrived = flat.new_empty((len(ranks), chunks[place].numel()))
-        arrived[place] = chunks[place]
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
+        arrived = flat.new_empty((len(others), chunks[place].numel()))
+        addends = {n: arrived[row] for row, (n, _) in enumerate(others)} | {place: chunks[place]}
 
         def gather() -> Value:
             whole = torch.empty_like(flat)
             parts = [whole[a:b] for a, b in pairwise(cuts)]
-            parts[place].copy_(reduced(arrived, reduction))
+            reduced([addends[n] for n in range(len(ranks))], reduction, parts[place])
             return post(
                 {rank: parts[place] for _, rank in others},
                 {rank: parts[n] for n, rank in others},
@@ -168,7 +181,7 @@ class TilePrimitives:
 
         return post(
             {rank: chunks[n] for n, rank in others},
-            {rank: arrived[n] for n, rank in others},
+            {rank: addends[n] for n, rank in others},
             gather,
             self.traffic,
         )
@@ -254,18 +267,18 @@ class TilePrimitives:
             self._regions[operation] = found
         return found
 
-    def _group(self, ranks: tuple[int, ...], tile: Tensor) -> Any:
-        """The process group of these ranks, if steps within it are to be its collectives."""
-        if not self.choose.collectives or not tile.numel() or tile.dtype not in _COLLECTIVE:
+    def _group(self, kind: type[Operation], ranks: tuple[int, ...], tile: Tensor) -> Any:
+        """The process group of these ranks, if the operation is to be its collective."""
+        if kind not in self.choose.collectives or tile.dtype not in _COLLECTIVE or not tile.numel():
             return None
         return self.placed.groups.get(ranks)
 
-    def _alone(self, works: list[Any], result: Tensor, ranks: tuple[int, ...]) -> Posted:
-        """A collective on its way; what it moves is counted as if it were messages."""
-        others = len(ranks) - 1
-        part = result.nbytes // len(ranks)
-        self.traffic.received += part * others
-        self.traffic.sent += part * others
+    def _alone(
+        self, works: list[Any], result: Tensor, ranks: tuple[int, ...], moved: int
+    ) -> Posted:
+        """A collective on its way, which brings this rank so many bytes at least."""
+        self.traffic.received += moved
+        self.traffic.sent += moved
         return Posted(works, lambda: result, ranks)
 
 

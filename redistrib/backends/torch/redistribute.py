@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from redistrib.backends.torch.choices import choices
+from redistrib.backends.torch.choices import planned
 from redistrib.backends.torch.layouts import Layout, layout_of
 from redistrib.backends.torch.primitives import Placed
 from redistrib.backends.torch.programs import (
@@ -34,7 +34,6 @@ from redistrib.backends.torch.programs import (
 )
 from redistrib.backends.torch.uneven import uneven_steps
 from redistrib.errors import LayoutError
-from redistrib.synth.planner.choose import plan
 
 Tensor = Any
 DeviceMesh = Any
@@ -55,17 +54,31 @@ def redistribute(
     async_op: the first messages are on their way when it returns, with a `Pending`, whose `wait()`
         gives the DTensor. Until then the local tensor of `x` is not to be written.
 
-    It is differentiable, any number of times. No tile on the way is larger than the larger of the
-    two ends. Raises LayoutError for what is no layout of elements, and for uneven strided shards.
+    It is differentiable, any number of times; torch.compile breaks its graph there. No tile on the
+    way is larger than the larger of the two ends. Raises LayoutError for what is no layout of
+    elements, and for uneven strided shards that are no order of shards.
 
         y = rtorch.redistribute(x, mesh, [Replicate(), Shard(1)])
     """
+    return _outside_of_graphs(x, mesh, placements, async_op)
+
+
+def _redistribute(
+    x: DTensor,
+    mesh: DeviceMesh | None,
+    placements: Sequence[Placement] | None,
+    async_op: bool,
+) -> Any:
     check_initialized()
     mesh = x.device_mesh if mesh is None else mesh
     target = target_spec(x, mesh, placements)
     if not async_op:
         return _Redistribute.apply(x, target, None)
     return Pending(x, target, find_move(x._spec, target).start(local_of(x)))  # noqa: SLF001
+
+
+_outside_of_graphs: Any = torch.compiler.disable(_redistribute)
+"""Planning and messages are no operators that torch.compile could trace: its graph ends before."""
 
 
 class Pending:
@@ -151,10 +164,7 @@ def _find_move(src: Layout, dst: Layout, meshes: Meshes) -> Move:
     device = device_of(meshes.src)
     start: Any
     if src.type is not None and dst.type is not None:
-        strategy = choices(backend_of(device)).strategy
-        if src.type.mesh != dst.type.mesh and strategy == "collectives":
-            strategy = "auto"
-        found = plan(src.type, dst.type, strategy=strategy)
+        found = planned(src.type, dst.type, backend_of(device))
         start, steps = found.src, steps_of(found)
     elif src.nested is not None and dst.nested is not None:
         steps = tuple(Step(*step) for step in uneven_steps(src.nested, dst.nested))

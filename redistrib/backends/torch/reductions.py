@@ -10,6 +10,7 @@ tensor([200], dtype=torch.uint16)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,35 +34,39 @@ _BOOL_OPERATIONS: dict[str, Any] = {
 }
 
 
-def combined(a: Tensor, b: Tensor, reduction: str) -> Tensor:
-    """The reduction of two tensors of one shape and dtype, written into the first."""
+def combined(a: Tensor, b: Tensor, reduction: str, out: Tensor | None = None) -> Tensor:
+    """The reduction of two tensors of one shape and dtype, in `out`, which may be one of them."""
     dtype = a.dtype
+    out = torch.empty(a.shape, dtype=dtype, device=a.device) if out is None else out
     if dtype == torch.bool:
-        return _BOOL_OPERATIONS[reduction](a, b, out=a)
+        return _BOOL_OPERATIONS[reduction](a, b, out=out)
     if dtype in SMALL_FLOATS:
-        whole = _OPERATIONS[reduction](a.to(torch.float32), b.to(torch.float32))
-        return a.copy_(whole)
+        return out.copy_(_OPERATIONS[reduction](a.to(torch.float32), b.to(torch.float32)))
     if dtype in SIGNED:
-        return _unsigned(a.view(SIGNED[dtype]), b.view(SIGNED[dtype]), reduction).view(dtype)
+        a, b = a.view(SIGNED[dtype]), b.view(SIGNED[dtype])
+        _unsigned(a, b, out.view(SIGNED[dtype]), reduction)
+        return out
     if dtype.is_complex and reduction in ("max", "min"):
-        return a.copy_(torch.where(_precedes(b, a, reduction), b, a))
-    return _OPERATIONS[reduction](a, b, out=a)
+        return out.copy_(torch.where(_precedes(b, a, reduction), b, a))
+    return _OPERATIONS[reduction](a, b, out=out)
 
 
-def reduced(pieces: Tensor, reduction: str) -> Tensor:
-    """The reduction of `[k, *piece]` over its leading dimension, from the first on."""
-    result = pieces[0].clone()
-    for piece in pieces[1:]:
-        combined(result, piece, reduction)
+def reduced(pieces: Sequence[Tensor], reduction: str, out: Tensor | None = None) -> Tensor:
+    """The reduction of at least two tensors, from the first on, in `out`."""
+    first, second, *rest = pieces
+    result = combined(first, second, reduction, out)
+    for piece in rest:
+        combined(result, piece, reduction, result)
     return result
 
 
-def _unsigned(a: Tensor, b: Tensor, reduction: str) -> Tensor:
+def _unsigned(a: Tensor, b: Tensor, out: Tensor, reduction: str) -> None:
     """As signed integers of the same bits; to compare them, the first bit is flipped."""
     if reduction in ("sum", "prod"):
-        return _OPERATIONS[reduction](a, b, out=a)
+        _OPERATIONS[reduction](a, b, out=out)
+        return
     flip = torch.iinfo(a.dtype).min
-    return a.copy_(_OPERATIONS[reduction](a ^ flip, b ^ flip) ^ flip)
+    out.copy_(_OPERATIONS[reduction](a ^ flip, b ^ flip) ^ flip)
 
 
 def _precedes(b: Tensor, a: Tensor, reduction: str) -> Tensor:
