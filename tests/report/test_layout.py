@@ -19,6 +19,11 @@ TYPES = (
     "f32[8{_2,x}]",
     "f32[8{x}, 4, 4{y:(2)2}, 2{y:(1)2}]",
     "f32[8{x}] sum{y}",
+    "f32[10{y}:ceil, 5{x}:balanced]",
+    "f32[5{y}:ceil]",
+    "f32[13{_2,x,_4}:ceil, 3]",
+    "f32[10{x,y}:nested, 4]",
+    "f32[10{y}:sizes(3,3,4,0)]",
 )
 
 
@@ -34,7 +39,11 @@ def check_cells(t: rd.ArrayType) -> int:
             first = {}
             for edge, at in zip(edges, (place, column), strict=True):
                 for dim, text in zip(edge.dims, at.indices.split(", "), strict=False):
-                    first[dim] = int(text.partition(":")[0])
+                    start, stop = map(int, text.split(":"))
+                    if start < stop:  # a rule may leave a block without any index
+                        first[dim] = start
+            if len(first) < sum(len(edge.dims) for edge in edges):
+                continue
             held = [
                 device
                 for position, device in enumerate(t.mesh.ids)

@@ -66,6 +66,14 @@ def test_words(dst: str, words: str) -> None:
     assert words in moved.words
 
 
+def test_uneven_ends_send_block_by_block() -> None:
+    mesh = rd.Mesh(x=4, y=2)
+    ends = (rd.ArrayType.parse(text, mesh) for text in ("f32[10{x}:ceil, 6]", "f32[10, 6{y}]"))
+    plan = rd.plan(*ends, strategy="direct")
+    assert check_flows(plan) == 1
+    assert str(plan.dst) in plan._repr_html_()
+
+
 def test_between_two_meshes_the_ids_of_devices_are_shown() -> None:
     there = rd.Mesh({"y": 2}, devices=[8, 9])
     ends = rd.ArrayType.parse("f32[8{x}]", rd.Mesh(x=2)), rd.ArrayType.parse("f32[8{y}]", there)
