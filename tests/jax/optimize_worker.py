@@ -198,5 +198,39 @@ def tiles_in_a_shard_map_are_left_alone() -> None:
     assert ours.num_collectives > 0
 
 
+@case
+def what_a_program_will_do_is_explained_before_it_runs() -> None:
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"), axis_types=(kind,) * 2)
+        source, target = (
+            NamedSharding(mesh, P("y", None, "x")),
+            NamedSharding(mesh, P(None, ("x", "y"))),
+        )
+        x = jax.device_put(jnp.zeros((16, 16, 16)), source)
+        move = (
+            jax.sharding.reshard if kind == AxisType.Explicit else jax.lax.with_sharding_constraint
+        )
+        plan = rd.plan(*(type_of(x.shape, x.dtype, end) for end in (source, target)))
+
+        def there_and_back(
+            x: jax.Array, move: Any = move, ends: Any = (source, target)
+        ) -> jax.Array:
+            return move(move(move(x, ends[1]) * 2, ends[0]) + 1, ends[1])
+
+        found = rjax.explain(there_and_back, x)
+        assert sum(count for _, count in found.plans) == 3
+        assert found.ours.received_bytes == sum(p.received_bytes * n for p, n in found.plans)
+        assert found.ours.received_bytes < found.xla.received_bytes
+        one = rjax.explain(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=source), target)
+        assert one.plans == ((plan, 1),)
+        assert one.ours.received_bytes == plan.received_bytes < one.xla.received_bytes
+        assert f"received {plan.received_bytes} B" in str(one)
+    other = NamedSharding(Mesh(np.array(jax.devices()[8:]), "z"), P("z"))
+    assert rjax.explain(x, other).xla is None
+    assert rjax.explain(lambda x: x + 1, x).plans == ()
+    with pytest.raises(rd.BackendError, match="an array and a sharding, or a function"):
+        rjax.explain(3, other)
+
+
 if __name__ == "__main__":
     case.main()

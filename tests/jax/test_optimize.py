@@ -15,6 +15,7 @@ CASES = (
     "arguments_that_are_no_arrays",
     "what_cannot_be_planned_stays_with_xla",
     "tiles_in_a_shard_map_are_left_alone",
+    "what_a_program_will_do_is_explained_before_it_runs",
 )
 
 

@@ -14,6 +14,7 @@ except ImportError as missing:
         f"the jax backend needs jax: pip install 'redistrib[jax]' ({missing})", backend="jax"
     ) from missing
 
+from redistrib.backends.jax.explain import Explanation, explain
 from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
 from redistrib.backends.jax.optimize import optimize
 from redistrib.backends.jax.programs import (
@@ -29,6 +30,7 @@ from redistrib.backends.jax.reshard import cache_info, reshard
 from redistrib.backends.jax.trees import Progress, reshard_tree
 
 __all__ = [
+    "Explanation",
     "Progress",
     "cache_info",
     "chunk_dim",
@@ -36,6 +38,7 @@ __all__ = [
     "compile",
     "compile_stacked",
     "dtypes_of",
+    "explain",
     "named_sharding",
     "optimize",
     "reshard",

@@ -22,7 +22,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from importlib import import_module
@@ -34,7 +35,7 @@ from jax.interpreters import ad, batching, mlir
 
 from redistrib.backends.jax import internals, shardings
 from redistrib.backends.jax.carriers import carried, carrier
-from redistrib.backends.jax.planning import Options, find_plan
+from redistrib.backends.jax.planning import Options, Planned, find_plan
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
@@ -45,6 +46,18 @@ free_p: Any = Primitive("redistribute_free")
 
 # What the partitioner was told, for XLA's compiler hands on nothing but the text of an error.
 _raised: deque[RedistribError] = deque(maxlen=16)
+# Who hears of the plans that are made while XLA compiles, from whichever thread it asks.
+_observers: list[Callable[[Planned], None]] = []
+
+
+@contextmanager
+def observing(observer: Callable[[Planned], None]) -> Iterator[None]:
+    """A context in which an observer is told each plan that XLA's partitioner is given."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
 
 
 def free(x: Any, options: Options) -> Any:
@@ -85,19 +98,25 @@ def _partition(shape: Any, source: Any, target: Any, text: str) -> tuple[bytes, 
     platform = settings.pop("platform")
     options = Options(**settings)
     try:
-        return _planned(shape, source, target, options, platform), source
+        found, program = _planned(shape, source, target, options, platform)
     except RedistribError as error:
         if options.fallback == "error" or not isinstance(error, (LayoutError, InfeasibleError)):
             _raised.append(error)
             raise
         warnings.warn(f"XLA redistributes this one: {error}", stacklevel=1)
+    else:
+        for observer in _observers:
+            observer(found)
+        return program, source
     axes = {"d": target.num_devices()}
     return _bytes_of(lambda tile: tile, shape, target, axes, platform), target
 
 
 @lru_cache(maxsize=1024)
-def _planned(shape: Any, source: Any, target: Any, options: Options, platform: str) -> bytes:
-    """The program of one device; equal redistributions of a step, or of several, share it."""
+def _planned(
+    shape: Any, source: Any, target: Any, options: Options, platform: str
+) -> tuple[Planned, bytes]:
+    """A plan, and the program of one device; equal redistributions, of any program, share them."""
     dtype = shape.numpy_dtype()
     # A replicated sharding does not say over how many devices.
     count = max(1, *(end.num_devices() for end in (source, target)))
@@ -109,7 +128,7 @@ def _planned(shape: Any, source: Any, target: Any, options: Options, platform: s
     names = shardings.axis_names(src.mesh, axes)
     sizes = {name: axis.size for name, axis in zip(names, axes, strict=True)}
     program = carried(found.tile_program(axes, platform), dtype)
-    return _bytes_of(program, shape, source, sizes, platform)
+    return found, _bytes_of(program, shape, source, sizes, platform)
 
 
 def _bytes_of(
