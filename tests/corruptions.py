@@ -6,6 +6,7 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import redistrib as rd
@@ -15,6 +16,8 @@ from redistrib.synth.plan.tables import permute_table
 from redistrib.synth.planner.problem import Strategy
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
+from tests.problems import random_type
+from tests.random_plans import random_mesh
 
 XY = rd.Mesh(x=2, y=4)
 MIXED = rd.Mesh(x=4, y=6, z=2)
@@ -626,3 +629,36 @@ def change_somewhere(rng: random.Random, data: Any) -> None:
             rng.shuffle(items)
         case list() as items if items:
             items.pop(rng.randrange(len(items)))
+
+
+def accepted_plans(devices: int, count: int) -> Iterator[rd.Plan]:
+    """Plans on so many devices with an entry or two changed, which the checker accepts still."""
+    written = [data for data in PLANS.values() if devices_of(data) == devices]
+    seed = found = 0
+    while found < count:
+        rng = random.Random(seed)
+        seed += 1
+        if written and seed % 4 == 0:
+            data = copy.deepcopy(rng.choice(written))
+        else:
+            mesh, dtype = random_mesh(rng, devices), rng.choice(("f32", "i32", "bf16"))
+            shape = rng.choice(((24,), (12, 24), (48, 6), (8, 12, 6)))
+            src, dst = (random_type(rng, mesh, shape, dtype) for _ in range(2))
+            strategy = rng.choice(("auto", "direct"))
+            data = json.loads(rd.plan(src, dst, strategy=strategy).to_json())
+        right = json.dumps(data)
+        for _ in range(rng.choice((1, 1, 2))):
+            change_somewhere(rng, data)
+        text = json.dumps(data)
+        try:
+            rd.check(text)
+        except rd.CheckError:
+            continue
+        if text != right:
+            found += 1
+            yield rd.Plan.from_json(text)
+
+
+def devices_of(data: Data) -> int:
+    """The devices of the mesh of a plan."""
+    return prod(size for _, size in data["mesh"]["axes"])

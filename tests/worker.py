@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.repetitions import repetitions
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -63,7 +65,7 @@ def outcome_of(module: str, cases: tuple[str, ...], devices: int) -> dict[str, s
         env=cpu_devices(devices),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=repetitions(240, 3600),
         check=False,
     )
     assert run.returncode == 0, run.stderr[-4000:]

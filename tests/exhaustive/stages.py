@@ -22,6 +22,7 @@ from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.budget import verify_budget
+from tests.checker.test_contract import verify_changed
 from tests.exhaustive import mpi_units
 from tests.generators import partial_layouts, random_pair, whole_axis_layouts
 from tests.jax.survey import check
@@ -181,6 +182,13 @@ def run_budget(unit: int) -> Counter[str]:
     return counts
 
 
+def run_corruptions(unit: int) -> Counter[str]:
+    """A block of changed plans: what the checker accepts is read and runs as it says."""
+    seeds = range(unit * BLOCK, (unit + 1) * BLOCK)
+    accepted = sum(map(verify_changed, seeds))
+    return Counter({"plans": len(seeds), "accepted": accepted})
+
+
 def run_sdy(unit: int) -> Counter[str]:
     """All targets of one source layout, as Shardy's collectives."""
     from tests.interop.sdy_programs import verify_sdy_pair  # imports jax
@@ -214,7 +222,8 @@ def run_jax(unit: int) -> Counter[str]:
 def law_files() -> list[Path]:
     """The files with laws that `make test` tries a few times only."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [file for file in files if "repetitions(" in file.read_text(encoding="utf-8")]
+    words = "repetitions(", "outcome_of("  # of this file, or of a worker that it starts
+    return [file for file in files if any(word in file.read_text("utf-8") for word in words)]
 
 
 def run_laws(unit: int) -> Counter[str]:
@@ -284,6 +293,13 @@ def stages(examples: int) -> Iterator[Stage]:
         " planned, priced and checked within counted calls and 500 MB",
         lambda _: range(600 // BUDGET_BLOCK),
         run_budget,
+    )
+    yield Stage(
+        "corruptions",
+        "20,000 plans with one to three entries changed: a CheckError that names the step, or read"
+        " and run on the simulator to the right tiles with the traffic that they state",
+        lambda _: range(20_000 // BLOCK),
+        run_corruptions,
     )
     yield Stage(
         "paper",

@@ -17,6 +17,7 @@ CASES = (
     "plans_to_other_devices_run",
     "zero_sizes_and_single_devices_run",
     "compiled_programs_move_what_the_plan_says",
+    "accepted_corruptions_run_as_they_say",
     "an_exchange_takes_the_least_rounds",
     "the_tile_program_runs_in_a_users_shard_map",
     "a_target_may_name_the_same_devices_in_another_order",

@@ -13,6 +13,7 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.synth.plan.collectives import AllReduce
 from redistrib.types.tile import same_bits, tile_of
+from tests.corruptions import accepted_plans
 from tests.mpi.cases import case, example, mesh_for
 from tests.random_plans import expected_tiles, random_plans, random_tiles
 from tests.repetitions import repetitions
@@ -29,26 +30,39 @@ def worst(comm: MPI.Intracomm, phases: Any, name: str) -> list[int]:
 @case
 def steps_move_what_the_plan_says(comm: MPI.Intracomm) -> None:
     for number, plan in enumerate(random_plans(comm.size + 200, comm.size, repetitions(20, 40))):
-        expected = expected_tiles(plan, number)[comm.rank]
-        tile = random_tiles(plan, number)[comm.rank]
-        with rmpi.Redistribution.from_plan(plan, comm, fuse=False) as redistribution:
-            result = redistribution(tile)
-            received, sent = (
-                worst(comm, redistribution._phases, name)
-                for name in ("received_bytes", "sent_bytes")
-            )
-        what = f"{number}: {plan.src.mesh}: {[step.collective for step in plan.steps]}"
-        assert same_bits(result, expected), what
-        stated = [(t.received_bytes, t.sent_bytes) for t in plan.traffic]
-        for found, step, claim in zip(
-            zip(received, sent, strict=True), plan.steps, stated, strict=True
-        ):
-            if isinstance(step, AllReduce):
-                # Chunks are cut along one dimension: a chunk may be larger by a row of it.
-                assert claim[0] <= found[0], what
-                assert claim[1] <= found[1], what
-            else:
-                assert found == claim, what
+        _run_as_stated(comm, plan, number)
+
+
+def _run_as_stated(comm: MPI.Intracomm, plan: rd.Plan, number: int) -> None:
+    """Run a plan step by step on tiles of its number, and compare tiles and traffic."""
+    expected = expected_tiles(plan, number)[comm.rank]
+    tile = random_tiles(plan, number)[comm.rank]
+    with rmpi.Redistribution.from_plan(plan, comm, fuse=False) as redistribution:
+        result = redistribution(tile)
+        received, sent = (
+            worst(comm, redistribution._phases, name) for name in ("received_bytes", "sent_bytes")
+        )
+    what = f"{number}: {plan.src.mesh}: {[step.collective for step in plan.steps]}"
+    assert same_bits(result, expected), what
+    stated = [(t.received_bytes, t.sent_bytes) for t in plan.traffic]
+    for found, step, claim in zip(
+        zip(received, sent, strict=True), plan.steps, stated, strict=True
+    ):
+        if isinstance(step, AllReduce):
+            # Chunks are cut along one dimension: a chunk may be larger by a row of it.
+            assert claim[0] <= found[0], what
+            assert claim[1] <= found[1], what
+        else:
+            assert found == claim, what
+
+
+@case
+def accepted_corruptions_run_as_they_say(comm: MPI.Intracomm) -> None:
+    """What the checker accepts of changed plans: read, right, with the traffic that it states."""
+    count = repetitions(4, 400)
+    texts = [plan.to_json() for plan in accepted_plans(comm.size, count)] if not comm.rank else None
+    for number, text in enumerate(comm.bcast(texts)):
+        _run_as_stated(comm, rd.Plan.from_json(text), number)
 
 
 @case
