@@ -644,8 +644,9 @@ def accepted_plans(devices: int, count: int) -> Iterator[rd.Plan]:
             mesh, dtype = random_mesh(rng, devices), rng.choice(("f32", "i32", "bf16"))
             shape = rng.choice(((24,), (12, 24), (48, 6), (8, 12, 6)))
             src, dst = (random_type(rng, mesh, shape, dtype) for _ in range(2))
-            strategy = rng.choice(("auto", "direct"))
-            data = json.loads(rd.plan(src, dst, strategy=strategy).to_json())
+            strategies: tuple[Strategy, ...] = ("auto", "direct")
+            plan = rd.plan(src, dst, strategy=rng.choice(strategies))
+            data = json.loads(plan.to_json())
         right = json.dumps(data)
         for _ in range(rng.choice((1, 1, 2))):
             change_somewhere(rng, data)

@@ -13,9 +13,9 @@ def test_any_pair_is_planned_priced_and_checked_within_the_budget(seed: int) -> 
     verify_budget(seed)
 
 
-@pytest.mark.parametrize("seed", [12, 63, 103, 172, 205, 250, 297])
-def test_pairs_that_took_longer_once(seed: int) -> None:
-    """Axes of 720 devices, 400 copies of a tile for 1,920 receivers, sums of mixed digits."""
+@pytest.mark.parametrize("seed", [12, 63, 103, 172, 205, 261, 297])
+def test_pairs_that_took_longer_or_failed_once(seed: int) -> None:
+    """Axes of 720 devices, whose digits no cut looked at suits; 400 copies for 1,920 receivers."""
     verify_budget(seed)
 
 

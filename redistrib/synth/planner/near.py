@@ -84,7 +84,12 @@ def near_steps(
     bound: float = inf,
     most_edges: int = MAX_EDGES,
 ) -> list[Collective] | None:
-    """A cheap sequence through tiles of at most `limit` elements, in less than `bound` seconds."""
+    """A cheap sequence through tiles of at most `limit` elements, in less than `bound` seconds.
+
+    None where there is none, or no way to cut the mesh into primes was found that suits an end.
+    """
+    if not _systems(src, dst):
+        return None
     search = NearSearch(src, dst, limit, profile, bound)
     search.most_edges = most_edges
     return search.run()
