@@ -86,8 +86,9 @@ test: setup $(READY_OPENMPI) $(READY_TORCH)
 test-core: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/core
 
-exhaustive: setup $(READY_OPENMPI) $(READY_TORCH)
+exhaustive: setup $(READY_BROWSER) $(READY_OPENMPI) $(READY_TORCH)
 	$(BIN)/python -m tests.exhaustive
+	$(BIN)/python -m pytest -m exhaustive tests/report/test_browser.py
 	$(BIN)/python -m tests.exhaustive.jax_versions
 
 prove: setup

@@ -184,13 +184,15 @@ def check(path: Path, by_proof: bool) -> int:
     """
     data = values.load_plan(path)
     if data["format"] == MODEL_FORMAT:
-        return check_model_file(data)
-    found = rd.check(data)
+        with progress(f"checking {path}"):
+            return check_model_file(data)
     proof = None
-    if by_proof:
-        from redistrib.checker.certificate import certify
+    with progress(f"checking {path}"):
+        found = rd.check(data)
+        if by_proof:
+            from redistrib.checker.certificate import certify
 
-        proof = certify(data)
+            proof = certify(data)
     click.echo(f"{data['src']} -> {data['dst']}: correct")
     figures = {"steps": len(data["steps"]), "strategy": data["strategy"], **found}
     width = max(map(len, figures))
@@ -226,7 +228,8 @@ def lint(path: Path, form: str) -> int:
     FILE is a TOML or JSON list of arrays with their layouts (docs/oracle.md). Reports shape, axis
     and divisibility errors and every expensive move, with their lines; then the exit status is 1.
     """
-    findings = find_problems(path)
+    with progress(f"pricing the layouts of {path}"):
+        findings = find_problems(path)
     if form == "json":
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 
+from redistrib.cli.progress import progress
 from redistrib.display import to_page
 from redistrib.errors import RedistribError
 from redistrib.models.check import check
@@ -65,17 +66,18 @@ def model(
     Each file has its meshes and the types of its arrays. Prints what the worst device receives,
     sends and holds beside the bounds; --schedule writes what each device does, for a transport.
     """
-    plan = plan_model(
-        read_types(src),
-        read_types(dst),
-        weights=WeightMap.parse(read_text(weights)) if weights else None,
-        memory_budget=budget,
-        profile=profile,
-        relabel=relabel,
-        keep_sources=not release,
-    )
-    if schedule is not None:
-        write_schedules(plan, schedule, schedule_form)
+    with progress(f"planning the move from {src} to {dst}"):
+        plan = plan_model(
+            read_types(src),
+            read_types(dst),
+            weights=WeightMap.parse(read_text(weights)) if weights else None,
+            memory_budget=budget,
+            profile=profile,
+            relabel=relabel,
+            keep_sources=not release,
+        )
+        if schedule is not None:
+            write_schedules(plan, schedule, schedule_form)
     if form == "html":
         click.echo(to_page(plan))
     else:

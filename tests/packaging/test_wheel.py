@@ -118,7 +118,7 @@ def test_the_source_distribution_has_its_tests_and_they_run(wheel: Path, tmp_pat
             if not {"__pycache__", "build"} & {*file.parts} and file.suffix != ".partial"
         }
         assert held == kept
-    ran = run(sys.executable, "-m", "pytest", "-q", "tests/packaging/test_drawings.py", cwd=home)
+    ran = run(sys.executable, "-m", "pytest", "-q", "tests/packaging/test_site.py", cwd=home)
     assert ran.returncode == 0, ran.stdout[-2000:]
 
 
