@@ -11,7 +11,7 @@ from mpi4py import MPI
 
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
-from redistrib.backends.mpi import exchange, streams
+from redistrib.backends.mpi import streams
 from redistrib.types.tile import same_bits, tile_of
 from tests.problems import random_type
 from tests.random_plans import (
@@ -59,7 +59,6 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
         # Small arrays would all go one way: these figures choose the way, and never the result.
-        patch.setattr(exchange, "SMALL", rng.choice((0, exchange.SMALL)))
         patch.setattr(streams, "SHORT_RUN", rng.choice((0, 64, 1 << 30)))
         patch.setattr(streams, "SLAB_RUNS", rng.choice((None, 1, 3)))
         patch.setattr(streams, "LEAST_CHUNK", rng.choice((1, 40, 4096)))

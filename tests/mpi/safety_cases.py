@@ -43,7 +43,10 @@ def a_call_that_is_dropped_leaves_memory_alone(comm: MPI.Intracomm) -> None:
     patterns = [np.full(plan.dst.tile_shape, PATTERN, np.float32) for _ in range(8)]
     comm.Barrier()
     if comm.rank:
-        ended = any(call.test() for _ in range(20))  # rank 0 may have had all of it in time
+        try:
+            ended = any(call.test() for _ in range(20))  # rank 0 may have had all of it in time
+        except rd.BackendError:  # another rank has given up
+            ended = False
         redistribution.free()
         if not ended:
             with pytest.raises(rd.BackendError, match="given up before its end"):

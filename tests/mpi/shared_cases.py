@@ -48,7 +48,6 @@ def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
 
         patch.setattr(streams.Stream, "messages", watched)
         patch.setattr(streams, "SHORT_RUN", 0)
-        patch.setattr(exchange, "SMALL", 0)
         plain, shared = (
             rmpi.Redistribution.from_plan(plan, comm, shared=shared) for shared in (False, True)
         )

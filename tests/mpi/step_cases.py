@@ -113,7 +113,7 @@ def a_redistribution_says_whether_it_fuses(comm: MPI.Intracomm) -> None:
         assert same_bits(one, expected)
         assert same_bits(other, 2 * expected)
         with pytest.raises(rd.BackendError, match="start is of what is fused"):
-            steps.start(tile)
+            steps.start(tile).wait()
         with pytest.raises(rd.BackendError, match="tile is a tile of"):
             steps(tile[1:] if comm.rank == 1 else tile)
         assert same_bits(steps(tile), expected)

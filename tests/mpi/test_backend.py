@@ -26,7 +26,14 @@ POOLS = [
 DRAWS = 30
 OBJECTS = repetitions(24, 60)
 MODELS = 20
-CASE_FILES = ("cases.py", "model_cases.py", "safety_cases.py", "shared_cases.py", "step_cases.py")
+CASE_FILES = (
+    "cases.py",
+    "fault_cases.py",
+    "model_cases.py",
+    "safety_cases.py",
+    "shared_cases.py",
+    "step_cases.py",
+)
 
 
 def cases(*files: str) -> list[str]:

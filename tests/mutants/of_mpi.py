@@ -4,10 +4,12 @@ from tests.mutants.mutant import Mutant
 
 AGREEMENT = "redistrib/backends/mpi/agreement.py"
 ARRAYS = "redistrib/backends/mpi/arrays.py"
+CALLS = "redistrib/backends/mpi/calls.py"
 CHECKS = "redistrib/backends/mpi/checks.py"
 COMMUNICATORS = "redistrib/backends/mpi/communicators.py"
 DATATYPES = "redistrib/backends/mpi/datatypes.py"
 EXCHANGE = "redistrib/backends/mpi/exchange.py"
+FAULTS = "redistrib/backends/mpi/faults.py"
 FLOWS = "redistrib/backends/mpi/flows.py"
 INDEX_RANGES = "redistrib/backends/mpi/index_ranges.py"
 LAYOUTS = "redistrib/backends/mpi/layouts.py"
@@ -21,42 +23,155 @@ MUTANTS = (
     Mutant(
         "messages are kept for the tiles of any later call",
         EXCHANGE,
-        "TileExchange._kept",
-        "places != self._bound[0]",
-        "not self._bound[0]",
+        "TileExchange._direct",
+        "kept is None or places != self._bound[0]",
+        "kept is None",
+    ),
+    Mutant(
+        "messages that are kept have the tag of the first call",
+        EXCHANGE,
+        "TileExchange._direct",
+        "[channel.tag, *places_of((*sources, *targets))]",
+        "places_of((*sources, *targets))",
     ),
     Mutant(
         "word that an overlap was copied goes out before the copy",
         EXCHANGE,
-        "TileExchange._by_messages.copy",
+        "_Near.finish",
         """
-_copy(stream.overlaps, sources[0], near)
-outstanding.send(EMPTY, stream.peer)
+_copy(self.stream.overlaps, self.source, self.target)
+self.outstanding.send(EMPTY, self.stream.peer)
 """,
         """
-outstanding.send(EMPTY, stream.peer)
-_copy(stream.overlaps, sources[0], near)
+self.outstanding.send(EMPTY, self.stream.peer)
+_copy(self.stream.overlaps, self.source, self.target)
 """,
     ),
     Mutant(
         "a call with a shared result does not wait for the copies of others",
         EXCHANGE,
-        "TileExchange._start",
-        """
-for peer in self.awaited:
-    ...
-""",
-        """
-for peer in []:
-    ...
-""",
+        "TileExchange.run.meanwhile",
+        "outstanding.receive(EMPTY, peer)",
+        "pass",
     ),
     Mutant(
-        "what one way of sending was given, another takes",
+        "a tile is written before its rank is in the call",
         EXCHANGE,
-        "TileExchange._kept",
-        "[way, *places_of((*sources, *targets))]",
-        "places_of((*sources, *targets))",
+        "_Near.post",
+        "outstanding.receive(EMPTY, self.stream.peer, owner)",
+        "outstanding.send([None, 0, MPI.BYTE], MPI.PROC_NULL, owner)",
+    ),
+    Mutant(
+        "a call that is at its end is kept",
+        CALLS,
+        "Running._end",
+        "self._under_way.remove(self)",
+        "pass",
+    ),
+    Mutant(
+        "a call goes on in its own wait alone",
+        CALLS,
+        "Running.advance",
+        "not self._lock.acquire(blocking=False)",
+        "True",
+    ),
+    Mutant(
+        "who leaves a call tells nobody",
+        AGREEMENT,
+        "Watch.left",
+        "alive() and (not (known or met or self.private.lost))",
+        "False",
+    ),
+    Mutant(
+        "an error keeps the arrays of the call that it came from",
+        AGREEMENT,
+        "Watch.entered",
+        "del error",
+        "pass",
+    ),
+    Mutant(
+        "ranks agree whatever they were given",
+        AGREEMENT,
+        "Watch._outcome",
+        "same != other",
+        "False",
+    ),
+    Mutant(
+        "an error on one rank is no error in a meeting",
+        AGREEMENT,
+        "Watch._agree",
+        "comm.size if error is None else comm.rank",
+        "comm.size",
+    ),
+    Mutant(
+        "who has not raised a fault never does",
+        AGREEMENT,
+        "Watch._outcome",
+        "failed < comm.size or (teller < comm.size and (not raised))",
+        "failed < comm.size",
+    ),
+    Mutant(
+        "a fault that all have raised is raised again",
+        AGREEMENT,
+        "Watch._outcome",
+        "failed < comm.size or (teller < comm.size and (not raised))",
+        "failed < comm.size or teller < comm.size",
+    ),
+    Mutant(
+        "a rank in error tells nobody",
+        AGREEMENT,
+        "Watch.failed",
+        "faults.tell(fault)",
+        "",
+    ),
+    Mutant(
+        "a rank that waits hears of no fault",
+        AGREEMENT,
+        "Watch.some",
+        "self.listen(outstanding, operation)",
+        "pass",
+    ),
+    Mutant(
+        "nobody asks what others are at",
+        AGREEMENT,
+        "Watch.some",
+        "self.private.faults.ask(operation, outstanding.peers)",
+        "pass",
+    ),
+    Mutant(
+        "the call after one that failed does not meet",
+        FAULTS,
+        "Faults.entering",
+        "self.raised or (self.known is not None and self.known.number < operation.number)",
+        "False",
+    ),
+    Mutant(
+        "what is told between two meetings is lost where the first is not over yet",
+        FAULTS,
+        "Faults.listen",
+        "self._early.append(notice)",
+        "pass",
+    ),
+    Mutant(
+        "tags stay after a fault",
+        COMMUNICATORS,
+        "Private.clear_faults",
+        "self._shift += self.made",
+        "",
+    ),
+    Mutant(
+        "every call agrees first",
+        REDISTRIBUTION,
+        "Redistribution._run",
+        'meets or self._order is None or (not self.fused) or (self._check == "all")',
+        "True",
+    ),
+    Mutant(
+        "no call agrees first",
+        REDISTRIBUTION,
+        "Redistribution._run",
+        'self._check == "all"',
+        "False",
     ),
     Mutant(
         "what is given up reads and writes memory that is free",
@@ -64,20 +179,6 @@ for peer in []:
         "Outstanding.give_up",
         "keep(self.requests, self.arrays)",
         "keep(self.requests)",
-    ),
-    Mutant(
-        "a call that is at its end is kept",
-        REDISTRIBUTION,
-        "Redistribution._tracked",
-        "self._running = None",
-        "pass",
-    ),
-    Mutant(
-        "an error keeps the arrays of the call that it came from",
-        AGREEMENT,
-        "Watch.attempt",
-        "del error",
-        "pass",
     ),
     Mutant(
         "two threads on a communicator take turns",
@@ -219,38 +320,10 @@ else:
         "before.groups(()), after.groups(())",
     ),
     Mutant(
-        "ranks agree whatever they were given",
-        AGREEMENT,
-        "Watch.agree",
-        "least != most",
-        "least > most",
-    ),
-    Mutant(
-        "an error on one rank is no error",
-        AGREEMENT,
-        "Watch.agree",
-        "comm.size if error is None else comm.rank",
-        "comm.size",
-    ),
-    Mutant(
-        "ranks with different timeouts wait in different collectives",
-        AGREEMENT,
-        "Watch.agree",
-        "self.agreed and self.timeout is None and not self.private.crowded",
-        "self.timeout is None and not self.private.crowded",
-    ),
-    Mutant(
         "a call may overwrite its own source",
         CHECKS,
         "check_results",
         "tile is not None and _overlap(out, tile)",
         "tile is out",
-    ),
-    Mutant(
-        "a start agrees with a call",
-        REDISTRIBUTION,
-        "Redistribution._run.prepare",
-        '"a call" if blocking else "a start"',
-        '"a call"',
     ),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,8 @@ from redistrib.backends.mpi.agreement import GRACE, Watch
 from redistrib.backends.mpi.communicators import NAP
 from redistrib.backends.mpi.datatypes import Tile
 from redistrib.backends.mpi.exchange import Phase, Tiles
+from redistrib.backends.mpi.faults import Operation
+from redistrib.backends.mpi.lifetime import advance_all, advancing, at_rest
 from redistrib.backends.mpi.requests import Outstanding, Transfer
 from redistrib.errors import BackendError
 
@@ -23,14 +27,12 @@ def fused(
     phases: Sequence[Phase],
     levels: Sequence[Tiles],
     results: Tiles,
-    *,
-    blocking: bool,
 ) -> Transfer:
     """All phases of a call, between the arrays before, between and after them."""
     for number, phase in enumerate(phases):
         watch.step = f"{phase.name} ({number + 1} of {len(phases)})"
         sources, targets = (_seen(phase, level) for level in levels[number : number + 2])
-        yield from phase.run(sources, targets, blocking=blocking)
+        yield from phase.run(sources, targets)
     _put(levels[-1] if phases else levels[0], results)
 
 
@@ -40,8 +42,6 @@ def by_steps(
     tiles: Tiles,
     results: list[Tile | None],
     make: Callable[[Phase | None], list[Tile | None]],
-    *,
-    blocking: bool,
 ) -> Transfer:
     """All steps of a call, each into tiles that `make` makes when its turn comes.
 
@@ -59,7 +59,7 @@ def by_steps(
         last = number == len(phases)
         watch.step = f"{phase.name} (step {number} of {len(phases)})"
         watch.attempt(partial(take_memory, None if last else phase), watch.step)
-        yield from phase.run(held, made, blocking=blocking)
+        yield from phase.run(held, made)
         held = list(made)
     if not phases:
         take_memory(None)
@@ -93,6 +93,8 @@ class Running:
 
     One that is dropped before its end, or left by an exception, is given up: what of it can still
     read or write memory keeps that memory as long as the process lives.
+
+    under_way: the calls of which the program has not seen the end; this one is there until it has.
     """
 
     def __init__(
@@ -100,10 +102,18 @@ class Running:
         transfer: Transfer,
         results: list[Tile | None],
         watch: Watch,
+        operation: Operation,
+        under_way: list[Running],
     ) -> None:
+        self._under_way = under_way
         self._transfer, self._results, self._watch = transfer, results, watch
-        self._given_up = False
-        self._outstanding: Outstanding | None = next(transfer, None)
+        self._operation = operation
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._outstanding: Outstanding | None = None
+        self._step(None)
+        if not self.done:
+            advancing(self)
 
     @property
     def done(self) -> bool:
@@ -112,24 +122,43 @@ class Running:
 
     def test(self) -> bool:
         """Whether the call is at its end, after what can be done without waiting."""
-        while self._outstanding is not None:
-            done = MPI.Request.Testsome(self._outstanding.requests)
-            if not done:
-                return False
-            self._advance(done)
+        with self._lock:
+            while self._outstanding is not None:
+                done = MPI.Request.Testsome(self._outstanding.requests)
+                if not done:
+                    with self._left_on_errors():
+                        self._watch.listen(self._outstanding, self._operation)
+                    break
+                self._step(done)
+        if not self.done:
+            advance_all()
+            return False
         self._check()
         return True
 
     def wait(self) -> list[Any]:
         """The results, once they are complete. Raises BackendError if a rank takes no part."""
-        try:
+        with self._lock:
             while self._outstanding is not None:
-                self._advance(self._watch.some(self._outstanding, self._watch.step))
-        except BaseException:
-            self.give_up()
-            raise
+                with self._left_on_errors():
+                    done = self._watch.some(self._outstanding, self._operation)
+                self._step(done)
         self._check()
         return self._results
+
+    def advance(self) -> None:
+        """Do what can be done without waiting, unless a thread is at it. Raises nothing."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._outstanding is not None:
+                done = MPI.Request.Testsome(self._outstanding.requests)
+                if done:
+                    self._step(done)
+        except Exception as error:  # noqa: BLE001 - the wait for this call raises it
+            self._error = error
+        finally:
+            self._lock.release()
 
     def end_soon(self) -> None:
         """Bring the call to its end if the others do their part at once, or give it up."""
@@ -140,20 +169,39 @@ class Running:
         self.give_up()
 
     def give_up(self) -> None:
-        """Leave a call that is under way; nothing if it is at its end."""
+        """Leave a call that is under way, and say so; nothing if it is at its end."""
         if self._outstanding is not None:
-            self._transfer.close()
-            self._outstanding, self._given_up, self._results = None, True, []
+            self._leave(BackendError("the call was given up"))
+
+    def _leave(self, error: BaseException) -> None:
+        self._transfer.close()
+        self._outstanding, self._results = None, []
+        self._error = BackendError("the call was given up before its end")
+        self._end()
+        self._watch.left(self._operation, error)
+
+    def _end(self) -> None:
+        at_rest(self)
+        if self in self._under_way:
+            self._under_way.remove(self)
+
+    @contextmanager
+    def _left_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._leave(error)
+            raise
 
     def _check(self) -> None:
-        if self._given_up:
-            raise BackendError("the call was given up before its end")
+        """The program sees the end."""
+        self._end()
+        if self._error is not None:
+            raise self._error
 
-    def _advance(self, done: list[int]) -> None:
-        try:
-            self._outstanding = self._transfer.send(done)
-        except StopIteration:
-            self._outstanding = None
-        except BaseException:
-            self.give_up()
-            raise
+    def _step(self, done: list[int] | None) -> None:
+        with self._left_on_errors():
+            try:
+                self._outstanding = self._transfer.send(done)  # type: ignore[arg-type]
+            except StopIteration:
+                self._outstanding = None

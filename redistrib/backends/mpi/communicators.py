@@ -17,10 +17,15 @@ from typing import Any
 
 from mpi4py import MPI
 
+from redistrib.backends.mpi.faults import NOTICE, Fault, Faults
+from redistrib.backends.mpi.lifetime import alive, keep
 from redistrib.errors import BackendError
 
 NAP = 0.0001
 """Seconds that a rank sleeps between two polls where it would take a processor from another."""
+
+ROLL_CALL, TEXT = 0, NOTICE + 1
+"""The tags by which a rank says that it has waited too long, and what its error is."""
 
 FIRST = "the first redistribution on a communicator"
 
@@ -33,6 +38,7 @@ class Private:
     crowded: whether some node has more ranks than processors that these may run on. A rank that
         waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
     lost: message and values of the error, once ranks were given up: messages may be on their way.
+    abandoned: agreements that this rank has begun, and left without their outcome.
     """
 
     comm: MPI.Intracomm
@@ -41,12 +47,27 @@ class Private:
     crowded: bool
     made: int = 0
     lost: tuple[str, dict[str, Any]] | None = None
+    faults: Faults = field(init=False)
+    abandoned: list[Any] = field(default_factory=list)
+    _shift: int = 0
 
-    def next_tag(self) -> int:
-        """A tag for one more redistribution; ranks make them in the same order."""
-        largest: Any = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB)
+    def __post_init__(self) -> None:
+        self.faults = Faults(self.comm)
+
+    def next_number(self) -> int:
+        """The number of one more redistribution; ranks make them in the same order."""
         self.made += 1
-        return int(self.made % largest) + 1
+        return self.made
+
+    def tag(self, number: int) -> int:
+        """The tag of a redistribution, another one after each fault that was cleared."""
+        largest: Any = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB)
+        return (self._shift + number) % (int(largest) - TEXT) + TEXT + 1
+
+    def clear_faults(self, fault: Fault | None) -> None:
+        """All ranks have met about a fault: no message from before may be taken for a new one."""
+        self.faults.clear(fault)
+        self._shift += self.made
 
 
 @dataclass(slots=True)
@@ -63,17 +84,6 @@ class _Slot:
 
 
 _MAKING = threading.Lock()
-_KEPT: list[object] = []
-
-
-def keep(*things: object) -> None:
-    """Keep arrays and requests for the life of the process: MPI may still write to them."""
-    _KEPT.append(things)
-
-
-def alive() -> bool:
-    """Whether MPI is between Init and Finalize."""
-    return MPI.Is_initialized() and not MPI.Is_finalized()
 
 
 def check_communicator(comm: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from redistrib.backends.mpi.communicators import alive
+from redistrib.backends.mpi.lifetime import alive
 from redistrib.backends.mpi.requests import Message
 
 Tile = NDArray[Any]
@@ -46,15 +46,6 @@ class Datatypes:
         key = part.shape, part.strides, part.itemsize
         if key not in self._made:
             self._made[key] = _strided(*key).Commit()
-        return self._made[key]
-
-    def together(self, base: int, views: Sequence[Tile]) -> MPI.Datatype:
-        """The datatype of several strided arrays, relative to an address."""
-        offsets = [address_of(part) - base for part in views]
-        key = (*offsets, *((part.shape, part.strides) for part in views), views[0].itemsize)
-        if key not in self._made:
-            types = [self.strided(part) for part in views]
-            self._made[key] = MPI.Datatype.Create_struct([1] * len(types), offsets, types).Commit()
         return self._made[key]
 
     def free(self) -> None:

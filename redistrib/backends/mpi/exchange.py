@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from mpi4py import MPI
 
-from redistrib.backends.mpi.datatypes import Tile, address_of, places_of
+from redistrib.backends.mpi.datatypes import Tile, places_of
 from redistrib.backends.mpi.flows import Channel, Flow, Incoming, Outgoing, transfer
 from redistrib.backends.mpi.layouts import Box, boxes_of
 from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, view
-from redistrib.backends.mpi.requests import Message, Outstanding, Transfer
+from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Repeated, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.streams import Stream, opaque, streams_of
 from redistrib.synth.plan.collectives import CollectivePermute
@@ -21,17 +21,13 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.tile import numbers
 
-SMALL = 1 << 20
-"""Bytes of source and target tile below which one Alltoallw beats messages per peer."""
-
 EMPTY: Message = [None, 0, MPI.BYTE]
-"""The message which says that something was copied into a tile.
+"""The message which says that a tile may be written, or that something was copied into it.
 
 It goes by the tag of its redistribution, so that calls under way at once keep theirs apart, in
 whatever order each rank comes to their ends.
 """
 
-T = TypeVar("T")
 Shape = tuple[int, ...]
 Tiles = Sequence[Tile | None]
 """Arrays of one type; None on ranks that have no tile of it."""
@@ -92,12 +88,15 @@ class Phase:
     def __init__(self, before: End, after: End) -> None:
         self.before, self.after = before, after
 
-    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
-        """Fill target tiles from source tiles. `blocking`: the caller waits for the end."""
+    def run(self, sources: Tiles, targets: Tiles) -> Transfer:
+        """Fill target tiles from source tiles."""
         raise NotImplementedError
 
     def share(self, shared: SharedTiles) -> None:
         """From now on the targets are these tiles: what can be copied to one of them is."""
+
+    def free(self) -> None:
+        """Release what is kept between calls."""
 
 
 class TileExchange(Phase):
@@ -124,16 +123,12 @@ class TileExchange(Phase):
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
-        total = before.type.tile_size + after.type.tile_size
-        # Within one array a collective is no choice: equal addresses mean MPI_IN_PLACE to Open MPI.
-        self.small = total * itemsize < SMALL and before is not after
         self.near: list[tuple[Stream, Tile | None]] = []
         self.awaited: list[int] = []
-        self._bound: tuple[list[Any], Any] = [], None
+        self._bound: tuple[list[Any], Repeated | None] = [], None
 
     def share(self, shared: SharedTiles) -> None:
         """From now on what goes to one of these tiles is copied there."""
-        self.small = False
         near = dict(zip(shared.tiles, opaque(shared.tiles.values()), strict=True))
         self.near = [(s, near[s.peer]) for s in self.sends if s.peer in near]
         self.awaited = [s.peer for s in self.receives if s.peer in shared.ranks]
@@ -141,97 +136,85 @@ class TileExchange(Phase):
         self.receives = [stream for stream in self.receives if stream.peer not in shared.ranks]
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
 
-    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
+    def run(self, sources: Tiles, targets: Tiles) -> Transfer:
         """Send, receive, and copy meanwhile what does not travel."""
         sources, targets = opaque(sources), opaque(targets)
-        if not self.communicates:
+        if not (self.sends or self.receives or self.near or self.awaited):
             self._copy_own(sources, targets)
-        elif self.small and blocking and len(sources) == 1:
-            # Not a batch: its datatype would have the distances between the tiles of one call.
-            self._copy_own(sources, targets)
-            self._at_once(sources, targets)
-        else:
-            streams = (*self.sends, *self.receives)
-            with self.channel.outstanding(sources, targets, streams) as outstanding:
-                yield from self._by_messages(outstanding, sources, targets)
+            return
+        streams = (*self.sends, *self.receives)
+        with self.channel.outstanding(sources, targets, streams) as outstanding:
+            datatypes = self.channel.datatypes
+            flows: list[Flow] = [
+                *(_Near(stream, sources[0], near, outstanding) for stream, near in self.near),
+                *(Incoming(s, targets, datatypes) for s in self.receives if not s.direct),
+                *(Outgoing(s, sources, datatypes) for s in self.sends if not s.direct),
+            ]
 
-    def _by_messages(self, outstanding: Outstanding, sources: Tiles, targets: Tiles) -> Transfer:
-        """Messages for each peer; what does not travel is copied meanwhile."""
-        datatypes = self.channel.datatypes
+            def meanwhile() -> None:
+                for peer in self.awaited:
+                    outstanding.receive(EMPTY, peer)
+                self._copy_own(sources, targets)
 
-        def copy() -> None:
-            for stream, near in self.near:
-                _copy(stream.overlaps, sources[0], near)
-                outstanding.send(EMPTY, stream.peer)
-            self._copy_own(sources, targets)
-
-        self._start(outstanding, sources, targets)
-        flows: list[Flow] = [
-            *(Incoming(s, targets, datatypes) for s in self.receives if not s.direct),
-            *(Outgoing(s, sources, datatypes) for s in self.sends if not s.direct),
-        ]
-        yield from transfer(flows, outstanding, copy)
+            for peer in self.awaited:  # which may write into our tile from now on
+                outstanding.send(EMPTY, peer)
+            outstanding.repeat(self._direct(sources, targets))
+            yield from transfer(flows, outstanding, meanwhile)
 
     def _copy_own(self, sources: Tiles, targets: Tiles) -> None:
         for source, target in zip(sources, targets, strict=True):
             if source is not None and target is not None:
                 _copy(self.own, source, target)
 
-    def _start(self, outstanding: Outstanding, sources: Tiles, targets: Tiles) -> None:
-        """Start all that travels straight from tile to tile, and await word of what is copied."""
+    def _direct(self, sources: Tiles, targets: Tiles) -> Repeated:
+        """What travels straight from tile to tile: programs reuse their tiles, so it is kept."""
+        channel = self.channel
+        places = [channel.tag, *places_of((*sources, *targets))]
+        kept = self._bound[1]
+        if kept is None or places != self._bound[0]:
+            self.free()
+            kept = Repeated(channel.comm, channel.tag)
+            for streams, tiles, receives in (
+                (self.receives, targets, True),
+                (self.sends, sources, False),
+            ):
+                for stream in (stream for stream in streams if stream.direct):
+                    for message in stream.messages(tiles, channel.datatypes):
+                        kept.add(message, stream.peer, receives=receives)
+            self._bound = places, kept
+        return kept
 
-        def addressed(streams: Sequence[Stream], tiles: Tiles) -> list[tuple[Message, int]]:
-            return [
-                (message, stream.peer)
-                for stream in streams
-                if stream.direct
-                for message in stream.messages(tiles, self.channel.datatypes)
-            ]
+    def free(self) -> None:
+        """Release the messages that are kept."""
+        if self._bound[1] is not None:
+            self._bound[1].free()
+        self._bound = [], None
 
-        receives, sends = self._kept(
-            "messages",
-            lambda: (addressed(self.receives, targets), addressed(self.sends, sources)),
-            sources,
-            targets,
-        )
-        for peer in self.awaited:
-            outstanding.receive(EMPTY, peer)
-        for message, peer in receives:
-            outstanding.receive(message, peer)
-        for message, peer in sends:
-            outstanding.send(message, peer)
 
-    def _at_once(self, sources: Tiles, targets: Tiles) -> None:
-        """One Alltoallw: the quickest for small arrays.
+class _Near:
+    """What is copied to a rank of this node, once that has said that its tile may be written."""
 
-        Only where the caller waits for it: ranks may end two calls that were started in different
-        orders, and collectives have one order.
-        """
-        size = self.channel.comm.size
+    slots = 1
 
-        def addressed(streams: Sequence[Stream], tiles: Tiles) -> Message:
-            counts, types = [0] * size, [MPI.BYTE] * size
-            base = 0 if tiles[0] is None else address_of(tiles[0])
-            for stream in streams:
-                counts[stream.peer] = 1
-                types[stream.peer] = self.channel.datatypes.together(base, stream.views(tiles))
-            return [MPI.buffer.fromaddress(base, 0), counts, [0] * size, types]
+    def __init__(
+        self, stream: Stream, source: Tile | None, target: Tile | None, outstanding: Outstanding
+    ) -> None:
+        self.stream, self.source, self.target = stream, source, target
+        self.outstanding = outstanding
+        self.posted = False
 
-        messages = self._kept(
-            "at once",
-            lambda: (addressed(self.sends, sources), addressed(self.receives, targets)),
-            sources,
-            targets,
-        )
-        self.channel.comm.Alltoallw(*messages)
+    def post(self, outstanding: Outstanding, owner: Owner) -> int:
+        """Wait for the word of the rank, once."""
+        if self.posted:
+            return 0
+        self.posted = True
+        outstanding.receive(EMPTY, self.stream.peer, owner)
+        return 1
 
-    def _kept(self, way: str, make: Callable[[], T], sources: Tiles, targets: Tiles) -> T:
-        """What is made for these tiles, or was in the last call: programs reuse their tiles."""
-        places = [way, *places_of((*sources, *targets))]
-        if places != self._bound[0]:
-            self._bound = places, make()
-        found: T = self._bound[1]
-        return found
+    def finish(self, slot: int) -> None:  # noqa: ARG002
+        """Copy, and say so."""
+        _copy(self.stream.overlaps, self.source, self.target)
+        self.outstanding.send(EMPTY, self.stream.peer)
 
 
 def _copy(overlaps: Sequence[Overlap], source: Tile | None, target: Tile | None) -> None:

@@ -13,9 +13,9 @@ from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Transfe
 from redistrib.backends.mpi.streams import DEPTH, DEPTH_DIRECT, Buffer, Stream
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Channel:
-    """What the messages of a redistribution share."""
+    """What the messages of a redistribution share; the tag is that of the call under way."""
 
     comm: MPI.Intracomm
     tag: int

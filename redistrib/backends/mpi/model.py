@@ -71,8 +71,7 @@ class ModelRedistribution:
             self._watch.attempt(
                 lambda: self._described(batch_bytes), "the agreement on the model", contended
             )
-            self._watch.agreed = True
-            self._tag = self._private.next_tag()
+            self._tag = self._private.tag(self._private.next_number())
         self._batches = list(batches(plan, batch_bytes))
         self._reductions = {}
         for name, reduction in plan.reductions.items():

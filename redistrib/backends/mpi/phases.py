@@ -114,7 +114,7 @@ class ToPartial(Phase):
         if position is not None:
             self.number = int(numbers(before.type.mesh, step.axes)[position])
 
-    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:  # noqa: ARG002
+    def run(self, sources: Tiles, targets: Tiles) -> Transfer:
         """Fill the targets; nothing is sent."""
         for source, target in zip(sources, targets, strict=True):
             if source is not None and target is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from mpi4py import MPI
@@ -29,6 +29,7 @@ from redistrib.backends.mpi.checks import (
 from redistrib.backends.mpi.communicators import check_alone, claimed, private
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.exchange import End, Phase, Tiles
+from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.requests import Transfer
@@ -40,10 +41,13 @@ from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
 
+Check = Literal["all", "peers", "none"]
+
 SCRATCH = 1 << 20
 """Scratch unless another is asked for; the default is a twentieth of a tile more."""
 MAKING = "the agreement on the problem"
 CALLING = "the agreement before the exchange"
+CHECKING = "the agreement that no call has failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class _Options:
     timeout: float | None = None
     shared: bool = False
     fuse: bool = True
+    check: Check = "peers"
 
 
 class Redistribution:
@@ -84,6 +89,13 @@ class Redistribution:
         use then, what was to be read or written is kept as long as the process lives, and `out` is
         not to be used; whether to call comm.Abort is up to the program. By default a call waits for
         ever, as MPI does.
+
+    check: "all": before each call all ranks agree that none has an error, so that they all raise
+        together, with nothing sent. "peers": no rank waits for another that it needs nothing from.
+        If a call fails on a rank, those that need it raise in that call, any other at the next
+        point where all ranks meet: the first call of a redistribution, a batch, the making of one,
+        `check_calls`, or the call after an error. "none": as "peers", and what is given is not
+        looked at, for loops known to be right.
 
     One thread at a time may use a communicator; two at once are an error on all ranks.
 
@@ -123,6 +135,7 @@ class Redistribution:
         scratch: int | None = None,
         timeout: float | None = None,
         shared: bool = False,
+        check: Check = "peers",
     ) -> None:
         def find_plan() -> Plan | None:
             from redistrib.synth.planner.choose import plan
@@ -131,7 +144,7 @@ class Redistribution:
                 return None
             return plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
-        options = _Options(src_ranks, dst_ranks, dtype, scratch, timeout, shared)
+        options = _Options(src_ranks, dst_ranks, dtype, scratch, timeout, shared, True, check)
         self._make(comm, src, dst, find_plan, options)
 
     @classmethod
@@ -145,6 +158,7 @@ class Redistribution:
         timeout: float | None = None,
         shared: bool = False,
         fuse: bool = True,
+        check: Check = "peers",
     ) -> Self:
         """The redistribution of a plan. Collective.
 
@@ -155,7 +169,7 @@ class Redistribution:
             less time and no tile in between, and receives the plan's `lower_bound_bytes`.
         """
         self = cls.__new__(cls)
-        options = _Options(dtype=dtype, scratch=scratch, timeout=timeout, shared=shared, fuse=fuse)
+        options = _Options(None, None, dtype, scratch, timeout, shared, fuse, check)
         self._make(comm, plan.src, plan.dst, lambda: plan, options)
         return self
 
@@ -174,12 +188,13 @@ class Redistribution:
             self.comm, self._given_comm, self.src, self.dst = owned.comm, comm, src, dst
             self.out = None
             self._shared: SharedTiles | None = None
-            self._running: Running | None = None
+            self._under_way: list[Running] = []
             self._phases: list[Phase] = []
             self._reverse = False
-            self._channel = Channel(owned.comm, owned.next_tag(), Datatypes())
+            self._order: int | None = None
+            self._channel = Channel(owned.comm, 0, Datatypes())  # each call has its tag
             self.watch.attempt(lambda: self._settle(find_plan, options), MAKING, contended)
-            self.watch.agreed = True
+            self._number = owned.next_number()  # the same on all ranks, as they have agreed
 
             def build() -> None:
                 self._phases = self._make_phases()
@@ -212,9 +227,15 @@ class Redistribution:
         if not options.fuse and (src.uneven or dst.uneven):
             raise BackendError(f"steps run one by one of even types; got {src} and {dst}")
         self._scratch, self.fused = scratch, options.fuse
+        if options.check not in ("all", "peers", "none"):
+            raise BackendError(
+                f"check is 'all', 'peers' or 'none'; got {options.check!r}", check=options.check
+            )
+        self._check = options.check
         given = f"{src} -> {dst} of {self.dtype}"
         if self._ranks[0] != self._ranks[1]:
             given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
+        given += f" with check={options.check!r}" * (options.check != "peers")
         given += " into shared tiles" * options.shared + " step by step" * (not options.fuse)
         if self.watch.timeout is not None:
             given += f" with a timeout of {self.watch.timeout:g} s"
@@ -268,38 +289,77 @@ class Redistribution:
         Tiles are numpy arrays (of a subclass only memmap) of the types' tile shapes and dtype, with
         any strides (one that runs backwards is copied first); fastest is one order, C or F, on all
         ranks. A new tile has the order of the one given. `out` receives the result, shares no
-        memory with the tile, and is returned. A rank that is not in the target returns None. Raises
-        on every rank if one was given something else; nothing has been sent then.
+        memory with the tile, and is returned. A rank that is not in the target returns None. If a
+        rank was given something else, `check` says who raises; `out` is undefined then.
         """
-        return self._run([tile], [out], blocking=True).wait()[0]
+        return self._run([tile], [out]).wait()[0]
 
     def start(self, tile: Tile | None, out: Tile | None = None) -> Running:
         """Begin a call; `wait()` ends it and returns a list of one tile. Collective.
 
-        The ranks agree first, which takes a few microseconds once all have come. Neither tile may
-        be touched before the end. MPI makes progress while `test` or `wait` runs.
+        It waits for nobody. Neither tile may be touched before the end. MPI makes progress while
+        `test` or `wait` runs.
         """
-        return self._run([tile], [out], blocking=False)
+        return self._run([tile], [out], starts=True)
 
     def batch(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None] | None = None
     ) -> list[Any]:
-        """Several arrays of the same types at once: one agreement, and messages shared."""
-        return self._run(tiles, outs or [None] * len(tiles), blocking=True).wait()
+        """Several arrays of the same types at once, agreed on first; they share messages."""
+        return self._run(tiles, outs or [None] * len(tiles), meets=True).wait()
+
+    def check_calls(self) -> None:
+        """Raise the error of a call on the ranks that did not take part in it. Collective.
+
+        Where all ranks have raised it, or there was none, nobody does.
+        """
+        with claimed(self._given_comm) as contended:
+            self.watch.attempt(lambda: None, CHECKING, contended)
 
     def _run(
-        self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None], *, blocking: bool
+        self,
+        tiles: Sequence[Tile | None],
+        outs: Sequence[Tile | None],
+        *,
+        starts: bool = False,
+        meets: bool = False,
     ) -> Running:
-        results: list[Tile | None] = []
+        with claimed(self._given_comm) as contended:
+            call = f"a call of redistribution {self._number} with {len(tiles)} arrays"
+            operation = self.watch.begin(call)
+            results: list[Tile | None] = []
+            error = contended or self._refused(starts)
+            meets = meets or self._order is None or not self.fused or self._check == "all"
+            transfer = self._transfer(operation, tiles, outs, results, error, meets)
+            running = Running(transfer, results, self.watch, operation, self._under_way)
+            self._under_way.append(running)
+            if not starts:
+                running.wait()
+        return running
+
+    def _refused(self, starts: bool) -> BackendError | None:
+        """Why there can be no call now."""
+        if not self._channel.datatypes.open:
+            return BackendError("the redistribution was freed")
+        if self._under_way:
+            return BackendError("one call runs at a time; wait for the one that was started")
+        if starts and not self.fused:
+            return BackendError("steps run one by one in a call; start is of what is fused")
+        return None
+
+    def _transfer(
+        self,
+        operation: Operation,
+        tiles: Sequence[Tile | None],
+        outs: Sequence[Tile | None],
+        results: list[Tile | None],
+        error: BackendError | None,
+        meets: bool,
+    ) -> Transfer:
+        """A call: alone, or with the agreement of all ranks where they meet."""
         levels: list[list[Tile | None]] = []
 
         def prepare() -> tuple[str, str, int]:
-            if not self._channel.datatypes.open:
-                raise BackendError("the redistribution was freed")
-            if self._running is not None:
-                raise BackendError("one call runs at a time; wait for the one that was started")
-            if not (blocking or self.fused):
-                raise BackendError("steps run one by one in a call; start is of what is fused")
             results.extend(self._checked(tiles, outs))
             plain = self.fused and self._shared is None
             order = memory_order((*tiles, *results)) if plain else C_ORDER
@@ -307,44 +367,29 @@ class Redistribution:
                 # All memory is taken before anything is sent.
                 results[:] = [self._result(out, order) for out in results]
                 levels.extend(self._levels(tiles, results, order))
-            # A small array goes by another collective where the caller waits: all do the same.
-            begun = "a call" if blocking else "a start"
-            call = f"{begun} of redistribution {self._channel.tag} with {len(tiles)} arrays"
-            return call, call, order
+            return operation.text, operation.text, order
 
-        with claimed(self._given_comm) as contended:
-            order = self.watch.attempt(prepare, CALLING, contended)
+        watch = self.watch
+        watch.step = CALLING
+        order = yield from watch.entered(operation, prepare, error, meets=meets)
+        if self._order is None:
+            self._order = order
             self._turn(order == F_ORDER)
-            at_once = blocking and self.watch.timeout is None
-            arguments = self.watch, self._phases
-            if self.fused:
-                transfer = fused(*arguments, levels, results, blocking=at_once)
-            else:
-                made = partial(self._made, results)
-                transfer = by_steps(*arguments, tiles, results, made, blocking=at_once)
-            running = Running(self._tracked(transfer), results, self.watch)
-            # Not one that is at its end: the two would keep each other, and the result.
-            self._running = None if running.done else running
-            if blocking:
-                running.wait()
-        return running
+        self._channel.tag = watch.private.tag(self._number)
+        if self.fused:
+            yield from fused(watch, self._phases, levels, results)
+        else:
+            made = partial(self._made, results)
+            yield from by_steps(watch, self._phases, tiles, results, made)
 
     def _turn(self, reverse: bool) -> None:
         """See tiles with their dimensions in reverse, or not, as all ranks do from now on."""
         if reverse == self._reverse:
             return
-        made: list[Phase] = []
-        self.watch.attempt(lambda: made.extend(self._make_phases(reverse)), CALLING)
+        made = self._make_phases(reverse)
         for old, new in zip(self._phases, made, strict=True):
             new.communicates = old.communicates
         self._phases, self._reverse = made, reverse
-
-    def _tracked(self, transfer: Transfer) -> Transfer:
-        """A transfer that is no longer under way at its end."""
-        try:
-            yield from transfer
-        finally:
-            self._running = None
 
     def _checked(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
@@ -397,8 +442,10 @@ class Redistribution:
 
         One that is under way is given up: its tiles are kept as long as the process lives.
         """
-        if self._running is not None:
-            self._running.give_up()
+        for running in tuple(self._under_way):
+            running.give_up()
+        for phase in self._phases:
+            phase.free()
         self._channel.datatypes.free()
         self._phases, self._shared = [], None
 
@@ -411,9 +458,10 @@ class Redistribution:
         After an exception the others are given a second to do their part of it.
         """
         try:
-            if self._running is not None and kind is None:
-                self._running.wait()
-            elif self._running is not None:
-                self._running.end_soon()
+            for running in tuple(self._under_way):
+                if kind is None:
+                    running.wait()
+                else:
+                    running.end_soon()
         finally:
             self.free()

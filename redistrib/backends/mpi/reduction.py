@@ -92,7 +92,11 @@ class Reduction(Phase):
         self.spread.share(shared)
         self.scratch_bytes += self.spread.scratch_bytes
 
-    def run(self, sources: Tiles, targets: Tiles, *, blocking: bool) -> Transfer:
+    def free(self) -> None:
+        """Release the messages that are kept."""
+        self.spread.free()
+
+    def run(self, sources: Tiles, targets: Tiles) -> Transfer:
         """Reduce the own share, then exchange the shares within the targets."""
         opaque_sources, opaque_targets = opaque(sources), opaque(targets)
         flows: list[Flow] = [
@@ -102,8 +106,7 @@ class Reduction(Phase):
         kept = sources, targets, self.lanes, self.sends
         with self.channel.outstanding(kept) as outstanding:
             yield from transfer(flows, outstanding, lambda: None)
-        self.spread.communicates = self.communicates
-        yield from self.spread.run(targets, targets, blocking=blocking)
+        yield from self.spread.run(targets, targets)
 
 
 class _Lane:

@@ -11,12 +11,43 @@ from typing import Any, Self
 
 from mpi4py import MPI
 
-from redistrib.backends.mpi.communicators import alive, keep
+from redistrib.backends.mpi.lifetime import alive, keep
 
 Message = list[Any]
 """What a send or receive takes: buffer, count and datatype."""
 Owner = tuple[int, int]
 """A flow by its number, and the slot of it that a request fills or empties."""
+
+
+class Repeated:
+    """Messages for the same memory in every call: made once, and started together.
+
+    given_up: one of them is under way for ever, so none is freed.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, tag: int) -> None:
+        self._comm, self._tag = comm, tag
+        self.requests: list[MPI.Prequest] = []
+        self.peers: list[int] = []
+        self.receives: list[bool] = []
+        self.given_up = False
+
+    def add(self, message: Message, peer: int, *, receives: bool) -> None:
+        """One more message."""
+        make = self._comm.Recv_init if receives else self._comm.Send_init
+        self.requests.append(make(message, peer, self._tag))
+        self.peers.append(peer)
+        self.receives.append(receives)
+
+    def free(self) -> None:
+        """Release them, between two calls. Nothing after Finalize."""
+        if alive() and not self.given_up:
+            for request in self.requests:
+                request.Free()
+        self.requests = []
+
+    def __del__(self) -> None:
+        self.free()
 
 
 class Outstanding:
@@ -29,13 +60,16 @@ class Outstanding:
     last: whether nothing is to be done before all of them are complete.
     """
 
+    last = False
+
     def __init__(self, comm: MPI.Intracomm, tag: int, *arrays: object) -> None:
         self.comm, self.tag, self.arrays = comm, tag, arrays
         self.requests: list[MPI.Request] = []
         self.peers: list[int] = []
-        self.last = False
         self._receives: list[bool] = []
         self._owners: list[Owner | None] = []
+        self._repeated: Repeated | None = None
+        self._complete = 0
 
     def send(self, message: Message, peer: int, owner: Owner | None = None) -> None:
         """Start to send a message."""
@@ -44,6 +78,16 @@ class Outstanding:
     def receive(self, message: Message, peer: int, owner: Owner | None = None) -> None:
         """Start to receive one."""
         self._add(self.comm.Irecv(message, peer, self.tag), peer, True, owner)
+
+    def repeat(self, messages: Repeated) -> None:
+        """Start messages that were made for several calls."""
+        if messages.requests:
+            MPI.Prequest.Startall(messages.requests)
+        self._repeated = messages
+        for request, peer, receives in zip(
+            messages.requests, messages.peers, messages.receives, strict=True
+        ):
+            self._add(request, peer, receives, None)
 
     def collective(self, request: MPI.Request) -> None:
         """Wait for all ranks too."""
@@ -57,11 +101,20 @@ class Outstanding:
 
     def remove(self, done: Sequence[int]) -> list[Owner]:
         """Forget requests that are complete; gives the owners of those that have one."""
+        self._complete = 0
         owners = [owner for at in done if (owner := self._owners[at]) is not None]
         for at in sorted(done, reverse=True):
             for column in (self.requests, self.peers, self._receives, self._owners):
                 del column[at]
         return owners
+
+    def all_complete(self) -> bool:
+        """Whether all are; each is looked at until it is."""
+        while self._complete < len(self.requests):
+            if not self.requests[self._complete].Test():
+                return False
+            self._complete += 1
+        return True
 
     def give_up(self) -> None:
         """Cancel what can be cancelled, and keep the rest with its arrays.
@@ -69,13 +122,19 @@ class Outstanding:
         A receive that no message has come for can be cancelled; a send, or what is half received,
         cannot, and may read and write its memory as long as the process lives.
         """
-        if not self.requests or not alive():
+        if not alive():
+            return
+        # A repeated message that is complete is at rest: there is nothing to cancel.
+        self.remove(range(self._complete))
+        if not self.requests:
             return
         for request, receives in zip(self.requests, self._receives, strict=True):
             if receives and request != MPI.REQUEST_NULL:
                 request.Cancel()
         if not MPI.Request.Testall(self.requests):
             keep(self.requests, self.arrays)
+            if self._repeated is not None:
+                self._repeated.given_up = True
         for column in (self.peers, self._receives, self._owners):
             column.clear()
         self.requests = []

@@ -1,0 +1,233 @@
+"""Calls without a global step: who is in error says so, and nobody waits without need."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+import redistrib as rd
+from redistrib.backends import mpi as rmpi
+from redistrib.backends.mpi import exchange
+from redistrib.types.tile import same_bits, tile_of
+from tests.mpi.cases import case, direct, example, mesh_for
+
+WRONG: Any = "no tile"
+
+
+def swap(comm: MPI.Intracomm, **options: Any) -> rmpi.Redistribution:
+    """Ranks 0 and 1 swap; the others have nothing and need nothing."""
+    rows = rd.ArrayType.parse("i32[840{x}, 3]", rd.Mesh(x=2))
+    return rmpi.Redistribution(rows, rows, comm, src_ranks=[0, 1], dst_ranks=[1, 0], **options)
+
+
+def swapped(comm: MPI.Intracomm, number: int) -> tuple[Any, Any]:
+    """What this rank gives and gets in a call of that number."""
+    if comm.rank > 1:
+        return None, None
+    tile = np.full((420, 3), 10 * number + comm.rank, np.int32)
+    return tile, np.full_like(tile, 10 * number + 1 - comm.rank)
+
+
+def all_to_all(comm: MPI.Intracomm) -> rd.Plan:
+    n = 2 * comm.size
+    return direct(rd.Mesh(x=comm.size), f"f32[{n}{{x}}, {n}]", f"f32[{n}, {n}{{x}}]")
+
+
+@case
+def who_needs_nothing_is_not_waited_for(comm: MPI.Intracomm) -> None:
+    """The others come to the second call when it is over on ranks 0 and 1."""
+    for options in ({}, {"shared": True}, {"timeout": 60.0}, {"check": "none"}):
+        with swap(comm, **options) as redistribution:
+            for number in range(3):
+                if number and comm.rank > 1:
+                    comm.Barrier()
+                tile, expected = swapped(comm, number)
+                result = redistribution(tile)
+                assert (result is None) == (expected is None)
+                assert result is None or same_bits(result, expected)
+                if number and comm.rank < 2:
+                    comm.Barrier()
+            redistribution.check_calls()
+
+
+@case
+def a_start_waits_for_nobody(comm: MPI.Intracomm) -> None:
+    """Also the first one, and one with a reduction: the last rank starts when the others have."""
+    plan = all_to_all(comm)
+    summed = rd.plan(
+        *(rd.ArrayType.parse(t, rd.Mesh(x=comm.size)) for t in ("i32[840] sum{x}", "i32[840]"))
+    )
+    for options in ({}, {"shared": True}):
+        with (
+            rmpi.Redistribution.from_plan(plan, comm, **options) as moving,
+            rmpi.Redistribution.from_plan(summed, comm, **options) as reducing,
+        ):
+            for _ in range(2):
+                calls = []
+                if comm.rank == comm.size - 1:
+                    comm.Barrier()
+                calls.append(moving.start(tile_of(example(plan.src), plan.src, comm.rank)))
+                calls.append(reducing.start(np.full(840, 1 << comm.rank, np.int32)))
+                if comm.rank != comm.size - 1:
+                    comm.Barrier()
+                [total] = calls[1].wait()
+                assert (total == (1 << comm.size) - 1).all()
+                [result] = calls[0].wait()
+                assert same_bits(result, tile_of(example(plan.src), plan.dst, comm.rank))
+
+
+@case
+def calls_on_two_duplicates_may_be_in_different_orders(comm: MPI.Intracomm) -> None:
+    own = [comm.Dup(), comm.Dup()]
+    a, b = (rd.ArrayType.parse(t, rd.Mesh(x=comm.size)) for t in ("i32[840] sum{x}", "i32[840]"))
+    made = [rmpi.Redistribution(a, b, one) for one in own]
+    for ends in (1, -1):
+        order = (0, 1) if comm.rank % 2 else (1, 0)
+        calls = {n: made[n].start(np.full(840, n + 1, np.int32)) for n in order}
+        for n in order[::ends]:
+            [total] = calls[n].wait()
+            assert (total == (n + 1) * comm.size).all()
+    for redistribution, one in zip(made, own, strict=True):
+        redistribution.free()
+        one.Free()
+
+
+@case
+def a_fault_is_raised_by_those_who_need_its_rank_and_then_by_all(comm: MPI.Intracomm) -> None:
+    for options in ({}, {"shared": True}, {"timeout": 60.0}):
+        with swap(comm, **options) as redistribution:
+            for number in range(3):
+                tile, expected = swapped(comm, number)
+                if number == 1:
+                    if comm.rank < 2:
+                        with pytest.raises(rd.BackendError, match="rank 1: tile is a numpy") as it:
+                            redistribution(WRONG if comm.rank == 1 else tile)
+                        assert it.value.rank == 1
+                    else:
+                        assert redistribution(None) is None
+                    if comm.size > 2:  # some have not raised
+                        with pytest.raises(rd.BackendError, match="rank 1: tile is a numpy"):
+                            redistribution.check_calls()
+                    redistribution.check_calls()
+                else:
+                    result = redistribution(tile)
+                    assert result is None or same_bits(result, expected)
+
+
+@case
+def the_call_after_one_that_failed_on_all_ranks_is_right(comm: MPI.Intracomm) -> None:
+    plan = all_to_all(comm)
+    array = example(plan.src)
+    tile, expected = (tile_of(array, t, comm.rank) for t in (plan.src, plan.dst))
+    for options in ({}, {"shared": True}, {"timeout": 60.0}):
+        with rmpi.Redistribution.from_plan(plan, comm, **options) as redistribution:
+            for number in range(4):
+                result = redistribution(tile)
+                assert same_bits(result, expected)
+                with pytest.raises(rd.BackendError, match=f"rank {number % comm.size}: tile is a"):
+                    redistribution(WRONG if comm.rank == number % comm.size else tile)
+            assert same_bits(redistribution(tile), expected)
+
+
+@case
+def messages_of_a_call_that_failed_are_never_taken_for_others(comm: MPI.Intracomm) -> None:
+    """Any ranks are in error in any calls; what is returned is right, and none hangs."""
+    rng = random.Random(comm.size)
+    mesh = mesh_for(comm)
+    plans = [
+        direct(mesh, "i32[48{x}, 48{y}]", "i32[48{y}, 48{x}]"),
+        rd.plan(*(rd.ArrayType.parse(t, mesh) for t in ("i32[48, 48] sum{x}", "i32[48, 48{y}]"))),
+    ]
+    made = [
+        rmpi.Redistribution.from_plan(plan, comm, shared=shared)
+        for plan in plans
+        for shared in (False, True)
+    ]
+    raised = 0
+    for number in range(60):
+        redistribution = made[rng.randrange(len(made))]
+        plan = redistribution.plan
+        assert plan is not None
+        bad = {rank for rank in range(comm.size) if rng.random() < 0.4 / comm.size}
+        array = example(plan.src) + number
+        tile, times = tile_of(array, plan.src, comm.rank), 1
+        if plan.src.partial:
+            tile, times = array, mesh.axis_size("x")
+        expected = tile_of(array * times, plan.dst, comm.rank)
+        failed = False
+        try:
+            result = redistribution(WRONG if comm.rank in bad else tile)
+        except rd.BackendError:
+            failed = True
+        else:
+            assert same_bits(result, expected), number
+        assert failed or comm.rank not in bad
+        try:
+            redistribution.check_calls()
+        except rd.BackendError:
+            failed = True
+        assert failed == bool(bad), "all have raised, or none"
+        raised += failed
+    assert 0 < raised < 60
+
+
+@case
+def ranks_in_different_calls_are_told_of_it(comm: MPI.Intracomm) -> None:
+    plan = all_to_all(comm)
+    back = rd.plan(plan.dst, plan.src)
+    tile, other = (tile_of(example(plan.src), t, comm.rank) for t in (plan.src, plan.dst))
+    with (
+        rmpi.Redistribution.from_plan(plan, comm) as forth,
+        rmpi.Redistribution.from_plan(back, comm) as return_,
+    ):
+        for odd in (0, comm.size - 1):
+            assert same_bits(forth(tile), other)
+            assert same_bits(return_(other), tile)
+            with pytest.raises(
+                rd.BackendError, match=r"different problems: rank \d: operation \d+"
+            ):
+                return_(other) if comm.rank == odd else forth(tile)
+            assert same_bits(forth(tile), other)
+        with pytest.raises(rd.BackendError, match="different problems"):
+            rmpi.Redistribution.from_plan(plan, comm) if comm.rank == 1 else forth(tile)
+        assert same_bits(forth(tile), other)
+
+
+@case
+def an_error_in_the_middle_of_a_call_reaches_the_others(comm: MPI.Intracomm) -> None:
+    plan = all_to_all(comm)
+    tile, expected = (tile_of(example(plan.src), t, comm.rank) for t in (plan.src, plan.dst))
+    with rmpi.Redistribution.from_plan(plan, comm, shared=True) as redistribution:
+        assert same_bits(redistribution(tile), expected)
+        with pytest.MonkeyPatch.context() as patch:
+            if comm.rank == comm.size - 1:
+
+                def fail(*_: object) -> None:
+                    raise ZeroDivisionError
+
+                patch.setattr(exchange, "_copy", fail)
+            with pytest.raises((rd.BackendError, ZeroDivisionError)):
+                redistribution(tile)
+        assert same_bits(redistribution(tile), expected)
+
+
+@case
+def what_is_given_is_looked_at_unless_told_not_to(comm: MPI.Intracomm) -> None:
+    plan = all_to_all(comm)
+    tile, expected = (tile_of(example(plan.src), t, comm.rank) for t in (plan.src, plan.dst))
+    with rmpi.Redistribution.from_plan(plan, comm, check="none") as redistribution:
+        out = np.zeros_like(expected)
+        for _ in range(3):
+            assert redistribution(tile, out) is out
+            assert same_bits(out, expected)
+            out[...] = 0
+            assert same_bits(redistribution(tile), expected)
+    for wrong in ("some", None, True):
+        with pytest.raises(rd.BackendError, match="check is 'all', 'peers' or 'none'; got"):
+            rmpi.Redistribution.from_plan(plan, comm, check=wrong)  # type: ignore[arg-type]
+    with pytest.raises(rd.BackendError, match=r"different problems: .* with check='none'"):
+        rmpi.Redistribution.from_plan(plan, comm, check="peers" if comm.rank else "none")
