@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from mpi4py import MPI
 
+import tests.mpi.daily_cases
 import tests.mpi.fault_cases
 import tests.mpi.late_cases
 import tests.mpi.model_cases

@@ -28,6 +28,7 @@ OBJECTS = repetitions(24, 60)
 MODELS = 20
 CASE_FILES = (
     "cases.py",
+    "daily_cases.py",
     "fault_cases.py",
     "model_cases.py",
     "safety_cases.py",

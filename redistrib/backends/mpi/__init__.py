@@ -15,6 +15,7 @@ from redistrib.backends.mpi.arrays import Measured, gather, measure_array, run_a
 from redistrib.backends.mpi.calibration import calibrate
 from redistrib.backends.mpi.calls import Running
 from redistrib.backends.mpi.model import ModelRedistribution
+from redistrib.backends.mpi.one_shot import mesh_of, redistribute
 from redistrib.backends.mpi.redistribution import Redistribution
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "calibrate",
     "gather",
     "measure_array",
+    "mesh_of",
+    "redistribute",
     "run_array",
     "scatter",
 ]

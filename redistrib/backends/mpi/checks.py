@@ -109,6 +109,11 @@ def check_tile(
         if tile is not None:
             raise BackendError(f"{name} is None on a rank that has no tile of {t}")
         return
+    if hasattr(tile, "__cuda_array_interface__"):
+        raise BackendError(
+            f"{name} is in the memory of the host; got {type(tile).__name__} on a GPU: copy it, or "
+            "use the jax or torch backend, which move what is on devices"
+        )
     if type(tile) not in (np.ndarray, np.memmap):
         given = type(tile).__name__
         also = "; of a subclass, what is more than the data would be lost"
@@ -124,8 +129,13 @@ def check_tile(
         )
 
 
-def check_results(tiles: Sequence[Tile | None], outs: Sequence[Tile | None]) -> None:
-    """Raise BackendError unless each result may be written while the tiles are read."""
+def check_results(
+    tiles: Sequence[Tile | None], outs: Sequence[Tile | None], *, in_place: bool = False
+) -> None:
+    """Raise BackendError unless each result may be written while the tiles are read.
+
+    in_place: a result may be its tile.
+    """
     given = [out for out in outs if out is not None]
     for out in given:
         if not out.flags.writeable:
@@ -134,7 +144,11 @@ def check_results(tiles: Sequence[Tile | None], outs: Sequence[Tile | None]) -> 
             n > 1 and stride == 0 for n, stride in zip(out.shape, out.strides, strict=True)
         ):
             raise BackendError("out has memory for each element; got an array that repeats some")
-        if any(tile is not None and _overlap(out, tile) for tile in tiles):
+        if any(
+            tile is not None and _overlap(out, tile)
+            for tile, own in zip(tiles, outs, strict=True)
+            if not (in_place and tile is out is own)
+        ):
             raise BackendError("out shares no memory with a tile")
     if any(_overlap(a, b) for a, b in combinations(given, 2)):
         raise BackendError("outs share no memory with one another")

@@ -39,6 +39,7 @@ class Private:
         waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
     lost: message and values of the error, once ranks were given up: messages may be on their way.
     abandoned: agreements that this rank has begun, and left without their outcome.
+    redistributions: those that are kept for the next call, by their problem.
     """
 
     comm: MPI.Intracomm
@@ -49,6 +50,7 @@ class Private:
     lost: tuple[str, dict[str, Any]] | None = None
     faults: Faults = field(init=False)
     abandoned: list[Any] = field(default_factory=list)
+    redistributions: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _shift: int = 0
 
     def __post_init__(self) -> None:

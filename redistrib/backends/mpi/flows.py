@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from mpi4py import MPI
 
+from redistrib.backends.mpi.adding import Adding
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Transfer
 from redistrib.backends.mpi.streams import DEPTH, DEPTH_DIRECT, Buffer, Stream
@@ -15,11 +17,12 @@ from redistrib.backends.mpi.streams import DEPTH, DEPTH_DIRECT, Buffer, Stream
 
 @dataclass(slots=True)
 class Channel:
-    """What the messages of a redistribution share; the tag is that of the call under way."""
+    """What the phases of a redistribution share; the tag is that of the call under way."""
 
     comm: MPI.Intracomm
-    tag: int
     datatypes: Datatypes
+    adding: Adding = Adding(np.add)  # noqa: RUF009 - frozen
+    tag: int = 0
 
     def outstanding(self, *arrays: object) -> Outstanding:
         """No requests yet; the arrays are what they will read and write."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
+from redistrib.backends.mpi.adding import adding, all_reduces
 from redistrib.backends.mpi.agreement import Watch
 from redistrib.backends.mpi.calls import Running, by_steps, forwards, fused
 from redistrib.backends.mpi.checks import (
     C_ORDER,
     F_ORDER,
-    Ranks,
     check_ends,
     check_results,
     check_tile,
-    check_timeout,
     element_type,
     memory_order,
     ranks_of,
@@ -31,6 +29,7 @@ from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.exchange import End, Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
+from redistrib.backends.mpi.options import Check, Options
 from redistrib.backends.mpi.phases import between, phases_of
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
@@ -40,28 +39,11 @@ from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
+from redistrib.types.named_sharding import TypeLike, as_types
 
-Check = Literal["all", "peers", "none"]
-
-SCRATCH = 1 << 20
-"""Scratch unless another is asked for; the default is a twentieth of a tile more."""
 MAKING = "the agreement on the problem"
 CALLING = "the agreement before the exchange"
 CHECKING = "the agreement that no call has failed"
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What a redistribution is told beside its types; see there."""
-
-    src_ranks: Ranks = None
-    dst_ranks: Ranks = None
-    dtype: DTypeLike | None = None
-    scratch: int | None = None
-    timeout: float | None = None
-    shared: bool = False
-    fuse: bool = True
-    check: Check = "peers"
 
 
 class Redistribution:
@@ -90,6 +72,10 @@ class Redistribution:
         not to be used; whether to call comm.Abort is up to the program. By default a call waits for
         ever, as MPI does.
 
+    op: of a reduction, in place of the type's: a numpy ufunc of two arguments (np.bitwise_or,
+        np.logical_and), or a function op(a, b) of two arrays that gives a third; associative. It
+        is taken in rank order.
+    accumulate: dtype in which a reduction adds up, and is then rounded once: "f4" for bf16 and f16.
     check: "all": before each call all ranks agree that none has an error, so that they all raise
         together, with nothing sent. "peers": no rank waits for another that it needs nothing from.
         If a call fails on a rank, those that need it raise in that call, any other at the next
@@ -104,7 +90,7 @@ class Redistribution:
     """
 
     plan: Plan | None
-    """The plan, which the steps are fused from; None between two meshes or sets of ranks."""
+    """What the steps are fused from; None between two meshes or sets of ranks."""
     out: Tile | None
     """The result of every call where it is `shared`; else, and on ranks without a target, None."""
     src_position: int | None
@@ -112,9 +98,9 @@ class Redistribution:
     dst_position: int | None
     """The position of this rank in the target's mesh, if it has one."""
     received_bytes: int
-    """What this rank receives from others for one array, counted from its messages."""
+    """What this rank receives from others for one array."""
     sent_bytes: int
-    """What this rank sends to others for one array, counted from its messages."""
+    """What this rank sends to others for one array."""
     scratch_bytes: int
     """What this rank keeps for packing and reducing, in bytes."""
     num_collectives: int
@@ -122,8 +108,8 @@ class Redistribution:
 
     def __init__(
         self,
-        src: ArrayType,
-        dst: ArrayType,
+        src: TypeLike,
+        dst: TypeLike,
         comm: MPI.Intracomm,
         *,
         strategy: Strategy = "auto",
@@ -136,16 +122,20 @@ class Redistribution:
         timeout: float | None = None,
         shared: bool = False,
         check: Check = "peers",
+        op: Callable[..., Any] | None = None,
+        accumulate: DTypeLike | None = None,
     ) -> None:
         def find_plan() -> Plan | None:
             from redistrib.synth.planner.choose import plan
 
-            if src.mesh != dst.mesh or self._ranks[0] != self._ranks[1]:
+            a, b = self.src, self.dst
+            if a.mesh != b.mesh or self._ranks[0] != self._ranks[1]:
                 return None
-            return plan(src, dst, strategy=strategy, memory_limit=memory_limit, profile=profile)
+            return plan(a, b, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
-        options = _Options(src_ranks, dst_ranks, dtype, scratch, timeout, shared, True, check)
-        self._make(comm, src, dst, find_plan, options)
+        ranks = src_ranks, dst_ranks
+        options = Options(*ranks, dtype, scratch, timeout, shared, True, check, op, accumulate)
+        self._make(comm, lambda: as_types(src, dst), find_plan, options)
 
     @classmethod
     def from_plan(
@@ -159,6 +149,8 @@ class Redistribution:
         shared: bool = False,
         fuse: bool = True,
         check: Check = "peers",
+        op: Callable[..., Any] | None = None,
+        accumulate: DTypeLike | None = None,
     ) -> Self:
         """The redistribution of a plan. Collective.
 
@@ -169,31 +161,31 @@ class Redistribution:
             less time and no tile in between, and receives the plan's `lower_bound_bytes`.
         """
         self = cls.__new__(cls)
-        options = _Options(None, None, dtype, scratch, timeout, shared, fuse, check)
-        self._make(comm, plan.src, plan.dst, lambda: plan, options)
+        options = Options(None, None, dtype, scratch, timeout, shared, fuse, check, op, accumulate)
+        self._make(comm, lambda: (plan.src, plan.dst), lambda: plan, options)
         return self
 
     def _make(
         self,
         comm: MPI.Intracomm,
-        src: ArrayType,
-        dst: ArrayType,
+        find_ends: Callable[[], tuple[ArrayType, ArrayType]],
         find_plan: Callable[[], Plan | None],
-        options: _Options,
+        options: Options,
     ) -> None:
         """Agree on the problem, make the phases, agree that all have them."""
         with claimed(comm) as contended:
             self.watch = Watch(private(comm, usable_timeout(options.timeout)), None)
             owned = self.watch.private
-            self.comm, self._given_comm, self.src, self.dst = owned.comm, comm, src, dst
+            self.comm, self._given_comm = owned.comm, comm
             self.out = None
             self._shared: SharedTiles | None = None
             self._under_way: list[Running] = []
             self._phases: list[Phase] = []
             self._reverse = False
             self._order: int | None = None
-            self._channel = Channel(owned.comm, 0, Datatypes())  # each call has its tag
-            self.watch.attempt(lambda: self._settle(find_plan, options), MAKING, contended)
+            self._channel = Channel(owned.comm, Datatypes())
+            settle = partial(self._settle, find_ends, find_plan, options)
+            self.watch.attempt(settle, MAKING, contended)
             self._number = owned.next_number()  # the same on all ranks, as they have agreed
 
             def build() -> None:
@@ -208,39 +200,29 @@ class Redistribution:
             self._count()
 
     def _settle(
-        self, find_plan: Callable[[], Plan | None], options: _Options
+        self,
+        find_ends: Callable[[], tuple[ArrayType, ArrayType]],
+        find_plan: Callable[[], Plan | None],
+        options: Options,
     ) -> tuple[str, str, int]:
         """What all ranks must agree on, in full and for people."""
-        src, dst = self.src, self.dst
-        self.watch.timeout = check_timeout(options.timeout)
+        src, dst = self.src, self.dst = find_ends()
+        self.watch.timeout = options.timeout_checked()
         self._ranks = ranks_of(src, dst, options.src_ranks, options.dst_ranks, self.comm.size)
         self.plan = find_plan()
         if self.plan is None or (options.fuse and src.mesh != dst.mesh):
             check_ends(src, dst)
         self.dtype = element_type(src, dst, options.dtype)
-        scratch = options.scratch
-        if scratch is None:
-            largest = max(src.tile_size, dst.tile_size) * self.dtype.itemsize
-            scratch = SCRATCH + largest // 20
-        if scratch < 1:
-            raise BackendError(f"scratch is at least 1 byte; got {scratch}", scratch=scratch)
-        if not options.fuse and (src.uneven or dst.uneven):
-            raise BackendError(f"steps run one by one of even types; got {src} and {dst}")
-        self._scratch, self.fused = scratch, options.fuse
-        if options.check not in ("all", "peers", "none"):
-            raise BackendError(
-                f"check is 'all', 'peers' or 'none'; got {options.check!r}", check=options.check
-            )
-        self._check = options.check
+        self._channel.adding = adding(src, dst, options.op, options.accumulate)
+        options.check_with(src, dst)
+        self._scratch = options.scratch_of(src, dst, self.dtype)
+        self.fused, self._check = options.fuse, options.check
         given = f"{src} -> {dst} of {self.dtype}"
         if self._ranks[0] != self._ranks[1]:
             given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
-        given += f" with check={options.check!r}" * (options.check != "peers")
-        given += " into shared tiles" * options.shared + " step by step" * (not options.fuse)
-        if self.watch.timeout is not None:
-            given += f" with a timeout of {self.watch.timeout:g} s"
+        given += f"{self._channel.adding}{options}"
         planned = "" if self.plan is None else self.plan.to_json()
-        return f"{given} {src.mesh} {dst.mesh} {self._ranks} {scratch} {planned}", given, 0
+        return f"{given} {src.mesh} {dst.mesh} {self._ranks} {self._scratch} {planned}", given, 0
 
     def _make_phases(self, reverse: bool = False) -> list[Phase]:
         before, after = (
@@ -289,8 +271,9 @@ class Redistribution:
         Tiles are numpy arrays (of a subclass only memmap) of the types' tile shapes and dtype, with
         any strides (one that runs backwards is copied first); fastest is one order, C or F, on all
         ranks. A new tile has the order of the one given. `out` receives the result, shares no
-        memory with the tile, and is returned. A rank that is not in the target returns None. If a
-        rank was given something else, `check` says who raises; `out` is undefined then.
+        memory with the tile, or is the tile in an all-reduce, and is returned. A rank that is not
+        in the target returns None. If a rank was given something else, `check` says who raises;
+        `out` is undefined then.
         """
         return self._run([tile], [out]).wait()[0]
 
@@ -305,7 +288,7 @@ class Redistribution:
     def batch(
         self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None] | None = None
     ) -> list[Any]:
-        """Several arrays of the same types at once, agreed on first; they share messages."""
+        """Several arrays of the same types at once, agreed on first."""
         return self._run(tiles, outs or [None] * len(tiles), meets=True).wait()
 
     def check_calls(self) -> None:
@@ -317,12 +300,7 @@ class Redistribution:
             self.watch.attempt(lambda: None, CHECKING, contended)
 
     def _run(
-        self,
-        tiles: Sequence[Tile | None],
-        outs: Sequence[Tile | None],
-        *,
-        starts: bool = False,
-        meets: bool = False,
+        self, tiles: Tiles, outs: Tiles, *, starts: bool = False, meets: bool = False
     ) -> Running:
         with claimed(self._given_comm) as contended:
             call = f"a call of redistribution {self._number} with {len(tiles)} arrays"
@@ -339,13 +317,14 @@ class Redistribution:
 
     def _refused(self, starts: bool) -> BackendError | None:
         """Why there can be no call now."""
+        said = None
         if not self._channel.datatypes.open:
-            return BackendError("the redistribution was freed")
-        if self._under_way:
-            return BackendError("one call runs at a time; wait for the one that was started")
-        if starts and not self.fused:
-            return BackendError("steps run one by one in a call; start is of what is fused")
-        return None
+            said = "the redistribution was freed"
+        elif self._under_way:
+            said = "one call runs at a time; wait for the one that was started"
+        elif starts and not self.fused:
+            said = "steps run one by one in a call; start is of what is fused"
+        return None if said is None else BackendError(said)
 
     def _transfer(
         self,
@@ -406,7 +385,8 @@ class Redistribution:
             check_tile(tile, self.src, self._shapes[0], self.dtype, "tile")
             if out is not None:
                 check_tile(out, self.dst, shape, self.dtype, "out")
-        check_results(tiles, outs)
+        same = self._ranks[0] == self._ranks[1]
+        check_results(tiles, outs, in_place=same and all_reduces(self.src, self.dst))
         return outs
 
     def _result(self, out: Tile | None, order: int = C_ORDER) -> Tile | None:

@@ -23,7 +23,6 @@ from redistrib.backends.mpi.requests import Outstanding, Owner, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.streams import DEPTH, Stream, opaque, streams_of
 from redistrib.synth.planner.reductions import PartialRoles
-from redistrib.types.reduction import UFUNCS
 
 
 class Reduction(Phase):
@@ -45,7 +44,6 @@ class Reduction(Phase):
     ) -> None:
         super().__init__(before, after)
         self.channel, self.dtype = channel, dtype
-        self.ufunc = UFUNCS[before.type.reduction or "sum"]
         kept = after.type.partial
         addends = before.groups(PartialRoles.rest(before.type.partial, kept))
         of_source, of_target = before.groups(kept), after.groups(kept)
@@ -122,7 +120,7 @@ class _Lane:
         targets: Tiles,
     ) -> None:
         channel = phase.channel
-        self.channel, self.ufunc, self.dtype = channel, phase.ufunc, phase.dtype
+        self.channel, self.dtype = channel, phase.dtype
         self.streams = streams
         put = next(stream for stream in streams if stream.peer != channel.comm.rank)
         self.chunks = put.chunks(put.views(targets))
@@ -149,17 +147,18 @@ class _Lane:
     def finish(self, slot: int) -> None:
         """Reduce, in the order of the senders."""
         parts, own = self.waiting.pop(slot)
-        for at, stream in enumerate(self.streams):
-            here = stream.peer == self.channel.comm.rank
-            addends = own if here else unpacked(stream.buffers[slot], parts)
-            for part, addend in zip(parts, addends, strict=True):
-                out, value = part.view(self.dtype), addend.view(self.dtype)
-                if at:
-                    # As on an accelerator, an overflow is a value and no error.
-                    with np.errstate(all="ignore"):
-                        self.ufunc(out, value, out=out)
-                else:
-                    part[...] = addend
+        addends = [
+            own
+            if stream.peer == self.channel.comm.rank
+            else list(unpacked(stream.buffers[slot], parts))
+            for stream in self.streams
+        ]
+        for part, *found in zip(parts, *addends, strict=True):
+            values = [addend.view(self.dtype) for addend in found]
+            if any(np.may_share_memory(part, value) for value in values[1:]):
+                # In place: the own addends are where the first ones go.
+                values = [value.copy() for value in values]
+            self.channel.adding.reduce(part.view(self.dtype), values)
 
 
 def _shares(

@@ -1,0 +1,95 @@
+"""How addends become one: by which operation, in which dtype, and what may be in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from redistrib.backends.mpi.datatypes import Tile
+from redistrib.errors import BackendError
+from redistrib.types.array_type import ArrayType
+from redistrib.types.reduction import UFUNCS
+
+
+@dataclass(frozen=True, slots=True)
+class Adding:
+    """An operation on addends in rank order; `accumulate`: the dtype in between, if another."""
+
+    op: Callable[..., Any]
+    given: bool = False
+    accumulate: np.dtype[Any] | None = None
+
+    def reduce(self, part: Tile, addends: Iterable[Tile]) -> None:
+        """Put what the addends come to into an array, which may be the first of them.
+
+        >>> part, addends = np.zeros(2, "f2"), [np.array([n, 2048], "f2") for n in (1, 1, 1)]
+        >>> Adding(np.add, accumulate=np.dtype("f4")).reduce(part, addends); part
+        array([3.000e+00, 6.144e+03], dtype=float16)
+        """
+        left = iter(addends)
+        wide = self.accumulate is not None
+        total: Any = next(left)
+        if wide:
+            total = total.astype(self.accumulate)
+        else:
+            part[...] = total
+            total = part
+        # As on an accelerator, an overflow is a value and no error.
+        with np.errstate(all="ignore"):
+            for addend in left:
+                value = addend.astype(self.accumulate) if wide else addend
+                if isinstance(self.op, np.ufunc):
+                    self.op(total, value, out=total)
+                else:
+                    total[...] = self.op(total, value)
+            if wide:
+                part[...] = total.astype(part.dtype)
+
+    def __str__(self) -> str:
+        name = getattr(self.op, "__name__", type(self.op).__name__)
+        wide = "" if self.accumulate is None else f" accumulated in {self.accumulate}"
+        return f" by {name}" * self.given + wide
+
+
+def adding(
+    src: ArrayType, dst: ArrayType, op: Callable[..., Any] | None, accumulate: DTypeLike | None
+) -> Adding:
+    """How a redistribution reduces. Raises BackendError for what it cannot do."""
+    if op is None and accumulate is None:
+        return Adding(UFUNCS[src.reduction or "sum"])
+    if not src.partial or dst.partial:
+        raise BackendError(
+            f"op and accumulate are of a reduction, from a partial type to one that is not; "
+            f"got {src} -> {dst}",
+            src=src,
+            dst=dst,
+        )
+    given: Any = op
+    binary = (given.nin, given.nout) == (2, 1) if isinstance(given, np.ufunc) else callable(given)
+    if op is not None and not binary:
+        raise BackendError(f"op takes two arrays and gives one; got {op!r}", op=op)
+    wide = None if accumulate is None else np.dtype(accumulate)
+    if wide is not None and wide.kind not in "iufc":
+        raise BackendError(f"accumulate is a dtype of numbers; got {wide}", accumulate=wide)
+    return Adding(op or UFUNCS[src.reduction or "sum"], op is not None, wide)
+
+
+def all_reduces(src: ArrayType, dst: ArrayType) -> bool:
+    """Whether each device gets the reduction of the very tile that it has an addend of.
+
+    >>> from redistrib.types.mesh import Mesh
+    >>> mesh = Mesh(x=2, y=2)
+    >>> src = ArrayType.parse("f32[8{x}] sum{y}", mesh)
+    >>> [all_reduces(src, ArrayType.parse(t, mesh)) for t in ("f32[8{x}]", "f32[8{y}]")]
+    [True, False]
+    """
+    return bool(src.partial) and src.mesh == dst.mesh and dst == _reduced(src)
+
+
+def _reduced(t: ArrayType) -> ArrayType:
+    """The type of what the addends of one come to."""
+    return ArrayType(t.mesh, t.dtype, t.shape, t.dims, uneven=dict(t.uneven) or None)

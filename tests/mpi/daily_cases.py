@@ -1,0 +1,171 @@
+"""What programs have every day: a call without an object, operations of their own, in place."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+import redistrib as rd
+from redistrib.backends import mpi as rmpi
+from redistrib.backends.mpi import one_shot
+from redistrib.backends.mpi.communicators import private
+from redistrib.types.tile import same_bits, tile_of
+from tests.mpi.cases import case, example, mesh_for
+
+
+@case
+def one_shots_are_kept_for_the_next_call(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    texts = ("i32[24{x}, 48{y}]", "i32[24{y}, 48{x}]")
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        make = rmpi.Redistribution.__init__
+
+        def counted(self: rmpi.Redistribution, *given: Any, **options: Any) -> None:
+            made.append(given)
+            make(self, *given, **options)
+
+        patch.setattr(rmpi.Redistribution, "__init__", counted)
+        for number in range(2):
+            array = example(src) + number
+            tile, expected = (tile_of(array, t, comm.rank) for t in (src, dst))
+            for ends in ((src, dst), ((texts[0], mesh), texts[1])):
+                out = np.zeros_like(expected)
+                assert rmpi.redistribute(tile, *ends, comm, out) is out
+                assert same_bits(out, expected)
+                ranks = list(range(comm.size))[::-1]  # a list is no key
+                back = rmpi.redistribute(expected, *ends[::-1], comm, src_ranks=ranks)
+                assert back is not None
+        assert len(made) == 2 + 4
+        patch.setattr(one_shot, "KEPT", 3)
+        for n in range(1, 6):
+            t = rd.ArrayType.parse(f"i32[{n}]", mesh)
+            assert same_bits(rmpi.redistribute(example(t), t, t, comm), example(t))
+    assert len(private(comm).redistributions) == 3
+    with pytest.raises(rd.TypeSyntaxError):
+        rmpi.redistribute(tile, ("i32[24{x}", mesh), dst, comm)
+
+
+@case
+def types_may_be_texts(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(x=comm.size)
+    with rmpi.Redistribution(("f32[24{x}]", mesh), "f32[24]", comm) as redistribution:
+        assert str(redistribution.src) == "f32[24{x}]"
+        whole = np.arange(24, dtype=np.float32)
+        assert same_bits(redistribution(tile_of(whole, redistribution.src, comm.rank)), whole)
+    bad = "f32[25]" if comm.rank == 1 else "f32[24]"
+    with pytest.raises(rd.RedistribError):
+        rmpi.Redistribution(("f32[24{x}]", mesh), bad, comm)
+
+
+@case
+def a_cartesian_communicator_has_a_mesh(comm: MPI.Intracomm) -> None:
+    shape = [2, comm.size // 2] if comm.size % 2 == 0 else [comm.size, 1]
+    cart = comm.Create_cart(shape)
+    mesh = rmpi.mesh_of(cart)
+    assert mesh == rd.Mesh(x=shape[0], y=shape[1])
+    assert mesh.coordinates(cart.rank) == dict(zip("xy", cart.coords, strict=True))
+    assert rmpi.mesh_of(cart, ("rows", "columns")).axis_size("rows") == shape[0]
+    for bad, names in ((comm, None), (cart, ("rows",))):
+        with pytest.raises(rd.BackendError, match=r"a mesh is that of|a name for each of"):
+            rmpi.mesh_of(bad, names)  # type: ignore[arg-type]
+    cart.Free()
+
+
+OPERATIONS = {
+    "bitwise_or": np.bitwise_or,
+    "bitwise_xor": np.bitwise_xor,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "gcd": np.gcd,
+    "second": lambda a, b: b,
+    "affine": lambda a, b: a * 3 + b,
+}
+
+
+@case
+def reductions_may_take_any_operation_in_rank_order(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(r=comm.size)
+    src = rd.ArrayType.parse("i32[4, 48] sum{r}", mesh)
+    addends = np.random.default_rng(3).integers(0, 99, (comm.size, 4, 48)).astype(np.int32)
+    for name, op in OPERATIONS.items():
+        if name == "affine" and comm.size > 2:
+            continue  # not associative
+        expected = addends[0].copy()
+        for addend in addends[1:]:
+            expected[...] = op(expected, addend)
+        for text in ("i32[4, 48]", "i32[4, 48{r}]"):
+            dst = rd.ArrayType.parse(text, mesh)
+            with rmpi.Redistribution(src, dst, comm, op=op, scratch=1) as redistribution:
+                result = redistribution(addends[comm.rank])
+            assert same_bits(result, tile_of(expected, dst, comm.rank)), (name, text)
+    whole = rd.ArrayType.parse("i32[4, 48]", mesh)
+    for wrong, message in ((np.negative, "op takes two arrays"), (3, "op takes two arrays")):
+        with pytest.raises(rd.BackendError, match=message):
+            rmpi.Redistribution(src, whole, comm, op=wrong)  # type: ignore[arg-type]
+    with pytest.raises(rd.BackendError, match="op and accumulate are of a reduction"):
+        rmpi.Redistribution(whole, whole, comm, op=np.add)
+    op = np.bitwise_or if comm.rank else np.bitwise_and
+    with pytest.raises(rd.BackendError, match=r"different problems: .* by bitwise_"):
+        rmpi.Redistribution(src, whole, comm, op=op)
+
+
+@case
+def small_floats_may_add_up_in_a_wide_one(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(r=comm.size)
+    for dtype in ("f16", "bf16"):
+        src, dst = (rd.ArrayType.parse(f"{dtype}[3, 48]{s}", mesh) for s in (" sum{r}", ""))
+        addends = np.random.default_rng(4).standard_normal((comm.size, 3, 48))
+        small = addends.astype(src.numpy_dtype)
+        wide = small[0].astype(np.float32)
+        for addend in small[1:]:
+            wide += addend.astype(np.float32)
+        with rmpi.Redistribution(src, dst, comm, accumulate="f4", scratch=1) as redistribution:
+            assert same_bits(redistribution(small[comm.rank]), wide.astype(src.numpy_dtype))
+    with pytest.raises(rd.BackendError, match="accumulate is a dtype of numbers; got bool"):
+        rmpi.Redistribution(src, dst, comm, accumulate=bool)
+
+
+@case
+def an_all_reduce_may_be_in_place(comm: MPI.Intracomm) -> None:
+    mesh = mesh_for(comm)
+    for src, dst in (
+        ("i32[24, 6] sum{x}", "i32[24, 6]"),
+        ("i32[24{y}, 6] sum{x}", "i32[24{y}, 6]"),
+    ):
+        a, b = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
+        addends = mesh.axis_size("x")
+        for order in "CF":
+            with rmpi.Redistribution(a, b, comm, scratch=1) as redistribution:
+                for number in range(3):
+                    array = example(b) + number
+                    tile = np.array(tile_of(array, b, comm.rank), order=order)
+                    assert redistribution(tile, tile) is tile
+                    assert np.array_equal(tile, addends * tile_of(array, b, comm.rank))
+                view = tile[...]
+                with pytest.raises(rd.BackendError, match="shares no memory with a tile"):
+                    redistribution(tile, view)
+    c = rd.ArrayType.parse("i32[24{x}, 6]", mesh)
+    with rmpi.Redistribution(a, c, comm) as redistribution:
+        tile = np.zeros(a.tile_shape, np.int32)
+        if a.tile_shape == c.tile_shape:
+            with pytest.raises(rd.BackendError, match="shares no memory with a tile"):
+                redistribution(tile, tile)
+
+
+@case
+def memory_of_a_gpu_is_refused(comm: MPI.Intracomm) -> None:
+    class OnDevice:
+        __cuda_array_interface__: ClassVar[dict[str, Any]] = {}
+
+    with (
+        rmpi.Redistribution(
+            ("f32[24]", rd.Mesh(x=comm.size)), "f32[24{x}]", comm
+        ) as redistribution,
+        pytest.raises(rd.BackendError, match="memory of the host; got OnDevice on a GPU: copy it"),
+    ):
+        redistribution(OnDevice())  # type: ignore[arg-type]
