@@ -2,6 +2,7 @@
 
 from tests.mutants.mutant import Mutant
 
+ADDING = "redistrib/backends/mpi/adding.py"
 AGREEMENT = "redistrib/backends/mpi/agreement.py"
 ARRAYS = "redistrib/backends/mpi/arrays.py"
 CALLS = "redistrib/backends/mpi/calls.py"
@@ -290,20 +291,31 @@ if left and (
     ),
     Mutant(
         "the first addend is reduced with what was there",
+        ADDING,
+        "Adding.reduce",
+        "part[...] = total",
+        "np.add(part, total, out=part)",
+    ),
+    Mutant(
+        "own addends are overwritten in place before they are added",
         REDUCTION,
         "_Lane.finish",
-        """
-if at:
-    ...
-else:
-    ...
-""",
-        """
-if at >= 0:
-    ...
-else:
-    ...
-""",
+        "np.may_share_memory(part, value)",
+        "False",
+    ),
+    Mutant(
+        "a wide sum is rounded in each step",
+        ADDING,
+        "Adding.reduce",
+        "self.accumulate is not None",
+        "False",
+    ),
+    Mutant(
+        "any result may be its tile",
+        ADDING,
+        "all_reduces",
+        "dst == _reduced(src)",
+        "True",
     ),
     Mutant(
         "own addends are cut by their own buffer",
