@@ -122,7 +122,7 @@ def choose(problem: Problem, strategy: StrategyLike = "auto") -> Candidate:
     except InfeasibleError as error:
         if strategy != "collectives":
             raise
-        raise _least_limit(planned, error) from None
+        raise _least_limit(problem, planned, error) from None
 
 
 def _answer(asked: Asked, found: Candidate) -> Candidate:
@@ -141,23 +141,23 @@ def _of_sums(
     return cheapest(problem, alone(problem))
 
 
-def _least_limit(problem: Problem, error: InfeasibleError) -> InfeasibleError:
-    """The error with the least limit at which collectives have a plan.
+def _least_limit(asked: Problem, planned: Problem, error: InfeasibleError) -> InfeasibleError:
+    """The error of what was asked with the least limit at which collectives have a plan.
 
     A tile is the array over as many devices as divide the mesh, so there are few limits to try.
     """
-    src, dst = problem.src, problem.dst
+    src = planned.src
     sizes = {src.size // k for k in divisors(src.mesh.num_devices) if src.size % k == 0}
     for least in sorted(size * src.itemsize for size in sizes):
         if least > error.memory_limit:
-            larger = replace(problem, memory_limit=least)
+            larger = replace(planned, memory_limit=least)
             try:
                 cheapest(larger, collectives(larger))
             except InfeasibleError:
                 continue
             return InfeasibleError(
-                f"collectives from {src} to {dst} need tiles of {least} bytes per device; the "
-                f"limit is {error.memory_limit}; strategy 'direct' needs less",
+                f"collectives from {asked.src} to {asked.dst} need tiles of {least} bytes per "
+                f"device; the limit is {error.memory_limit}; strategy 'direct' needs less",
                 memory_limit=error.memory_limit,
                 least_bytes=least,
             )
