@@ -220,10 +220,19 @@ def run_jax(unit: int) -> Counter[str]:
 
 
 def law_files() -> list[Path]:
-    """The files with laws that `make test` tries a few times only."""
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    words = "repetitions(", "outcome_of("  # of this file, or of a worker that it starts
-    return [file for file in files if any(word in file.read_text("utf-8") for word in words)]
+    """The files with laws that `make test` tries a few times only, there or in what they start."""
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    few = "from tests.repetitions import"
+    words = [few] + [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path, text in texts.items()
+        if few in text and not path.name.startswith("test_")
+    ]
+    return sorted(
+        path
+        for path, text in texts.items()
+        if path.name.startswith("test_") and any(word in text for word in words)
+    )
 
 
 def run_laws(unit: int) -> Counter[str]:
