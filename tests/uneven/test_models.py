@@ -87,3 +87,19 @@ def _shapes(t: rd.ArrayType) -> list[tuple[int, ...]]:
 def test_parts_of_a_segmented_type_are_even() -> None:
     with pytest.raises(rd.LayoutError, match="parts of a segmented type are even"):
         rd.SegmentedType.parse("f32[7{x}:ceil|4{x}, 3]", rd.Mesh(x=4))
+
+
+def test_runs_are_those_of_the_tiles_that_there_are() -> None:
+    """Columns 0 and 2 of two rows are one run in a tile of 4 columns, and not in one of 3."""
+    mesh = rd.Mesh(x=2)
+    text = 't = rearrange(stack(2, a, b), "r n two -> r (n two)")[:, 0:7]'
+    weights = rd.WeightMap.parse(text)
+    src = dict.fromkeys("ab", ("i32[2, 4{x}]", mesh))
+    plan = rd.plan_model(src, {"t": ("i32[2, 7{x}:ceil]", mesh)}, weights=weights)
+    arrays = {
+        name: np.arange(8, dtype=np.int32).reshape(2, 4) + 100 * n for n, name in enumerate("ab")
+    }
+    made = simulator.run_model(plan, simulator.scatter_model(arrays, plan.src))
+    whole = np.concatenate([made[device]["t"] for device in mesh.ids], axis=1)
+    assert np.array_equal(whole, weights(arrays)["t"])
+    rd.check(plan)

@@ -42,7 +42,7 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.canonical import as_list
 from redistrib.types.mesh import Mesh
 from redistrib.types.named_sharding import TypeLike, as_type
-from redistrib.types.refinement import check_pair
+from redistrib.types.refinement import check_array
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -182,14 +182,14 @@ class Oracle:
         self, types: Sequence[ArrayType], ways: Sequence[Strategy], strategy: Strategy
     ) -> Plan:
         """The plans from each type to the next, each of its own strategy, as one of `strategy`."""
+        if len(types) == 2:
+            problem = self._problem(types[0], types[1])
+            return choose_without_stops(problem, ways[0]).plan(problem, strategy)
         steps: list[Collective] = []
-        common = None
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
             problem = self._problem(src, dst)
             steps += choose_without_stops(problem, way).make()
-            common = problem.common if len(types) == 2 else None
-        ends = types[0], types[-1]
-        return make_plan(*ends, strategy, steps, self._asked, self.memory_limit, common)
+        return make_plan(types[0], types[-1], strategy, steps, self._asked, self.memory_limit)
 
     def explain(self, src: TypeLike, dst: TypeLike) -> Explanation:
         """Why this plan: the alternatives with their costs."""
@@ -219,7 +219,8 @@ class Oracle:
                 f"a vector has as many sources as targets; got {len(pairs[0])} and {len(pairs[1])}"
             )
         seconds = self._price(types, pairs, strategy).seconds
-        if self.effort == "best" and strategy == "auto" and len(types):
+        even = not any(t.uneven for t in types)
+        if self.effort == "best" and strategy == "auto" and len(types) and even:
             bounds = Bounds.of(types[0], self.profile)
             layouts = [layout_of(t) for t in types]
             for n, (src, dst) in enumerate(zip(*(p.tolist() for p in pairs), strict=True)):
@@ -241,13 +242,17 @@ class Oracle:
         """What it costs from every source to every target, closed over all types given.
 
         No way through a type given is cheaper, if its tile fits the memory limit, or without a
-        limit, if it is no larger than the larger end. The types of one call have one shape and
-        dtype. Raises LayoutError where they have not.
+        limit, if it is no larger than the larger end; of uneven types each pair is priced alone.
+        The types of one call have one shape and dtype. Raises LayoutError where they have not.
         """
         types, (rows, columns) = self._number(srcs, dsts)
         most_searched = MAX_SEARCHED if self.effort == "best" else inf
         priced = self._price(types, None, strategy, most_searched)
-        seconds, via = closed(types, priced, self.memory_limit)
+        if any(t.uneven for t in types):
+            seconds = priced.seconds.reshape(len(types), len(types))
+            via = np.full(seconds.shape, -1)
+        else:
+            seconds, via = closed(types, priced, self.memory_limit)
         return CostMatrix(
             seconds[np.ix_(rows, columns)],
             self,
@@ -274,7 +279,7 @@ class Oracle:
         types = list(number)
         for t in types:
             self._check_mesh(t)
-            check_pair(types[0], t)
+            check_array(types[0], t)
         return types, found
 
     def _check_mesh(self, t: ArrayType) -> None:

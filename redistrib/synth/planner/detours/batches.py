@@ -2,6 +2,7 @@
 
 Pairs whose digits match have a signature (`signatures.py`), which the planner prices once. Of the
 others a few are searched one by one; of many, each has the price of its exchange (`exchanges.py`).
+Where a type is uneven, each pair is priced for itself.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ def price_pairs(
     answer, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
     if not len(src):
         return Prices(np.zeros(0), answer, answer >= 0, np.zeros((0, 0)))
-    if strategy in BY_SIGNATURE and not profile.cuts_axes:  # else each pair is cut for itself
+    even = not any(t.uneven for t in types)
+    if (
+        even and strategy in BY_SIGNATURE and not profile.cuts_axes
+    ):  # else each pair is cut for itself
         with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
             if pairs is None:
                 signatures = matrix_signatures(types, profile)
@@ -76,7 +80,7 @@ def price_pairs(
     alone = np.flatnonzero((answer < 0) & fits[src] & fits[dst])
     exchange, of_exchanges = np.full(len(src), -1), np.zeros(0)
     many = strategy == "direct" or (strategy == "auto" and len(alone) > most_searched)
-    if many and not profile.cuts_axes:
+    if even and many and not profile.cuts_axes:
         exchange[alone], of_exchanges = exchange_prices(types, src[alone], dst[alone], profile)
         alone = alone[exchange[alone] < 0]
     exchanged = exchange >= 0
