@@ -185,7 +185,7 @@ def what_is_refused() -> None:
     for placements, fragment in (
         ([Shard(0), Shard(0)], "a placement for each of the 1 mesh dimensions"),
         ([Shard(1)], "a shard is of one of the 1 dimensions"),
-        ([Partial("bor")], "a type has one reduction"),
+        ([Partial("bor")], "a reduction of elements is one of sum, avg, product, max, min"),
         ([Partial("avg")], "averages are of floats"),
     ):
         with pytest.raises(rd.LayoutError, match=fragment):

@@ -34,7 +34,7 @@ def check(plan: rd.Plan, seed: int) -> None:
     program = rtorch.compile(plan)
     here = rank()
     sources = {device: tiles[n] for n, device in enumerate(plan.src.mesh.ids)}
-    targets = {device: expected[n] for n, device in enumerate(plan.types[-1].mesh.ids)}
+    targets = {device: expected[n] for n, device in enumerate(plan.dst.mesh.ids)}
     given = to_torch(sources[here]) if here in sources else None
     result = program(given)
     if here in targets:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from redistrib.backends.simulator.arrays import gather, scatter
 from redistrib.backends.torch.dtypes import torch_dtype
 from redistrib.backends.torch.primitives import Placed
-from redistrib.backends.torch.programs import Program, steps_of
+from redistrib.backends.torch.programs import Program
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.types.dtypes import dtype_name
@@ -33,14 +33,14 @@ def run_array(plan: Plan, array: Array, *, timeout: float = TIMEOUT) -> Array:
     The processes are forked, and end before it returns. Raises BackendError where one fails, or a
     message takes longer than `timeout` seconds.
     """
-    return gather(run(plan, scatter(array, plan.src), timeout=timeout), plan.types[-1])
+    return gather(run(plan, scatter(array, plan.src), timeout=timeout), plan.dst)
 
 
 def run(plan: Plan, tiles: list[Array], *, timeout: float = TIMEOUT) -> list[Array]:
     """The tiles of the target, by position, from those of the source; see `run_array`."""
-    end = plan.types[-1]
+    end = plan.dst
     ids = list(dict.fromkeys([*plan.src.mesh.ids, *end.mesh.ids]))
-    ranks = {t.mesh: tuple(map(ids.index, t.mesh.ids)) for t in (*plan.types, plan.src)}
+    ranks = {t.mesh: tuple(map(ids.index, t.mesh.ids)) for t in (*plan.types, plan.src, end)}
     given = {rank: to_torch(tile) for rank, tile in zip(ranks[plan.src.mesh], tiles, strict=True)}
     results = {}
     for position, rank in enumerate(ranks[end.mesh]):
@@ -76,7 +76,7 @@ def _serve(
             timeout=timedelta(seconds=timeout),
         )
         torch.set_num_threads(1)
-        made = Program(plan.src, steps_of(plan), placed)(tile)
+        made = Program(plan, placed)(tile)
         if made is not None:
             result.copy_(made)
         dist.destroy_process_group()

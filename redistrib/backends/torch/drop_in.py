@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor._dtensor_spec import DTensorSpec
 
 from redistrib.backends.torch.redistribute import Move, find_move, redistribute
-from redistrib.errors import LayoutError
+from redistrib.errors import LayoutError, TypeSyntaxError
 
 Tensor = Any
 
@@ -84,5 +84,5 @@ def _move(src: DTensorSpec, dst: DTensorSpec) -> Move | None:
             return None
     try:
         return find_move(src, dst)
-    except LayoutError:
+    except (LayoutError, TypeSyntaxError):
         return None

@@ -2,12 +2,11 @@
 
 On a DeviceMesh of 2 x 2 ranks, `[Shard(0), Shard(0)]` of 8 rows gives rank 1 rows 2 and 3, as the
 type `f32[8{dp,tp}]` does on the mesh dp=2,tp=2. An average is a sum that is divided at the end; a
-dimension that its mesh dimensions do not divide is cut as torch.chunk cuts (uneven.py).
+dimension that its mesh dimensions do not divide is cut by one after the other, as torch.chunk cuts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,12 +17,10 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from redistrib.backends.torch.dtypes import short_name, torch_dtype
-from redistrib.backends.torch.uneven import UnevenType
 from redistrib.errors import LayoutError
 from redistrib.interop.dtensor import parse_dtensor
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
-from redistrib.types.reduction import REDUCTIONS
 
 DeviceMesh = Any
 Placement = Any
@@ -33,15 +30,9 @@ Order = tuple[tuple[int, tuple[int, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a DTensor's ranks hold.
+    """The type of a DTensor, and by how much its addends are too large where they are averaged."""
 
-    type: None where a dimension is cut unevenly. nested: the same layout by successive cuts, None
-    where a strided shard is none. averaged: by how much its addends are too large, where they are
-    averaged.
-    """
-
-    type: ArrayType | None
-    nested: UnevenType | None
+    type: ArrayType
     averaged: int = 1
 
 
@@ -55,6 +46,11 @@ def layout_of(spec: DTensorSpec) -> Layout:
         if type(placement) not in (Shard, _StridedShard, Replicate, Partial):
             raise LayoutError(
                 f"placements are Shard, Replicate or Partial of elements; got {placement}",
+                placement=placement,
+            )
+        if isinstance(placement, Partial) and placement.reduce_op not in _REDUCTIONS:
+            raise LayoutError(
+                f"a reduction of elements is one of {', '.join(_REDUCTIONS)}; got {placement}",
                 placement=placement,
             )
     order: Order | None = None
@@ -90,17 +86,12 @@ def _layout(
             averaged *= size
     if averaged > 1 and torch_dtype(dtype) in _WHOLE:
         raise LayoutError(f"averages are of floats; got dtype {dtype}", dtype=dtype)
-    nested = None if order is None else _nested(mesh, shape, dtype, placements, dict(order))
-    if nested is not None and not nested.even:
-        return Layout(None, nested, averaged)
-    orders = {}
-    if not any(isinstance(placement, _StridedShard) for placement in placements):
-        orders = {n: at for _, by in order or () for at, n in enumerate(by)}
+    orders = {n: at for _, by in order or () for at, n in enumerate(by)}
     words = [_word(placement, orders.get(n)) for n, placement in enumerate(placements)]
-    even = parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
-    return Layout(even, nested, averaged)
+    return Layout(parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype), averaged)
 
 
+_REDUCTIONS = ("sum", "avg", "product", "max", "min")
 _WHOLE = frozenset(
     {torch.bool, *(getattr(torch, f"{u}int{n}") for u in ("", "u") for n in (8, 16, 32, 64))}
 )
@@ -110,28 +101,8 @@ def _word(placement: Placement, order: int | None) -> str:
     """A placement as interop reads it; an average is a sum, which is divided at the end."""
     if isinstance(placement, Partial):
         return "Partial(sum)" if placement.reduce_op == "avg" else f"Partial({placement.reduce_op})"
-    if isinstance(placement, _StridedShard):
-        return f"_StridedShard(dim={placement.dim}, sf={placement.split_factor})"
-    if isinstance(placement, Shard):
-        return f"Shard(dim={placement.dim})" + ("" if order is None else f"[{order}]")
-    return "Replicate()"
-
-
-def _nested(
-    mesh: Mesh,
-    shape: tuple[int, ...],
-    dtype: str,
-    placements: Sequence[Placement],
-    order: dict[int, tuple[int, ...]],
-) -> UnevenType:
-    names = [name for name, _ in mesh.axes]
-    shards = tuple(tuple(names[at] for at in order.get(dim, ())) for dim in range(len(shape)))
-    partial = [at for at, placement in enumerate(placements) if isinstance(placement, Partial)]
-    kinds = {"avg": "sum", "product": "prod"}
-    reductions = [kinds.get(placements[at].reduce_op, placements[at].reduce_op) for at in partial]
-    if len(set(reductions)) > 1 or not set(reductions) <= set(REDUCTIONS):
-        raise LayoutError(
-            f"a type has one reduction, of {', '.join(REDUCTIONS)}; got {list(placements)}"
-        )
-    reduction = reductions[0] if reductions else None
-    return UnevenType(mesh, dtype, shape, shards, tuple(names[at] for at in partial), reduction)
+    if isinstance(placement, Replicate):
+        return "Replicate()"
+    if order is not None:  # of strided shards too, which are then shards in that order
+        return f"Shard(dim={placement.dim})[{order}]"
+    return f"_StridedShard(dim={placement.dim}, sf={getattr(placement, 'split_factor', 1)})"

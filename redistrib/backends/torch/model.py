@@ -32,8 +32,8 @@ from redistrib.backends.torch.dtypes import identity, torch_dtype
 from redistrib.backends.torch.layouts import layout_of, mesh_of
 from redistrib.backends.torch.messages import Traffic, post
 from redistrib.backends.torch.primitives import Placed
-from redistrib.backends.torch.programs import Program, check_initialized, check_ranks, steps_of
-from redistrib.errors import BackendError, LayoutError
+from redistrib.backends.torch.programs import Program, check_initialized, check_ranks
+from redistrib.errors import BackendError
 from redistrib.models.model_plan import ModelPlan
 from redistrib.models.moves import Move
 from redistrib.models.transfers import Transfer
@@ -92,9 +92,7 @@ class ModelRedistribution:
         for name, reduction in plan.reductions.items():
             meshes = {t.mesh for t in reduction.types}
             placed = Placed(self._rank, {m: m.ids for m in meshes}, device)
-            self._reductions[name] = Program(
-                reduction.src, steps_of(reduction), placed, timeout=timeout
-            )
+            self._reductions[name] = Program(reduction, placed, timeout=timeout)
 
     def __call__(
         self,
@@ -227,8 +225,7 @@ def types_of(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, Array
     """The types of the tensors of a state dict, by name.
 
     Those of DTensors are their own. One on a slice of `mesh`, as tensor parallel modules have it,
-    is replicated over the other dimensions of `mesh`, and any other tensor over all of them. Raises
-    LayoutError for an uneven shard, which plans of models have no type for.
+    is replicated over the other dimensions of `mesh`, and any other tensor over all of them.
     """
     whole = mesh_of(mesh)
     types = {}
@@ -238,12 +235,6 @@ def types_of(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, Array
             types[name] = ArrayType(whole, dtype, tuple(tensor.shape))
             continue
         t = layout_of(tensor._spec).type  # noqa: SLF001
-        if t is None:
-            raise LayoutError(
-                f"the arrays of a model are divided evenly; got {name}, {list(tensor.shape)} under "
-                f"{list(tensor.placements)} on {tuple(tensor.device_mesh.shape)}",
-                name=name,
-            )
         sliced = t.mesh != whole and set(t.mesh.axes) < set(whole.axes)
         types[name] = t.replace(mesh=whole) if sliced else t
     return types

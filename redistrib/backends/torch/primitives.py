@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from redistrib.backends.torch.blocks import pieces_of_blocks
 from redistrib.backends.torch.choices import Choices
 from redistrib.backends.torch.dtypes import identity, torch_dtype
 from redistrib.backends.torch.messages import Posted, Traffic, post
@@ -263,7 +264,12 @@ class TilePrimitives:
                 if taken is None
                 else operation.after.tile_shape_at(taken)
             )
-            found = regions_of(operation.pieces(), before, after, given, taken)
+            pieces = (
+                pieces_of_blocks(operation.before, operation.after)
+                if operation.step.blocks is not None
+                else operation.pieces()
+            )
+            found = regions_of(pieces, before, after, given, taken)
             self._regions[operation] = found
         return found
 

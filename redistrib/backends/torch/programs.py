@@ -8,7 +8,6 @@ to put pieces in place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,29 +19,11 @@ from redistrib.backends.torch.messages import Posted, Traffic
 from redistrib.backends.torch.primitives import Placed, TilePrimitives
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan, check_even
-from redistrib.synth.plan.tile_program import Operation, interpret, tile_program
+from redistrib.synth.plan.tile_program import interpret, tile_program
 from redistrib.types.mesh import Mesh
 
 Tensor = Any
 DeviceMesh = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An operation of a tile program, and the types before and after its step."""
-
-    before: Any
-    after: Any
-    operation: Operation
-
-
-def steps_of(plan: Plan) -> tuple[Step, ...]:
-    """The operations of a plan."""
-    return tuple(
-        Step(step.before, step.after, operation)
-        for step in tile_program(plan.steps, plan.types)
-        for operation in step.operations
-    )
 
 
 class Program:
@@ -56,15 +37,13 @@ class Program:
     timeout: seconds that a message may take; by default those of the process group.
     """
 
-    def __init__(
-        self, src: Any, steps: Sequence[Step], placed: Placed, timeout: float | None = None
-    ) -> None:
-        self.src, self.placed, self.timeout = src, placed, timeout
-        ends = ((step, step.before.mesh, step.after.mesh) for step in steps)
+    def __init__(self, plan: Plan, placed: Placed, timeout: float | None = None) -> None:
+        self.plan, self.placed, self.timeout = plan, placed, timeout
         self._operations = [
-            step.operation
-            for step, *meshes in ends
-            if any(placed.position(mesh) is not None for mesh in meshes)
+            operation
+            for step in tile_program(plan.steps, plan.types)
+            if any(placed.position(t.mesh) is not None for t in (step.before, step.after))
+            for operation in step.operations
         ]
         self._primitives = TilePrimitives(placed, choices(backend_of(placed.device)))
 
@@ -84,22 +63,39 @@ class Program:
 
     def _walk(self, given: Tensor | None) -> Iterator[Tensor | None]:
         """Yields where messages are on their way, and at the end, last, the tile."""
-        tile = given
+        tile = self._padded(given)
         for operation in self._operations:
             value = interpret((operation,), self._primitives, tile)
             while isinstance(value, Posted):
                 yield None
                 value = value.finish(self.timeout)
             tile = value
+        tile = self._cut(tile)
         if tile is not None and tile is not given:
             tile = tile.contiguous()
             if given is not None and _share(tile, given):
                 tile = tile.clone()
         yield tile
 
+    def _padded(self, tile: Tensor | None) -> Tensor | None:
+        """An uneven tile as the corner of an even one, where the plan is of the padded array."""
+        shape = self.plan.types[0].tile_shape
+        if tile is None or self.plan.padded_shape is None or tuple(tile.shape) == shape:
+            return tile
+        whole = tile.new_zeros(shape)
+        whole[tuple(map(slice, tile.shape))] = tile
+        return whole
+
+    def _cut(self, tile: Tensor | None) -> Tensor | None:
+        """The corner of a padded tile that this rank holds of the target."""
+        position = self.placed.position(self.plan.dst.mesh)
+        if tile is None or position is None or self.plan.padded_shape is None:
+            return tile
+        return tile[tuple(map(slice, self.plan.dst.tile_shape_at(position)))]
+
     def _check(self, tile: Tensor | None) -> None:
         """Raise BackendError unless it is this rank's tile of the source."""
-        src = self.src
+        src = self.plan.src
         position = self.placed.position(src.mesh)
         if position is None:
             if tile is not None:
@@ -164,7 +160,7 @@ def compile(  # noqa: A001 - the public name
         ranks = {m: tuple(ids[device] for device in m.ids) for m in meshes}
         placed = Placed(dist.get_rank(), ranks, device_of(mesh), groups_of(mesh))
     check_ranks(ranks)
-    return Program(plan.src, steps_of(plan), placed, timeout)
+    return Program(plan, placed, timeout)
 
 
 def check_initialized() -> None:

@@ -25,14 +25,11 @@ from redistrib.backends.torch.primitives import Placed
 from redistrib.backends.torch.programs import (
     Program,
     Running,
-    Step,
     backend_of,
     check_initialized,
     device_of,
     groups_of,
-    steps_of,
 )
-from redistrib.backends.torch.uneven import uneven_steps
 from redistrib.errors import LayoutError
 
 Tensor = Any
@@ -162,24 +159,11 @@ class Meshes:
 @lru_cache(maxsize=1024)
 def _find_move(src: Layout, dst: Layout, meshes: Meshes) -> Move:
     device = device_of(meshes.src)
-    start: Any
-    if src.type is not None and dst.type is not None:
-        found = planned(src.type, dst.type, backend_of(device))
-        start, steps = found.src, steps_of(found)
-    elif src.nested is not None and dst.nested is not None:
-        steps = tuple(Step(*step) for step in uneven_steps(src.nested, dst.nested))
-        start = src.nested
-    else:
-        raise LayoutError(
-            "a strided shard is moved to and from layouts that divide its dimension evenly; "
-            f"got {src.type or src.nested} to {dst.type or dst.nested}",
-            src=src,
-            dst=dst,
-        )
-    ends = [start.mesh, *(t.mesh for step in steps for t in (step.before, step.after))]
+    found = planned(src.type, dst.type, backend_of(device))
+    ends = {t.mesh for t in (found.src, *found.types, found.dst)}
     groups = groups_of(meshes.src) | groups_of(meshes.dst)
-    placed = Placed(dist.get_rank(), {m: m.ids for m in ends}, device, groups)
-    return Move(Program(start, steps, placed), dst.averaged, src.averaged)
+    placed = Placed(dist.get_rank(), {mesh: mesh.ids for mesh in ends}, device, groups)
+    return Move(Program(found, placed), dst.averaged, src.averaged)
 
 
 def local_of(x: DTensor) -> Tensor | None:
