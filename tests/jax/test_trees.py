@@ -12,6 +12,7 @@ CASES = (
     "trees_move_as_plain_jax_moves_them",
     "equal_moves_are_one_program_and_another_tree_is_none",
     "a_budget_holds_at_every_moment",
+    "sums_over_devices_go_to_other_devices",
     "a_weight_map_makes_other_arrays",
     "errors_name_the_array_and_come_before_anything_moves",
     "progress_is_said",

@@ -92,13 +92,6 @@ if not weak_type:
         "_Fitted(run, number, targets, alive + targets)",
     ),
     Mutant(
-        "a tree does not wait for a batch before the next one allocates",
-        TREES,
-        "_run",
-        "IN_FLIGHT if budget is None else 0",
-        "IN_FLIGHT",
-    ),
-    Mutant(
         "tied weights move once for each of their places",
         TREES,
         "reshard_tree",

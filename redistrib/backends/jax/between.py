@@ -93,7 +93,7 @@ def _by_host(
         return [array_of(name, made, result) for name, result in results.items()]
 
     def array_of(name: str, made: Mapping[Key, Any], result: Result) -> Any:
-        t, devices = plan.dst[name], result.sharding.mesh.devices.flat
+        t, devices = plan.dst[name], [*result.sharding.mesh.devices.flat]
         tiles = [made[Array(name, made=True), device.id].view(result.dtype) for device in devices]
         if getattr(t, "partial", ()):  # jax copies the first of what it takes for replicas
             tiles = list(map(jax.device_put, tiles, devices))
