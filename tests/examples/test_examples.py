@@ -19,6 +19,8 @@ OF_TORCH = tuple(name for name in SCRIPTS if name.endswith("_torch.py"))
 OF_JAX = tuple(name for name in SCRIPTS if name.startswith("jax_"))
 OF_MPI = tuple(name for name in SCRIPTS if name.startswith("mpi_"))
 MODEL = "model_move.py"
+PARTITIONERS = ("alpa.py", "automap.py", "partir.py", "propagation.py", "transformer.py")
+"""`tests/partition/` runs them."""
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
@@ -66,7 +68,7 @@ def test_the_cells_of_the_notebook_run_and_show_pages() -> None:
 
 
 def test_every_example_is_run_and_is_short() -> None:
-    assert {*OF_JAX, *OF_MPI, *OF_TORCH, MODEL} == set(SCRIPTS)
+    assert {*OF_JAX, *OF_MPI, *OF_TORCH, *PARTITIONERS, MODEL} == set(SCRIPTS)
     for name in SCRIPTS:
         text = (EXAMPLES / name).read_text(encoding="utf-8")
         assert len(text.splitlines()) < 250

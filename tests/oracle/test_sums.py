@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import pytest
@@ -93,3 +94,17 @@ def test_a_matrix_with_partial_sums_has_the_prices_of_its_plans(
         rd.check(plan)
         single = oracle.cost(types[row], types[column]).seconds
         assert single >= matrix.seconds[row, column] * (1 - 1e-9)
+
+
+def test_oracles_and_matrices_pickle() -> None:
+    mesh = rd.Mesh(a=2, b=4)
+    types = list(partial_layouts(mesh, (16,)))
+    oracle = rd.Oracle(mesh, "dgx-h100", "1MiB", capacity=7, effort="fast")
+    matrix = oracle.matrix(types, types)
+    again = pickle.loads(pickle.dumps(matrix))
+    assert (again.seconds == matrix.seconds).all()
+    assert again.plan(0, 3) == matrix.plan(0, 3)
+    other = pickle.loads(pickle.dumps(oracle))
+    assert other.cost(types[0], types[3]) == oracle.cost(types[0], types[3])
+    assert (other.profile, other.memory_limit, other.effort) == (oracle.profile, 1 << 20, "fast")
+    assert other.stats.capacity == 7

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from math import inf
 from typing import get_args
@@ -117,7 +117,8 @@ class Oracle:
     """Costs and plans on one mesh, under one profile and memory limit (bytes per device).
 
     Without a limit no tile of a plan exceeds both ends. Answers are deterministic and remembered by
-    meaning, `capacity` of them at most; an oracle may be asked from several threads.
+    meaning, `capacity` of them at most; an oracle may be asked from several threads. It pickles, as
+    does a matrix, so that processes share one: what it was asked stays behind.
 
     The planner has a few hundred microseconds for a question, the oracle a few milliseconds, where
     bounds say that they may pay: an answer of `auto` may have tiles up to the larger end over equal
@@ -160,6 +161,11 @@ class Oracle:
         self._answer = lru_cache(maxsize=size)(self._ask)
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The question it answers, without what it was asked so far.
+        make = partial(Oracle, capacity=self.stats.capacity, effort=self.effort)
+        return (make, (self.mesh, self._asked, self.memory_limit))
 
     def cost(self, src: TypeLike, dst: TypeLike, *, strategy: Strategy = "auto") -> Cost:
         """The cost of `plan(src, dst)`. Raises what it raises.
@@ -219,15 +225,19 @@ class Oracle:
                 f"a vector has as many sources as targets; got {len(pairs[0])} and {len(pairs[1])}"
             )
         seconds = self._price(types, pairs, strategy).seconds
-        even = not any(t.uneven for t in types)
-        if self.effort == "best" and strategy == "auto" and len(types) and even:
-            bounds = Bounds.of(types[0], self.profile)
-            layouts = [layout_of(t) for t in types]
-            for n, (src, dst) in enumerate(zip(*(p.tolist() for p in pairs), strict=True)):
-                if seconds[n] > ENOUGH * bounds.seconds(layouts[src], layouts[dst]):
-                    answer = self._answer(types[src], types[dst], strategy)
-                    if not isinstance(answer, InfeasibleError):
-                        seconds[n] = answer.seconds
+        if strategy != "auto" or not types or any(t.uneven for t in types):
+            return seconds
+        bounds = Bounds.of(types[0], self.profile)
+        layouts = [layout_of(t) for t in types]
+        for n, (src, dst) in enumerate(zip(*(p.tolist() for p in pairs), strict=True)):
+            # A single answer searches, with partial sums, and stops on the way, where that may pay.
+            best = bool(types[src].partial or types[dst].partial)
+            if self.effort == "best" and not best:
+                best = seconds[n] > ENOUGH * bounds.seconds(layouts[src], layouts[dst])
+            if best:
+                answer = self._answer(types[src], types[dst], strategy)
+                if not isinstance(answer, InfeasibleError):
+                    seconds[n] = answer.seconds
         return seconds
 
     def cost_matrix(

@@ -136,9 +136,12 @@ def _answer(asked: Asked, found: Candidate) -> Candidate:
 def _of_sums(
     src: ArrayType, dst: ArrayType, links: Profile, memory_limit: int | None, effort: Effort
 ) -> Candidate:
-    """The cheapest candidate of a question with partial sums: in normal form there are few."""
+    """The cheapest candidate of a question with partial sums, without those that are searched for.
+
+    In normal form there are few such questions, but a search for each would take too long.
+    """
     problem = make_problem(src, dst, memory_limit, links, effort)
-    return cheapest(problem, alone(problem))
+    return cheapest(problem, (proposal for proposal in alone(problem) if not proposal.search))
 
 
 def _least_limit(asked: Problem, planned: Problem, error: InfeasibleError) -> InfeasibleError:

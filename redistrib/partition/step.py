@@ -1,0 +1,162 @@
+"""A step of training under a choice of layouts: seconds, memory, and what moves.
+
+    seconds = compute, by roofline, of each operator + what the oracle asks for each edge
+
+An edge leads from what a tensor is written as to what an operator reads; backward, from the
+gradient that the operator leaves to the one that the tensor wants. A parameter is stored in a
+layout of its own: its edge is a gather where it is stored sharded and read whole (FSDP), and its
+gradient is reduced into the layout in which it is stored (ZeRO).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.partition.graph import Device, Graph
+from redistrib.partition.sharding import Sharding
+from redistrib.synth.oracle.oracle import Oracle
+from redistrib.synth.plan.data import Plan
+from redistrib.types.array_type import ArrayType
+
+Option = Sharding | ArrayType
+"""Of an operator a sharding; of a tensor that is given its layout."""
+Choice = Mapping[str, Option]
+"""An option for every operator and every tensor that is given, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Seconds of compute and of communication, bytes a device, and the plans by tensor and reader.
+
+    A plan of `moves` is for (tensor, operator, "forward" or "backward"); those of nothing to do are
+    left out.
+    """
+
+    compute: float
+    communication: float
+    memory: int
+    moves: Mapping[tuple[str, str, str], Plan]
+
+    @property
+    def seconds(self) -> float:
+        """Compute and communication, one after the other."""
+        return self.compute + self.communication
+
+    def count(self) -> dict[str, int]:
+        """How many collectives of each kind a step has."""
+        names = [s.collective for p in self.moves.values() for s in p.steps if s.communicates]
+        return {name: names.count(name) for name in sorted({*names})}
+
+
+class Costs:
+    """What options of a graph cost on a mesh: by `node` and `edge` for a solver, or as a `Step`.
+
+    `training` adds the backward pass; `state_bytes` are those of a parameter's gradient and
+    optimizer state, for each byte of the parameter. The mesh and the profile are the oracle's.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        oracle: Oracle,
+        device: Device | None = None,
+        *,
+        training: bool = True,
+        state_bytes: float = 7.0,
+    ) -> None:
+        self.graph, self.oracle = graph, oracle
+        self.device = device or Device()
+        self.training, self.state_bytes = training, state_bytes if training else 0.0
+        self._priced: dict[tuple[ArrayType, ArrayType], float] = {}
+
+    @property
+    def questions(self) -> int:
+        """How many moves were priced one by one."""
+        return len(self._priced)
+
+    def compute(self, option: Option) -> float:
+        """Seconds of an operator on each device, by roofline; backward takes twice as long."""
+        if isinstance(option, ArrayType):
+            return 0.0
+        flops = self.graph.flops(option.operator) / option.ways / self.device.flops
+        moved = self.graph.bytes_moved(option.operator) / option.ways / self.device.bandwidth
+        return max(flops, moved) * (3 if self.training else 1)
+
+    def memory(self, name: str, option: Option) -> int:
+        """Bytes that a device keeps: a parameter with its state, what backward reads again."""
+        if isinstance(option, ArrayType):
+            state = self.state_bytes if name in self.graph.parameters else 0.0
+            return int(option.tile_bytes * (1 + state))
+        return option.output.tile_bytes if self.training else 0
+
+    def edge(
+        self, number: int, writers: Sequence[Option], readers: Sequence[Sharding]
+    ) -> NDArray[np.float64]:
+        """Seconds of an edge, forward and backward, from each option to each: [writer, reader].
+
+        `number` is that of the input of the readers.
+        """
+        written, wanted = zip(*map(self.written, writers), strict=True)
+        read, left = zip(*(self.read(reader, number) for reader in readers), strict=True)
+        seconds = self.oracle.cost_matrix(written, read)
+        if self._trained(readers[0], number):
+            seconds = seconds + self.oracle.cost_matrix(left, wanted).T
+        return seconds
+
+    @staticmethod
+    def written(option: Option) -> tuple[ArrayType, ArrayType]:
+        """What a tensor is written as, and the gradient that it wants."""
+        if isinstance(option, ArrayType):
+            return option, option
+        return option.output, option.output_gradient
+
+    @staticmethod
+    def read(option: Sharding, number: int) -> tuple[ArrayType, ArrayType]:
+        """What an operator reads as an input, and the gradient that it leaves of it."""
+        return option.inputs[number], option.input_gradients[number]
+
+    def _moves(self, choice: Choice) -> Iterator[tuple[str, str, str, ArrayType, ArrayType]]:
+        """Tensor, reader, the way, and the two types of every edge."""
+        for tensor, name, number in self.graph.edges():
+            reader = cast(Sharding, choice[name])
+            written, wanted = self.written(choice[tensor])
+            read, left = self.read(reader, number)
+            yield tensor, name, "forward", written, read
+            if self._trained(reader, number):
+                yield tensor, name, "backward", left, wanted
+
+    def step(self, choice: Choice) -> Step:
+        """The step of a choice, with its plans."""
+        moves = {
+            (tensor, name, way): self.oracle.matrix([src], [dst]).plan(0, 0)
+            for tensor, name, way, src, dst in self._moves(choice)
+            if src != dst
+        }
+        return Step(
+            sum(map(self.compute, choice.values())),
+            sum(plan.seconds for plan in moves.values()),
+            sum(self.memory(name, option) for name, option in choice.items()),
+            moves,
+        )
+
+    def seconds(self, choice: Choice) -> float:
+        """The seconds of a step, without its plans: the oracle remembers what it was asked."""
+        compute = sum(map(self.compute, choice.values()))
+        return compute + sum(self._seconds(src, dst) for *_, src, dst in self._moves(choice))
+
+    def _seconds(self, src: ArrayType, dst: ArrayType) -> float:
+        """Of a move, as a matrix prices it: it searches for nothing."""
+        if (src, dst) not in self._priced:
+            self._priced[src, dst] = float(self.oracle.cost_matrix([src], [dst])[0, 0])
+        return self._priced[src, dst]
+
+    def _trained(self, reader: Sharding, number: int) -> bool:
+        """Whether an input has a gradient: what is given has none, and without training none."""
+        name = self.graph.operator(reader.operator).inputs[number]
+        given = name not in self.graph.parameters and name in self.graph.given
+        return self.training and not given
