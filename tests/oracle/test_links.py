@@ -121,6 +121,16 @@ def test_cutting_an_axis_where_its_links_change_changes_no_price(strategy: str) 
         assert prices[0] == prices[1], (*map(str, coarse), finer[0].mesh)
 
 
+def test_uneven_types_over_several_levels_have_prices() -> None:
+    mesh = rd.Mesh(x=16)
+    types = [rd.ArrayType.parse(t, mesh) for t in ("f32[33{x}:ceil, 64]", "f32[33, 64{x}]")]
+    oracle = rd.Oracle(mesh, "dgx-h100")
+    plan = oracle.plan(*types)
+    rd.check(plan)
+    assert oracle.cost(*types).seconds == plan.seconds
+    assert oracle.cost_matrix(types, types)[0, 1] == plan.seconds
+
+
 def test_a_profile_names_parts_of_axes() -> None:
     text = """
         latency = 1e-6
