@@ -95,7 +95,7 @@ def cut_axes(links: Profile, mesh: Mesh) -> CutAxes | None:
 def on_cut_axes(
     links: Profile, types: Sequence[ArrayType]
 ) -> tuple[CutAxes, list[ArrayType]] | None:
-    """Types of one mesh with its axes cut; None with nothing to cut, for uneven types, or where one forbids it."""
+    """Types of one mesh with its axes cut; None where nothing is, or a type forbids it."""
     axes = cut_axes(links, types[0].mesh)
     if axes is None or any(t.uneven for t in types) or not axes.fits(types):
         return None
