@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import assert_never
 
 import numpy as np
@@ -48,6 +48,8 @@ MAX_SHOWN = 8
 """Devices of a group that are shown."""
 MAX_TRACED = 64
 """Devices up to which all pieces of an exchange are looked at."""
+MAX_BLOCKS = 1 << 12
+"""Blocks of a receiver's tile up to which its senders in a larger exchange are looked at."""
 MAX_ROUTED = 1 << 20
 """Devices up to which the routes of a permute are followed."""
 
@@ -135,7 +137,10 @@ def _permuted(step: CollectivePermute, before: ArrayType) -> Movement | None:
 
 def _exchanged(step: Exchange, before: ArrayType, after: ArrayType) -> Movement | None:
     """All who are connected with the first receiver, or the first receiver and its senders."""
+    words = "Every device fetches what it lacks straight from devices that hold it."
     few = max(before.mesh.num_devices, after.mesh.num_devices) <= MAX_TRACED
+    if not few and _blocks(before, after) > MAX_BLOCKS:
+        return Movement(words, "", {})
     flows = _flows(step, before, after, None if few else range(MAX_SHOWN))
     if not flows:
         return None
@@ -150,8 +155,13 @@ def _exchanged(step: Exchange, before: ArrayType, after: ArrayType) -> Movement 
             shown += f", from {MAX_SHOWN} of {len(received)} senders"
     else:
         flows = {ends: moved for ends, moved in flows.items() if members.issuperset(ends)}
-    words = "Every device fetches what it lacks straight from devices that hold it."
     return Movement(words, shown, flows)
+
+
+def _blocks(before: ArrayType, after: ArrayType) -> int:
+    """In how many blocks a receiver's tile may come, each from another sender at most."""
+    sides = zip(before.block_shape, after.block_shape, strict=True)
+    return after.tile_size // max(prod(gcd(*sizes) for sizes in sides), 1)
 
 
 def _flows(

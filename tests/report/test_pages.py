@@ -121,6 +121,16 @@ def test_the_page_of_a_plan_on_4096_devices_is_small_and_quick() -> None:
         assert len(text.encode()) < 2_000_000
 
 
+def test_a_page_looks_at_few_of_a_million_devices() -> None:
+    """Here every device receives from 1,024 others, a block from each."""
+    mesh = rd.Mesh(x=1024, y=1024)
+    ends = parse("f32[1048576{x,y}, 1024]", mesh), parse("f32[1048576, 1024{x}]", mesh)
+    plan = rd.plan(*ends, strategy="direct")
+    start = time.process_time()
+    assert "straight from devices that hold it" in display.to_page(plan)
+    assert time.process_time() - start < 2
+
+
 def test_what_is_shown_is_escaped() -> None:
     assert "&lt;b&gt;" in display.page("<b>", "")
     with pytest.raises(TypeError, match="no page is registered for int"):
