@@ -43,6 +43,14 @@ def by_table(mesh: rd.Mesh, src: str, dst: str) -> Data:
     return by_hand(mesh, src, c.CollectivePermute((), permute_table(before, after)))
 
 
+def crossing(src: str, dst: str) -> Data:
+    """Between x=2,y=4 and a=4,b=2 on eight other devices."""
+    onto = rd.Mesh({"a": 4, "b": 2}, devices=range(8, 16))
+    ends = rd.ArrayType.parse(src, XY), rd.ArrayType.parse(dst, onto)
+    data: Data = json.loads(rd.plan(*ends, strategy="direct").to_json())
+    return data
+
+
 PLANS: dict[str, Data] = {
     "permute and all_to_all": by_hand(
         XY,
@@ -79,6 +87,7 @@ PLANS: dict[str, Data] = {
     "misaligned exchange between replicas of another number": planned(
         rd.Mesh(x=3, y=2), "f32[6{y}]", "f32[6{x}]", "direct"
     ),
+    "exchange onto another mesh": crossing("f32[8{x}, 8]", "f32[8{a}, 8]"),
     "permute of three axes, one of them free": by_hand(
         rd.Mesh(x=2, y=2, z=2),
         "i8[8{x}, 8{y}]",
@@ -214,7 +223,7 @@ def wrong_digit(data: Data) -> Iterator[Data]:
             for n, item in enumerate(step.get(key, ())):
                 for m, text in enumerate([item] if key == "digits" else item):
                     of, pre, size = text.replace(")", ":(").split(":(")
-                    others = {"x": "y", "y": "x", "z": "x", "0": "1", "1": "0"}
+                    others = dict(zip("xyzab01", "yxxba10", strict=True))
                     for wrong in (
                         f"{of}:({int(pre) * 2}){size}",
                         f"{of}:({pre}){int(size) * 2}",
@@ -439,7 +448,8 @@ def an_unknown_key(data: Data) -> Iterator[Data]:
 def onto_another_mesh(data: Data) -> Iterator[Data]:
     for at in range(len(data["steps"])):
         for onto in ("dst_mesh", "mesh", None, ""):
-            yield changed(data, "steps", at, "onto", to=onto)
+            if onto != data["steps"][at].get("onto", 0):
+                yield changed(data, "steps", at, "onto", to=onto)
     one_device: Data = {"axes": [], "devices": None}
     meshes: list[Any] = [{}, [], False, 0, "", data["mesh"], one_device]
     for wrong in meshes:
