@@ -54,7 +54,7 @@ class ArrayType:
     axes or parts of axes over which the array is an unreduced `reduction` (sum, prod, max, min).
 
     `uneven` gives the rule of each dimension that its factors need not divide: "ceil", "balanced",
-    "nested" or "sizes(3,3,4)" (docs/theory.md, section 1).
+    "nested" or "sizes(3,3,4)" (docs/uneven.md).
 
     Construction canonicalises (each meaning has one form on a mesh, so `==` is equivalence), then
     checks. Raises LayoutError with the rule that is broken, what was given and what is legal.

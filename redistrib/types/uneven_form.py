@@ -8,10 +8,10 @@ The rules are tried in the order even, ceil, balanced, nested, sizes. On x=2,y=2
     3{x,y}:sizes(2,0,1,0) y is never 1, so 3{y,x,_2}:ceil says the same
 
 So a rule falls back on `ceil`, with digits in any order, wherever these can say it. Under `ceil`
-(proof in docs/theory.md) the form is unique once digits that are 0 for all indices below n, *idle*
+(proof in docs/uneven.md) the form is unique once digits that are 0 for all indices below n, *idle*
 ones, come first, in the order of the mesh:
 
-- an idle local factor goes, and the least one that is not idle shrinks to the values it takes;
+- an idle local factor goes, and one that is the first to be not idle shrinks to its values;
 - an idle part of an axis that goes on in the first digit that is not idle is merged with it;
 - the factor at the end is the block, and goes where it is as small as it can be.
 
