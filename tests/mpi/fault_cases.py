@@ -226,6 +226,8 @@ def what_is_given_is_looked_at_unless_told_not_to(comm: MPI.Intracomm) -> None:
             assert same_bits(out, expected)
             out[...] = 0
             assert same_bits(redistribution(tile), expected)
+        # It takes what looks like a tile for one.
+        assert same_bits(redistribution(tile.view(np.uint32)).view(np.float32), expected)
     for wrong in ("some", None, True):
         with pytest.raises(rd.BackendError, match="check is 'all', 'peers' or 'none'; got"):
             rmpi.Redistribution.from_plan(plan, comm, check=wrong)  # type: ignore[arg-type]
