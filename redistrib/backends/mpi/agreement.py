@@ -128,6 +128,7 @@ class Watch:
                     late = not done and time.monotonic() - start > self.timeout
                     # Also where all is complete: who gave up may have changed what it was to send.
                     if late or self.comm.Iprobe(MPI.ANY_SOURCE, ROLL_CALL):
+                        outstanding.remove(done or [])
                         self._give_up(outstanding)
                 if done is None or done:
                     return done or []
