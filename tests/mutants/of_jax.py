@@ -4,7 +4,6 @@ from tests.mutants.mutant import Mutant
 
 BATCHES = "redistrib/backends/jax/batches.py"
 TREES = "redistrib/backends/jax/trees.py"
-BETWEEN = "redistrib/backends/jax/between.py"
 COPIES = "redistrib/backends/jax/host_copies.py"
 UNION = "redistrib/backends/jax/union_program.py"
 ARRAYS = "redistrib/backends/jax/arrays.py"
@@ -76,13 +75,6 @@ if not weak_type:
         "_source",
         "transfer.phase > 0",
         "transfer.phase >= 0",
-    ),
-    Mutant(
-        "the first of the tiles of a sum over devices is put on all of them",
-        BETWEEN,
-        "_by_host",
-        'getattr(t, "partial", ())',
-        'getattr(t, "reduced", ())',
     ),
     Mutant(
         "a batch is planned as if its program allocated nothing beside the targets",

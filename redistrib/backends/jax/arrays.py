@@ -5,7 +5,7 @@ that shape, dtype and sharding. f32[16, 16] on x=4, y=2 from P("x", "y"):
 
     to P("y", "x")                   one jitted program
     to P("x", "y")                   jax.device_put, which then copies nothing
-    to a mesh of other devices       three programs, and copies between devices (`meshes`)
+    to a mesh of other devices       copies in memory, or one program over both sides (`between`)
 """
 
 from __future__ import annotations

@@ -95,8 +95,6 @@ def _by_host(
     def array_of(name: str, made: Mapping[Key, Any], result: Result) -> Any:
         t, devices = plan.dst[name], [*result.sharding.mesh.devices.flat]
         tiles = [made[Array(name, made=True), device.id].view(result.dtype) for device in devices]
-        if getattr(t, "partial", ()):  # jax copies the first of what it takes for replicas
-            tiles = list(map(jax.device_put, tiles, devices))
         return internals.global_array(
             t.shape, result.dtype, result.weak_type, result.sharding, tiles
         )

@@ -120,7 +120,7 @@ def global_array(
     """The array with these tiles, of numpy or on their devices, on the devices of this process.
 
     `jax.make_array_from_single_device_arrays` for tiles that are not on their devices, and, as here
-    nothing is checked, for replicas that differ.
+    nothing is checked, for replicas that differ, if they are on them.
     """
     aval = core.ShapedArray(tuple(shape), dtype, weak_type=weak_type)
     if not is_here(sharding.mesh):
