@@ -66,16 +66,16 @@ class Links:
                     end = start
             if end > 1:
                 parts.append((DeviceDigit(axis, 1, end), _link(profile)))
-        return Links(parts, _link(profile), profile["exchange"] == "rounds", efficiency)
+        # Where all links are one it is that of the rest, too: of the axes of another mesh.
+        used = {link for part, link in parts if part.size > 1}
+        rest = used.pop() if len(used) == 1 else _link(profile)
+        return Links(parts, rest, profile["exchange"] == "rounds", efficiency)
 
     def seconds(
         self, name: str, crossed: Iterable[DeviceDigit], size: int, latencies: int
     ) -> float:
         """Latency and bytes over bandwidth, of the slowest link that a step crosses."""
-        links = [link for digit in crossed for link in self._crossed(digit)]
-        if not links:  # of all links where they are one
-            used = {link for part, link in self.parts if part.size > 1}
-            links = [*used] if len(used) == 1 else [self.rest]
+        links = [link for digit in crossed for link in self._crossed(digit)] or [self.rest]
         latencies = latencies if self.rounds or name != "exchange" else 1
         bandwidth = min(b for _, b in links) * self.efficiency.get(name, 1.0)
         return max(a for a, _ in links) * latencies + size / bandwidth

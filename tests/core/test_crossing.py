@@ -170,3 +170,13 @@ def test_ids_that_follow_one_by_one_are_written_by_the_first() -> None:
             rd.Plan.from_json(json.dumps(data))
         with pytest.raises(CheckError):
             rd.check(json.dumps(data))
+
+
+@pytest.mark.parametrize("profile", ["dgx-h100", "tpu-v5e", "mpi-cluster"])
+@pytest.mark.parametrize("devices", [2, 64])
+def test_planner_and_checker_give_a_crossing_one_price(profile: str, devices: int) -> None:
+    """A source mesh inside one node has one link; the axes of the target are none of its own."""
+    texts = f"f32[{16 * devices}{{x}}, 16]", f"f32[{16 * devices}, 16{{a}}]"
+    src, dst = between({"x": devices}, texts[0], {"a": 16}, texts[1])
+    rd.check(rd.plan(src, dst, profile=profile))
+    rd.check(rd.plan(src, dst, profile=profile, strategy="direct"))
