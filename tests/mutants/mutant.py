@@ -139,6 +139,7 @@ def load() -> tuple[Mutant, ...]:
         of_planner,
         of_proofs,
         of_rules,
+        of_torch,
         of_types,
         of_uneven,
     )
@@ -152,6 +153,7 @@ def load() -> tuple[Mutant, ...]:
         of_paper,
         of_mpi,
         of_jax,
+        of_torch,
         of_models,
         of_checks,
         of_proofs,

@@ -123,6 +123,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/jax/test_trees.py",
         "tests/jax/test_conformance.py::test_program",
     ),
+    "redistrib/backends/torch/": ("tests/torch/test_torch.py",),
     "redistrib/backends/": (
         "tests/core/test_simulator.py",
         "tests/core/test_boxes.py",
@@ -154,8 +155,9 @@ LEFT_OUT = (
 def kill_suite(file: str) -> tuple[str, ...]:
     """What runs against a mutant of `file`, in order, as arguments of pytest."""
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
-    # What runs a plan under MPI or jax is used by none of the others.
-    alone = ("redistrib/backends/mpi/", "redistrib/backends/jax/", "redistrib/models/", *UNEVEN)
+    # What runs a plan under MPI, jax or torch is used by none of the others.
+    wings = (f"redistrib/backends/{name}/" for name in ("mpi", "jax", "torch"))
+    alone = (*wings, "redistrib/models/", *UNEVEN)
     if not file.startswith("redistrib/") or file.startswith(alone):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too
@@ -210,6 +212,7 @@ def run_suite(
         "PYTHONPATH": str(tree),
         "PYTHONDONTWRITEBYTECODE": "1",
         "MUTANT_WITNESS": str(witness),
+        "REDISTRIB_TORCH": str(ROOT / ".venv-torch"),
     }
     with (tree / "output.txt").open("w+", encoding="utf-8") as output:
         running = subprocess.Popen(

@@ -190,6 +190,13 @@ def what_is_refused() -> None:
     ):
         with pytest.raises(rd.LayoutError, match=fragment):
             rtorch.redistribute(x, mesh, placements)
+    grid = device_mesh((2, 4))
+    with pytest.raises(rd.LayoutError, match="a strided shard divides its dimension evenly"):
+        rtorch.redistribute(
+            distribute_tensor(torch.arange(10), grid, [Shard(0)] * 2, src_data_rank=None),
+            grid,
+            [_StridedShard(0, split_factor=4), Shard(0)],
+        )
     plan = rd.plan(*(rd.ArrayType.parse(t, rd.Mesh(x=2)) for t in ("f32[8{x}]", "f32[8]")))
     with pytest.raises(rd.BackendError, match="a mesh for this plan has 2 ranks; got 8"):
         rtorch.compile(plan, mesh)

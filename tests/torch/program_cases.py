@@ -49,9 +49,11 @@ def check(plan: rd.Plan, seed: int) -> None:
 
 
 def values(t: rd.ArrayType, seed: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Small whole numbers, exact in every dtype and under every reduction."""
+    """Whole numbers, exact in every dtype and under every reduction; unsigned ones are large."""
     random = np.random.default_rng(seed)
     chosen = random.integers(0, 3, t.shape if shape is None else shape)
+    if t.numpy_dtype.kind == "u":
+        return chosen.astype(t.numpy_dtype) * t.numpy_dtype.type(np.iinfo(t.numpy_dtype).max // 2)
     return chosen.astype(t.numpy_dtype)
 
 
@@ -149,3 +151,14 @@ def waits_for_a_lost_rank() -> None:
 
 
 case(waits_for_a_lost_rank)  # without a decorator: it ends the pool
+
+
+@case
+def programs_give_memory_of_their_own() -> None:
+    """What is written into a result is not seen in the tile that was given."""
+    mesh = rd.Mesh(x=ranks())
+    for target in ("f32[16{x}, 4]", "f32[16, 4] sum{x}"):
+        ends = (rd.ArrayType.parse(text, mesh) for text in ("f32[16, 4]", target))
+        tile = torch.ones(16, 4)
+        rtorch.compile(rd.plan(*ends))(tile).zero_()
+        assert torch.equal(tile, torch.ones(16, 4)), target

@@ -88,7 +88,17 @@ def _layout(
         raise LayoutError(f"averages are of floats; got dtype {dtype}", dtype=dtype)
     orders = {n: at for _, by in order or () for at, n in enumerate(by)}
     words = [_word(placement, orders.get(n)) for n, placement in enumerate(placements)]
-    return Layout(parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype), averaged)
+    found = parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
+    cut_unevenly = {dim for dim, _ in found.uneven}
+    for placement in placements:
+        # torch's own tiles are then not those of any order of shards: 7 rows over 3 x 2 are not.
+        if isinstance(placement, _StridedShard) and placement.dim in cut_unevenly:
+            raise LayoutError(
+                f"a strided shard divides its dimension evenly; got {placement} of dimension "
+                f"{placement.dim} of {list(shape)}",
+                placement=placement,
+            )
+    return Layout(found, averaged)
 
 
 _REDUCTIONS = ("sum", "avg", "product", "max", "min")

@@ -71,7 +71,7 @@ class Program:
                 value = value.finish(self.timeout)
             tile = value
         tile = self._cut(tile)
-        if tile is not None and tile is not given:
+        if tile is not None and self._operations:
             tile = tile.contiguous()
             if given is not None and _share(tile, given):
                 tile = tile.clone()

@@ -53,7 +53,7 @@ def redistribute(
 
     It is differentiable, any number of times; torch.compile breaks its graph there. No tile on the
     way is larger than the larger of the two ends. Raises LayoutError for what is no layout of
-    elements, and for uneven strided shards that are no order of shards.
+    elements, and for uneven strided shards.
 
         y = rtorch.redistribute(x, mesh, [Replicate(), Shard(1)])
     """
