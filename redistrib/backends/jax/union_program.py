@@ -167,12 +167,11 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class UnionProgram:
-    """Equal moves of a plan on a list of devices, by id.
+    """What makes the targets of equal moves, in rounds.
 
-    `fills` are (offset, runs, value) by device.
+    `fills` are the positions of devices, with what they fill without being sent it.
     """
 
-    devices: tuple[int, ...]
     size: int  # elements of a target tile
     dtype: Any
     fills: tuple[tuple[int, Transfer], ...]
@@ -247,7 +246,7 @@ def union_program(
                 (place[x.sender], place[x.receiver]) for x in turn if x.sender is not None
             )
             rounds.append(Round(source, counts, take, put, one, routes, table))
-    return UnionProgram(tuple(devices), size, numpy_dtype(t.dtype), tuple(fills), tuple(rounds))
+    return UnionProgram(size, numpy_dtype(t.dtype), tuple(fills), tuple(rounds))
 
 
 def _turns(transfers: Sequence[Transfer]) -> list[list[Transfer]]:
