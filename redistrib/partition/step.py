@@ -103,9 +103,9 @@ class Costs:
         """
         written, wanted = zip(*map(self.written, writers), strict=True)
         read, left = zip(*(self.read(reader, number) for reader in readers), strict=True)
-        seconds = self.oracle.cost_matrix(written, read)
+        seconds = self.oracle.cost_matrix(written, read, closed=False)
         if self._trained(readers[0], number):
-            seconds = seconds + self.oracle.cost_matrix(left, wanted).T
+            seconds = seconds + self.oracle.cost_matrix(left, wanted, closed=False).T
         return seconds
 
     @staticmethod

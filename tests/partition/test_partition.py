@@ -77,7 +77,7 @@ def test_prices_of_edges_add_up_to_those_of_steps() -> None:
         seconds = sum(map(costs.compute, choice.values())) + sum(edges)
         step = costs.step(choice)
         assert step.seconds == pytest.approx(costs.seconds(choice), rel=1e-12)
-        assert seconds <= step.seconds * (1 + 1e-9)  # a matrix is closed over its types
+        assert seconds == pytest.approx(step.seconds, rel=1e-12)
 
 
 def test_a_program_finds_the_optimum_of_all_choices(example: Any) -> None:

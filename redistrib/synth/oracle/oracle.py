@@ -241,10 +241,25 @@ class Oracle:
         return seconds
 
     def cost_matrix(
-        self, srcs: Sequence[TypeLike], dsts: Sequence[TypeLike], *, strategy: Strategy = "auto"
+        self,
+        srcs: Sequence[TypeLike],
+        dsts: Sequence[TypeLike],
+        *,
+        strategy: Strategy = "auto",
+        closed: bool = True,
     ) -> Floats:
-        """The seconds of `matrix`."""
-        return self.matrix(srcs, dsts, strategy=strategy).seconds
+        """The seconds of `matrix`.
+
+        Not `closed` it prices what is asked alone, and no way from a source to another one: less
+        work, where a way through other types may be cheaper.
+        """
+        if closed:
+            return self.matrix(srcs, dsts, strategy=strategy).seconds
+        types, (rows, columns) = self._number(srcs, dsts)
+        most_searched = MAX_SEARCHED if self.effort == "best" else inf
+        pairs = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
+        priced = self._price(types, pairs, strategy, most_searched)
+        return priced.seconds.reshape(len(rows), len(columns))
 
     def matrix(
         self, srcs: Sequence[TypeLike], dsts: Sequence[TypeLike], *, strategy: Strategy = "auto"
