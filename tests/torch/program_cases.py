@@ -162,3 +162,13 @@ def programs_give_memory_of_their_own() -> None:
         tile = torch.ones(16, 4)
         rtorch.compile(rd.plan(*ends))(tile).zero_()
         assert torch.equal(tile, torch.ones(16, 4)), target
+
+
+@case
+def single_elements_of_any_stride_are_sent() -> None:
+    """A column of one row is contiguous, whatever its stride is."""
+    mesh = rd.Mesh(x=ranks())
+    ends = (rd.ArrayType.parse(text, mesh) for text in ("f16[1, 8] sum{x}", "f16[1, 8{x}]"))
+    program = rtorch.compile(rd.plan(*ends))
+    tile = torch.ones(8, 8, dtype=torch.float16)[:, rank()].view(1, 8)
+    assert program(tile).item() == ranks()

@@ -88,4 +88,5 @@ def post(
 
 def as_bytes(tensor: Tensor) -> Tensor:
     """A contiguous tensor as bytes: not every backend sends every dtype."""
-    return tensor.reshape(-1).view(torch.uint8)
+    # A view of one element may have any stride, and be contiguous.
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)

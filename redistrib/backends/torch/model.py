@@ -30,7 +30,7 @@ from redistrib.backends.model_messages import (
 )
 from redistrib.backends.torch.dtypes import identity, torch_dtype
 from redistrib.backends.torch.layouts import layout_of, mesh_of
-from redistrib.backends.torch.messages import Traffic, post
+from redistrib.backends.torch.messages import Traffic, as_bytes, post
 from redistrib.backends.torch.primitives import Placed
 from redistrib.backends.torch.programs import Program, check_initialized, check_ranks
 from redistrib.errors import BackendError
@@ -205,7 +205,7 @@ class ModelRedistribution:
         message = torch.empty(
             sum(transfer.wire_bytes for transfer in taken), dtype=torch.uint8, device=self._device
         )
-        pieces = [_as_bytes(packed(t, held[str(t.source)])) for t in given]
+        pieces = [as_bytes(packed(t, held[str(t.source)])) for t in given]
         joined = torch.cat(pieces) if len(pieces) > 1 else (pieces or [message[:0]])[0]
         self.staged_bytes = max(self.staged_bytes, message.nbytes + joined.nbytes)
         posted = post({to: joined}, {come: message}, lambda: None, self.traffic)
@@ -245,10 +245,6 @@ def _told_by_all(told: Any) -> list[Any]:
     heard: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(heard, told)
     return heard
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
 
 
 def packed(transfer: Transfer, tile: Tensor) -> Tensor:
