@@ -27,6 +27,9 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local, digit_values
 from redistrib.types.mesh import whole_axes
 
+_PER_RECEIVER = 16
+"""What a receiver costs by itself, in things enumerated."""
+
 
 def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[ArrayType]:
     """Both types of the padded array; cut off at the real sizes they are the real types."""
@@ -62,20 +65,21 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
     home = np.array([place.get(device, -1) for device in dst.mesh.ids])
     owned = [_owners(t, dim) for t in (src, dst) for dim in range(len(src.shape))]
     own, want = owned[: len(src.shape)], owned[len(src.shape) :]
-    tables = [_table(src, dst, dim, effort) for dim in range(len(src.shape))]
+    kind = object if src.size * max(before, after) >= 1 << 62 else np.int64
+    tables = [_table(src, dst, dim, effort).astype(kind) for dim in range(len(src.shape))]
     # Devices alike in all that owns nothing are one class; a stranger is like one of a class.
     rest = digit_values([*src.free_digits, *src.partial], np.arange(before), whole_axes(src.mesh))
     copies = digit_values(src.free_digits, np.arange(before), whole_axes(src.mesh))
     strangers = np.arange(after) % prod(digit.size for digit in src.free_digits)
     addend = digit_values(src.partial, np.arange(before), whole_axes(src.mesh))
-    received, sent, peers = np.zeros(after, np.int64), np.zeros(before, np.int64), 0
+    alike, alone = _members(rest), _members(np.where(addend == 0, copies, -1))
+    received, sent, peers = np.zeros(after, kind), np.zeros(before, kind), 0
+    effort.spend(_PER_RECEIVER * after)
     for receiver in range(after):
-        if home[receiver] >= 0:
-            senders = np.flatnonzero(rest == rest[home[receiver]])
-        else:
-            senders = np.flatnonzero((copies == strangers[receiver]) & (addend == 0))
+        at_home = home[receiver] >= 0
+        senders = alike[rest[home[receiver]]] if at_home else alone[strangers[receiver]]
         effort.spend(len(senders))
-        elements = np.ones(len(senders), np.int64)
+        elements = np.ones(len(senders), np.int64).astype(kind)
         for dim, table in enumerate(tables):
             elements = elements * table[own[dim][senders], want[dim][receiver]]
         require(int(elements.sum()) == _size(dst, receiver), "each element comes from one device")
@@ -84,6 +88,13 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
         received[receiver] = elements[away].sum()
         sent[senders[away]] += elements[away]
     return int(received.max()), int(sent.max()), peers
+
+
+def _members(classes: Numbers) -> dict[int, Numbers]:
+    """The positions of each class, ascending."""
+    order = np.argsort(classes, kind="stable")
+    found, first = np.unique(classes[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, first[1:]), strict=True))
 
 
 def block_bound(src: ArrayType, dst: ArrayType, effort: Effort) -> int:
@@ -109,24 +120,34 @@ def _owners(t: ArrayType, dim: int) -> Numbers:
     return digit_values(_digits(t, dim), np.arange(t.mesh.num_devices), whole_axes(t.mesh))
 
 
+def _num_runs(t: ArrayType, dim: int) -> int:
+    """The runs of a dimension, over all owners, at most."""
+    n, factors = t.shape[dim], t.dims[dim]
+    if factors and isinstance(factors[-1], Local):
+        return -(-n // factors[-1].size)
+    return min(n, prod(factor.size for factor in factors))
+
+
 def _table(src: ArrayType, dst: ArrayType, dim: int, effort: Effort) -> Numbers:
     """The indices that each pair of owners has in common."""
     sides = []
     for t in (src, dst):
         count = prod(digit.size for digit in _digits(t, dim))
         effort.spend(count)
+        effort.spend(_num_runs(t, dim))
         first = np.unique(_owners(t, dim), return_index=True)[1].tolist()
         sides.append([t.index_runs(dim, position) for position in first])
-    effort.spend(len(sides[0]) * len(sides[1]) + sum(len(runs) for side in sides for runs in side))
+    others = np.concatenate(sides[0])
+    owner = np.repeat(np.arange(len(sides[0])), [len(runs) for runs in sides[0]])
+    effort.spend(len(others) * len(sides[1]))
     # Indices of an owner below a place: those of the runs before, and what is inside the last one.
     table = np.zeros((len(sides[0]), len(sides[1])), np.int64)
     for after, runs in enumerate(sides[1]):
         if not len(runs):
             continue
         sizes = runs[:, 1] - runs[:, 0]
-        for before, others in enumerate(sides[0]):
-            at = np.maximum(np.searchsorted(runs[:, 0], others, "right") - 1, 0)
-            inside = np.clip(others - runs[at, 0], 0, sizes[at])
-            below = (np.cumsum(sizes) - sizes)[at] + inside
-            table[before, after] = int((below[:, 1] - below[:, 0]).sum())
+        at = np.maximum(np.searchsorted(runs[:, 0], others, "right") - 1, 0)
+        inside = np.clip(others - runs[at, 0], 0, sizes[at])
+        below = (np.cumsum(sizes) - sizes)[at] + inside
+        np.add.at(table[:, after], owner, below[:, 1] - below[:, 0])
     return table

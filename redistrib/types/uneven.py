@@ -29,13 +29,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from math import ceil, prod
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
-from redistrib.text import as_integer, brief
+from redistrib.text import as_integer, brief, is_number
 from redistrib.types.digits import DeviceDigit, Factor, Local
 from redistrib.types.mesh import check_enumerable
 
@@ -99,7 +99,7 @@ def as_rule(given: object) -> Rule:
         name, _, rest = given.partition("(")
         if name == "sizes" and rest.endswith(")"):
             entries = [entry.strip() for entry in rest[:-1].split(",")]
-            sizes = [int(e) if e.isascii() and e.isdecimal() else None for e in entries]
+            sizes = [int(e) if is_number(e) else None for e in entries]
     if isinstance(sizes, (list, tuple)):
         numbers = [n for n in map(as_integer, sizes) if n is not None and n >= 0]
         if len(numbers) == len(sizes):
@@ -113,7 +113,7 @@ def padded_size(n: int, factors: Sequence[Factor]) -> int:
     Without a local factor at the end it is the least multiple of their product.
     """
     product = prod([factor.size for factor in factors])
-    return product if factors and isinstance(factors[-1], Local) else ceil(n / product) * product
+    return product if factors and isinstance(factors[-1], Local) else -(-n // product) * product
 
 
 @lru_cache(maxsize=1024)
@@ -213,7 +213,8 @@ def runs_held(
         stride //= factor.size
         match factor:
             case DeviceDigit():
-                starts = starts + next(own) * stride
+                first = next(own) * stride
+                starts = starts + first if first < n else starts[:0]
             case Local(size):
                 steps = np.arange(min(size, -(-n // stride))) * stride
                 starts = (starts[:, None] + steps).reshape(-1)

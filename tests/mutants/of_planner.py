@@ -427,8 +427,8 @@ if priced is not None and priced[0] > best[0]:
         "an all_reduce costs what a reduce_scatter does",
         GRAPH,
         "TypeGraph._all_reduces",
-        "tile + (size - 2) * ceil(tile / size)",
-        "tile - ceil(tile / size)",
+        "tile + (size - 2) * -(-tile // size)",
+        "tile - -(-tile // size)",
     ),
     Mutant(
         "reduce_scatters are not searched",

@@ -236,7 +236,7 @@ partial.append(old)
         "an all_reduce forgets that chunks are rounded up",
         COLLECTIVES,
         "AllReduce.tile_traffic",
-        "tile + (k - 2) * ceil(tile / k)",
+        "tile + (k - 2) * -(-tile // k)",
         "2 * (k - 1) * (tile // k)",
     ),
     Mutant(

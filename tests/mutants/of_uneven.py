@@ -31,7 +31,7 @@ MUTANTS = (
         "a padded size is that without the local factor at the end",
         UNEVEN,
         "padded_size",
-        "ceil(n / product) * product",
+        "-(-n // product) * product",
         "max(product, n // product * product)",
     ),
     Mutant(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -151,3 +153,47 @@ def test_large_arrays_are_planned_by_blocks_and_digits() -> None:
     plan = rd.plan(src, dst, strategy="direct")
     assert rd.check(plan)["received_bytes"] == plan.received_bytes == plan.lower_bound_bytes
     assert simulator.measure(plan).sent_bytes == plan.sent_bytes
+
+
+def test_more_runs_than_can_be_enumerated_are_refused() -> None:
+    """Block-cyclic in 10**14 blocks: one line from the planner, the reader and the checker."""
+    mesh = rd.Mesh(x=4)
+    n = 10**15 + 1
+    src, dst = f"f32[{n}{{_{n // 12 + 1},x,_3}}:ceil]", f"f32[{n}{{x}}:balanced]"
+    with pytest.raises(rd.LayoutError, match="positions are enumerated"):
+        rd.plan((src, mesh), dst)
+    plan = rd.plan(("f32[10{x}:ceil]", mesh), "f32[10{x}:balanced]", strategy="direct")
+    data = {**json.loads(plan.to_json()), "src": src, "dst": dst}
+    data["steps"] = [{**data["steps"][0], "blocks": dst}]
+    with pytest.raises(rd.LayoutError, match="positions are enumerated"):
+        rd.Plan.from_json(json.dumps(data))
+    with pytest.raises(rd.CheckError, match="enumerates at most"):
+        rd.check(data)
+
+
+def test_figures_of_the_largest_arrays_are_exact() -> None:
+    """Beyond what a float has as an integer, and beyond 64 bits."""
+    for n in (2**53 + 2, 2**59 + 1, 2**60 - 1):
+        mesh, other = rd.Mesh(x=4), rd.Mesh(y=16)
+        src = rd.ArrayType.parse(f"i8[{n}{{x,_{n}}}:ceil, {n}]", mesh)  # all on the first device
+        for dst, received, sent in (
+            (rd.ArrayType.parse(f"i8[{n}, {n}]", mesh), n * n, 3 * n * n),
+            (rd.ArrayType.parse(f"i8[{n}, {n}]", other), n * n, 15 * n * n),
+        ):
+            plan = rd.plan(src, dst, strategy="direct")
+            assert (plan.received_bytes, plan.sent_bytes) == (received, sent)
+            assert rd.check(plan)["received_bytes"] == plan.lower_bound_bytes == received
+    n = 2**59 + 1
+    assert rd.check(rd.plan((f"i8[{n}] sum{{x}}", rd.Mesh(x=8)), f"i8[{n}]"))
+
+
+def test_thousands_of_devices_are_checked_in_a_moment() -> None:
+    """Owners by owners, and as many replicas as receivers."""
+    for src, dst in (
+        (("f32[100003{x}:ceil]", rd.Mesh(x=2048)), ("f32[100003{y}:balanced]", rd.Mesh(y=1000))),
+        (("f32[100003]", rd.Mesh(x=1 << 13)), ("f32[100003{x}:balanced]", rd.Mesh(x=1 << 13))),
+    ):
+        plan = rd.plan(rd.ArrayType.parse(*src), rd.ArrayType.parse(*dst))
+        began = time.process_time()
+        assert rd.check(plan)["received_bytes"] == plan.received_bytes == plan.lower_bound_bytes
+        assert time.process_time() - began < 8

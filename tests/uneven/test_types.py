@@ -44,3 +44,16 @@ def test_meaning_and_equality(mesh: rd.Mesh) -> None:
             evaluated = eval(repr(t), {"ArrayType": rd.ArrayType, "Mesh": rd.Mesh})
             assert (evaluated, str(evaluated)) == (t, str(t))
         assert len(set(by_meaning.values())) == len(by_meaning)
+
+
+def test_numbers_beyond_a_machine_word() -> None:
+    """Digits that are 0 step by more than 64 bits, and a rule may be given any digits."""
+    mesh = rd.Mesh(x=1024, y=1024)
+    n = 2**59 + 1
+    t = rd.ArrayType.parse(f"f32[{n}{{x,y,_{n}}}:ceil]", mesh)
+    assert t.index_runs(0, 0).tolist() == [[0, n]]
+    assert t.index_runs(0, mesh.num_devices - 1).tolist() == []
+    assert rd.ArrayType(mesh, "f32", [n]).index_runs(0, 0).tolist() == [[0, n]]
+    assert rd.plan(t, f"f32[{n}]").received_bytes == 4 * n
+    with pytest.raises(rd.LayoutError, match="a rule for uneven blocks"):
+        rd.ArrayType(mesh, "f32", (10,), [("x",)], uneven={0: f"sizes({'9' * 5000})"})

@@ -25,16 +25,16 @@ receives the bound: its target tile minus what of it is in its source tile.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, prod
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Positions, digit_values, with_digits
+from redistrib.types.digits import DeviceDigit, Local, Positions, digit_values, with_digits
 from redistrib.types.mesh import check_enumerable, whole_axes
-from redistrib.types.uneven import runs_held
+from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +87,24 @@ def cells_of(src: ArrayType, dst: ArrayType, dim: int) -> Cells:
 
 def _runs(t: ArrayType, dim: int) -> tuple[Positions, Positions]:
     """Where the runs of a dimension begin, ascending, and the owner of each."""
-    owners = owners_of(t, dim)
-    count = prod(owner.size for owner in owners)
-    check_enumerable(count)
+    n, factors = t.shape[dim], t.dims[dim]
+    check_enumerable(prod(owner.size for owner in owners_of(t, dim)))
     rule = dict(t.uneven).get(dim)
-    found = []
-    for value in range(count):
-        values: list[int] = []
-        rest = value
-        for owner in reversed(owners):
-            rest, own = divmod(rest, owner.size)
-            values.insert(0, own)
-        runs = runs_held(t.shape[dim], t.dims[dim], rule, values)
-        found.append(np.stack([runs[:, 0], np.full(len(runs), value)]))
-    starts, owned = np.concatenate(found, axis=1)
-    order = np.argsort(starts, kind="stable")
-    return starts[order], owned[order]
+    if not (rule is None or isinstance(rule, Ceil)):
+        ends = np.array(block_ends(n, tuple([factor.size for factor in factors]), rule))
+        owned = np.flatnonzero(np.diff(ends))
+        return ends[owned], owned
+    above = factors[:-1] if factors and isinstance(factors[-1], Local) else factors
+    stride = padded_size(n, factors)
+    run = stride // prod(factor.size for factor in above)
+    check_enumerable(-(-n // run))
+    starts = np.arange(0, n, max(run, 1))
+    owned = np.zeros_like(starts)
+    for factor in above:
+        stride //= factor.size
+        if isinstance(factor, DeviceDigit):  # one that steps at n or later is 0
+            owned = owned * factor.size + starts // min(stride, n) % factor.size
+    return starts, owned
 
 
 def senders_of_blocks(
@@ -135,12 +137,15 @@ def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
     """All messages of the exchange, in the order of receivers."""
     positions = np.arange(dst.mesh.num_devices)
     axes = whole_axes(dst.mesh)
-    receiver, elements = positions, np.ones_like(positions)
+    large = src.size * max(src.mesh.num_devices, len(positions)) >= 1 << 62
+    kind = object if large else np.int64
+    receiver, elements = positions, np.ones(len(positions), np.int64).astype(kind)
     owners: list[Positions] = []
     for dim in range(len(src.shape)):
         cells = cells_of(src, dst, dim)
         pairs, place = np.unique(np.stack([cells.after, cells.before]), axis=1, return_inverse=True)
-        sizes = np.bincount(place.reshape(-1), cells.lengths, pairs.shape[1]).astype(np.int64)
+        sizes = np.zeros(pairs.shape[1], np.int64)
+        np.add.at(sizes, place.reshape(-1), cells.lengths)
         # Of each receiver so far, one message for each owner of what it wants of this dimension.
         value = digit_values(owners_of(dst, dim), positions, axes)[receiver]
         first, last = (np.searchsorted(pairs[0], value, side) for side in ("left", "right"))
@@ -148,7 +153,7 @@ def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
         check_enumerable(int(count.sum()))
         number = np.repeat(np.arange(len(receiver)), count)
         entry = np.arange(len(number)) - np.repeat(np.cumsum(count) - count - first, count)
-        receiver, elements = receiver[number], elements[number] * sizes[entry]
+        receiver, elements = receiver[number], elements[number] * sizes[entry].astype(kind)
         owners = [*(values[number] for values in owners), pairs[1][entry]]
     sender = senders_of_blocks(src, dst, receiver, owners)
     return Messages(sender, receiver, elements)
@@ -168,7 +173,7 @@ def block_traffic(src: ArrayType, dst: ArrayType) -> BlockTraffic:
 
 
 def _sums(positions: Positions, elements: Positions) -> NDArray[np.int64]:
-    sums = np.zeros(int(positions.max(initial=-1)) + 1, np.int64)
+    sums = np.zeros(int(positions.max(initial=-1)) + 1, elements.dtype)
     np.add.at(sums, positions, elements)
     return sums
 
@@ -185,7 +190,7 @@ def block_bound(src: ArrayType, dst: ArrayType) -> int:
         return block_traffic(src, dst).received
     if dst.partial:
         rows = prod(digit.size for digit in dst.partial)
-        return 0 if src.partial or {*src.mesh.ids} & {*dst.mesh.ids} else ceil(dst.tile_size / rows)
+        return 0 if src.partial or {*src.mesh.ids} & {*dst.mesh.ids} else -(-dst.tile_size // rows)
     return dst.tile_size
 
 

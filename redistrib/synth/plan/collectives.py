@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import combinations
-from math import ceil, prod
+from math import prod
 from typing import Any, ClassVar, Self, get_args
 
 from redistrib.errors import LayoutError, RedistribError
@@ -318,7 +318,7 @@ class AllReduce(_Facts):
     def tile_traffic(self, tile: int) -> tuple[int, int]:
         """That of a reduce_scatter and an all_gather, of chunks that differ by one element."""
         k = self.group_size
-        return tile + (k - 2) * ceil(tile / k), tile
+        return tile + (k - 2) * -(-tile // k), tile
 
     def transposed(self, before: ArrayType) -> TileCollective:
         return self

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations, compress, islice, zip_longest
-from math import ceil, factorial, prod
+from math import factorial, prod
 from operator import ne
 from typing import NamedTuple
 
@@ -215,7 +215,7 @@ class TypeGraph:
         system = self.systems[number]
         for group, devices in _groups(system, [k for k, at in enumerate(places) if at < FREE]):
             size = prod(d.size for d in devices)
-            received = tile + (size - 2) * ceil(tile / size)
+            received = tile + (size - 2) * -(-tile // size)
             after = tuple(FREE if k in group else at for k, at in enumerate(places))
             seconds = self._price(devices, received, AllReduce.collective, 2)
             yield Edge(number, after, "all_reduce", seconds)
