@@ -197,3 +197,12 @@ def test_thousands_of_devices_are_checked_in_a_moment() -> None:
         began = time.process_time()
         assert rd.check(plan)["received_bytes"] == plan.received_bytes == plan.lower_bound_bytes
         assert time.process_time() - began < 8
+
+
+def test_a_page_shows_an_exchange_of_no_elements() -> None:
+    src, dst = (
+        ("f32[6, 0, 9{x}:balanced]", rd.Mesh(x=2)),
+        ("f32[6{x}:balanced, 0, 9]", rd.Mesh(x=4)),
+    )
+    plan = rd.plan(rd.ArrayType.parse(*src), rd.ArrayType.parse(*dst), strategy="direct")
+    assert "6, 0, 9" in plan._repr_html_()

@@ -88,6 +88,8 @@ def cells_of(src: ArrayType, dst: ArrayType, dim: int) -> Cells:
 def _runs(t: ArrayType, dim: int) -> tuple[Positions, Positions]:
     """Where the runs of a dimension begin, ascending, and the owner of each."""
     n, factors = t.shape[dim], t.dims[dim]
+    if not n:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
     check_enumerable(prod(owner.size for owner in owners_of(t, dim)))
     rule = dict(t.uneven).get(dim)
     if not (rule is None or isinstance(rule, Ceil)):
@@ -98,7 +100,7 @@ def _runs(t: ArrayType, dim: int) -> tuple[Positions, Positions]:
     stride = padded_size(n, factors)
     run = stride // prod(factor.size for factor in above)
     check_enumerable(-(-n // run))
-    starts = np.arange(0, n, max(run, 1))
+    starts = np.arange(0, n, run)
     owned = np.zeros_like(starts)
     for factor in above:
         stride //= factor.size
