@@ -17,19 +17,30 @@ from redistrib.types.reduction import UFUNCS
 
 @dataclass(frozen=True, slots=True)
 class Adding:
-    """An operation on addends in rank order; `accumulate`: the dtype in between, if another."""
+    """How addends are taken together, in rank order.
 
-    op: Callable[..., Any]
-    given: bool = False
+    op: in place of the reduction of their type. accumulate: the dtype in between, if another.
+    """
+
+    op: Callable[..., Any] | None = None
     accumulate: np.dtype[Any] | None = None
 
-    def reduce(self, part: Tile, addends: Iterable[Tile]) -> None:
+    @property
+    def asked(self) -> bool:
+        """Whether it is another than the types' own, which one step then does from end to end."""
+        return self.op is not None or self.accumulate is not None
+
+    def reduce(self, part: Tile, addends: Iterable[Tile], reduction: str) -> None:
         """Put what the addends come to into an array, which may be the first of them.
 
+        reduction: that of the addends' type, which need not be the source's: a plan of products
+        may pass through sums.
+
         >>> part, addends = np.zeros(2, "f2"), [np.array([n, 2048], "f2") for n in (1, 1, 1)]
-        >>> Adding(np.add, accumulate=np.dtype("f4")).reduce(part, addends); part
+        >>> Adding(accumulate=np.dtype("f4")).reduce(part, addends, "sum"); part
         array([3.000e+00, 6.144e+03], dtype=float16)
         """
+        op = UFUNCS[reduction] if self.op is None else self.op
         left = iter(addends)
         wide = self.accumulate is not None
         total: Any = next(left)
@@ -42,17 +53,17 @@ class Adding:
         with np.errstate(all="ignore"):
             for addend in left:
                 value = addend.astype(self.accumulate) if wide else addend
-                if isinstance(self.op, np.ufunc):
-                    self.op(total, value, out=total)
+                if isinstance(op, np.ufunc):
+                    op(total, value, out=total)
                 else:
-                    total[...] = self.op(total, value)
+                    total[...] = op(total, value)
             if wide:
                 part[...] = total.astype(part.dtype)
 
     def __str__(self) -> str:
         name = getattr(self.op, "__name__", type(self.op).__name__)
         wide = "" if self.accumulate is None else f" accumulated in {self.accumulate}"
-        return f" by {name}" * self.given + wide
+        return f" by {name}" * (self.op is not None) + wide
 
 
 def adding(
@@ -60,7 +71,7 @@ def adding(
 ) -> Adding:
     """How a redistribution reduces. Raises BackendError for what it cannot do."""
     if op is None and accumulate is None:
-        return Adding(UFUNCS[src.reduction or "sum"])
+        return Adding()
     if not src.partial or dst.partial:
         raise BackendError(
             f"op and accumulate are of a reduction, from a partial type to one that is not; "
@@ -75,7 +86,7 @@ def adding(
     wide = None if accumulate is None else np.dtype(accumulate)
     if wide is not None and wide.kind not in "iufc":
         raise BackendError(f"accumulate is a dtype of numbers; got {wide}", accumulate=wide)
-    return Adding(op or UFUNCS[src.reduction or "sum"], op is not None, wide)
+    return Adding(op, wide)
 
 
 def all_reduces(src: ArrayType, dst: ArrayType) -> bool:

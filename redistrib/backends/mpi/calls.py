@@ -60,6 +60,7 @@ def by_steps(
         watch.step = f"{phase.name} (step {number} of {len(phases)})"
         watch.attempt(partial(take_memory, None if last else phase), watch.step)
         yield from phase.run(held, made)
+        phase.free()  # what is kept for other calls keeps these tiles alive
         held = list(made)
     if not phases:
         take_memory(None)

@@ -176,6 +176,8 @@ def private(comm: MPI.Intracomm, timeout: float | None = None) -> Private:
         # Together, for a launcher may have bound each rank to a processor of its own.
         usable = set().union(*node.allgather(_processors()))
         crowded = own.allreduce(node.size > len(usable), MPI.LOR)
+        # MPICH takes 2 MiB at the first such request: here, so that no call does.
+        own.Recv_init([None, 0, MPI.BYTE], own.rank).Free()
         slot.private = Private(own, node, tuple(node.allgather(own.rank)), crowded)
     return slot.private
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from mpi4py import MPI
 
 from redistrib.backends.mpi.adding import Adding
@@ -21,7 +20,7 @@ class Channel:
 
     comm: MPI.Intracomm
     datatypes: Datatypes
-    adding: Adding = Adding(np.add)  # noqa: RUF009 - frozen
+    adding: Adding = Adding()  # noqa: RUF009 - frozen
     tag: int = 0
 
     def outstanding(self, *arrays: object) -> Outstanding:

@@ -150,7 +150,7 @@ class ModelRedistribution:
                         f"got {given}",
                         name=name,
                     )
-                checked[name] = np.ascontiguousarray(tile)
+                checked[name] = np.ascontiguousarray(tile).reshape(tile.shape)  # also a scalar
 
         with claimed(self._comm) as contended:
             self._watch.attempt(check, "the agreement on the tiles", contended)

@@ -42,6 +42,8 @@ class Options:
         """Raise BackendError for what is no option, or none of these types."""
         if not self.fuse and (src.uneven or dst.uneven):
             raise BackendError(f"steps run one by one of even types; got {src} and {dst}")
+        if not self.fuse and (self.op is not None or self.accumulate is not None):
+            raise BackendError("op and accumulate are of one reduction; fuse=False has steps")
         if self.check not in ("all", "peers", "none"):
             raise BackendError(
                 f"check is 'all', 'peers' or 'none'; got {self.check!r}", check=self.check

@@ -238,7 +238,7 @@ class Redistribution:
         arguments = self._channel, self.dtype, self._scratch
         if self.plan is not None and not self.fused:
             return steps_of(self.plan, before, after, *arguments)
-        if self.plan is None or self.src.mesh != self.dst.mesh:
+        if self.plan is None or self.src.mesh != self.dst.mesh or self._channel.adding.asked:
             return [between(before, after, *arguments)]
         return phases_of(self.plan, before, *arguments)
 

@@ -44,6 +44,7 @@ class Reduction(Phase):
     ) -> None:
         super().__init__(before, after)
         self.channel, self.dtype = channel, dtype
+        self.reduction = before.type.reduction or "sum"
         kept = after.type.partial
         addends = before.groups(PartialRoles.rest(before.type.partial, kept))
         of_source, of_target = before.groups(kept), after.groups(kept)
@@ -120,7 +121,7 @@ class _Lane:
         targets: Tiles,
     ) -> None:
         channel = phase.channel
-        self.channel, self.dtype = channel, phase.dtype
+        self.channel, self.dtype, self.reduction = channel, phase.dtype, phase.reduction
         self.streams = streams
         put = next(stream for stream in streams if stream.peer != channel.comm.rank)
         self.chunks = put.chunks(put.views(targets))
@@ -158,7 +159,7 @@ class _Lane:
             if any(np.may_share_memory(part, value) for value in values[1:]):
                 # In place: the own addends are where the first ones go.
                 values = [value.copy() for value in values]
-            self.channel.adding.reduce(part.view(self.dtype), values)
+            self.channel.adding.reduce(part.view(self.dtype), values, self.reduction)
 
 
 def _shares(

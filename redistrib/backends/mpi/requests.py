@@ -145,6 +145,7 @@ class Outstanding:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.give_up()
+        self.arrays = ()  # whoever holds this still keeps no tiles alive
 
 
 Transfer = Generator[Outstanding, list[int], None]
