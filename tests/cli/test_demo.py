@@ -172,7 +172,7 @@ def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_backends_are_refused() -> None:
-    with pytest.raises(rd.BackendError, match="are simulator, jax, mpi; got cuda"):
+    with pytest.raises(rd.BackendError, match="are simulator, jax, mpi, torch; got cuda"):
         demo.run_demo(["cuda"])
 
 

@@ -121,7 +121,9 @@ def _operation(step: Collective, t: ArrayType, cuts: _Cuts) -> tuple[str, str]:
         case ReduceScatter(placements):
             return "reduce_scatter", _axis_lists(placements, t, cuts)
         case ShardedToPartial(placements):
-            return "sharded_to_unreduced", _axis_lists(placements, t, cuts)
+            # A sum of no elements is none: there, this only makes the tiles whole.
+            name = "sharded_to_unreduced" if t.size else "all_gather"
+            return name, _axis_lists(placements, t, cuts)
         case AllToAll(moves):
             found = _parameters(moves, t, cuts) or {}
             listed = (

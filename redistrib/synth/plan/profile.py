@@ -132,15 +132,15 @@ class Profile:
     def on(self, mesh: Mesh) -> Profile:
         """This profile with its levels resolved into the links of the axes of a mesh.
 
-        Where all axes have the same link, that is the one link of the result. An axis that runs
-        over several levels has a link for each of its parts: of 4 devices, two to a node, the minor
-        digit is inside.
+        Where all axes have the same link, that is the one link of the result. Of an axis that runs
+        over several levels, each part has its link: of 4 devices, two to a node, the minor digit is
+        inside. Parts between nodes have the profile's own link and are not listed.
 
         >>> node = Profile("two per node", Link(1e-5, 1e10), levels=(Level(2, Link(1e-6, 1e11)),))
         >>> [axis for axis, link in node.on(Mesh(x=4, y=2)).axes]
         ['y']
         >>> [(axis, link.latency) for axis, link in node.on(Mesh(x=4)).axes]
-        [('x:(1)2', 1e-05), ('x:(2)2', 1e-06)]
+        [('x:(2)2', 1e-06)]
         """
         return _resolved(self, mesh) if self.levels or self.axes else self
 
