@@ -172,12 +172,16 @@ def test_a_snippet_matches_up_to_the_names_of_variables(
         assert wanted in mutant.source(tmp_path)
 
 
+BELOW_DIGITS = ("redistrib/errors.py", "redistrib/text.py")
+"""What the module imports."""
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A tree of one module and its doctests."""
     for directory in ("redistrib/types", "proofs", "tests/mutants", "docs"):
         (tmp_path / directory).mkdir(parents=True)
-    for name in (DIGITS, "redistrib/errors.py", "tests/mutants/witness.py", "pyproject.toml"):
+    for name in (DIGITS, *BELOW_DIGITS, "tests/mutants/witness.py", "pyproject.toml"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     for directory in ("redistrib", "redistrib/types", "tests", "tests/mutants"):
         (tmp_path / directory / "__init__.py").touch()
