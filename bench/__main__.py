@@ -3,7 +3,8 @@
 Measures ours beside XLA, Shardy, DTensor and the paper's strategy on a seeded survey and on named
 workloads, planning time, and simulated times on thousands of devices. Writes results as JSON, a
 Markdown page and figures. An interrupted run goes on where it stopped. Markdown on stdout, progress
-on stderr. Exit status: 0 done, 1 regressions against OLD.json, 2 bad input, 3 out of --minutes.
+on stderr. Exit status: 0 done, 1 regressions against OLD.json, 2 bad input or nothing in OLD.json
+to compare with, 3 out of --minutes.
 """
 
 from __future__ import annotations
@@ -253,6 +254,9 @@ def report_regressions(old: Figures, new: Figures) -> int:
     count = len(summary.common(before, now))
     for line in found:
         progress(f"worse: {line}")
+    if not count:
+        progress(f"nothing to compare: no workload of {old['date']} is in this run")
+        return 2
     progress(f"{len(found)} regressions on {count} workloads, against {old['date']}")
     return 1 if found else 0
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.jax_resharding import mean
+from bench.summary import geometric_mean
 from redistrib.demo.survey import DTYPES, figures, pairs
 
 H100 = Path(__file__).with_name("h100.txtpb")
@@ -95,7 +95,7 @@ def main() -> None:
         above = sum(row["buffer"] > tile for row, tile in zip(mine, tiles, strict=True))
         lines.append(
             f"| {program} | {len(mine)} | {median(temps):.2f}, {max(temps):.2f} | "
-            f"{mean(moved):.2f}, {max(moved):.2f} | {above} |"
+            f"{geometric_mean(moved):.2f}, {max(moved):.2f} | {above} |"
         )
     sys.stdout.write("\n".join(lines) + "\n")
 

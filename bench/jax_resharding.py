@@ -1,11 +1,15 @@
-"""How fast plans run on jax, beside XLA's own resharding:  python -m bench.jax_resharding [--quick]
+"""Plans on jax beside XLA, Shardy and device_put, on every pair of the survey.
 
-On 16 virtual CPU devices, in one process, the two programs of a pair take turns on the same 64 MiB
-array. Pairs are those of redistrib/demo/survey.py that must communicate. Per pair: median ms
-on the wall of each, and median and quartiles over turns of XLA's time over ours; the same by CPU
-time of the process, which a busy machine disturbs less. Pairs on which XLA's compiler crashes are
-counted. No GPU or TPU was at hand: bench.jax_ahead_of_time compares memory and bytes of the
-programs compiled for them; there are no times.
+    python -m bench.jax_resharding [--quick] [--json FILE]
+
+On 16 virtual CPU devices, in one process, the programs of a pair take turns on the same 64 MiB
+array: the identity under jit, as XLA reshards it; our plan; the steps of Shardy's reshard pass,
+lowered by our backend; and `jax.device_put`, which goes by way of the host. Pairs are those of
+redistrib/demo/survey.py that must communicate. What each gives is compared with what XLA gives. Per
+pair and program: milliseconds on the wall, and quartiles over turns of XLA's time over its own; the
+same by CPU time of the process, which a busy machine disturbs less. No GPU or TPU was at hand:
+bench.jax_ahead_of_time compares memory and bytes of the programs compiled for them; there are no
+times.
 
 Markdown on stdout, progress on stderr. With --json FILE the rows are kept there, and those that it
 has are not measured again; --minutes N stops after so many.
@@ -20,16 +24,21 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
-from math import exp, log
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
-from bench.timing import Timed, machine, timed
+import numpy as np
+
+from bench.journal import rounded
+from bench.planning_page import table
+from bench.summary import geometric_mean, verdict
+from bench.timing import Timed, machine, spread, timed
 from redistrib.demo.survey import Pair, pair_of, pairs, program_of
 
 ROOT = Path(__file__).parents[1]
@@ -37,59 +46,113 @@ DEVICES = 16
 SHAPES = {2: (4096, 4096), 3: (128, 256, 512), 4: (32, 64, 64, 128)}  # 64 MiB of f32
 TURNS = 9
 FEW = 3  # turns after which a pair that takes longer than SECONDS is left
-SECONDS = 5
+SECONDS = 8
 QUICK = 24  # every so many pairs, one, in quick mode
 BLOCK = 10  # pairs in a process
+BASELINE = "XLA"
 
 Row = dict[str, Any]
 
 
 def measure(pair: Pair, turns: int, rng: random.Random) -> Row | None:
-    """Times of both programs, in turns; None if nothing has to travel."""
+    """Figures and times of all programs, in turns; None if nothing has to travel."""
     import jax
 
+    found = program_of(pair, "ours", jax.devices())
+    assert found is not None  # only chunks may be missing
+    plan, ours = found
+    if not plan.lower_bound_bytes:
+        return None
+    runners: dict[str, Row] = {}
+    calls: dict[str, Any] = {}
+    for name, jitted in _programs(pair, plan, ours):
+        if isinstance(jitted, str):
+            runners[name] = {"missing": jitted}
+            continue
+        runners[name], calls[name] = _compiled(jitted, pair, plan)
+    source, target = calls["ours"].input_shardings[0][0], calls["ours"].output_shardings
+    calls["device_put"] = lambda x: jax.device_put(x, target)
+    runners["device_put"] = {}
+    numbered = jax.numpy.arange(plan.src.size, dtype=plan.src.numpy_dtype).reshape(pair.shape)
+    given = jax.device_put(numbered, source)
+    expected = calls[BASELINE](given)
+    for name, call in calls.items():
+        runners[name]["right"] = bool((call(given) == expected).all())
+    times = _turns(calls, given, turns, rng)
+    for clock in ("wall", "cpu"):
+        spent = {name: [getattr(t, clock) / 1e6 for t in times[name]] for name in calls}
+        for name, own in spent.items():
+            ratios = [b / a for a, b in zip(own, spent[BASELINE], strict=True)]
+            runners[name][clock] = {"ms": median(own), **spread(ratios)}
+    row: Row = {**asdict(pair), "steps": [step.collective for step in plan.steps]}
+    row["tile"] = max(plan.src.tile_bytes, plan.dst.tile_bytes)
+    row |= {"bound": plan.lower_bound_bytes, "runners": runners}
+    return rounded(row)  # type: ignore[no-any-return]
+
+
+def _programs(pair: Pair, plan: Any, ours: Any) -> Iterator[tuple[str, Any]]:
+    """Per name a jax.jit function, or why there is none."""
+    import jax
+
+    from bench.workers.protocol import UnsupportedError, WrongError
+    from bench.workers.shardy import shardy_plan
+    from redistrib.backends import jax as rjax
+
+    found = program_of(pair, "xla", jax.devices())
+    assert found is not None
+    yield BASELINE, found[1]
+    yield "ours", ours
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(pair.mesh), tuple(pair.axes))
+    try:
+        yield "Shardy", rjax.compile(shardy_plan(plan.src, plan.dst)[0], mesh)
+    except (UnsupportedError, WrongError) as error:
+        yield "Shardy", str(error)
+
+
+def _abstract(pair: Pair, plan: Any) -> Any:
+    import jax
+
+    abstract: Any = jax.ShapeDtypeStruct  # untyped in jax
+    return abstract(pair.shape, plan.src.numpy_dtype)
+
+
+def _compiled(jitted: Any, pair: Pair, plan: Any) -> tuple[Row, Callable[[Any], Any]]:
+    """What the HLO of a program says, and the program."""
     from redistrib.interop.hlo_traffic import hlo_traffic
 
-    devices = jax.devices()
-    programs = {}
-    row: Row = asdict(pair)
-    for name in ("ours", "xla"):
-        found = program_of(pair, name, devices)
-        assert found is not None  # only chunks may be missing
-        plan, jitted = found
-        if not plan.lower_bound_bytes:
-            return None
-        abstract: Any = jax.ShapeDtypeStruct  # untyped in jax
-        programs[name] = jitted.lower(abstract(pair.shape, plan.src.numpy_dtype)).compile()
-        traffic = hlo_traffic(programs[name].as_text())
-        row |= {
-            f"{name} received": traffic.received_bytes,
-            f"{name} collectives": traffic.counts,
-            f"{name} buffer": traffic.largest_buffer_bytes,
-        }
-    row["steps"] = [step.collective for step in plan.steps]
-    row["tile"] = max(plan.src.tile_bytes, plan.dst.tile_bytes)
-    sharding = programs["ours"].input_shardings[0][0]
-    given = jax.jit(lambda: jax.numpy.ones(pair.shape), out_shardings=sharding)()
-    times: dict[str, list[Timed]] = {name: [] for name in programs}
+    program = jitted.lower(_abstract(pair, plan)).compile()
+    traffic = hlo_traffic(program.as_text())
+    figures = {
+        "received": traffic.received_bytes,
+        "collectives": traffic.counts,
+        "buffer": traffic.largest_buffer_bytes,
+    }
+    return figures, program
+
+
+def _turns(
+    calls: dict[str, Callable[[Any], Any]], given: Any, turns: int, rng: random.Random
+) -> dict[str, list[Timed]]:
+    """Times per program, one a turn, in random order in each; the first turn is not counted.
+
+    Each call has a copy of the array: jax keeps what `device_put` has brought to the host.
+    """
+    import jax
+
+    times: dict[str, list[Timed]] = {name: [] for name in calls}
     start = time.monotonic()
     for turn in range(turns + 1):
         if turn > FEW and time.monotonic() - start > SECONDS:
             break
-        for name in rng.sample(list(programs), len(programs)):
-            spent = timed(partial(run_to_end, programs[name], given))
+        for name in rng.sample(list(calls), len(calls)):
+            copy = jax.block_until_ready(given.copy())
+            spent = timed(partial(_run_to_end, calls[name], copy))
             if turn:
                 times[name].append(spent)
-    for clock in ("wall", "cpu"):
-        own, theirs = ([getattr(t, clock) / 1e6 for t in times[n]] for n in ("ours", "xla"))
-        ratios = [b / a for a, b in zip(own, theirs, strict=True)]
-        low, mid, high = quantiles(ratios, n=4, method="inclusive")
-        row[clock] = {"ours ms": median(own), "xla ms": median(theirs), "ratio": mid}
-        row[clock]["quartiles"] = [low, high]
-    return row
+    return times
 
 
-def run_to_end(program: Any, given: Any) -> None:
+def _run_to_end(program: Any, given: Any) -> None:
     program(given).block_until_ready()
 
 
@@ -108,63 +171,106 @@ def rows(chosen: Sequence[Pair], turns: int) -> Iterator[Row | None]:
     left = list(chosen)
     while left:
         block = left[:BLOCK]
-        run = subprocess.run(
+        run = subprocess.Popen(
             [sys.executable, "-m", "bench.jax_resharding", "--worker", str(turns)],
             cwd=ROOT,
-            input="".join(json.dumps(asdict(pair)) + "\n" for pair in block),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
-            check=False,
         )
-        found = [json.loads(line) for line in run.stdout.splitlines()]
-        yield from found
-        left = left[len(found) :]
-        if len(found) < len(block):
+        assert run.stdin is not None
+        assert run.stdout is not None
+        with run:
+            run.stdin.write("".join(json.dumps(asdict(pair)) + "\n" for pair in block))
+            run.stdin.close()
+            done = 0
+            for line in run.stdout:
+                done += 1
+                yield json.loads(line)
+        left = left[done:]
+        if run.returncode > 0:
+            raise subprocess.CalledProcessError(run.returncode, run.args)
+        if done < len(block):
             yield asdict(left[0]) | {"crashed": -run.returncode}
             left = left[1:]
 
 
-def mean(values: Sequence[float]) -> float:
-    """Geometric mean; 0 of nothing."""
-    return exp(sum(map(log, values)) / len(values)) if values else 0.0
+def markdown(found: Sequence[Row], about: Row) -> str:
+    """The tables: every program on all pairs and on those where XLA's buffers are large; the worst.
 
-
-def markdown(found: Sequence[Row], crashed: int) -> str:
-    """The tables: a summary by each clock, and every pair, the slowest first."""
+    `about` says when and where the rows were measured.
+    """
+    right = [row for row in found if "crashed" not in row]
+    blown = [row for row in right if row["runners"][BASELINE]["buffer"] > row["tile"]]
+    rest = [row for row in right if row not in blown]
+    text = f"{about['date']}, {about['cores']} cores of {about['cpu']}, load {about['load']}"
     lines = [
-        f"# Resharding on jax, {DEVICES} virtual CPU devices, 64 MiB",
+        f"# {DEVICES} virtual CPU devices, 64 MiB",
         "",
-        f"{date.today()}, {machine()}. XLA's time over ours: median over turns per pair.",
+        f"{text}. XLA's time over that of the program: per pair the median over turns. A pair is a "
+        "tie unless three of four of its own turns are on one side of 1.",
         "",
-        "| pairs | clock | count | geometric mean | median | least | under 0.9 in 3 of 4 turns |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    blown = [row for row in found if row["xla buffer"] > row["tile"]]
-    for title, rows_of in (("that communicate", found), ("XLA's buffer above both tiles", blown)):
-        for clock in ("wall", "cpu") if rows_of else ():
-            ratios = [row[clock]["ratio"] for row in rows_of]
-            slower = sum(row[clock]["quartiles"][1] < 0.9 for row in rows_of)
-            lines.append(
-                f"| {title} | {clock} | {len(ratios)} | {mean(ratios):.2f} | {median(ratios):.2f} "
-                f"| {min(ratios):.2f} | {slower} |"
-            )
-    lines += [
+        *table(
+            ["pairs", "program", "clock", "geometric mean", "median", "least", "largest",
+             "faster / tie / slower", "received / bound"],
+            [
+                row
+                for title, chosen in (
+                    (f"all {len(right)} that communicate", right),
+                    (f"{len(blown)} with an array of XLA's above both tiles", blown),
+                    (f"the other {len(rest)}", rest),
+                )
+                for name in ("ours", "Shardy", "device_put")
+                for row in _summary(title, name, chosen)
+            ],
+        ),
         "",
-        f"XLA's compiler crashed on {crashed} more.",
+        f"XLA's compiler crashed on {len(found) - len(right)} more.",
         "",
-        "| mesh | source | target | steps | ours ms | XLA ms | ratio [quartiles] | by CPU time |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(found, key=lambda row: float(row["wall"]["ratio"])):
-        wall, (low, high) = row["wall"], row["wall"]["quartiles"]
+        *_slower(right),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _summary(title: str, name: str, chosen: Sequence[Row]) -> Iterator[list[Any]]:
+    """The row of a program by each clock."""
+    records = [(row["bound"], row["runners"][name]) for row in chosen]
+    records = [(bound, record) for bound, record in records if "wall" in record]
+    over = [r["received"] / bound for bound, r in records if "received" in r]
+    for clock in ("wall", "cpu") if records else ():
+        ratios = [record[clock]["median"] for _, record in records]
+        seen = Counter(verdict(record[clock]) for _, record in records)
+        yield [
+            f"{title}" + f", of these {len(records)}" * (len(records) != len(chosen)),
+            name,
+            clock,
+            *(f"{f(ratios):.2f}" for f in (geometric_mean, median, min, max)),
+            " / ".join(str(seen[word]) for word in ("above", "tie", "below")),
+            f"{geometric_mean(over):.2f}" if over else "-",
+        ]
+
+
+def _slower(right: Sequence[Row]) -> Iterator[str]:
+    """The pairs on which ours is slower, and those of which a result is wrong."""
+    for row in right:
+        for name, record in row["runners"].items():
+            if not record.get("right", True):
+                yield f"WRONG: {name} on {row['mesh']}, {row['src']} to {row['dst']}\n"
+    slower = [row for row in right if verdict(row["runners"]["ours"]["wall"]) == "below"]
+    slower.sort(key=lambda row: float(row["runners"]["ours"]["wall"]["median"]))
+    yield f"Ours is slower than XLA on {len(slower)}:\n"
+    header = ["mesh", "source", "target", "steps", "ms", "XLA, ms", "ratio", "by CPU time"]
+    body = []
+    for row in slower:
         specs = ["; ".join(",".join(entry) or "-" for entry in row[end]) for end in ("src", "dst")]
-        lines.append(
-            f"| {'x'.join(map(str, row['mesh']))} | {specs[0]} | {specs[1]} | "
-            f"{', '.join(row['steps'])} | {wall['ours ms']:.1f} | {wall['xla ms']:.1f} | "
-            f"{wall['ratio']:.2f} [{low:.2f}, {high:.2f}] | {row['cpu']['ratio']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+        ours, wall = row["runners"]["ours"], row["runners"]["ours"]["wall"]
+        body.append(
+            ["x".join(map(str, row["mesh"])), *specs, ", ".join(row["steps"]), f"{wall['ms']:.1f}",
+             f"{row['runners'][BASELINE]['wall']['ms']:.1f}",
+             f"{wall['median']:.2f} [{wall['q1']:.2f}, {wall['q3']:.2f}]",
+             f"{ours['cpu']['median']:.2f}"]
+        )  # fmt: skip
+    yield from table(header, body)
 
 
 def main() -> None:
@@ -184,7 +290,9 @@ def main() -> None:
         for pair in pairs(DEVICES)[:: QUICK if options.quick else options.every]
     ]
     file = options.json
-    known = json.loads(file.read_text())["rows"] if file and file.exists() else []
+    kept = json.loads(file.read_text()) if file and file.exists() else {"rows": []}
+    about = {"date": str(date.today()), **machine()} | kept
+    known: list[Row] = about.pop("rows")
     done = [pair_of(row) for row in known]
     start = time.monotonic()
     left = [pair for pair in chosen if pair not in done]
@@ -193,13 +301,12 @@ def main() -> None:
             known.append(row)
         print(f"\r{number}/{len(left)} pairs", end="", file=sys.stderr, flush=True)
         if file:
-            file.write_text(json.dumps({"machine": machine(), "rows": known}, indent=1) + "\n")
+            lines = ",\n".join(map(json.dumps, known))
+            file.write_text(f'{json.dumps(about)[:-1]}, "rows": [\n{lines}\n]}}\n')
         if time.monotonic() - start > 60 * options.minutes:
             break
     print(file=sys.stderr)
-    asked = [row for row in known if pair_of(row) in chosen]
-    found = [row for row in asked if "crashed" not in row]
-    sys.stdout.write(markdown(found, len(asked) - len(found)))
+    sys.stdout.write(markdown([row for row in known if pair_of(row) in chosen], about))
 
 
 if __name__ == "__main__":

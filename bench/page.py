@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from bench.against_page import BESIDE_XLA, against_lines, beside_paper, mean_text
 from bench.coverage import missing
 from bench.harness import AGAIN, BASELINE
 from bench.journal import duration
 from bench.planning_page import SCALED, table, times_text
-from bench.summary import PAPER_LARGEST, PAPER_MEAN, noise
+from bench.sections import SURVEY
+from bench.summary import PAPER_LARGEST, PAPER_MEAN, SETS, over
 from bench.workloads import REAL
 
 Figures = dict[str, Any]
@@ -24,7 +24,7 @@ WHAT = {
     "ours": "`rd.plan`, strategy auto, compiled by our jax backend",
     BASELINE: "`jit` of the identity between two shardings",
     "Shardy": "the steps of jaxlib's reshard-to-collectives pass, lowered by our jax backend, since"
-    " nothing in jax runs them",
+    " nothing in jax runs them: what it would send, not how XLA would run it",
     "DTensor": "redistribution by its graph-based planner on gloo, one process per device; on gloo"
     " DTensor gathers where it would use an all-to-all: bytes and buffers are counted as if it did"
     " not, times are of what it runs",
@@ -34,6 +34,12 @@ WHAT = {
     "ours on MPI": "our plan under MPI, one process per device",
     AGAIN: "the same program in a second process: its distance from 1 is noise",
 }
+BESIDE_XLA = {"above": "faster than XLA", "tie": "a tie with XLA", "below": "slower than XLA"}
+QUICK_DECIDES = (
+    " This is the quick form: it shows a change of the mean that is larger than these intervals, "
+    "a program that is wrong, late or crashes, and bytes and buffers exactly; a tie on its few "
+    "pairs says nothing of the survey."
+)
 
 
 def markdown(results: Figures, images: Sequence[str]) -> str:
@@ -50,6 +56,8 @@ def markdown(results: Figures, images: Sequence[str]) -> str:
     if results.get("scale"):
         lines += scale_lines(results["scale"])
     for title, text in results.get("sections", ()):
+        if title == SURVEY:
+            continue
         lines += [f"## {title}", "", text, ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -97,34 +105,43 @@ def missing_lines(results: Figures) -> list[str]:
 
 
 def headline_lines(results: Figures) -> list[str]:
-    """In words where ours is above XLA, a tie or below; then the headline table."""
-    summary, factor = results["summary"], noise(results["workloads"])
+    """Every pair of the survey, where they were measured; then what was measured in turns with all
+    runners, in words and as tables.
+    """
+    rows, summary = results["workloads"], results["summary"]
     sets = {
         key: {e["runner"]: e for e in summary if e["set"] == key}
         for key in dict.fromkeys(entry["set"] for entry in summary)
     }
+    lines = []
+    if survey := dict(results.get("sections", ())).get(SURVEY):
+        lines += ["## Headline: every pair of the survey", "", survey, ""]
     if not sets:
-        return []
-    lines = ["## Headline", ""]
-    lines += [line for key, entries in sets.items() for line in in_words(key, entries, factor)]
+        return lines
+    lines += ["## All runners in turns", ""]
+    lines += [line for entries in sets.values() for line in in_words(entries, rows)]
+    again = [e["speed_up"] for e in summary if e["runner"] == AGAIN and "speed_up" in e]
     lines += [
         "",
-        f"The paper reports a geometric mean of {PAPER_MEAN}x and at most {PAPER_LARGEST}x over "
-        "XLA on its hardware; here devices are virtual, on one CPU, and a copy within a device "
-        "costs as much as one between devices. In square brackets: the 95% interval of the mean "
+        "A pair is a tie unless three of four of its own rounds are on one side of 1; how often "
+        f"that errs is in the rows of {AGAIN}. In square brackets: the 95% interval of the mean "
         "over pairs (Student's t of the logarithms), widened by what the mean of XLA over itself "
-        "is off 1; a mean is a tie with whatever is in it. Of XLA's speed-ups over itself, 95% are "
-        f"within a factor of {factor:.3g}: a pair is a tie if its median is closer to 1 than that, "
-        "or 1 lies between its quartiles.",
+        "is off 1; a mean is a tie if 1 is in it."
+        + f" {AGAIN} is {' and '.join(mean_text(e) for e in again)} here." * bool(again)
+        + QUICK_DECIDES * ("--quick" in results["command"].split()),
+        "",
+        f"The paper reports {PAPER_MEAN}x in the mean and at most {PAPER_LARGEST}x, on its own "
+        "hardware and pairs. Here devices are virtual, on one CPU, and a copy within a device "
+        "costs as much as one between devices: the two are not comparable.",
         "",
     ]
     header = [
-        "runner", "pairs timed", "speed-up over XLA, geometric mean", "is", "largest", "smallest",
-        "pairs above / tie / below", "above the tiles", "received / bound: mean, worst, of sums",
-        "not ok",
+        "runner", "pairs timed", "speed-up over XLA, geometric mean", "is", "median", "largest",
+        "least", "pairs above / tie / below", "above the tiles",
+        "received / bound: mean, worst, of sums", "not ok",
     ]  # fmt: skip
-    for key, entries in sets.items():
-        lines += [f"### ({key}) {_title(entries)}", ""]
+    for entries in sets.values():
+        lines += [f"### {_title(entries)}", ""]
         lines += table(header, [headline_row(entries[n]) for n in ORDER if n in entries])
         lines.append("")
     return lines
@@ -132,21 +149,19 @@ def headline_lines(results: Figures) -> list[str]:
 
 def _title(entries: Figures) -> str:
     first = next(iter(entries.values()))
-    return f"{first['title']}: {first['pairs']}"
+    return f"({first['set']}) {first['title']}: {first['pairs']}"
 
 
 def headline_row(entry: Figures) -> list[str]:
     """One runner's cells."""
     speed, ratio = entry.get("speed_up"), entry.get("received_over_bound")
-    cells = ["1" if entry["runner"] == BASELINE else "-", "-", "-", "-", "-"]
+    cells = ["1" if entry["runner"] == BASELINE else "-", *["-"] * 5]
     if speed and entry["runner"] != BASELINE:
-        verdicts = entry["verdicts"]
         cells = [
             mean_text(speed),
             entry["standing"],
-            f"{speed['largest']:.3g}",
-            f"{speed['smallest']:.3g}",
-            " / ".join(str(verdicts.get(word, 0)) for word in ("above", "tie", "below")),
+            *(f"{speed[key]:.3g}" for key in ("median", "largest", "smallest")),
+            " / ".join(str(entry["verdicts"].get(word, 0)) for word in ("above", "tie", "below")),
         ]
     return [
         entry["runner"],
@@ -158,15 +173,18 @@ def headline_row(entry: Figures) -> list[str]:
     ]
 
 
-def in_words(key: str, entries: Figures, factor: float) -> list[str]:
-    """What the row of ours says, as an item; `factor` is the noise of one pair's speed-up."""
+def mean_text(speed: Figures) -> str:
+    """A mean and its interval; one pair has none."""
+    inside = f" [{speed['low']:.3g}, {speed['high']:.3g}]" if speed["high"] < 1e3 else ""
+    return f"{speed['mean']:.3g}{inside}"
+
+
+def in_words(entries: Figures, rows: Sequence[Figures]) -> list[str]:
+    """What the row of ours says, as an item, and how it stands beside Shardy's pass."""
     ours, xla = entries.get("ours", {}), entries.get(BASELINE, {})
     if "speed_up" not in ours:
         return []
     speed, verdicts = ours["speed_up"], ours["verdicts"]
-    largest = speed["largest"]
-    around = {"mean": largest, "low": largest / factor, "high": largest * factor}
-
     more = ""
     if "above_tiles" in ours and "above_tiles" in xla:
         more = (
@@ -181,13 +199,44 @@ def in_words(key: str, entries: Figures, factor: float) -> list[str]:
             if status != "ok"
         ]
         more += f" No speed-up on {untimed} more: {', '.join(why)}."
+    belongs = next(belongs for key, _, belongs in SETS if key == ours["set"])
+    if beside := over([row for row in rows if belongs(row)], "ours", "Shardy"):
+        more += f" Over Shardy's pass: {mean_text(beside)}x on {beside['pairs']} pairs."
     return [
-        f"- ({key}) {_title(entries)}. Ours is {BESIDE_XLA[ours['standing']]} in the mean: "
-        f"{mean_text(speed)}x, {beside_paper(speed, PAPER_MEAN)}; its largest, {largest:.3g}x, is "
-        f"{beside_paper(around, PAPER_LARGEST)}. Faster on {verdicts.get('above', 0)} of "
+        f"- {_title(entries)}. Ours is {BESIDE_XLA[ours['standing']]} in the mean, "
+        f"{mean_text(speed)}x; median {speed['median']:.3g}x, least {speed['smallest']:.3g}x, "
+        f"largest {speed['largest']:.3g}x. Faster on {verdicts.get('above', 0)} of "
         f"{ours['timed']} pairs, a tie on {verdicts.get('tie', 0)}, slower on "
         f"{verdicts.get('below', 0)}.{more}"
     ]
+
+
+def against_lines(found: Figures) -> list[str]:
+    """This run beside an earlier one, on the workloads of both: means, then pairs."""
+    machine = found["machine"]
+    lines = [
+        f"## Against {found['date']}",
+        "",
+        f"Commit {found['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
+        f"{machine['load']} at the start; the {found['workloads']} workloads of both runs. "
+        "*Now / then*: the geometric mean over pairs and its 95% interval, widened by what XLA's "
+        "mean over itself is off 1 in both runs. *Apart*: the quartiles of the two runs do not "
+        "overlap.",
+        "",
+    ]
+    header = ["set", "runner", "pairs", "then", "now", "verdicts", "now / then"]
+    body = [
+        [m["set"], m["runner"], m["pairs"], mean_text(m["then"]), mean_text(m["now"]),
+         ", ".join(m["verdicts"]), mean_text(m["ratio"])]
+        for m in found["means"]
+    ]  # fmt: skip
+    lines += [*table(header, body), ""]
+    header = ["runner", "pairs", "same verdict", "opposite verdict", "apart"]
+    body = [
+        [p["runner"], p["pairs"], p["same"], p["opposite"], ", ".join(p["apart"]) or "-"]
+        for p in found["pairs"]
+    ]
+    return [*lines, *table(header, body), ""]
 
 
 def counts_lines(rows: Sequence[Figures]) -> list[str]:

@@ -42,7 +42,19 @@ _COMPILED_SAYS = (
     "temporaries over the larger of source's and target's tile. `received / bound`: geometric "
     "mean, worst. `buffer above both tiles`: how many programs hold one."
 )
+SURVEY = "Every pair of the survey"
 SECTIONS = (
+    Section(
+        "survey",
+        SURVEY,
+        "bench.jax_resharding",
+        ("--quick",),
+        says="`device_put`: `jax.device_put` onto the target's sharding, by way of an array of the "
+        "whole on the host, which here is the same memory: no measure of machines with links. "
+        "`Shardy`: the steps of its reshard pass, lowered by our jax backend.",
+        needs=("jax",),
+        install="pip install 'redistrib[jax]'",
+    ),
     Section(
         "paper",
         "The paper's strategy",

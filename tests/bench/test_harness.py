@@ -17,7 +17,6 @@ import pytest
 import redistrib as rd
 from bench import campaign, page, sections, summary
 from bench.__main__ import _parser, section_options
-from bench.against_page import against_lines
 from bench.coverage import PARTS, missing_parts
 from bench.harness import BASELINE, ROOT, Limits, Runner, Team, runners
 from bench.journal import NOT_RUN, Journal, OutOfTimeError
@@ -245,10 +244,11 @@ def test_a_page_says_at_its_top_what_it_lacks() -> None:
         "sections": [["MPI", f"a table\n\n{NOT_MEASURED}heat (on mpich)"]],
     }
     text = page.markdown(shown, [])
-    items = [line for line in text.split("## Headline")[0].splitlines() if line.startswith("- ")]
+    items = [line for line in text.split("## All runners")[0].splitlines() if line.startswith("- ")]
     assert items == [
         "- Pairs beside XLA: unfinished: 3 of 5.",
         "- Simulation: not asked for (--only).",
+        "- Every pair of the survey: not asked for (--only).",
         "- The paper's strategy: not asked for (--only).",
         "- Prices: not asked for (--only).",
         "- Compiled for TPU v5e, 4x4: not in the quick form.",
@@ -337,19 +337,23 @@ def test_the_headline_is_a_geometric_mean_over_the_right_pairs() -> None:
     assert ours["verdicts"] == {"above": 2}
     assert ours["received_over_bound"] == {"mean": pytest.approx(1.5), "worst": 1.5, "sums": 1.5}
     assert by_key["b", BASELINE]["above_tiles"] == 0.5
-    assert by_key["c", "ours"]["pairs"] == 1
-    assert by_key["c", "ours"]["speed_up"]["mean"] == 2
-    assert ("a", "ours") not in by_key
+    assert by_key["d", "ours"]["pairs"] == 1
+    assert by_key["d", "ours"]["speed_up"]["mean"] == 2
+    assert not {("a", "ours"), ("c", "ours")} & set(by_key)
+    rows[0]["source"] = "github.com/jax-ml/jax/issues/18591"
+    by_key = {(e["set"], e["runner"]): e for e in summary.headline(rows)}
+    assert [by_key[key, "ours"]["pairs"] for key in "bc"] == [1, 1]
+    assert summary.over(rows, "ours", BASELINE)["mean"] == pytest.approx(16 ** (1 / 3))
+    assert summary.over(rows, "ours", "absent") is None
 
 
-def test_a_verdict_needs_more_than_noise() -> None:
+def test_a_verdict_is_of_a_pairs_own_rounds_and_a_mean_needs_more_than_noise() -> None:
     def speed(median: float, low: float, high: float) -> campaign.Figures:
         return {"median": median, "q1": low, "q3": high, "max": high}
 
     assert summary.verdict(speed(1.5, 1.2, 1.8)) == "above"
-    assert summary.verdict(speed(1.5, 1.2, 1.8), factor=1.6) == "tie"
     assert summary.verdict(speed(1.5, 0.9, 1.8)) == "tie"
-    assert summary.verdict(speed(0.6, 0.5, 0.7), factor=1.6) == "below"
+    assert summary.verdict(speed(0.6, 0.5, 0.7)) == "below"
 
     # Student's t at 2 degrees of freedom is 4.303: exp(log 2 -+ 4.303 log(2) / sqrt 3).
     found = summary.interval([1, 2, 4])
@@ -360,15 +364,15 @@ def test_a_verdict_needs_more_than_noise() -> None:
     assert alone["low"] < 0.001
     assert alone["high"] > 1000
     assert summary.standing(found) == "tie"
-    assert summary.standing({"mean": 2, "low": 1.5, "high": 2.5}, 1.22) == "above"
-    assert summary.standing({"mean": 2, "low": 1.5, "high": 2.5}, 5.7) == "below"
+    assert summary.standing({"mean": 2, "low": 1.5, "high": 2.5}) == "above"
+    assert summary.standing({"mean": 0.5, "low": 0.4, "high": 0.6}) == "below"
 
     # XLA in a second process is 1.5 times as fast: that much says nothing of others.
     rows = [row(str(n), XLA=1, XLA_again=1.5, ours=1.4, paper=3) for n in range(4)]
     assert summary.noise(rows) == pytest.approx(1.5)
     entries = {e["runner"]: e for e in summary.headline(rows) if e["set"] == "b"}
     assert entries["ours"]["standing"] == "tie"
-    assert entries["ours"]["verdicts"] == {"tie": 4}
+    assert entries["ours"]["verdicts"] == {"above": 4}
     assert entries["paper"]["standing"] == "above"
 
 
@@ -390,22 +394,20 @@ def test_two_runs_are_compared_on_the_workloads_of_both() -> None:
     assert means["paper"]["verdicts"] == ["above", "below"]
     pairs = {entry["runner"]: entry for entry in found["pairs"]}
     assert BASELINE not in pairs
-    assert pairs["ours"]["changed"] == pairs["ours"]["beyond"] == []
-    assert [p["verdicts"] for p in pairs["paper"]["changed"]] == [["above", "below"]] * 5
-    assert len(pairs["paper"]["beyond"]) == 5
-    text = "\n".join(against_lines(found))
-    assert "real workloads: the SAME verdicts, faster than XLA and above the paper's 1.22x" in text
-    assert ", within the spread." in text
-    assert "2 of 3 verdicts beside XLA are the same, 1 are opposite; 2 of 3 are within" in text
+    assert (pairs["ours"]["same"], pairs["ours"]["opposite"], pairs["ours"]["apart"]) == (5, 0, [])
+    assert (pairs["paper"]["same"], pairs["paper"]["opposite"]) == (0, 5)
+    assert len(pairs["paper"]["apart"]) == 5
+    text = "\n".join(page.against_lines(found))
+    assert "| b | ours | 5 | " in text
+    assert "| ours | 5 | 5 | 0 | - |" in text
+    assert page.markdown(results(new) | {"against": found}, []).count(text) == 1
 
     # Ours has changed on three pairs, by more than noise, and the mean with them.
     for n, now in enumerate((2, 3, 1, 0.5, 0.1), 1):
         new[n - 1]["runners"]["ours"] = row("", ours=now)["runners"]["ours"]
-    text = "\n".join(against_lines(summary.against(results(old), results(new))))
-    assert "OTHER verdicts: faster than XLA and above the paper's 1.22x; now a tie with XLA" in text
-    assert ", NOT within the spread." in text
-    assert "| ours | 5 | 2 | 1 | 2 | 3 |" in text
-    assert "| 3 | 4 [3.8, 4.2] | 1 [0.95, 1.05] | above, tie |" in text
+    text = "\n".join(page.against_lines(summary.against(results(old), results(new))))
+    assert "| ours | 5 | 2 | 2 | 3, 4, 5 |" in text
+    assert "| above, tie | " in text
 
 
 def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
@@ -421,7 +423,7 @@ def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
     slower = [row(name, XLA=1, XLA_again=0.97, ours=1.7, DTensor=1) for name in ("one", "two")]
     slower = [*slower, row("three", XLA=1, XLA_again=0.97, ours=1.75, DTensor=1)]
     found = summary.regressions(old, slower)
-    assert "real workloads, ours: mean speed-up 1.72, was 2" in found
+    assert "named workloads, ours: mean speed-up 1.72, was 2" in found
     new[1]["runners"]["ours"] = {"status": "wrong", "detail": "device 0"}
     assert "two, ours: was ok, is wrong: device 0" in summary.regressions(old, new)
 
@@ -469,3 +471,17 @@ def test_workloads_are_what_they_say() -> None:
 
 if __name__ == "__main__":
     run_campaign(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+def test_against_a_run_of_other_workloads_fails(tmp_path: Path) -> None:
+    """A comparison of nothing is not one without regressions."""
+    for name in ("old", "new"):
+        text = json.dumps(results([row(name, XLA=1, ours=2)]) | {"missing": []})
+        (tmp_path / f"{name}.json").write_text(text)
+    options = ["--results", str(tmp_path / "new.json"), "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", *options, "--against", str(tmp_path / "old.json")]
+    answer = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "nothing to compare: no workload of 2026-01-01 is in this run" in answer.stderr
