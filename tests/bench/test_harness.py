@@ -449,7 +449,9 @@ def test_against_finds_what_is_worse_and_nothing_else(tmp_path: Path) -> None:
         assert said in answer.stderr
     text = (tmp_path / "benchmarks.md").read_text()
     # One pair has no interval.
-    assert "- (b) named workloads: 2. Ours is a tie with XLA in the mean, 1.2x; median 1.2x," in text
+    assert (
+        "- (b) named workloads: 2. Ours is a tie with XLA in the mean, 1.2x; median 1.2x," in text
+    )
     assert "Faster on 1 of 1 pairs, a tie on 0, slower on 0." in text
     assert "| two | `f32[8{x}]` to `f32[8]` on x=2 | ours | wrong | device 0 |" in text
     assert "## Against 2026-01-01" in text
