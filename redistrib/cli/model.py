@@ -9,6 +9,13 @@ name = "layers.{i}.wq"
 repeat = "0:94"
 type = "bf16[4096{tp}, 4096]"
 mesh = "train"
+
+[[array]]
+name = "embed"
+type = "P('tp', None)"  # any notation; what it does not state stands beside it
+shape = [32000, 4096]
+dtype = "bf16"
+mesh = "train"
 """
 
 from __future__ import annotations
@@ -22,8 +29,10 @@ from typing import Any
 import click
 
 from redistrib.cli.progress import progress
+from redistrib.cli.values import parse_shape
 from redistrib.display import to_page
 from redistrib.errors import RedistribError
+from redistrib.interop.notations import read_any
 from redistrib.models.check import check
 from redistrib.models.model_data import parse_devices
 from redistrib.models.model_plan import ModelPlan, as_array_type, plan_model
@@ -117,7 +126,7 @@ def read_types(path: Path) -> dict[str, AnyType]:
     meshes = {name: _mesh(path, name, entry) for name, entry in tables.items()}
     types: dict[str, AnyType] = {}
     for entry in arrays:
-        _check_keys(path, "an array", entry, {"name", "type", "mesh", "repeat"})
+        _check_keys(path, "an array", entry, {"name", "type", "mesh", "repeat", "shape", "dtype"})
         for key in ("name", "type", "mesh"):
             if not isinstance(entry.get(key), str):
                 raise RedistribError(f"{path}: an array has a {key}, a text; got {entry}")
@@ -126,12 +135,23 @@ def read_types(path: Path) -> dict[str, AnyType]:
                 f"{path}: array {entry['name']} is on mesh {entry['mesh']!r}; known: "
                 f"{', '.join(meshes) or 'none'}"
             )
-        t = as_array_type(entry["name"], (entry["type"], meshes[entry["mesh"]]))
+        t = _array_type(entry, meshes[entry["mesh"]])
         for name in _names(path, entry):
             if name in types:
                 raise RedistribError(f"{path}: two arrays have the name {name}", name=name)
             types[name] = t
     return types
+
+
+def _array_type(entry: Mapping[str, Any], mesh: Mesh) -> AnyType:
+    """The type of an array; segments are of our own notation alone."""
+    name, text = entry["name"], entry["type"]
+    if "|" in text:
+        return as_array_type(name, (text, mesh))
+    try:
+        return read_any(text, mesh, parse_shape(entry.get("shape")), entry.get("dtype"))
+    except RedistribError as error:
+        raise type(error)(f"array {name}: {error}", **vars(error)) from error
 
 
 def _mesh(path: Path, name: str, entry: Any) -> Mesh:

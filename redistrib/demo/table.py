@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +58,7 @@ def format_table(
                 " ".join(_verdict(name, row) for name, row in ours.items() if row is not None),
             )
         )
-    lines = [_rich(cells) or _plain(cells)]
+    lines = [_table(cells)]
     lines.append("received: by the device that receives most; bound: no plan can do with less")
     lines.append("jax, XLA: figures of the compiled programs; -: no PartitionSpec, or not run")
     lines += [f"{name}: {reason}" for name, reason in missing.items()]
@@ -102,8 +101,8 @@ def _verdict(name: str, row: Figures) -> str:
     return name if row["verified"] else f"{name}: NO"
 
 
-def _plain(cells: Sequence[Sequence[str]]) -> str:
-    """The table in plain text."""
+def _table(cells: Sequence[Sequence[str]]) -> str:
+    """As wide as it needs to be: a table that is cut or folded cannot be read."""
     rows = [*zip(*HEADER, strict=True), *cells]
     widths = [max(len(text) for text in column) for column in zip(*rows, strict=True)]
     lines = []
@@ -115,23 +114,3 @@ def _plain(cells: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join(padded).rstrip())
     lines.insert(2, "-" * max(map(len, lines)))
     return "\n".join(lines)
-
-
-def _rich(cells: Sequence[Sequence[str]]) -> str | None:
-    """The table drawn by rich; None where rich is not installed."""
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        return None
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, title in enumerate(HEADER):
-        table.add_column("\n".join(title), justify="left" if index in LEFT else "right")
-    for row in cells:
-        table.add_row(*row)
-    stream = io.StringIO()
-    # As wide as it needs to be: a table that is cut or folded cannot be read.
-    console = Console(file=stream, width=1000, color_system=None)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())

@@ -172,7 +172,7 @@ def _read(
     if missing := [what for what in notation.lacks if not given[what]]:
         raise LayoutError(
             f"a layout in the notation {notation.name} does not state the {' and '.join(missing)}; "
-            f"give {' and '.join(f'--{what}' for what in missing)} with {brief(text)}",
+            f"give {' and '.join(missing)} beside {brief(text)}",
             text=text,
         )
     return notation.parse(text, mesh, shape, dtype)

@@ -64,7 +64,7 @@ def _plan(plan: Plan) -> Iterator[Markup]:
         yield heading("Memory")
         yield _memory(plan)
         yield heading("Steps")
-        numbered = ((str(number), *row) for number, row in enumerate(rows(plan), start=1))
+        numbered = ((str(number), *row) for number, row in enumerate(rows(plan)))
         yield table(("", *COLUMNS), numbered, RIGHT_ALIGNED)
     else:
         yield element("p", "Nothing to do.")

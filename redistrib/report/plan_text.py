@@ -18,8 +18,10 @@ from redistrib.types.notation import format_factor
 Detail = Literal["concise", "normal", "full"]
 """One line; header and steps; also the type after each step and who holds what at both ends."""
 
-COLUMNS = ("collective", "axes", "groups", "local shape", "received", "live", "time")
+COLUMNS = ("collective", "axes", "groups", "tile", "received", "live", "time")
 RIGHT_ALIGNED = ("received", "live", "time")
+WIDTH = 80
+"""Of plain text, which does not know where it will be read."""
 
 
 def header(plan: Plan) -> list[tuple[str, str]]:
@@ -59,11 +61,13 @@ def header(plan: Plan) -> list[tuple[str, str]]:
 
 
 def rows(plan: Plan) -> list[tuple[str, ...]]:
-    """One row of texts per step, in the order of COLUMNS; times under the profile of the plan."""
-    found: list[tuple[str, ...]] = []
-    for at, (step, before, after) in enumerate(
-        zip(plan.steps, plan.types, plan.types[1:], strict=False)
-    ):
+    """The source, then one row of texts per step, in the order of COLUMNS, with the tile after it.
+
+    Times are under the profile of the plan.
+    """
+    start = format_shape(plan.src.tile_shape), "", format_bytes(plan.src.tile_bytes), ""
+    found: list[tuple[str, ...]] = [("source", "", "", *start)]
+    for at, (step, after) in enumerate(zip(plan.steps, plan.types[1:], strict=True)):
         mesh = after.mesh
         group = prod(digit.size for digit in step.axes)
         # The axes of an exchange are the owners afterwards; who talks to whom is up to its tables.
@@ -73,7 +77,7 @@ def rows(plan: Plan) -> list[tuple[str, ...]]:
                 step.collective,
                 ",".join(format_factor(digit, mesh) for digit in step.axes),
                 groups,
-                f"{format_shape(before.tile_shape)} -> {format_shape(after.tile_shape)}",
+                format_shape(after.tile_shape),
                 format_bytes(plan.traffic[at].received_bytes),
                 format_bytes(plan.live_bytes_per_step[at]),
                 format_seconds(plan.seconds_per_step[at]),
@@ -100,7 +104,8 @@ def plan_text(plan: Plan, detail: Detail = "normal") -> str:
         )
     width = max(len(name) for name, _ in header(plan))
     lines = [title, *(f"  {name:{width}}  {value}" for name, value in header(plan)), ""]
-    lines += _table(rows(plan)) if plan.steps else ["nothing to do"]
+    table = _table(rows(plan)) if plan.steps else ["nothing to do"]
+    lines += table if max(map(len, table)) <= WIDTH else _stacked(rows(plan))
     if derived := derivation(plan):
         lines += ["", *derived]
     if detail == "full":
@@ -126,10 +131,10 @@ def print_rich(plan: Plan) -> None:
     if not plan.steps:
         console.print("nothing to do")
         return
-    table = Table()
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("", *COLUMNS):
         table.add_column(name, justify="right" if name in RIGHT_ALIGNED else "left", no_wrap=True)
-    for number, row in enumerate(rows(plan), start=1):
+    for number, row in enumerate(rows(plan)):
         table.add_row(*(Text(cell) for cell in (str(number), *row)))
     room = console.options.update(width=10 * console.width)
     if console.measure(table, options=room).minimum <= console.width:
@@ -142,8 +147,8 @@ def print_rich(plan: Plan) -> None:
 
 
 def _stacked(body: list[tuple[str, ...]]) -> Iterator[str]:
-    """Each step in lines, for a terminal that is too narrow for the table."""
-    for number, row in enumerate(body, start=1):
+    """Each step in lines, where the table is too wide."""
+    for number, row in enumerate(body):
         cells = dict(zip(COLUMNS, row, strict=True))
         yield f"{number} {cells.pop('collective')}"
         yield from (f"    {name:11}  {cell}" for name, cell in cells.items() if cell)
@@ -163,7 +168,7 @@ def derivation(plan: Plan) -> list[str]:
 
 def _table(body: list[tuple[str, ...]]) -> list[str]:
     """Aligned lines: a head, then numbered rows."""
-    numbered = [("", *COLUMNS), *((str(at), *row) for at, row in enumerate(body, start=1))]
+    numbered = [("", *COLUMNS), *((str(at), *row) for at, row in enumerate(body))]
     widths = [max(map(len, column)) for column in zip(*numbered, strict=True)]
     right = [name in RIGHT_ALIGNED for name in ("", *COLUMNS)]
     return [

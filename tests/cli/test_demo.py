@@ -123,7 +123,9 @@ def test_the_table_shows_figures_crashes_and_what_is_missing() -> None:
         names[2]: {"expressible": False},
     }
     text = format_table(plans, rows, baseline, {"mpi": "not installed: reason"})
-    table = {name: line for line in text.splitlines() for name in names if f" {name} " in line}
+    table = {
+        name: line for line in text.splitlines() for name in names if line.startswith(f"{name} ")
+    }
     assert "3.00" in table[names[0]]
     assert "5.00" in table[names[0]]
     assert table[names[1]].count("crash") == 4

@@ -40,9 +40,11 @@ def test_a_descriptor_of_scalapack_is_told_from_a_list_of_placements() -> None:
 
 
 def test_what_the_text_does_not_state_must_be_given() -> None:
-    with pytest.raises(LayoutError, match="does not state the shape and dtype; give --shape"):
+    with pytest.raises(
+        LayoutError, match="does not state the shape and dtype; give shape and dtype"
+    ):
         read_any("P('x', None)", MESH)
-    with pytest.raises(LayoutError, match="does not state the dtype; give --dtype"):
+    with pytest.raises(LayoutError, match="does not state the dtype; give dtype beside"):
         read_any("{replicated}", MESH, (4, 4))
 
 

@@ -65,6 +65,20 @@ def test_a_model_is_planned(files: Path) -> None:
     assert result.stdout.startswith("3 arrays from 6, 8 devices\n  received   288 bytes")
 
 
+def test_arrays_are_given_in_any_notation(files: Path) -> None:
+    stated = model(files).stdout
+    other = TRAIN.replace('"f32[16{tp}, 8]"', "\"P('tp')\"\nshape = [16, 8]\ndtype = 'f32'")
+    other = other.replace('"f32[8{tp}, 8]"', '"[R, S(0)]"\nshape = "8,8"\ndtype = "float32"')
+    assert "P('tp')" in other
+    assert "S(0)" in other
+    (files / "src.toml").write_text(other)
+    assert model(files).stdout == stated
+    (files / "src.toml").write_text(other.replace("shape = [16, 8]", ""))
+    refused = model(files)
+    assert refused.exit_code == 2
+    assert "array l.{i}.q: a layout in the notation partition-spec does not" in refused.stderr
+
+
 def test_the_json_of_a_plan_is_checked(files: Path) -> None:
     result = model(files, "--format", "json")
     plan = files / "plan.json"

@@ -11,8 +11,9 @@ import pytest
 import redistrib as rd
 from redistrib import display
 from redistrib.report.figures import format_bytes
-from redistrib.report.plan_text import header, plan_text, print_rich, rows
+from redistrib.report.plan_text import COLUMNS, header, plan_text, print_rich, rows
 from redistrib.report.trace import to_trace
+from redistrib.synth.planner.problem import Strategy
 
 MESH = rd.Mesh(x=2, y=4)
 SRC, DST = "f32[4096{x}, 4096{y}]", "f32[4096{y}, 4096{x}]"
@@ -43,17 +44,35 @@ def test_text_has_both_types_the_bounds_and_a_row_per_step() -> None:
     assert format_bytes(plan.received_bytes) in text
     assert "source 8 MiB, target 8 MiB" in text
     assert "would receive 56 MiB and peak at 64 MiB" in text
-    steps = lines[lines.index("") + 2 :]
+    head, source, *steps = lines[lines.index("") + 1 :]
+    assert head.split() == list(COLUMNS)
+    assert source.split() == ["0", "source", "2048x1024", "8", "MiB"]
     assert len(steps) == len(plan.steps)
     for number, (line, step) in enumerate(zip(steps, plan.steps, strict=True), start=1):
         assert line.split()[:2] == [str(number), step.collective]
+
+
+@pytest.mark.parametrize("strategy", ["collectives", "direct", "paper"])
+def test_plain_text_fits_80_columns_and_loses_no_cell(strategy: Strategy) -> None:
+    wide = rd.Mesh(data=2, expert=2, sequence=2, tensor=2)
+    src = "f32[4096{data}, 4096{expert}, 4096{sequence}, 4096{tensor}]"
+    dst = "f32[4096{tensor}, 4096{data}, 4096{expert}, 4096{sequence}]"
+    for plan in (
+        rd.plan(parse(SRC), parse(DST), strategy=strategy),
+        rd.plan(parse(src, wide), parse(dst, wide), strategy=strategy),
+    ):
+        text = str(plan).split("\n\n")[1]
+        assert max(map(len, text.splitlines())) <= 80
+        assert all(cell in text for row in rows(plan) for cell in row)
+        used = [name for name, *cells in zip(COLUMNS, *rows(plan), strict=True) if any(cells)]
+        assert all(name in text for name in used[1:])
 
 
 def test_times_are_those_of_the_profile_of_the_plan() -> None:
     slow = rd.Profile("slow", rd.Link(latency=2.0, bandwidth=1e30))
     ends = (rd.ArrayType.parse(text, transposition().src.mesh) for text in (SRC, DST))
     plan = rd.plan(*ends, strategy="collectives", profile=slow)
-    assert [row[-1] for row in rows(plan)] == ["2 s"] * len(plan.steps)
+    assert [row[-1] for row in rows(plan)] == ["", *["2 s"] * len(plan.steps)]
     assert ("time", f"{2 * len(plan.steps)} s estimated, profile slow") in header(plan)
 
 
