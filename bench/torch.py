@@ -3,7 +3,8 @@
 Random pairs of placements of a 64 MiB array on 4 and on 8 ranks, each pair four times, ours and
 torch's one after the other; a time is that of the slowest rank. Then the time to plan one pair on a
 mesh of four dimensions, ours against DTensor's planner over a graph. It runs in `.venv-torch`, and
-prints Markdown.
+prints Markdown. Each row is kept in build/bench/ as it comes: a run that was ended goes on there,
+and one that is whole is printed again. Remove the files to measure anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.timing import machine
 
 ROOT = Path(__file__).parents[1]
 PYTHON = Path(os.environ.get("REDISTRIB_TORCH", ROOT / ".venv-torch")) / "bin" / "python"
+KEPT = ROOT / "build" / "bench"
 PAIRS = 40
 TURNS = 4
 
@@ -33,17 +35,30 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def measured(ranks: int, pairs: int) -> list[dict[str, Any]]:
-    """A row per pair: placements, seconds per turn of both, bytes that the worst rank received."""
-    answer = subprocess.run(
-        [str(PYTHON), "-m", "bench.workers.torch_ranks", str(ranks), str(pairs), str(TURNS)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=3000,
-    )
-    return [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+    """A row per pair, those kept first: placements, seconds per turn of both; then planning."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    file = KEPT / f"torch-{ranks}.jsonl"
+    rows = kept(file)
+    if sum("ours" in row for row in rows) < pairs:
+        command = [str(PYTHON), "-m", "bench.workers.torch_ranks", str(ranks), str(pairs)]
+        with file.open("a", encoding="utf-8") as output:
+            subprocess.run(
+                [*command, str(TURNS), str(len(rows))],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=output,
+                check=True,
+            )
+    return kept(file)
+
+
+def kept(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file; a last line that was cut off is taken out of it."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    whole = [line for line in lines if line.endswith("}")]
+    if whole != lines:
+        file.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+    return [json.loads(line) for line in whole]
 
 
 def page(ranks: int, rows: list[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
-"""Times redistributions of DTensors: python -m bench.workers.torch_ranks RANKS PAIRS TURNS
+"""Times redistributions of DTensors: python -m bench.workers.torch_ranks RANKS PAIRS TURNS SKIPPED
 
-One JSON object per pair on stdout; imports torch, so it runs where that is.
+One JSON object per pair on stdout, but for the first SKIPPED, which a run before has measured;
+imports torch, so it runs where that is.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def planning() -> dict[str, Any]:
     return {"mesh": text, "pairs": PLANNED, "planning": [median(ours), median(theirs)]}
 
 
-def serve(rank: int, ranks: int, pairs: int, turns: int, path: str) -> None:
+def serve(rank: int, ranks: int, pairs: int, turns: int, skipped: int, path: str) -> None:
     """What one rank does; the first prints."""
     store = dist.FileStore(path, ranks)
     dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store)
@@ -112,8 +113,10 @@ def serve(rank: int, ranks: int, pairs: int, turns: int, path: str) -> None:
         moved = any(not p.is_replicate() and p != q for p, q in zip(src, dst, strict=True))
         if not moved:
             continue
-        row = timed(mesh, src, dst, turns)
         done += 1
+        if done <= skipped:
+            continue
+        row = timed(mesh, src, dst, turns)
         if rank == 0:
             print(json.dumps(row), flush=True)
     if rank == 0 and ranks == max(MESHES):
@@ -126,7 +129,7 @@ def main() -> None:
     """Fork the ranks, and wait for them."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    ranks, pairs, turns = map(int, sys.argv[1:])
+    ranks, pairs, turns, skipped = map(int, sys.argv[1:])
     with tempfile.TemporaryDirectory() as directory:
         children = []
         for rank in range(ranks):
@@ -134,7 +137,7 @@ def main() -> None:
             if not child:
                 status = 1
                 try:
-                    serve(rank, ranks, pairs, turns, f"{directory}/store")
+                    serve(rank, ranks, pairs, turns, skipped, f"{directory}/store")
                     status = 0
                 finally:
                     sys.stdout.flush()

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor._dtensor_spec import DTensorSpec
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.distributed.tensor.placement_types import _StridedShard
 
 import redistrib as rd
@@ -110,6 +112,66 @@ def random_dtensors_are_right(seed: int, count: int) -> None:
         done += 1
 
 
+def ordered_placements(mesh: DeviceMesh, order: list[int]) -> list[Any]:
+    """Dimension 0 sharded by mesh dimensions in this order, as strided shards say it."""
+    placements: list[Any] = [Replicate()] * mesh.ndim
+    for place, n in enumerate(order):
+        factor = int(np.prod([mesh.size(m) for m in order[:place] if m > n]))
+        placements[n] = Shard(0) if factor == 1 else _StridedShard(0, split_factor=factor)
+    return placements
+
+
+def ordered_tile(whole: torch.Tensor, mesh: DeviceMesh, order: list[int]) -> torch.Tensor:
+    """This rank's rows: those of the first mesh dimension, of them those of the next, and so on."""
+    rows = np.arange(len(whole))
+    for n in order:
+        size = max(1, -(-len(rows) // mesh.size(n)))
+        place = mesh.get_coordinate()[n]
+        rows = rows[size * place : size * (place + 1)]
+    return whole[torch.from_numpy(rows)]
+
+
+@case
+def random_orders_of_uneven_shards_are_right(seed: int, count: int) -> None:
+    """Any order of the shards of rows that need not divide, to any other, against numpy."""
+    meshes = [device_mesh(shape) for shape in ((2, 4), (4, 2), (2, 2, 2), (8,))]
+    random = Random(seed)
+    for _ in range(count):
+        mesh = random.choice(meshes)
+        whole = torch.arange(2 * random.choice((5, 7, 9, 10, 13, 17, 21, 24))).view(-1, 2)
+        orders = [
+            random.sample(range(mesh.ndim), random.randrange(mesh.ndim + 1)) for _ in range(2)
+        ]
+        placements, target = (ordered_placements(mesh, order) for order in orders)
+        x = retyped(distribute_tensor(whole, mesh, [Replicate()] * mesh.ndim), placements)
+        x = DTensor(ordered_tile(whole, mesh, orders[0]), x._spec, requires_grad=False)
+        y = rtorch.redistribute(x, mesh, target)
+        assert torch.equal(y.to_local(), ordered_tile(whole, mesh, orders[1])), (orders, whole)
+        if rtorch.layout_of(y._spec).as_torch:
+            expected = distribute_tensor(whole, mesh, target, src_data_rank=None)
+            assert torch.equal(y.to_local(), expected.to_local()), (orders, whole)
+
+
+@case
+def parameters_of_fsdp_over_tensor_parallel_modules_are_whole() -> None:
+    """Where rows do not divide: FSDP2 cuts what `distribute_tensor` cuts otherwise, and torch's
+    full_tensor of it is wrong (pytorch#168134)."""
+    mesh = torch.distributed.init_device_mesh("cpu", (4, 2), mesh_dim_names=("dp", "tp"))
+    whole = torch.arange(18.0).view(9, 2)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 9, bias=False))
+    module[0].weight.data.copy_(whole)
+    parallelize_module(module, mesh["tp"], {"0": ColwiseParallel()})
+    fully_shard(module, mesh=mesh["dp"])
+    weight = module[0].weight.detach()
+    placements = [_StridedShard(0, split_factor=2), Shard(0)]
+    assert list(weight.placements) == placements
+    y = rtorch.redistribute(weight, mesh, [Replicate(), Replicate()])
+    assert torch.equal(y.to_local(), whole)
+    other = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+    with pytest.raises(rd.BackendError, match=r"rank 6: a tile of .* got shape \[1, 2\]"):
+        rtorch.redistribute(other, mesh, [Replicate(), Shard(1)])
+
+
 @case
 def meshes_of_other_ranks_and_shapes() -> None:
     """4 ranks to 4 others, 8 to 3, 2x2 to 4x2, 8 to 2x4."""
@@ -191,11 +253,11 @@ def what_is_refused() -> None:
         with pytest.raises(rd.LayoutError, match=fragment):
             rtorch.redistribute(x, mesh, placements)
     grid = device_mesh((2, 4))
-    with pytest.raises(rd.LayoutError, match="a strided shard divides its dimension evenly"):
+    with pytest.raises(rd.LayoutError, match="a strided shard that is uneven goes before"):
         rtorch.redistribute(
             distribute_tensor(torch.arange(10), grid, [Shard(0)] * 2, src_data_rank=None),
             grid,
-            [_StridedShard(0, split_factor=4), Shard(0)],
+            [_StridedShard(0, split_factor=3), Replicate()],
         )
     plan = rd.plan(*(rd.ArrayType.parse(t, rd.Mesh(x=2)) for t in ("f32[8{x}]", "f32[8]")))
     with pytest.raises(rd.BackendError, match="a mesh for this plan has 2 ranks; got 8"):
@@ -203,21 +265,58 @@ def what_is_refused() -> None:
 
 
 @case
-def compiled_functions_break_their_graph() -> None:
-    """A function that redistributes compiles, in more than one graph; so does one with a program.
+def compiled_functions_have_moves_in_their_graph() -> None:
+    """fullgraph=True, with gradients, on one mesh, to another, uneven, from sums and averages.
 
     On two ranks: each takes seconds to import the compiler.
     """
+    mesh, other = device_mesh((2,)), device_mesh((2, 1))
+    if mesh.get_coordinate() is None:
+        return
+    whole = torch.arange(35.0).reshape(5, 7)
+    for source, to, target in (
+        ([Shard(0)], mesh, [Shard(1)]),
+        ([Shard(1)], other, [Shard(0), Shard(1)]),
+        ([Partial("avg")], mesh, [Shard(0)]),
+    ):
+        sharded = [Replicate() if p.is_partial() else p for p in source]
+        x = retyped(distribute_tensor(whole, mesh, sharded, src_data_rank=None), source)
+        results = []
+        for compiled in (False, True):
+
+            def moved(x: DTensor, to: Any = to, target: Any = target) -> DTensor:
+                return rtorch.redistribute(x, to, target) * 2
+
+            x = x.detach().requires_grad_()
+            run = torch.compile(moved, backend="aot_eager", fullgraph=True) if compiled else moved
+            y = run(x)
+            (y * y).sum().backward()
+            results.append((y, x.grad))
+        (y, gradient), (in_graph, its_gradient) = results
+        assert y.placements == in_graph.placements
+        assert torch.equal(y.to_local(), in_graph.to_local()), (source, target)
+        assert gradient.placements == its_gradient.placements, (source, target)
+        assert torch.equal(gradient.to_local(), its_gradient.to_local()), (source, target)
+
+
+@case
+def programs_are_in_graphs_and_other_things_break_them() -> None:
     mesh = device_mesh((2,))
     if mesh.get_coordinate() is None:
         return
-    whole = torch.arange(64.0).reshape(8, 8)
-    x = distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None)
-    moved = torch.compile(
-        lambda x: rtorch.redistribute(x * 2, mesh, [Shard(1)]) + 1, backend="eager"
-    )
-    assert torch.equal(moved(x).full_tensor(), whole * 2 + 1)
+    tile = torch.arange(32.0).reshape(4, 8)
     ends = (rd.ArrayType.parse(t, rd.Mesh(x=2)) for t in ("f32[8{x}, 8]", "f32[8, 8{x}]"))
     program = rtorch.compile(rd.plan(*ends), mesh)
-    tile = torch.compile(lambda tile: program(tile * 2) + 1, backend="eager")(x.to_local())
-    assert torch.equal(tile, moved(x).to_local())
+
+    def moved(tile: torch.Tensor) -> torch.Tensor:
+        return program(tile * 2) + 1
+
+    run = torch.compile(moved, backend="eager", fullgraph=True)
+    assert torch.equal(run(tile), moved(tile))
+
+    def started(tile: torch.Tensor) -> torch.Tensor:
+        return program.start(tile * 2).wait() + 1
+
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(started, backend="eager", fullgraph=True)(tile)
+    assert torch.equal(torch.compile(started, backend="eager")(tile), moved(tile))

@@ -11,12 +11,16 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
 
 import redistrib as rd
 from redistrib.backends import simulator
 from redistrib.backends import torch as rtorch
 from tests.generators import random_pair
 from tests.torch.cases import case, rank, ranks, same_bits, to_torch
+from tests.uneven.test_plans import random_type
 
 FLOATS = ("f32", "f64", "f16", "bf16", "f8e4m3fn", "f8e5m2", "c64", "c128")
 INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool")
@@ -93,6 +97,24 @@ def random_plans_are_right(seed: int, count: int) -> None:
 
 
 @case
+def random_uneven_plans_are_right(seed: int, count: int) -> None:
+    """Padded and by blocks, of every rule, with partial sums, on one mesh and between two."""
+    random = Random(seed)
+    meshes = [rd.Mesh(axes) for axes in ("x=3", "x=8", "x=2,y=3", "x=2,y=2,z=2")]
+    padded = 0
+    for n in range(count):
+        here = random.choice(meshes)
+        there = here if random.random() < 0.7 else random.choice(meshes)
+        shape = [random.choice((1, 5, 7, 10, 12)) for _ in range(random.randrange(1, 3))]
+        src = random_type(random.choice, here, shape, random.choice(("", "sum")))
+        dst = random_type(random.choice, there, shape, "")
+        plan = rd.plan(src, dst, strategy=random.choice(("auto", "auto", "direct")))
+        padded += plan.padded_shape is not None
+        check(plan, seed + n)
+    assert padded or count < 20
+
+
+@case
 def every_dtype_and_reduction() -> None:
     """A partial array of every dtype, reduced to tiles and to replicas, and made partial again."""
     mesh = rd.Mesh(x=4)
@@ -137,10 +159,60 @@ def examples_in_docstrings() -> None:
         assert not failed, module.name
 
 
+def rows_to_columns(axis: str = "x", **options: float) -> rtorch.Program:
+    types = (f"f32[8{{{axis}}}, 8]", f"f32[8, 8{{{axis}}}]")
+    mesh = rd.Mesh({axis: ranks()})
+    return rtorch.compile(rd.plan(*(rd.ArrayType.parse(t, mesh) for t in types)), **options)
+
+
+@case
+def a_wrong_first_call_is_an_error_on_all() -> None:
+    """A tile, a plan or a DTensor's shape that is wrong on one rank; the next call is right."""
+    wrong, odd = torch.ones(8 // ranks(), 8), rank() == ranks() - 1
+    for given, words in (
+        (wrong[:, 1:], r"got shape \[1, 7\]"),
+        (wrong.double(), "got .*float64"),
+        (wrong.to("meta"), "got .* on meta"),
+        (None, "got None"),
+    ):
+        program = rows_to_columns(f"a{len(words)}")
+        with pytest.raises(rd.BackendError, match=f"rank 7: a tile of .* has .*{words}"):
+            program(given if odd else wrong)
+        result = program(wrong)
+        assert torch.equal(result, torch.ones(8, 8 // ranks()))
+    types = (rd.ArrayType.parse(t, rd.Mesh(b=ranks())) for t in ("f32[8]", "f32[8{b}]"))
+    whole = rtorch.compile(rd.plan(*types))
+    with pytest.raises(rd.BackendError, match=r"different plans: rank 0 .*, rank 7 .*") as error:
+        (whole if odd else rows_to_columns("b"))(torch.ones(8) if odd else wrong)
+    assert error.value.rank == ranks() - 1
+    mesh = DeviceMesh("cpu", torch.arange(ranks()))
+    x = DTensor.from_local(torch.ones(2, 3 + odd), mesh, [Shard(0)], run_check=False)
+    with pytest.raises(rd.BackendError, match=r"different plans: rank 0 .* rank 7"):
+        rtorch.redistribute(x, mesh, [Shard(1)])
+
+
+def a_wrong_later_call_is_told() -> None:
+    """Within the timeout the others name the rank at fault; another job then works as before."""
+    program = rows_to_columns(timeout=2)
+    tile = torch.ones(8 // ranks(), 8)
+    program(tile)
+    with pytest.raises(rd.BackendError, match=r"a tile of .* got .*float64") as error:
+        program(tile.double() if rank() == 1 else tile)
+    assert error.value.rank == 1
+    here, size, store = rank(), ranks(), dist.distributed_c10d._get_default_store()
+    dist.destroy_process_group()
+    dist.init_process_group(
+        "gloo", store=dist.PrefixStore("again", store), rank=here, world_size=size
+    )
+    rows_to_columns()(tile)
+
+
+case(a_wrong_later_call_is_told)
+
+
 def waits_for_a_lost_rank() -> None:
     """The last rank ends in the middle of a call, and later calls fail at once."""
-    types = (rd.ArrayType.parse(t, rd.Mesh(x=ranks())) for t in ("f32[8{x}, 8]", "f32[8, 8{x}]"))
-    program = rtorch.compile(rd.plan(*types), timeout=10)
+    program = rows_to_columns(timeout=10)
     tile = torch.ones(8 // ranks(), 8)
     program(tile)
     if rank() == ranks() - 1:

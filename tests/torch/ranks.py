@@ -15,7 +15,6 @@ import sys
 import traceback
 import warnings
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,9 +31,9 @@ LATE = 100.0
 TIMEOUT = timedelta(seconds=20)
 
 
-def serve(rank: int, ranks: int, path: str) -> None:
+def serve(rank: int, ranks: int, path: str, port: int) -> None:
     """Run what the parent asks for, until it closes the connection."""
-    store = dist.FileStore(str(Path(path).with_name("store")), ranks)
+    store = dist.TCPStore("localhost", port, is_master=False)
     dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store, timeout=TIMEOUT)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
@@ -57,18 +56,23 @@ def serve(rank: int, ranks: int, path: str) -> None:
 def main(ranks: int, path: str) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    heard, told = zip(*(os.pipe() for _ in range(ranks)), strict=True)
     children = []
     for rank in range(ranks):
         child = os.fork()
         if not child:
             try:
-                serve(rank, ranks, path)
+                serve(rank, ranks, path, int(os.read(heard[rank], 8)))
             except BaseException:  # noqa: BLE001 - the rank ends here
                 traceback.print_exc()
                 os._exit(1)
             sys.stderr.flush()
             os._exit(0)
         children.append(child)
+    # Served by a thread of this process, so it is begun when nothing is forked any more.
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    for pipe in told:
+        os.write(pipe, f"{store.port}".encode())
     for child in children:
         os.waitpid(child, 0)
 

@@ -45,7 +45,9 @@ def test_case(pool: Pool, case: str) -> None:
     ("case", "few", "many"),
     [
         ("random_plans_are_right", 40, 2000),
+        ("random_uneven_plans_are_right", 40, 1000),
         ("random_dtensors_are_right", 60, 1000),
+        ("random_orders_of_uneven_shards_are_right", 60, 1000),
         ("random_pairs_are_torchs", 60, 1000),
         ("random_models_move", 20, 500),
     ],
@@ -54,9 +56,10 @@ def test_random(pool: Pool, case: str, few: int, many: int) -> None:
     assert pool.run(case, 1, repetitions(few, many), timeout=3000) == {}
 
 
-def test_a_lost_rank_is_an_error_on_the_others() -> None:
+def test_a_rank_that_fails_or_is_lost_is_an_error_on_the_others() -> None:
     """Within the timeout, and no process is left."""
     with Pool(4) as running:
         processes = family(running.process.pid)
+        assert running.run("a_wrong_later_call_is_told", timeout=60) == {}
         assert running.run("waits_for_a_lost_rank", timeout=60, lost=[3]) == {}
     assert not any(Path(f"/proc/{pid}").exists() for pid in processes)

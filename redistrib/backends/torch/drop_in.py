@@ -18,6 +18,7 @@ from torch.distributed._functional_collectives import AsyncCollectiveTensor, _ar
 from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor._dtensor_spec import DTensorSpec
 
+from redistrib.backends.torch.layouts import layout_of
 from redistrib.backends.torch.redistribute import Move, find_move, redistribute
 from redistrib.errors import LayoutError, TypeSyntaxError
 
@@ -33,7 +34,8 @@ def redistribution() -> Iterator[None]:
 
     The results are those of torch, on one mesh; `DTensor.redistribute` goes to another mesh too.
     torch's own redistribution stays for what becomes partial without having been so, for masks,
-    norms and bitwise reductions, and where torch traces, as torch.compile does. With `async_op` the
+    norms and bitwise reductions, for the few uneven strided shards that `distribute_tensor` cuts
+    otherwise than FSDP2, and where torch traces, as torch.compile does. With `async_op` the
     result is there at once too. It is for all threads of the process.
 
         with rtorch.redistribution():
@@ -83,6 +85,8 @@ def _move(src: DTensorSpec, dst: DTensorSpec) -> Move | None:
         if isinstance(after, Partial) and before != after:
             return None
     try:
+        if not (layout_of(src).as_torch and layout_of(dst).as_torch):
+            return None
         return find_move(src, dst)
     except (LayoutError, TypeSyntaxError):
         return None

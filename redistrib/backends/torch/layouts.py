@@ -3,6 +3,11 @@
 On a DeviceMesh of 2 x 2 ranks, `[Shard(0), Shard(0)]` of 8 rows gives rank 1 rows 2 and 3, as the
 type `f32[8{dp,tp}]` does on the mesh dp=2,tp=2. An average is a sum that is divided at the end; a
 dimension that its mesh dimensions do not divide is cut by one after the other, as torch.chunk cuts.
+
+So it is cut under strided shards too, in the order of shards that they stand for, as FSDP2 cuts the
+parameters of a tensor parallel module. `distribute_tensor` cuts a few sizes otherwise: of 7 rows on
+3 x 2 ranks, tp first, it gives row 6 to tp 0. Where it does, some rank has more rows or fewer, so
+a tile of the one is never taken for one of the other.
 """
 
 from __future__ import annotations
@@ -30,10 +35,14 @@ Order = tuple[tuple[int, tuple[int, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The type of a DTensor, and by how much its addends are too large where they are averaged."""
+    """The type of a DTensor, and by how much its addends are too large where they are averaged.
+
+    as_torch: whether `distribute_tensor` makes the same tiles.
+    """
 
     type: ArrayType
     averaged: int = 1
+    as_torch: bool = True
 
 
 def layout_of(spec: DTensorSpec) -> Layout:
@@ -89,15 +98,13 @@ def _layout(
     orders = {n: at for _, by in order or () for at, n in enumerate(by)}
     words = [_word(placement, orders.get(n)) for n, placement in enumerate(placements)]
     found = parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
-    cut_unevenly = {dim for dim, _ in found.uneven}
-    for placement in placements:
-        # torch's own tiles are then not those of any order of shards: 7 rows over 3 x 2 are not.
-        if isinstance(placement, _StridedShard) and placement.dim in cut_unevenly:
-            raise LayoutError(
-                f"a strided shard divides its dimension evenly; got {placement} of dimension "
-                f"{placement.dim} of {list(shape)}",
-                placement=placement,
-            )
+    if not any(isinstance(p, _StridedShard) and p.dim in dict(found.uneven) for p in placements):
+        return Layout(found, averaged)
+    try:
+        words = [_word(placement, None) for placement in placements]
+        parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
+    except LayoutError:
+        return Layout(found, averaged, as_torch=False)
     return Layout(found, averaged)
 
 
@@ -115,4 +122,6 @@ def _word(placement: Placement, order: int | None) -> str:
         return "Replicate()"
     if order is not None:  # of strided shards too, which are then shards in that order
         return f"Shard(dim={placement.dim})[{order}]"
-    return f"_StridedShard(dim={placement.dim}, sf={getattr(placement, 'split_factor', 1)})"
+    if isinstance(placement, _StridedShard):
+        return f"_StridedShard(dim={placement.dim}, sf={placement.split_factor})"
+    return f"Shard(dim={placement.dim})"

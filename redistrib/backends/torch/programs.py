@@ -13,12 +13,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from redistrib.backends.torch.agreement import Agreement
 from redistrib.backends.torch.choices import choices
 from redistrib.backends.torch.dtypes import torch_dtype
+from redistrib.backends.torch.graphs import InGraph, move
 from redistrib.backends.torch.messages import Posted, Traffic
 from redistrib.backends.torch.primitives import Placed, TilePrimitives
 from redistrib.errors import BackendError
-from redistrib.synth.plan.data import Plan, check_even
+from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.tile_program import interpret, tile_program
 from redistrib.types.mesh import Mesh
 
@@ -34,6 +36,12 @@ class Program:
     shapes and dtype, with any strides; the result is contiguous, and is the tile that was passed
     where a plan has no steps; else it shares no memory with it.
 
+    It has no gradient; `redistribute` does. torch.compile has it in its graph, but on ranks that
+    lack a tile of an end.
+
+    The first call is agreed on: a wrong tile or another plan on one rank is an error on all of
+    them. For a wrong tile of a later call the others wait until the timeout, and name its rank.
+
     timeout: seconds that a message may take; by default those of the process group.
     """
 
@@ -46,6 +54,19 @@ class Program:
             for operation in step.operations
         ]
         self._primitives = TilePrimitives(placed, choices(backend_of(placed.device)))
+        position = placed.position(plan.dst.mesh)
+        self.graph: InGraph | None = None
+        if position is not None and placed.position(plan.src.mesh) is not None:
+            shape = plan.dst.tile_shape_at(position)
+            self.graph = InGraph(self._run, shape, torch_dtype(plan.dst.dtype))
+        ranks = {rank for of_mesh in placed.ranks.values() for rank in of_mesh}
+        self._agreement = Agreement(
+            f"{plan.src} -> {plan.dst}",
+            f"{sorted(map(str, placed.ranks.items()))} {plan.to_json()}",
+            tuple(ranks),
+            placed.device,
+            timeout,
+        )
 
     @property
     def traffic(self) -> Traffic:
@@ -54,12 +75,27 @@ class Program:
 
     def __call__(self, tile: Tensor | None) -> Tensor | None:
         """The tile of the target. Raises BackendError for a wrong tile, or a rank that is lost."""
+        if tile is None or self.graph is None or not torch.compiler.is_compiling():
+            return self._run(tile)
+        return move(tile.detach(), self.graph.number)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _run(self, tile: Tensor | None) -> Tensor | None:
         return self.start(tile).wait()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def start(self, tile: Tensor | None) -> Running:
         """Begin a call: the first messages are on their way; `wait` ends it."""
-        self._check(tile)
-        return Running(self._walk(tile))
+        tile = None if tile is None else tile.detach()
+        call = self._agreement.enter(lambda: self._check(tile))
+        return Running(self._told(self._walk(tile), call))
+
+    def _told(self, walk: Iterator[Tensor | None], call: int) -> Iterator[Tensor | None]:
+        """A walk whose errors name the rank at fault, where it has told."""
+        try:
+            yield from walk
+        except BackendError as error:
+            raise self._agreement.cause(call, error) from error
 
     def _walk(self, given: Tensor | None) -> Iterator[Tensor | None]:
         """Yields where messages are on their way, and at the end, last, the tile."""
@@ -106,10 +142,13 @@ class Program:
                 )
             return
         shape, dtype = src.tile_shape_at(position), torch_dtype(src.dtype)
-        if tile is None or tuple(tile.shape) != shape or tile.dtype != dtype:
-            given = "None" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
+        device = torch.device(self.placed.device).type
+        given = "None"
+        if tile is not None:
+            given = f"shape {list(tile.shape)}, {tile.dtype}, on {tile.device.type}"
+        if given != f"shape {list(shape)}, {dtype}, on {device}":
             raise BackendError(
-                f"a tile of {src} has shape {list(shape)} and dtype {dtype}; got {given}",
+                f"a tile of {src} has shape {list(shape)}, {dtype}, on {device}; got {given}",
                 type=src,
                 rank=self.placed.rank,
             )
@@ -144,7 +183,6 @@ def compile(  # noqa: A001 - the public name
     no process group, or the mesh another size.
     """
     check_initialized()
-    check_even(plan, "torch")
     meshes = {t.mesh for t in (*plan.types, plan.src, plan.dst)}
     if mesh is None:
         ranks = {m: m.ids for m in meshes}

@@ -8,7 +8,7 @@ replicated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +16,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
-from torch.distributed.tensor._dtensor_spec import DTensorSpec
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from redistrib.backends.torch.choices import planned
+from redistrib.backends.torch.graphs import InGraph, kept, move
 from redistrib.backends.torch.layouts import Layout, layout_of
 from redistrib.backends.torch.primitives import Placed
 from redistrib.backends.torch.programs import (
@@ -51,12 +52,24 @@ def redistribute(
     async_op: the first messages are on their way when it returns, with a `Pending`, whose `wait()`
         gives the DTensor. Until then the local tensor of `x` is not to be written.
 
-    It is differentiable, any number of times; torch.compile breaks its graph there. No tile on the
-    way is larger than the larger of the two ends. Raises LayoutError for what is no layout of
-    elements, and for uneven strided shards.
+    It is differentiable, any number of times. torch.compile has it in its graph as one operator;
+    the graph breaks for `async_op`, and on a rank outside of either mesh. No tile on the way is
+    larger than the larger of the two ends. Raises LayoutError for what is no layout of elements,
+    and for uneven strided shards that stand for no order of shards.
 
         y = rtorch.redistribute(x, mesh, [Replicate(), Shard(1)])
     """
+    if torch.compiler.is_compiling() and not async_op:
+        to = x.device_mesh if mesh is None else mesh
+        target = [Replicate()] * to.ndim if placements is None else placements
+        number = _traced(
+            x.device_mesh, x.placements, tuple(x.shape), x.stride(), x.dtype, to, tuple(target)
+        )
+        if number is not None:
+            tile = move(x.to_local(), number)
+            return DTensor.from_local(
+                tile, to, target, run_check=False, shape=x.shape, stride=x.stride()
+            )
     return _outside_of_graphs(x, mesh, placements, async_op)
 
 
@@ -75,7 +88,26 @@ def _redistribute(
 
 
 _outside_of_graphs: Any = torch.compiler.disable(_redistribute)
-"""Planning and messages are no operators that torch.compile could trace: its graph ends before."""
+"""What torch.compile cannot have in its graph, which ends before it."""
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]  # noqa: SLF001
+def _traced(
+    mesh: DeviceMesh,
+    placements: tuple[Placement, ...],
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    dtype: Any,
+    to: DeviceMesh,
+    target: tuple[Placement, ...],
+) -> int | None:
+    """The number of a move in a graph; None on a rank outside of either mesh."""
+    # Where a graph is traced meshes are wrapped.
+    mesh, to = (getattr(m, "real_obj", m) for m in (mesh, to))
+    meta = TensorMeta(torch.Size(shape), stride, dtype)
+    specs = (DTensorSpec(on, p, tensor_meta=meta) for on, p in ((mesh, placements), (to, target)))
+    graph = find_move(*specs).graph
+    return None if graph is None else kept(graph)
 
 
 class Pending:
@@ -126,6 +158,8 @@ class Move:
     program: Program
     times: int
     over: int
+    graph: InGraph | None = None
+    """It as a graph has it, where this rank has a tile of both ends."""
 
     def __call__(self, tile: Tensor | None) -> Tensor | None:
         """This rank's tile of the target."""
@@ -133,7 +167,8 @@ class Move:
 
     def start(self, tile: Tensor | None) -> Running:
         """Begin a call; what `wait` gives is to be `scaled`."""
-        return self.program.start(tile)
+        running: Running = self.program.start(tile)
+        return running
 
     def scaled(self, tile: Tensor | None) -> Tensor | None:
         """Sums as averages, and the reverse."""
@@ -163,7 +198,23 @@ def _find_move(src: Layout, dst: Layout, meshes: Meshes) -> Move:
     ends = {t.mesh for t in (found.src, *found.types, found.dst)}
     groups = groups_of(meshes.src) | groups_of(meshes.dst)
     placed = Placed(dist.get_rank(), {mesh: mesh.ids for mesh in ends}, device, groups)
-    return Move(Program(found, placed), dst.averaged, src.averaged)
+    made = Move(Program(found, placed), dst.averaged, src.averaged)
+    if (graph := made.program.graph) is None:
+        return made
+
+    def transposed() -> InGraph:
+        back = _find_move(
+            without_addends(dst), without_addends(src), Meshes(meshes.dst, meshes.src, meshes.job)
+        )
+        assert back.graph is not None
+        return back.graph
+
+    return replace(made, graph=InGraph(made, graph.shape, graph.dtype, transposed))
+
+
+def without_addends(layout: Layout) -> Layout:
+    """Where the gradient of a tensor goes: as the tensor is, what was partial replicated."""
+    return replace(layout, type=layout.type.replace(partial=[]), averaged=1)
 
 
 def local_of(x: DTensor) -> Tensor | None:
@@ -179,7 +230,7 @@ class _Redistribute(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: DTensor, target: DTensorSpec, running: Running | None) -> DTensor:
-        ctx.spec = x._spec  # noqa: SLF001
+        ctx.spec, ctx.target = x._spec, target  # noqa: SLF001
         move = find_move(ctx.spec, target)
         tile = move(local_of(x)) if running is None else move.scaled(running.wait())
         if tile is None:
@@ -190,15 +241,18 @@ class _Redistribute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: DTensor) -> tuple[DTensor, None, None]:
+        if ctx.target.mesh != ctx.spec.mesh:
+            # On ranks outside of its mesh a gradient has any layout: all go on from one they know.
+            gradient = _Redistribute.apply(gradient, gradient_spec(ctx.target, gradient), None)
         return _Redistribute.apply(gradient, gradient_spec(ctx.spec, gradient), None), None, None
 
 
-def gradient_spec(source: DTensorSpec, gradient: DTensor) -> DTensorSpec:
-    """Where the gradient of a source goes: as the source is, what was partial replicated."""
-    whole = [Replicate() if isinstance(p, Partial) else p for p in source.placements]
+def gradient_spec(of: DTensorSpec, gradient: DTensor) -> DTensorSpec:
+    """Where the gradient of a tensor goes: as the tensor is, what was partial replicated."""
+    whole = [Replicate() if isinstance(p, Partial) else p for p in of.placements]
     return DTensorSpec(
-        source.mesh,
+        of.mesh,
         tuple(whole),
         tensor_meta=gradient._spec.tensor_meta,  # noqa: SLF001
-        **({} if source.use_strided_shard_as_shard_order else {"shard_order": source.shard_order}),
+        **({} if of.use_strided_shard_as_shard_order else {"shard_order": of.shard_order}),
     )

@@ -82,7 +82,7 @@ def check_even(plan: Plan, what: str) -> None:
         if t.uneven:
             raise LayoutError(
                 f"{what} takes even types, whose tiles have one shape; got {t}; uneven ones run on "
-                f"the simulator and under MPI, or pad the dimension",
+                f"the simulator, under MPI and torch, or pad the dimension",
                 type=t,
             )
 
