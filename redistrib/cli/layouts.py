@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,24 @@ import redistrib as rd
 from redistrib.cli import values
 from redistrib.cli.options import ENDS, FILE, array, examples, problem
 from redistrib.cli.progress import progress
+from redistrib.demo import xla_in_words
 from redistrib.display import to_page
 from redistrib.interop import notations
 
 NOTATION = click.Choice(notations.NAMES)
 
 
-@click.command(epilog=examples(f"explain --mesh x=2,y=4 {ENDS}"))
+@click.command(
+    epilog=examples(
+        f"explain --mesh x=2,y=4 {ENDS}",
+        f"explain --mesh x=2,y=4 {ENDS} --xla --format html -o why.html",
+    )
+)
 @problem
+@click.option("--xla", is_flag=True, help="And what XLA does by itself; needs jax.")
 @click.option("--format", "form", type=click.Choice(["text", "html"]), default="text")
 @click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
-def explain(form: str, output: Path | None, **stated: Any) -> int:
+def explain(xla: bool, form: str, output: Path | None, **stated: Any) -> int:
     """Show what there was to choose from between SRC and DST, and why this plan.
 
     A line for each way that was tried, with its time, bytes and steps, or why there is none; a star
@@ -32,6 +40,10 @@ def explain(form: str, output: Path | None, **stated: Any) -> int:
         raise click.UsageError("explain tells what auto chooses from; it takes no --strategy")
     with progress(f"planning {ends[0]} -> {ends[1]}"):
         found = rd.explain(*ends, **options)
+    if xla:
+        with progress("compiling XLA's own program"):
+            beside = ("XLA", xla_in_words(found.plan))
+        found = replace(found, alternatives=(*found.alternatives, beside))
     text = to_page(found) if form == "html" else str(found)
     if output is None:
         click.echo(text)

@@ -36,6 +36,9 @@ from redistrib.types.tile import same_bits, tile_of
 TIMEOUT = 90.0
 """Seconds that a process may take before it is killed."""
 
+MAX_COMPILED = 512
+"""Devices for which XLA compiles in seconds."""
+
 Figures = dict[str, Any]
 Planned = list[tuple[Workload, Plan]]
 
@@ -73,7 +76,7 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
             case Processes.THIS:
                 figures = _run_here(backend, planned)
             case Processes.OWN:
-                figures = _run_worker(name, planned, _alone(), name)
+                figures = _run_worker(name, _named(planned), _alone(), name)
             case Processes.RANKS:
                 figures = _run_ranks(name, planned)
             case _:
@@ -81,7 +84,8 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
         rows += [{"backend": name, **row} for row in figures]
     baseline: dict[str, Figures] = {}
     if not find_backend("jax").missing():
-        baseline = {row["workload"]: row for row in _run_worker("xla", planned, _alone(), "XLA")}
+        xla = _run_worker("xla", _named(planned), _alone(), "XLA")
+        baseline = {row["workload"]: row for row in xla}
     answer = [_row(planned, row, baseline) for row in rows]
     if fmt == "json":
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
@@ -89,6 +93,30 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
         sys.stdout.write(format_table(planned, answer, baseline, missing))
     sys.stdout.flush()
     return 0 if all(row["verified"] for row in rows) else 1
+
+
+def xla_in_words(plan: Plan) -> str:
+    """What XLA's own program between the two ends of a plan does, or why there is none.
+
+    It is compiled, not run, on virtual CPU devices of another process, which XLA may take down.
+    """
+    if reason := find_backend("jax").missing():
+        return reason
+    if plan.src.mesh != plan.dst.mesh:
+        return "compiled where both ends are on one mesh"
+    devices = plan.src.mesh.num_devices
+    if devices > MAX_COMPILED:
+        return f"not compiled for more than {MAX_COMPILED} devices"
+    (row,) = _run_worker("xla", [("", plan)], _alone(), "", devices)
+    if "error" in row:
+        return str(row["error"])
+    if not row["expressible"]:
+        return "no PartitionSpec says these layouts"
+    counts = [f"{n} {kind.replace('-', '_')}" for kind, n in row["collectives"].items()]
+    return (
+        f"{row['received_bytes']} bytes received, largest array {row['largest_buffer_bytes']} "
+        f"bytes: {', '.join(counts) or 'nothing moves'}"
+    )
 
 
 def _progress(text: str) -> None:
@@ -140,46 +168,60 @@ def _alone() -> list[str]:
 def _run_ranks(name: str, planned: Planned) -> Iterator[Figures]:
     """One mpiexec per number of ranks."""
     for ranks in sorted({found.src.mesh.num_devices for _, found in planned}):
-        jobs = [(w, found) for w, found in planned if found.src.mesh.num_devices == ranks]
+        jobs = [job for job in _named(planned) if job[1].src.mesh.num_devices == ranks]
         # Under mpi4py a rank that raises aborts the others, which would wait for it.
         command = [find_mpiexec() or "", "-n", str(ranks), sys.executable, "-m", "mpi4py"]
         yield from _run_worker(name, jobs, command, f"{name}, {ranks} ranks")
 
 
+def _named(planned: Planned) -> list[tuple[str, Plan]]:
+    return [(workload.name, found) for workload, found in planned]
+
+
 def _run_worker(
-    kind: str, planned: Planned, command: Sequence[str], title: str
+    kind: str,
+    jobs: Sequence[tuple[str, Plan]],
+    command: Sequence[str],
+    title: str,
+    devices: int = 16,
 ) -> Iterator[Figures]:
-    """Figures of every workload, from a worker; after a failure, another takes over behind it."""
-    left = list(planned)
+    """Figures of every named plan, from a worker; after a failure, another takes over behind it.
+
+    `title` begins the lines of progress; without one there are none. `devices` is how many XLA has.
+    """
+    left = list(jobs)
+
+    def told(name: str, end: str = "") -> None:
+        if title:
+            _progress(f"{title} {len(jobs) - len(left)}/{len(jobs)}: {name}{end}")
+
     with tempfile.TemporaryDirectory(prefix="redistrib-") as directory:
         while left:
             path = Path(directory) / "plans.json"
-            items = [{"workload": w.name, "plan": found.to_json()} for w, found in left]
+            items = [{"workload": name, "plan": found.to_json()} for name, found in left]
             path.write_text(json.dumps(items), encoding="utf-8")
-            with _Worker([*command, "-m", "redistrib.demo.worker", kind, str(path)]) as worker:
+            start = [*command, "-m", "redistrib.demo.worker", kind, str(path)]
+            with _Worker(start, devices) as worker:
                 for line in worker.lines():
                     if line.startswith("{"):
                         left.pop(0)
                         result = json.loads(line)
-                        done = len(planned) - len(left)
-                        _progress(f"{title} {done}/{len(planned)}: {result['workload']}")
+                        told(result["workload"])
                         yield result
             if left:
-                name = left.pop(0)[0].name
-                _progress(
-                    f"{title} {len(planned) - len(left)}/{len(planned)}: {name}: {worker.end}"
-                )
+                name = left.pop(0)[0]
+                told(name, f": {worker.end}")
                 yield {"workload": name, "verified": False, "error": worker.end}
 
 
 class _Worker:
     """A process whose lines are read as they come; it is killed with its children when late."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], devices: int) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         flags = {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=16",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         }
         self.process = subprocess.Popen(
             command,

@@ -38,6 +38,7 @@ def _of_program(compiled: Any) -> Figures:
         "temp_bytes": int(compiled.memory_analysis().temp_size_in_bytes),
         "largest_buffer_bytes": traffic.largest_buffer_bytes,
         "num_collectives": traffic.num_collectives,
+        "collectives": traffic.counts,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from redistrib.report.plan_text import COLUMNS
 
 SRC, DST = "f32[64{x}, 32{y}]", "f32[64{y}, 32{x}]"
 MESH = ["--mesh", "x=2,y=4"]
+WHY_NOT = "XLA compiled where both ends are on one mesh"
 ARRAY = ["--shape", "64,32", "--dtype", "f32"]
 OTHERS = (
     ("P('x', 'y')", "P('y', 'x')"),
@@ -94,6 +96,15 @@ def test_help_fits_a_terminal_and_has_examples(command: str) -> None:
     assert max(map(len, "\n".join(lines).partition("Examples:")[0].splitlines())) <= 80
     if command in ("plan", "run", "explain", "convert", "serve"):
         assert "Examples:" in "\n".join(lines)
+
+
+def test_explain_shows_what_xla_does_by_itself() -> None:
+    """It gathers the whole array for the pair of jax#21562."""
+    ends = "f32[128{y}, 128, 128{x}]", "f32[128, 128{x,y}, 128]"
+    page = done("explain", "--mesh", "x=4,y=2", *ends, "--xla", "--format", "html")
+    assert re.search(r"<td[^>]*>XLA</td>.*7340032 bytes received, largest array 8388608", page)
+    other = done("explain", "--mesh", "x=2", "--dst-mesh", "y=2", "f32[8{x}]", "f32[8]", "--xla")
+    assert " ".join(other.splitlines()[-1].split()) == WHY_NOT
 
 
 def test_without_arguments_there_is_help() -> None:
