@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.models.schedule import Route
+from redistrib.models.schedule import Route, Turn
 from redistrib.models.tiles import Tiles
 from redistrib.types.digits import DeviceDigit
 
@@ -28,9 +28,17 @@ class Load:
     sent: Counts
     relayed: Counts
 
+    def turned(self, route: Route, turn: Turn) -> Load:
+        """The load where other replicas begin: the same, given by those so many further."""
+        return Load(
+            self.received,
+            _turned(route.source, self.sent, turn.serving),
+            _turned(route.target, self.relayed, turn.relaying),
+        )
+
 
 def load_of(route: Route) -> Load:
-    """What the deliveries of a route add up to."""
+    """What the deliveries of a route add up to, where the first replicas begin."""
     source, target = route.source, route.target
     here = np.arange(len(target.ids))
     known, part_of = solved(route, here)
@@ -42,6 +50,7 @@ def load_of(route: Route) -> Load:
     whole = prod(d.size for d in route.inside if d.source.stride)
     each = whole // route.parts
     replica = _replica(target, here)
+    offsets = np.array(source.offsets)
     fan = np.zeros(len(here), np.int64)
     for digit in route.fans:
         fan = fan * digit.size + known[id(digit)]
@@ -56,12 +65,11 @@ def load_of(route: Route) -> Load:
         for part in range(route.parts):
             crossing = takes
             if route.relays:
-                relay = (part + number * route.parts + route.turn) % target.replicas
+                relay = (part + number * route.parts) % target.replicas
                 crossing = takes & (replica == relay)
                 relayed += each * (target.replicas - 1) * crossing
             item = (fan * route.receivers + replica % route.receivers) * route.parts + part
-            chosen = (item + route.turn) % source.replicas
-            sender = base + _free_offset(source, chosen)
+            sender = base + offsets[item % source.replicas]
             np.add.at(sent, sender[crossing], each)
     return Load(received, sent, relayed)
 
@@ -115,9 +123,12 @@ def _replica(tiles: Tiles, positions: Counts) -> Counts:
     return number
 
 
-def _free_offset(tiles: Tiles, replica: Counts) -> Counts:
-    offset = np.zeros_like(replica)
-    for digit in reversed(tiles.free):
-        offset += replica % digit.size * tiles.weight(digit)
-        replica = replica // digit.size
-    return offset
+def _turned(tiles: Tiles, counts: Counts, turn: int) -> Counts:
+    """What replicas give, given by those that many further."""
+    if not turn:
+        return counts
+    here = np.arange(len(tiles.ids))
+    replica, offsets = _replica(tiles, here), np.array(tiles.offsets)
+    given = np.empty_like(counts)
+    given[here - offsets[replica] + offsets[(replica + turn) % tiles.replicas]] = counts
+    return given

@@ -16,12 +16,13 @@ from math import prod
 import numpy as np
 
 from redistrib.errors import LayoutError
+from redistrib.models.balance import Crossing, balanced
 from redistrib.models.bounds import Taken, least_bytes
 from redistrib.models.copies import Copy
 from redistrib.models.loads import Load, load_of
 from redistrib.models.memory import LEAST_CHUNK, Memory
 from redistrib.models.order import Bytes
-from redistrib.models.schedule import Delivery, Route, View, narrowest
+from redistrib.models.schedule import Delivery, Route, View, all_of, narrowest
 from redistrib.models.segments import AnyType, Part, parts_of
 from redistrib.models.tiles import Tiles
 from redistrib.models.transfers import Schedule, Transfer
@@ -91,9 +92,9 @@ class _Memo:
     """What is derived when it is asked for, and then kept: of the same plan, always the same."""
 
     tiles: dict[ArrayType, Tiles] = field(default_factory=dict)
+    alike: dict[object, Tiles] = field(default_factory=dict)
     parts: dict[AnyType, tuple[Part, ...]] = field(default_factory=dict)
-    routes: dict[object, Route] = field(default_factory=dict)
-    deliveries: dict[tuple[int, int], list[Delivery]] = field(default_factory=dict)
+    deliveries: dict[object, list[Delivery]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,21 +142,19 @@ class ModelMoves:
     def transfers(self, move: Move, device: int) -> Iterator[Transfer]:
         """What a device fills, receives, passes on and sends for one move, phase by phase."""
         late: list[Transfer] = []
-        for step in move.steps:
-            target = self.target_part(move, step).type
-            place = self._tiles(target).places.get(device)
-            if step.copy.number is None:
-                if place is not None:
-                    yield from self._fill(move, step, place)
-            elif step.again is not None:
-                if place is not None:
-                    late += self._from_own(move, step, place)
-            else:
-                for transfer in self._delivered(move, step, device):
+        for step, crossing in zip(move.steps, self._crossings[move.target], strict=True):
+            if crossing is not None:
+                for transfer in self._delivered(move, step, crossing, device):
                     if transfer.phase:
                         late.append(transfer)
                     else:
                         yield transfer
+                continue
+            place = self._tiles(self.target_part(move, step).type).places.get(device)
+            if place is not None and step.again is not None:
+                late += self._from_own(move, step, place)
+            elif place is not None:
+                yield from self._fill(move, step, place)
         yield from self._identity(move, device)
         yield from sorted(late, key=lambda transfer: transfer.phase)
 
@@ -167,44 +166,40 @@ class ModelMoves:
         """The type of a source when it moves: reduced, if it was partial."""
         return self.reductions[name].dst if name in self.reductions else self.src[name]
 
-    def _delivered(self, move: Move, step: Step, device: int) -> Iterator[Transfer]:
-        route = self._route(move, step)
-        source, target = route.source, route.target
+    def _delivered(
+        self, move: Move, step: Step, crossing: Crossing, device: int
+    ) -> Iterator[Transfer]:
+        source, target = crossing.source.ids, crossing.target.ids
         assert step.copy.number is not None
         name, _ = move.sources[step.copy.number]
+        dtypes, made = step.copy.dtypes, move.target
+        for sender, receiver, view, relayed in self._deliveries(crossing, device):
+            if relayed:
+                yield Transfer(target[sender], target[receiver], made, made, view, dtypes[-1:], 1)
+            else:
+                yield Transfer(source[sender], target[receiver], made, name, view, dtypes)
 
-        def transfer(delivery: Delivery) -> Transfer:
-            relayed = delivery.relayed
-            return Transfer(
-                (target if relayed else source).ids[delivery.sender],
-                target.ids[delivery.receiver],
-                move.target,
-                move.target if relayed else name,
-                delivery.view,
-                step.copy.dtypes[-1:] if relayed else step.copy.dtypes,
-                int(relayed),
-            )
-
-        yield from map(transfer, self._deliveries(route, device))
-
-    def _deliveries(self, route: Route, device: int) -> list[Delivery]:
+    def _deliveries(self, crossing: Crossing, device: int) -> list[Delivery]:
         """What a device receives, keeps, passes on and sends; layers of one route share it."""
         made = self._memo.deliveries
-        key = id(route), device
+        route, turn = crossing.route, crossing.turn
+        receiver, sender = crossing.target.places.get(device), crossing.source.places.get(device)
+        if receiver is None and sender is None:
+            return []
+        key = id(route), receiver, sender, turn
         if key not in made:
-            target, deliveries = route.target, []
-            if (place := target.places.get(device)) is not None:
-                deliveries += [*route.receives(place), *route.relay_sends(place)]
-            if (place := route.source.places.get(device)) is not None:
-                # What it keeps is among what it receives.
-                sends = (d for d in route.sends(place) if target.ids[d.receiver] != device)
-                deliveries += sends
+            deliveries: list[Delivery] = []
+            if receiver is not None:
+                deliveries += route.receives(receiver, turn)
+                deliveries += route.relay_sends(receiver, turn)
+            if sender is not None:
+                deliveries += route.sends(sender, turn)
             made[key] = [*map(route.placed, deliveries)] if route.uneven else deliveries
         return made[key]
 
     def _fill(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
         tiles = self._tiles(self.target_part(move, step).type)
-        view = Route(step.copy, tiles, tiles, 0).all_of(place, None)
+        view = all_of(step.copy, tiles, place)
         if view is not None:
             device = tiles.ids[place]
             yield Transfer(None, device, move.target, None, view, step.copy.dtypes[-1:])
@@ -214,7 +209,7 @@ class ModelMoves:
         tiles = self._tiles(self.target_part(move, step).type)
         again = step.again
         read = self._parts(self.dst[again.target])[again.part].type
-        view = Route(step.copy, tiles, tiles, 0).all_of(place, again.copy, read)
+        view = all_of(step.copy, tiles, place, again.copy, read)
         if view is not None:
             device = tiles.ids[place]
             dtypes = step.copy.dtypes[-1:]
@@ -241,10 +236,6 @@ class ModelMoves:
     def _memo(self) -> _Memo:
         return _Memo()
 
-    @cached_property
-    def _turns(self) -> dict[str, int]:
-        return {name: n for n, name in enumerate(self.src)}
-
     def _parts(self, t: AnyType) -> tuple[Part, ...]:
         made = self._memo.parts
         if t not in made:
@@ -257,18 +248,51 @@ class ModelMoves:
             made[t] = Tiles(t)
         return made[t]
 
-    def _route(self, move: Move, step: Step) -> Route:
-        assert step.copy.number is not None
-        name, part = move.sources[step.copy.number]
-        source = self._tiles(self._parts(self.source_type(name))[part].type)
-        target = self._tiles(self.target_part(move, step).type)
-        routes = self._memo.routes
-        # Sources take turns, so that replicas share the sending of the whole model.
-        turn = self._turns[name] % max(source.replicas, target.replicas)
-        key = id(step.copy), source.type, target.type, turn
-        if key not in routes:
-            routes[key] = Route(step.copy, source, target, turn, self.least_part)
-        return routes[key]
+    def _alike(self, tiles: Tiles) -> Tiles:
+        """The first tiles of the same layout, whatever their devices: stages of a pipeline."""
+        t = tiles.type
+        key = t.mesh.axes, t.shape, t.dims, t.uneven, t.partial
+        return self._memo.alike.setdefault(key, tiles)
+
+    @cached_property
+    def _crossings(self) -> dict[str, list[Crossing | None]]:
+        """For each target and each step of it, how it crosses; None for what does not."""
+        sources = {name: self._tiles_of(self.source_type(name)) for name in self.src}
+        targets = {name: self._tiles_of(t) for name, t in self.dst.items()}
+        alike = {
+            id(t): self._alike(t) for side in (sources, targets) for ts in side.values() for t in ts
+        }
+        apart: dict[tuple[int, int], bool] = {}
+        routes: dict[object, Route] = {}
+        made: list[tuple[Route, Tiles, Tiles]] = []
+        for move in self.moves:
+            for step in move.steps:
+                if step.copy.number is None or step.again is not None:
+                    continue
+                name, part = move.sources[step.copy.number]
+                source, target = sources[name][part], targets[move.target][step.part]
+                ends = id(source), id(target)
+                if ends not in apart:
+                    apart[ends] = source.places.keys().isdisjoint(target.places)
+                key: object = (id(step.copy), *ends)
+                if apart[ends]:
+                    key = id(step.copy), id(alike[ends[0]]), id(alike[ends[1]])
+                if key not in routes:
+                    routes[key] = Route(
+                        step.copy, source, target, self.least_part, apart=apart[ends]
+                    )
+                made.append((routes[key], source, target))
+        crossings = iter(balanced(made))
+        return {
+            move.target: [
+                None if step.copy.number is None or step.again is not None else next(crossings)
+                for step in move.steps
+            ]
+            for move in self.moves
+        }
+
+    def _tiles_of(self, t: AnyType) -> list[Tiles]:
+        return [self._tiles(part.type) for part in self._parts(t)]
 
     # --- figures -----------------------------------------------------------------------------
 
@@ -281,20 +305,25 @@ class ModelMoves:
             own = [place[device] for device in plan.src.mesh.ids]
             received[own] += plan.received_bytes
             sent[own] += plan.sent_bytes
-        loads: dict[int, tuple[Load, Bytes, Bytes]] = {}
+        loads: dict[int, Load] = {}
+        crossings = self._crossings
+        places = {
+            id(tiles): np.array([place[device] for device in tiles.ids])
+            for tiles in self._memo.tiles.values()
+        }
         taken: dict[object, list[Taken]] = {}
         for move in self.moves:
-            for step in move.steps:
-                if step.copy.number is None or step.again is not None:
+            for step, crossing in zip(move.steps, crossings[move.target], strict=True):
+                if crossing is None:
                     continue
-                route = self._route(move, step)
+                route, source, target, turn = crossing
                 if id(route) not in loads:
-                    here = np.array([place[device] for device in route.target.ids])
-                    there = np.array([place[device] for device in route.source.ids])
-                    loads[id(route)] = (load_of(route), here, there)
-                load, here, there = loads[id(route)]
+                    loads[id(route)] = load_of(route)
+                load = loads[id(route)].turned(route, turn)
+                here, there = places[id(target)], places[id(source)]
                 width = itemsize(narrowest(step.copy.dtypes))
                 received[here] += load.received * width
+                assert step.copy.number is not None
                 view = Taken(step.copy, here, load.received, width)
                 taken.setdefault(move.sources[step.copy.number], []).append(view)
                 sent[here] += load.relayed * width

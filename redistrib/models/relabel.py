@@ -80,7 +80,7 @@ def relabelled(t: AnyType, labels: Mapping[int, int]) -> AnyType:
 
 def _kept(copy: Copy, source: Tiles, target: Tiles) -> NDArray[np.int64]:
     """Elements that a source position [column] holds of what a target position [row] needs."""
-    route = Route(copy, source, target, 0)
+    route = Route(copy, source, target)
     known, takes_part = solved(route, np.arange(len(target.ids)))
     there = np.arange(len(source.ids))
     kept = np.zeros((len(target.ids), len(source.ids)), np.int64)

@@ -9,22 +9,25 @@ Tiles of an uneven type differ in shape. Views are first those of the largest ti
 `placed` puts them where they are in smaller ones, dimension by dimension.
 
 Law (senders). Piece e is cut into `parts`. If several targets hold the same tile, on devices that
-have nothing of the source, part s crosses to replica (e parts + s + turn) mod targets alone, and
-goes on to the others from there: every element crosses once. Otherwise each device keeps what it
-holds, and takes the rest itself. Of the source's replicas the senders take turns: those that want
-the same piece, in the order of fan (the value of the digits that walk the target alone), replica
-and part, are served by replicas turn, turn + 1, ...
+have nothing of the source, part s crosses to replica (e parts + s + relaying) mod targets alone,
+and goes on to the others from there: every element crosses once. Otherwise each device keeps what
+it holds, and takes the rest itself. Of the source's replicas the senders take turns: those that
+want the same piece, in the order of fan (the value of the digits that walk the target alone),
+replica and part, are served by replicas serving, serving + 1, ... A `Turn` is where both begin.
+
+Positions, and offsets in tiles, are linear in the counts of all digits: what each piece, fan and
+part adds to them is a table, made once for all devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from math import gcd, prod
+from math import prod
+from typing import NamedTuple
 
 from redistrib.models.copies import Copy, CopyDigit, Walk
-from redistrib.models.tiles import Tiles, solve
+from redistrib.models.tiles import Tiles
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.dtypes import itemsize
@@ -33,8 +36,7 @@ Run = tuple[int, int, int]
 """count, stride in the target tile, stride in the source tile; elements. Stride 0 repeats."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """Elements of a target tile and of what they are copied from, by offset and runs."""
 
     target_offset: int
@@ -52,8 +54,7 @@ class View:
         return prod(count for count, _, stride in self.runs if stride)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One view, from a position of the source's mesh to one of the target's.
 
     With `relayed`, from the target tile of another position of the target's mesh, which has it from
@@ -66,22 +67,39 @@ class Delivery:
     relayed: bool = False
 
 
+class Turn(NamedTuple):
+    """The replica of a source that serves first, and that of a target that passes on first."""
+
+    serving: int = 0
+    relaying: int = 0
+
+
 class Route:
     """The deliveries of one copy, between a source type and a target type.
 
-    `turn` is the replica that serves first. Parts of pieces have `least_part` bytes at least.
+    Parts of pieces have `least_part` bytes at least, and cross with `part_bytes`. The replicas of
+    one source tile give `served` parts, those of a target tile pass on `relayed`. `apart`: no
+    device is on both meshes; only then the ids of the devices do not count.
     """
 
     def __init__(
-        self, copy: Copy, source: Tiles, target: Tiles, turn: int, least_part: int = 1
+        self,
+        copy: Copy,
+        source: Tiles,
+        target: Tiles,
+        least_part: int = 1,
+        *,
+        apart: bool | None = None,
     ) -> None:
-        self.copy, self.source, self.target, self.turn = copy, source, target, turn
+        self.copy, self.source, self.target = copy, source, target
         self.inside = [d for d in copy.digits if d.target.owner is None and d.source.owner is None]
         self.pieces = [d for d in copy.digits if d.target.owner is None and d.source.owner]
         self.fans = [d for d in copy.digits if d.target.owner and d.source.owner is None]
         self.ranks = [d for d in copy.digits if d.target.owner and d.source.owner]
         self.uneven = bool(source.type.uneven or target.type.uneven)
-        apart = source.places.keys().isdisjoint(target.places)
+        if apart is None:
+            apart = source.places.keys().isdisjoint(target.places)
+        self.apart = apart
         # What is passed on is read from target tiles, so it has their dtype.
         narrow = copy.dtypes[-1] == narrowest(copy.dtypes)
         self.relays = apart and narrow and target.replicas > 1
@@ -92,162 +110,225 @@ class Route:
         most = max(source.replicas // fans, target.replicas // pieces if self.relays else 1)
         size = prod(d.size for d in self.inside if d.source.stride) * itemsize(copy.dtypes[0])
         most = max(1, min(most, size // least_part))
-        self.parts, self._whole, self._cut = _in_parts(self.inside, most)
+        self.parts, whole, cut = _in_parts(self.inside, most)
+        elements = prod(d.size for d in self.inside if d.source.stride) // self.parts
+        self.part_bytes = elements * itemsize(narrowest(copy.dtypes))
+        self.served = fans * self.parts
+        self.relayed = pieces * self.parts if self.relays else 0
+        self._tables(whole, cut)
 
-    def receives(self, position: int) -> Iterator[Delivery]:
+    def _tables(self, whole: tuple[CopyDigit, ...], cut: CopyDigit | None) -> None:
+        """What the pieces, fans and parts add to positions and offsets, and the runs of views."""
+        source, target = self.source, self.target
+        self._holder = sum(source.weight(d) * value for d, value in self.copy.source.coordinates)
+        self._receiver = sum(target.weight(d) * value for d, value in self.copy.target.coordinates)
+        self._from_ranks = _steps(source, [d.source for d in self.ranks])
+        self._to_ranks = _steps(target, [d.target for d in self.ranks])
+        self._pieces = _table(
+            self.pieces,
+            _steps(source, [d.source for d in self.pieces]),
+            [d.target.stride for d in self.pieces],
+        )
+        self._fans = _table(
+            self.fans,
+            _steps(target, [d.target for d in self.fans]),
+            [d.source.stride for d in self.fans],
+        )
+        step = (cut.target.stride, cut.source.stride) if cut else (0, 0)
+        self._parts = [(part * step[0], part * step[1]) for part in range(self.parts)]
+        runs = _runs((cut, *whole) if cut else whole), _runs(whole)
+        self._whole_runs, self._runs = runs if self.uneven else (_merged(runs[0]), _merged(runs[1]))
+        self._relayed_runs = tuple((n, t, t if s else 0) for n, t, s in self._runs)
+        self._solved = _Solver(
+            target,
+            self.copy.target.coordinates,
+            [(d.target, d.size) for d in (*self.fans, *self.ranks)],
+        )
+        self._solved_in_source = _Solver(
+            source,
+            self.copy.source.coordinates,
+            [(d.source, d.size) for d in (*self.pieces, *self.ranks)],
+        )
+
+    def receives(self, position: int, turn: Turn) -> Iterator[Delivery]:
         """What a position of the target's mesh takes in, and what it keeps of its own."""
-        if not self.target.holds_value(position):
+        target, source = self.target, self.source
+        counts = self._solved(position) if target.holds_value(position) else None
+        if counts is None:
             return
-        known = self._solved(position)
-        if known is None:
-            return
-        own = self.source.places.get(self.target.ids[position])
-        replica = self.target.replica(position)
-        for number, values in enumerate(product(*(range(d.size) for d in self.pieces))):
-            counts = {**known, **dict(zip(map(id, self.pieces), values, strict=True))}
-            coordinates = self._source_coordinates(counts)
-            if own is not None and self._holds(own, coordinates):
-                yield Delivery(own, position, self._view(counts, None))
+        fans = len(self.fans)
+        fan, (_, origin) = _entry(self.fans, self._fans, counts[:fans])
+        origin += self.copy.source.offset
+        holder = self._holder + _dot(counts[fans:], self._from_ranks)
+        own = None if self.apart else source.places.get(target.ids[position])
+        held = None if own is None else self._held_by(own)
+        replica = target.replica(position)
+        item = (fan * self.receivers + replica % self.receivers) * self.parts + turn.serving
+        relay, beside = turn.relaying, position - target.offsets[replica]
+        for step, start in self._pieces:
+            place = self.copy.target.offset + start
+            if own is not None and holder + step == held:
+                yield Delivery(own, position, View(place, origin, self._whole_runs))
                 continue
-            for part in range(self.parts):
-                view = self._view(counts, part)
-                if self.relays:
-                    relay = (part + number * self.parts + self.turn) % self.target.replicas
-                    if relay != replica:
-                        sender = self._beside(position, relay)
-                        yield Delivery(sender, position, _from_target(view), relayed=True)
-                        continue
-                yield Delivery(self._sender(coordinates, counts, replica, part), position, view)
+            for part, (further, there) in enumerate(self._parts):
+                passes_on = (relay + part) % target.replicas
+                if self.relays and passes_on != replica:
+                    view = View(place + further, place + further, self._relayed_runs)
+                    yield Delivery(beside + target.offsets[passes_on], position, view, True)
+                else:
+                    view = View(place + further, origin + there, self._runs)
+                    sender = source.offsets[(item + part) % source.replicas]
+                    yield Delivery(holder + step + sender, position, view)
+            relay += self.parts
 
-    def sends(self, position: int) -> Iterator[Delivery]:
-        """What a position of the source's mesh gives to others or keeps."""
-        known = self._solved_in_source(position)
-        if known is None:
+    def sends(self, position: int, turn: Turn) -> Iterator[Delivery]:
+        """What a position of the source's mesh gives to others."""
+        counts = self._solved_in_source(position)
+        if counts is None:
             return
-        number = 0
-        for digit in self.pieces:
-            number = number * digit.size + known[id(digit)]
-        for values in product(*(range(d.size) for d in self.fans)):
-            counts = {**known, **dict(zip(map(id, self.fans), values, strict=True))}
-            coordinates = self._target_coordinates(counts)
-            source = self._source_coordinates(counts)
-            for part in range(self.parts):
-                replicas: range | tuple[int, ...] = range(self.target.replicas)
-                if self.relays:
-                    replicas = ((part + number * self.parts + self.turn) % self.target.replicas,)
-                for replica in replicas:
-                    receiver = self.target.position(coordinates, replica)
-                    own = self.source.places.get(self.target.ids[receiver])
-                    if own is not None and self._holds(own, source):
-                        if own == position and part == 0:
-                            yield Delivery(own, receiver, self._view(counts, None))
-                    elif self._sender(source, counts, replica, part) == position:
-                        yield Delivery(position, receiver, self._view(counts, part))
+        pieces = len(self.pieces)
+        number, (_, place) = _entry(self.pieces, self._pieces, counts[:pieces])
+        place += self.copy.target.offset
+        first = self._receiver + _dot(counts[pieces:], self._to_ranks)
+        held, replica = self._held_by(position), self.source.replica(position)
+        # Those that this replica serves have these numbers among all that want the piece.
+        mine = (replica - turn.serving) % self.source.replicas
+        relay = turn.relaying + number * self.parts
+        for item in range(mine, self.served, self.source.replicas):
+            rest, part = divmod(item, self.parts)
+            fan, receiver = divmod(rest, self.receivers)
+            step, origin = self._fans[fan]
+            further, there = self._parts[part]
+            if self.relays:
+                receiver = (relay + part) % self.target.replicas
+            to = first + step + self.target.offsets[receiver]
+            own = None if self.apart else self.source.places.get(self.target.ids[to])
+            if own is None or self._held_by(own) != held:
+                origin += self.copy.source.offset + there
+                yield Delivery(position, to, View(place + further, origin, self._runs))
 
-    def relay_sends(self, position: int) -> Iterator[Delivery]:
+    def relay_sends(self, position: int, turn: Turn) -> Iterator[Delivery]:
         """What a position of the target's mesh passes on to the other replicas of its tile."""
-        if not self.relays or not self.target.holds_value(position):
+        target = self.target
+        if not self.relays or not target.holds_value(position) or self._solved(position) is None:
             return
-        known = self._solved(position)
-        if known is None:
-            return
-        replica = self.target.replica(position)
-        for number, values in enumerate(product(*(range(d.size) for d in self.pieces))):
-            counts = {**known, **dict(zip(map(id, self.pieces), values, strict=True))}
-            for part in range(self.parts):
-                if (part + number * self.parts + self.turn) % self.target.replicas == replica:
-                    view = _from_target(self._view(counts, part))
-                    for other in range(self.target.replicas):
-                        if other != replica:
-                            yield Delivery(position, self._beside(position, other), view, True)
+        replica = target.replica(position)
+        others = [
+            position - target.offsets[replica] + offset
+            for other, offset in enumerate(target.offsets)
+            if other != replica
+        ]
+        mine = (replica - turn.relaying) % target.replicas
+        for item in range(mine, self.relayed, target.replicas):
+            number, part = divmod(item, self.parts)
+            place = self.copy.target.offset + self._pieces[number][1] + self._parts[part][0]
+            view = View(place, place, self._relayed_runs)
+            yield from (Delivery(position, other, view, True) for other in others)
 
     def placed(self, delivery: Delivery) -> Delivery:
         """The delivery with its view in the tiles that its two devices have."""
         source = self.target if delivery.relayed else self.source
         ends = self.target.type, delivery.receiver, source.type, delivery.sender
-        return replace(delivery, view=relaid(delivery.view, *ends))
+        return delivery._replace(view=relaid(delivery.view, *ends))
 
-    def all_of(
-        self, position: int, other: Copy | None, read: ArrayType | None = None
-    ) -> View | None:
-        """All that the copy writes at a position of the target's mesh; None if it has no part.
+    def _held_by(self, position: int) -> int:
+        """The first position that holds the same of the source as one does."""
+        source = self.source
+        return sum(
+            source.weight(d) * source.coordinate(d, position)
+            for d, _ in self.copy.source.coordinates
+        )
 
-        The source side is another copy's target, of the type `read`, which has the same digits;
-        none for a fill.
-        """
-        known = self._solved(position) if self.target.holds_value(position) else None
-        if known is None:
-            return None
-        inside = [
-            (d, 0 if other is None else other.digits[n].target.stride)
-            for n, d in enumerate(self.copy.digits)
-            if d.target.owner is None
-        ]
-        digits = [CopyDigit(d.size, d.target, Walk(None, stride)) for d, stride in inside]
-        start = other.target.offset if other is not None else 0
-        view = View(self.copy.target.offset, start, _runs(tuple(digits)))
-        read = read or self.target.type
-        return relaid(view, self.target.type, position, read, position)
 
-    def _solved(self, position: int) -> dict[int, int] | None:
-        """The counts of the digits that walk coordinates of the target; None if it has no part."""
-        walks = [(d, d.target.owner, d.target.stride) for d in (*self.fans, *self.ranks)]
-        return _counts(walks, dict(self.copy.target.coordinates), self.target, position)
+def all_of(
+    copy: Copy,
+    tiles: Tiles,
+    position: int,
+    other: Copy | None = None,
+    read: ArrayType | None = None,
+) -> View | None:
+    """All that a copy writes at a position of its target's mesh; None if it has no part.
 
-    def _solved_in_source(self, position: int) -> dict[int, int] | None:
-        walks = [(d, d.source.owner, d.source.stride) for d in (*self.pieces, *self.ranks)]
-        return _counts(walks, dict(self.copy.source.coordinates), self.source, position)
+    The source side is another copy's target, of the type `read`, which has the same digits; none
+    for a fill.
+    """
+    digits = [(digit.target, digit.size) for digit in copy.digits if digit.target.owner]
+    solved = _Solver(tiles, copy.target.coordinates, digits)
+    if not tiles.holds_value(position) or solved(position) is None:
+        return None
+    inside = [
+        CopyDigit(
+            d.size, d.target, Walk(None, 0 if other is None else other.digits[n].target.stride)
+        )
+        for n, d in enumerate(copy.digits)
+        if d.target.owner is None
+    ]
+    start = other.target.offset if other is not None else 0
+    view = View(copy.target.offset, start, _runs(tuple(inside)))
+    return relaid(view, tiles.type, position, read or tiles.type, position)
 
-    def _source_coordinates(self, counts: Mapping[int, int]) -> dict[DeviceDigit, int]:
-        coordinates = dict(self.copy.source.coordinates)
-        for digit in (*self.pieces, *self.ranks):
-            assert digit.source.owner is not None
-            coordinates[digit.source.owner] += counts[id(digit)] * digit.source.stride
-        return coordinates
 
-    def _target_coordinates(self, counts: Mapping[int, int]) -> dict[DeviceDigit, int]:
-        coordinates = dict(self.copy.target.coordinates)
-        for digit in (*self.fans, *self.ranks):
-            assert digit.target.owner is not None
-            coordinates[digit.target.owner] += counts[id(digit)] * digit.target.stride
-        return coordinates
+class _Solver:
+    """Finds the counts of digits with which a copy reaches a position of a mesh."""
 
-    def _holds(self, position: int, coordinates: Mapping[DeviceDigit, int]) -> bool:
-        return all(self.source.coordinate(d, position) == v for d, v in coordinates.items())
-
-    def _sender(
+    def __init__(
         self,
-        coordinates: Mapping[DeviceDigit, int],
-        counts: Mapping[int, int],
-        replica: int,
-        part: int,
-    ) -> int:
-        fan = 0
-        for digit in self.fans:
-            fan = fan * digit.size + counts[id(digit)]
-        item = (fan * self.receivers + replica % self.receivers) * self.parts + part
-        return self.source.position(coordinates, (item + self.turn) % self.source.replicas)
+        tiles: Tiles,
+        start: Sequence[tuple[DeviceDigit, int]],
+        digits: Sequence[tuple[Walk, int]],
+    ) -> None:
+        self._number = len(digits)
+        self._owners = []
+        for owner, value in start:
+            steps = [(w.stride, n, k) for k, (w, n) in enumerate(digits) if w.owner == owner]
+            entry = tiles.weight(owner), owner.size, value, sorted(steps, reverse=True)
+            self._owners.append(entry)
 
-    def _beside(self, position: int, replica: int) -> int:
-        """The position with the same target tile that is another replica of it."""
-        owners = {d: self.target.coordinate(d, position) for d in self.target.owners}
-        return self.target.position(owners, replica)
+    def __call__(self, position: int) -> list[int] | None:
+        """The counts by digit; None if it does not get there.
 
-    def _view(self, counts: Mapping[int, int], part: int | None) -> View:
-        """What of the tiles a piece is, or a part of a piece."""
-        target, source = self.copy.target.offset, self.copy.source.offset
-        for digit in self.pieces:
-            target += counts[id(digit)] * digit.target.stride
-        for digit in self.fans:
-            source += counts[id(digit)] * digit.source.stride
-        digits = self._whole
-        if part is not None and self._cut is not None:
-            target += part * self._cut.target.stride
-            source += part * self._cut.source.stride
-        elif self._cut is not None:
-            digits = (self._cut, *digits)
-        runs = _runs(digits)
-        return View(target, source, runs if self.uneven else _merged(runs))
+        Steps are nested: each is larger than what all smaller ones reach together.
+        """
+        counts = [0] * self._number
+        for weight, size, start, steps in self._owners:
+            rest = position // weight % size - start
+            for stride, most, digit in steps:
+                if rest < 0:
+                    return None
+                counts[digit] = min(rest // stride, most - 1)
+                rest -= counts[digit] * stride
+            if rest:
+                return None
+        return counts
+
+
+def _steps(tiles: Tiles, walks: Sequence[Walk]) -> list[int]:
+    """How many positions further one step of each digit leads."""
+    return [tiles.weight(walk.owner) * walk.stride for walk in walks if walk.owner is not None]
+
+
+def _dot(counts: Sequence[int], steps: Sequence[int]) -> int:
+    return sum(n * step for n, step in zip(counts, steps, strict=True))
+
+
+def _table(
+    digits: Sequence[CopyDigit], positions: Sequence[int], offsets: Sequence[int]
+) -> list[tuple[int, int]]:
+    """For all values of some digits, the first one slowest, what they add to two sums."""
+    return [
+        (_dot(values, positions), _dot(values, offsets))
+        for values in product(*(range(d.size) for d in digits))
+    ]
+
+
+def _entry(
+    digits: Sequence[CopyDigit], table: Sequence[tuple[int, int]], counts: Sequence[int]
+) -> tuple[int, tuple[int, int]]:
+    """The number and the entry of some values in such a table."""
+    number = 0
+    for digit, count in zip(digits, counts, strict=True):
+        number = number * digit.size + count
+    return number, table[number]
 
 
 def relaid(view: View, target: ArrayType, receiver: int, source: ArrayType, sender: int) -> View:
@@ -287,31 +368,15 @@ def narrowest(dtypes: tuple[str, ...]) -> str:
     return min(dtypes, key=itemsize)
 
 
-def _counts(
-    walks: list[tuple[CopyDigit, DeviceDigit | None, int]],
-    start: Mapping[DeviceDigit, int],
-    tiles: Tiles,
-    position: int,
-) -> dict[int, int] | None:
-    """The counts of digits with which a copy reaches a position; None if it does not."""
-    counts: dict[int, int] = {}
-    for owner, value in start.items():
-        digits = [(digit, stride) for digit, walked, stride in walks if walked == owner]
-        found = solve([(d.size, s) for d, s in digits], tiles.coordinate(owner, position) - value)
-        if found is None:
-            return None
-        counts |= {id(digit): n for (digit, _), n in zip(digits, found, strict=True)}
-    return counts
-
-
 def _in_parts(
     inside: list[CopyDigit], most: int
 ) -> tuple[int, tuple[CopyDigit, ...], CopyDigit | None]:
     """A digit cut off those inside both tiles, for parts of a piece: at most so many, and equal."""
-    best = max(inside, key=lambda d: gcd(d.size, most) if d.source.stride else 1, default=None)
-    parts = gcd(best.size, most) if best is not None and best.source.stride else 1
-    if best is None or parts == 1:
+    sizes = [_divisor(d.size, most) if d.source.stride else 1 for d in inside]
+    parts = max(sizes, default=1)
+    if parts == 1:
         return 1, tuple(inside), None
+    best = inside[sizes.index(parts)]
     rest = best.size // parts
     cut = CopyDigit(
         parts,
@@ -320,6 +385,15 @@ def _in_parts(
     )
     kept = [CopyDigit(rest, d.target, d.source) if d is best else d for d in inside]
     return parts, tuple(kept), cut
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is at most so much.
+
+    >>> _divisor(224, 3), _divisor(12, 20)
+    (2, 12)
+    """
+    return next(n for n in range(min(number, most), 0, -1) if number % n == 0)
 
 
 def _runs(digits: tuple[CopyDigit, ...]) -> tuple[Run, ...]:
@@ -339,9 +413,3 @@ def _merged(given: Iterable[Run]) -> tuple[Run, ...]:
         else:
             runs.append((count, target, source))
     return tuple(runs)
-
-
-def _from_target(view: View) -> View:
-    """The view of a delivery that is read from the same place of another target tile."""
-    runs = tuple((count, target, target if source else 0) for count, target, source in view.runs)
-    return View(view.target_offset, view.target_offset, runs)

@@ -6,7 +6,8 @@ is replica 1 of that tile; the replicas of the tile are positions 2 and 6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import product
 from math import prod
 
 from redistrib.types.array_type import ArrayType
@@ -19,9 +20,8 @@ class Tiles:
 
     >>> from redistrib.types.mesh import Mesh
     >>> tiles = Tiles(ArrayType.parse("f32[8{y}]", Mesh(x=2, y=4)))
-    >>> y = tiles.owners[0]
-    >>> tiles.coordinate(y, 6), tiles.replica(6), tiles.position({y: 2}, 1), tiles.replicas
-    (2, 1, 6, 2)
+    >>> tiles.coordinate(tiles.owners[0], 6), tiles.replica(6), tiles.replicas, tiles.offsets
+    (2, 1, 2, [0, 4])
     """
 
     def __init__(self, t: ArrayType) -> None:
@@ -50,33 +50,15 @@ class Tiles:
             number = number * digit.size + self.coordinate(digit, position)
         return number
 
-    def position(self, coordinates: Mapping[DeviceDigit, int], replica: int) -> int:
-        """The position with these coordinates on the owners that is this replica of its tile.
-
-        Coordinate 0 on partial digits: there the value is.
-        """
-        position = sum(self._weights[digit] * value for digit, value in coordinates.items())
-        for digit in reversed(self.free):
-            position += replica % digit.size * self._weights[digit]
-            replica //= digit.size
-        return position
+    @cached_property
+    def offsets(self) -> list[int]:
+        """How far each replica of a tile is from the first, in positions."""
+        weights = [self._weights[digit] for digit in self.free]
+        return [
+            sum(n * weight for n, weight in zip(values, weights, strict=True))
+            for values in product(*(range(digit.size) for digit in self.free))
+        ]
 
     def holds_value(self, position: int) -> bool:
         """Whether a position holds the value of a partial type, and not the identity."""
         return not any(self.coordinate(digit, position) for digit in self.partial)
-
-
-def solve(steps: Sequence[tuple[int, int]], value: int) -> list[int] | None:
-    """The counts, each below its size, with which (size, step) pairs make up a value; or None.
-
-    Steps are nested: each is larger than what all smaller ones reach together.
-
-    >>> solve([(2, 4), (3, 1)], 6), solve([(2, 4), (3, 1)], 3)
-    ([1, 2], None)
-    """
-    counts = [0] * len(steps)
-    for n in sorted(range(len(steps)), key=lambda n: -steps[n][1]):
-        size, step = steps[n]
-        counts[n] = min(value // step, size - 1) if value >= 0 else 0
-        value -= counts[n] * step
-    return None if value else counts

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from redistrib.errors import BackendError
 from redistrib.models.schedule import View, narrowest
@@ -22,8 +22,7 @@ MAX_DESCRIPTORS = 1 << 20
 """Contiguous runs of one transfer that are listed: a transposed matrix has one per element."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One strided view of a target tile, and where it comes from.
 
     Phase 0 is from the sources of the model; in phase 1 the sender passes on what it has of the

@@ -14,6 +14,7 @@ from tests.mpi.pool import Pool
 
 RANKS = (2, 3, 4, 6, 8)
 DRAWS = 400
+MODELS = 100
 SLICES = 16
 LARGEST = 256 << 20
 OBJECTS = 1000
@@ -25,11 +26,14 @@ Unit = tuple[Installation, int, str, tuple[Any, ...]]
 
 
 def units() -> list[Unit]:
-    """Per MPI: 2,000 draws, core pairs and real cases on 8 ranks, large tiles, 1,000 objects."""
+    """Per MPI: 2,000 draws, 500 models, core pairs, real cases, large tiles, 1,000 objects."""
     found: list[Unit] = []
     for mpi in (MPICH, OPENMPI):
         found += [
             (mpi, ranks, "random_draws_are_right", (10_000 * ranks, DRAWS)) for ranks in RANKS
+        ]
+        found += [
+            (mpi, ranks, "models_move_as_numpy_says", (10_000 * ranks, MODELS)) for ranks in RANKS
         ]
         for (mesh, shape), at in product(
             (("x=2,y=4", [8, 8, 8]), ("x=2,y=2,z=2", [8, 8, 8])), range(SLICES)
@@ -54,7 +58,8 @@ def run(unit: int) -> Counter[str]:
         mesh, shape, at, step = arguments
         layouts = list(whole_axis_layouts(rd.Mesh.parse(mesh), shape))
         return Counter({case: len(range(at, len(layouts) ** 2, step))})
-    return Counter({case: DRAWS if case.startswith("random") else 1})
+    counts = {"random_draws_are_right": DRAWS, "models_move_as_numpy_says": MODELS}
+    return Counter({case: counts.get(case, 1)})
 
 
 def available() -> int:

@@ -26,8 +26,13 @@ from tests.checker.test_contract import verify_changed
 from tests.exhaustive import mpi_units
 from tests.generators import partial_layouts, random_pair, whole_axis_layouts
 from tests.jax.survey import check
+from tests.models.random_moves import random_case
+from tests.models.verify import check_case
 from tests.oracle.laws import FAMILIES, verify_matrix
 from tests.paper.programs import verify_paper
+from tests.uneven import meaning
+from tests.uneven.test_plans import types_of
+from tests.uneven.test_plans import verify as verify_uneven
 from tests.verify import verify, verify_runs
 
 EXACT_MESHES = MESHES[:4]
@@ -40,6 +45,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = 500  # random examples in a unit
 BUDGET_BLOCK = 25  # large pairs in a unit
 JAX_BLOCK = 10  # pairs in a unit
+MOVES_BLOCK = 50  # models in a unit
+UNEVEN_SIZES = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +196,32 @@ def run_corruptions(unit: int) -> Counter[str]:
     return Counter({"plans": len(seeds), "accepted": accepted})
 
 
+def run_moves(unit: int) -> Counter[str]:
+    """A block of random models, half of them uneven: on data, checked, at what they state."""
+    counts: Counter[str] = Counter()
+    for seed in range(unit * MOVES_BLOCK, (unit + 1) * MOVES_BLOCK):
+        try:
+            case = random_case(seed, targets=3, ranks=32, meshes=3, uneven=seed % 2 == 1)
+            check_case(case)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
+        counts["moves"] += 1
+        counts["arrays"] += len(case.plan.moves)
+        counts["at the bound"] += case.plan.received_bytes == case.plan.lower_bound_bytes
+    return counts
+
+
+def run_uneven(unit: int) -> Counter[str]:
+    """All pairs of types of one dimension of one size on one mesh, by both strategies."""
+    mesh, n = meaning.MESHES[unit // UNEVEN_SIZES], unit % UNEVEN_SIZES
+    types = list(types_of(n, mesh))
+    for src in types:
+        for dst in types:
+            for strategy in ("auto", "direct"):
+                verify_uneven(src, dst, strategy)
+    return Counter({f"pairs on {mesh}": len(types) ** 2})
+
+
 def run_sdy(unit: int) -> Counter[str]:
     """All targets of one source layout, as Shardy's collectives."""
     from tests.interop.sdy_programs import verify_sdy_pair  # imports jax
@@ -315,6 +348,19 @@ def stages(examples: int) -> Iterator[Stage]:
         "every ordered pair of whole-axis layouts on eight meshes, strategy paper and normal form",
         lambda _: range(pairs),
         run_paper,
+    )
+    yield Stage(
+        "uneven",
+        "every ordered pair of rules and sizes 0 to 13 of one dimension, automatic and direct",
+        lambda _: range(UNEVEN_SIZES * len(meaning.MESHES)),
+        run_uneven,
+    )
+    yield Stage(
+        "moves",
+        "5,000 random models of 1 to 3 meshes a side, 32 devices at most, half of them uneven: bit"
+        " for bit what numpy says, checked, with the bytes that they state",
+        lambda _: range(5_000 // MOVES_BLOCK),
+        run_moves,
     )
     yield Stage(
         "sdy",

@@ -131,9 +131,15 @@ class Case:
 
 
 def random_case(
-    seed: int, targets: int = 2, depth: int = 3, ranks: int = 20, *, uneven: bool = False
+    seed: int,
+    targets: int = 2,
+    depth: int = 3,
+    ranks: int = 20,
+    *,
+    meshes: int = 2,
+    uneven: bool = False,
 ) -> Case:
-    """A random move between at most 2 meshes a side, with device ids below `ranks`.
+    """A random move between at most so many meshes a side, with device ids below `ranks`.
 
     With `uneven`, many types are.
     """
@@ -144,15 +150,16 @@ def random_case(
         expression, shape, dtype = maps.expression(rng.randint(0, depth))
         made[f"t{n}"] = (expression, shape, dtype)
     weights = WeightMap({name: expression for name, (expression, _, _) in made.items()})
-    each = min(8, ranks // 2)
+    each = min(8 if ranks <= 20 else 16, ranks // 2)
+    counts = (1, *range(1, meshes + 1))
     shifts = (0, 0, min(3, ranks - each))
-    before = [random_mesh(rng, rng.choice(shifts), each) for _ in range(rng.choice((1, 1, 2)))]
+    before = [random_mesh(rng, rng.choice(shifts), each) for _ in range(rng.choice(counts))]
     apart = rng.random() < 0.4
     if apart and ranks < 20:
         before = [random_mesh(rng, 0, each) for _ in before]
     after = [
         random_mesh(rng, ranks - each if apart else rng.choice(shifts), each)
-        for _ in range(rng.choice((1, 1, 2)))
+        for _ in range(rng.choice(counts))
     ]
     if rng.random() < 0.2:
         after = before

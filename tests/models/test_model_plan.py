@@ -29,40 +29,9 @@ from redistrib.report.figures import format_bytes
 from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 from redistrib.types.mesh import Mesh
-from tests.models.random_moves import Case, random_case
+from tests.models.random_moves import random_case
+from tests.models.verify import check_case, counted
 from tests.repetitions import repetitions
-
-
-def counted(plan: ModelPlan) -> tuple[dict[int, int], dict[int, int]]:
-    """Bytes that each device receives and sends by the schedules, with the reductions."""
-    received = dict.fromkeys(plan.devices, 0)
-    sent = dict.fromkeys(plan.devices, 0)
-    for device in plan.devices:
-        for transfer in plan.schedule(device):
-            if transfer.receiver == device:
-                received[device] += transfer.wire_bytes
-            if transfer.sender == device:
-                sent[device] += transfer.wire_bytes
-    for reduction in plan.reductions.values():
-        for device in reduction.src.mesh.ids:
-            received[device] += reduction.received_bytes
-            sent[device] += reduction.sent_bytes
-    return received, sent
-
-
-def check_case(case: Case) -> None:
-    plan = case.plan
-    tiles = run_model(plan, scatter_model(case.arrays, plan.src))
-    meant = scatter_model(case.meant, plan.dst)
-    for device in plan.devices:
-        assert tiles[device].keys() == meant.get(device, {}).keys()
-        for name in tiles[device]:
-            assert np.array_equal(tiles[device][name], meant[device][name]), (device, name)
-    received, sent = counted(plan)
-    assert plan.received_bytes == max(received.values())
-    assert plan.sent_bytes == max(sent.values())
-    assert plan.received_bytes >= plan.lower_bound_bytes
-    check_model(plan)
 
 
 @pytest.mark.parametrize("block", range(repetitions(2, 10)))

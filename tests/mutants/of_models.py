@@ -11,6 +11,7 @@ NORMAL_FORM = "redistrib/models/normal_form.py"
 COPIES = "redistrib/models/copies.py"
 SCHEDULE = "redistrib/models/schedule.py"
 LOADS = "redistrib/models/loads.py"
+BALANCE = "redistrib/models/balance.py"
 BOUNDS = "redistrib/models/bounds.py"
 MOVES = "redistrib/models/moves.py"
 PLAN = "redistrib/models/model_plan.py"
@@ -169,15 +170,15 @@ MUTANTS = (
         "a device fetches what it has",
         SCHEDULE,
         "Route.receives",
-        "own is not None and self._holds(own, coordinates)",
-        "own is not None and own < 0 and self._holds(own, coordinates)",
+        "own is not None and holder + step == held",
+        "own is not None and holder + step < 0",
     ),
     Mutant(
-        "every replica is sent each part, and passes it on as well",
+        "one replica is sent all parts of a piece",
         SCHEDULE,
         "Route.sends",
-        "((part + number * self.parts + self.turn) % self.target.replicas,)",
-        "(*range(self.target.replicas),)",
+        "(relay + part) % self.target.replicas",
+        "relay % self.target.replicas",
     ),
     Mutant(
         "what is passed on has the dtype of the wire",
@@ -189,9 +190,9 @@ MUTANTS = (
     Mutant(
         "replicas of a source do not take turns",
         SCHEDULE,
-        "Route._sender",
-        "(item + self.turn) % self.source.replicas",
-        "self.turn % self.source.replicas",
+        "Route.receives",
+        "(item + part) % source.replicas",
+        "item % source.replicas",
     ),
     Mutant(
         "an array is not cut for the replicas that share it",
@@ -206,6 +207,34 @@ MUTANTS = (
         "narrowest",
         "min(dtypes, key=itemsize)",
         "max(dtypes, key=itemsize)",
+    ),
+    Mutant(
+        "pieces are cut where the size and the replicas have a common divisor alone",
+        SCHEDULE,
+        "_divisor",
+        "number % n == 0",
+        "number % n == most % n == 0",
+    ),
+    Mutant(
+        "the first replica of every source serves first",
+        BALANCE,
+        "_next",
+        "share.index(min(share))",
+        "0",
+    ),
+    Mutant(
+        "leftovers begin where most has been given",
+        BALANCE,
+        "_next",
+        "sums.index(min(sums))",
+        "sums.index(max(sums))",
+    ),
+    Mutant(
+        "the count of what is sent keeps to the first replicas",
+        LOADS,
+        "_turned",
+        "offsets[(replica + turn) % tiles.replicas]",
+        "offsets[replica]",
     ),
     Mutant(
         "counted bytes include what a device has",

@@ -170,8 +170,8 @@ MUTANTS = (
     Mutant(
         "runs are merged before they are where they lie",
         SCHEDULE,
-        "Route._view",
-        "runs if self.uneven else _merged(runs)",
-        "_merged(runs)",
+        "Route._tables",
+        "runs if self.uneven else (_merged(runs[0]), _merged(runs[1]))",
+        "(_merged(runs[0]), _merged(runs[1]))",
     ),
 )

@@ -10,7 +10,8 @@ import pytest
 import redistrib as rd
 from redistrib.backends import simulator
 from tests.models.random_moves import random_case
-from tests.models.test_model_plan import check_case, counted, held
+from tests.models.test_model_plan import held
+from tests.models.verify import check_case, counted
 from tests.repetitions import repetitions
 
 

@@ -277,7 +277,7 @@ def _cut(transfer: Transfer, most: int) -> list[Transfer]:
         )
         for n in range(parts)
     )
-    return [replace(transfer, view=view) for view in views]
+    return [transfer._replace(view=view) for view in views]
 
 
 def _filled(tile: Tile, transfer: Transfer) -> Tile:
