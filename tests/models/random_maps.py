@@ -95,7 +95,8 @@ class RandomMaps:
     def rearrange(self, depth: int) -> tuple[Expression, tuple[int, ...], str]:
         inner, shape, dtype = self.expression(depth - 1)
         names = iter(LETTERS)
-        before, sizes = [], {}
+        before: list[list[str]] = []
+        sizes: dict[str, int] = {}
         for n in shape:
             split = self.rng.choice([d for d in range(1, n + 1) if n % d == 0]) if n else 1
             if n and self.rng.random() < 0.5:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from redistrib.errors import LayoutError, WeightMapError
+from redistrib.models.expression import Expression
 from redistrib.models.model_plan import ModelPlan, plan_model
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
@@ -106,7 +107,7 @@ def random_any_type(
     dim = rng.choice(long)
     end = rng.randrange(1, shape[dim])
     first = random_type(rng, mesh, (*shape[:dim], end, *shape[dim + 1 :]), dtype, partial=False)
-    dims = [list(factors) for factors in first.dims]
+    dims: list[list[Any]] = [list(factors) for factors in first.dims]
     used = [d for factors in (*dims[:dim], *dims[dim + 1 :]) for d in factors]
     rest = (*shape[:dim], shape[dim] - end, *shape[dim + 1 :])
     dims[dim] = []
@@ -145,11 +146,11 @@ def random_case(
     """
     rng = random.Random(seed)
     maps = RandomMaps(rng)
-    made = {}
+    made: dict[str, tuple[Expression | None, tuple[int, ...], str]] = {}
     for n in range(rng.randint(1, targets)):
         expression, shape, dtype = maps.expression(rng.randint(0, depth))
         made[f"t{n}"] = (expression, shape, dtype)
-    weights = WeightMap({name: expression for name, (expression, _, _) in made.items()})
+    weights = WeightMap({name: e for name, (e, _, _) in made.items() if e is not None})
     each = min(8 if ranks <= 20 else 16, ranks // 2)
     counts = (1, *range(1, meshes + 1))
     shifts = (0, 0, min(3, ranks - each))

@@ -21,6 +21,8 @@ TILES = "redistrib/models/tiles.py"
 SEGMENTS = "redistrib/models/segments.py"
 RELABEL = "redistrib/models/relabel.py"
 CHECK = "redistrib/models/check.py"
+COVERAGE = "redistrib/models/coverage.py"
+VIEWS = "redistrib/models/views.py"
 INVERSE = "redistrib/models/inverse.py"
 TRACING = "redistrib/models/tracing.py"
 
@@ -191,8 +193,8 @@ MUTANTS = (
         "replicas of a source do not take turns",
         SCHEDULE,
         "Route.receives",
-        "(item + part) % source.replicas",
-        "item % source.replicas",
+        "source.offsets[(item + part) % source.replicas]",
+        "source.offsets[item % source.replicas]",
     ),
     Mutant(
         "an array is not cut for the replicas that share it",
@@ -209,25 +211,25 @@ MUTANTS = (
         "max(dtypes, key=itemsize)",
     ),
     Mutant(
-        "pieces are cut where the size and the replicas have a common divisor alone",
+        "pieces are cut by powers of two alone",
         SCHEDULE,
         "_divisor",
         "number % n == 0",
-        "number % n == most % n == 0",
+        "number % n == 0 and n & (n - 1) == 0",
     ),
     Mutant(
-        "the first replica of every source serves first",
+        "replicas begin where most has been given",
         BALANCE,
         "_next",
-        "share.index(min(share))",
-        "0",
+        "sums.append(total)",
+        "sums.append(-total)",
     ),
     Mutant(
-        "leftovers begin where most has been given",
+        "what replicas have given is forgotten",
         BALANCE,
-        "_next",
-        "sums.index(min(sums))",
-        "sums.index(max(sums))",
+        "_Shares.of",
+        "self._by_layout.setdefault(key, [0] * tiles.replicas)",
+        "[0] * tiles.replicas",
     ),
     Mutant(
         "the count of what is sent keeps to the first replicas",
@@ -309,24 +311,87 @@ MUTANTS = (
     ),
     Mutant(
         "the checker lets an element be written twice",
-        CHECK,
-        "_write",
-        "not right or (tile[places] != UNWRITTEN).any() or len(np.unique(places)) < len(places)",
-        "not right",
+        COVERAGE,
+        "fault",
+        "(written > 1).any()",
+        "(written > 2).any()",
     ),
     Mutant(
-        "the checker looks at the last cast of an element alone",
+        "the checker lets elements be left out",
+        COVERAGE,
+        "fault",
+        "'get no value' if total < size else None",
+        "None",
+    ),
+    Mutant(
+        "a digit that all views have may begin within another",
+        COVERAGE,
+        "_apart",
+        "first // stride % count == 0",
+        "first // stride % count >= 0",
+    ),
+    Mutant(
+        "cells are as large as the views are apart",
+        COVERAGE,
+        "_grain",
+        "gcd(first, inner, *(stride for _, stride in digits if stride > 1))",
+        "gcd(first, *(stride for _, stride in digits if stride > 1))",
+    ),
+    Mutant(
+        "what is passed on may come later",
+        COVERAGE,
+        "Written.holds",
+        "self._elements.issuperset(numbers(view).tolist())",
+        "bool(self._elements) or self._elements.issuperset(numbers(view).tolist())",
+    ),
+    Mutant(
+        "the checker takes the first elements of views for all",
         CHECK,
-        "_Casts.cast",
-        "(*chains[number], dtype)",
-        "(dtype,)",
+        "_same",
+        "np.array_equal(*views.at) and views.steps[WRITTEN] == views.steps[READ]",
+        "np.array_equal(*views.at)",
+    ),
+    Mutant(
+        "the checker looks at no dtypes on the way",
+        CHECK,
+        "_Check._agree",
+        "name is None or name != transfer.source or dtypes != transfer.dtypes",
+        "name is None or name != transfer.source",
     ),
     Mutant(
         "the checker lets a target be made twice",
         CHECK,
-        "_check",
-        "move.target in made",
+        "_Check.run",
+        "move.target in self._origins",
         "move.target in ()",
+    ),
+    Mutant(
+        "the checker lets one send what nobody waits for",
+        CHECK,
+        "_Check._collected",
+        "not np.array_equal(expected.sorted(), sent.sorted())",
+        "len(expected.columns) > len(sent.columns)",
+    ),
+    Mutant(
+        "a view may wrap around the end of a row",
+        VIEWS,
+        "_straight",
+        "column + sum((views.counts[k] - 1) * steps[k] for k in small) < minor",
+        "column + sum((views.counts[k] - 1) * steps[k] for k in small) < 2 * minor",
+    ),
+    Mutant(
+        "a view may cross into the next part of a concat",
+        VIEWS,
+        "between",
+        "inside = first == last",
+        "inside = first <= last",
+    ),
+    Mutant(
+        "the indices of a device are of one period",
+        VIEWS,
+        "_digits_of",
+        "int(other[0]) + 1 if len(other) else len(starts)",
+        "len(starts)",
     ),
     Mutant(
         "the inverse of a dropped dimension of size 1 lacks it",

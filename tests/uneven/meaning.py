@@ -43,7 +43,7 @@ def _owned(i: int, n: int, factors: Sequence[DeviceDigit | Local], values: Seque
     """Whether an index has these values of its owners, in the digits of the padded size."""
     sizes = [factor.size for factor in factors]
     stride = -(-n // prod(sizes)) if not isinstance(factors[-1], Local) else 1
-    digits = []
+    digits: list[int] = []
     rest = i // stride
     for size in reversed(sizes):
         digits.insert(0, rest % size)
@@ -87,7 +87,7 @@ def _sizes(factors: Sequence[str], mesh: rd.Mesh) -> list[int]:
 def layouts(n: int, mesh: rd.Mesh) -> Iterator[tuple[tuple[str, ...], str]]:
     """Layouts of a dimension of size n: factors and rule."""
     names = [name for name, _ in mesh.axes]
-    digits = [(name,) for name in names]
+    digits: list[tuple[str, ...]] = [(name,) for name in names]
     for name in names:
         size = mesh.axis_size(name)
         digits += [

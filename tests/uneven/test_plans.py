@@ -50,7 +50,7 @@ def _elements(t: rd.ArrayType, position: int) -> set[int]:
     return set(numbers[np.ix_(*t.tile(position))].reshape(-1).tolist())
 
 
-def verify(src: rd.ArrayType, dst: rd.ArrayType, strategy: str = "auto") -> rd.Plan:
+def verify(src: rd.ArrayType, dst: rd.ArrayType, strategy: Any = "auto") -> rd.Plan:
     """A plan of a pair with all its claims held against data."""
     plan = rd.plan(src, dst, strategy=strategy)
     rd.check(plan)
