@@ -53,10 +53,12 @@ def explain(xla: bool, form: str, output: Path | None, **stated: Any) -> int:
 
 
 @click.command(
+    help="Write a LAYOUT in another notation, or in all that have a word for it.\n\n"
+    f"The notations are {', '.join(notations.NAMES)} (docs/interop.md).",
     epilog=examples(
         "convert --mesh x=2,y=4 --to dtensor 'f32[8{y}, 8{x}]'",
         "convert --mesh x=2,y=4 --shape 8,8 --dtype f32 \"P('y', 'x')\"",
-    )
+    ),
 )
 @click.argument("layout")
 @click.option("--mesh", required=True, metavar="MESH", help="Axes and sizes, e.g. x=2,y=4.")
@@ -71,11 +73,7 @@ def convert(
     source: str | None,
     target: str | None,
 ) -> int:
-    """Write a LAYOUT in another notation, or in all that have a word for it.
-
-    The notations are aval, redistrib, partition-spec, named-sharding, hlo, hlo1, hlo3, sdy, alpa,
-    scalapack, colossalai and dtensor (docs/interop.md).
-    """
+    """Print a line for each notation, or the text of the one that is asked for."""
     sizes = values.parse_shape(shape)
     on = rd.Mesh.parse(mesh)
     if source is None:

@@ -16,7 +16,7 @@ digits lie in them, change a price. They are not in the question that is planned
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from redistrib.synth.plan.collectives import Collective
@@ -68,7 +68,7 @@ def normal_form(src: ArrayType, dst: ArrayType, common: Refinement, links: Profi
     digits = Digits({f"d{n}": parts for n, parts in enumerate(devices)}, indices)
     of_axes = [(name, links.link_of(parts[0])) for name, parts in digits.axes.items()]
     unequal = tuple(entry for entry in of_axes if entry[1] != links.link)
-    profile = Profile(links.name, links.link, unequal, links.exchange, (), links.efficiency)
+    profile = replace(links, axes=unequal, levels=())
     ends = _type(src, before, digits, indices), _type(dst, after, digits, indices)
     return NormalForm(*ends, profile, digits, fixed)
 
