@@ -4,12 +4,15 @@
 
 M x N elements in blocks of MB x NB, dealt out in turn to a P x Q process grid, which is the mesh:
 its first axis is the P process rows. Along a dimension that is M / (MB P) cycles, then the axis,
-then the block: `M{_c,p}`. Only whole cycles have a type, and those that start at process 0.
+then the block: `M{_c,p}`. RSRC and CSRC name the process that has the first block: the type is then
+on a mesh of the same axes whose devices are turned, so that position 0 is that process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from redistrib.interop.words import array_shape, check_complete, no_word
 from redistrib.text import Scanner
@@ -28,9 +31,12 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
     'f64[16{_4,p}, 8{q}]'
     >>> str(parse_scalapack("[1, 0, 1000, 8, 64, 4, 0, 0, 256]", Mesh(p=4, q=2), None, "float64"))
     'f64[1000{_4,p,_64}:ceil, 8{q}]'
+    >>> t = parse_scalapack("[1, 0, 8, 8, 4, 4, 1, 0, 4]", Mesh(p=2, q=2), None, "float64")
+    >>> str(t), t.mesh.ids
+    ('f64[8{p}, 8{q}]', (2, 3, 0, 1))
 
-    Raises TypeSyntaxError with the column for malformed text, for fields that contradict the mesh
-    or a given shape, and for RSRC or CSRC other than 0.
+    Raises TypeSyntaxError with the column for malformed text, and for fields that contradict the
+    mesh or a given shape.
     """
     scanner = Scanner(text)
     shape = None if shape is None else array_shape(shape, mesh)
@@ -58,11 +64,11 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
         n, block, first = (fields[at + dim] for at in (2, 4, 6))
         if shape is not None and (len(shape) != 2 or n != shape[dim]):
             scanner.fail(f"the given shape, {list(shape)}", columns[2 + dim])
-        if first:
-            scanner.fail("0; a matrix that starts at another process has no type", columns[6 + dim])
+        if first >= count:
+            scanner.fail(f"a process of {name}, 0 to {count - 1}", columns[6 + dim])
         cycles = max(-(-n // (block * count)), 1)
         dims.append([Local(cycles), DeviceDigit(name, 1, count), Local(block)])
-    t = ArrayType(mesh, dtype, sizes, dims, uneven={0: CEIL, 1: CEIL})
+    t = ArrayType(_turned(mesh, *fields[6:8]), dtype, sizes, dims, uneven={0: CEIL, 1: CEIL})
     columns_of, rows_of = mesh.axes[1][1], mesh.axes[0][1]
     rows = min(t.tile_shape_at(row * columns_of)[0] for row in range(rows_of))
     if fields[8] < rows:
@@ -70,8 +76,19 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
     return t
 
 
+def _turned(mesh: Mesh, row: int, column: int) -> Mesh:
+    """The mesh whose position 0 is at this row and column of another."""
+    if not (row or column):
+        return mesh
+    grid = np.reshape(mesh.ids, [size for _, size in mesh.axes])
+    return Mesh(mesh.axes, devices=np.roll(grid, (-row, -column), (0, 1)).ravel().tolist())
+
+
 def format_scalapack(t: ArrayType) -> str:
-    """The descriptor of a type, for context 0. Raises LayoutError where it is not block-cyclic."""
+    """The descriptor of a type, for context 0 and the grid of its mesh, so RSRC and CSRC are 0.
+
+    Raises LayoutError where it is not block-cyclic.
+    """
     notation = "a ScaLAPACK descriptor"
     check_complete(t, notation)
     if len(t.mesh.axes) != 2 or len(t.shape) != 2:

@@ -15,6 +15,7 @@ from tests.mpi.pool import Pool
 RANKS = (2, 3, 4, 6, 8)
 DRAWS = 400
 MODELS = 100
+PROGRAMS, BLOCK = 5000, 250
 SLICES = 16
 LARGEST = 256 << 20
 OBJECTS = 1000
@@ -26,7 +27,8 @@ Unit = tuple[Installation, int, str, tuple[Any, ...]]
 
 
 def units() -> list[Unit]:
-    """Per MPI: 2,000 draws, 500 models, core pairs, real cases, large tiles, 1,000 objects."""
+    """Per MPI: 2,000 plans, 5,000 programs and 500 models drawn; core pairs, real cases, large tiles,
+    1,000 objects."""
     found: list[Unit] = []
     for mpi in (MPICH, OPENMPI):
         found += [
@@ -34,6 +36,10 @@ def units() -> list[Unit]:
         ]
         found += [
             (mpi, ranks, "models_move_as_numpy_says", (10_000 * ranks, MODELS)) for ranks in RANKS
+        ]
+        found += [
+            (mpi, RANKS[at % len(RANKS)], "programs_equal_numpy", (at * BLOCK, BLOCK))
+            for at in range(PROGRAMS // BLOCK)
         ]
         for (mesh, shape), at in product(
             (("x=2,y=4", [8, 8, 8]), ("x=2,y=2,z=2", [8, 8, 8])), range(SLICES)
@@ -58,7 +64,11 @@ def run(unit: int) -> Counter[str]:
         mesh, shape, at, step = arguments
         layouts = list(whole_axis_layouts(rd.Mesh.parse(mesh), shape))
         return Counter({case: len(range(at, len(layouts) ** 2, step))})
-    counts = {"random_draws_are_right": DRAWS, "models_move_as_numpy_says": MODELS}
+    counts = {
+        "random_draws_are_right": DRAWS,
+        "models_move_as_numpy_says": MODELS,
+        "programs_equal_numpy": BLOCK,
+    }
     return Counter({case: counts.get(case, 1)})
 
 

@@ -97,7 +97,7 @@ CASES: list[Case] = [
     (colossalai.parse_colossalai, "[R, ¦S2]", "axes of the mesh, 0 to 1"),
     (colossalai.parse_colossalai, "[R, ¦T]", "R, or S with numbers"),
     (colossalai.parse_colossalai, "¦[R]", "2 entries"),
-    (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, ¦1, 4]", "starts at another process"),
+    (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, ¦4, 4]", "a process of y, 0 to 3"),
     (scalapack.parse_scalapack, "[¦2, 0, 8, 8, 4, 2, 0, 0, 4]", "a dense matrix"),
     (scalapack.parse_scalapack, "[1, 0, 8, 8, 4, 2, 0, 0, ¦3]", "at least 4, the local rows"),
     (scalapack.parse_scalapack, "[1, 0, 8¦]", "nine fields"),

@@ -78,7 +78,7 @@ def test_dtensor_cuts_as_torch_does() -> None:
 
 
 def numroc(n: int, block: int, process: int, processes: int) -> int:
-    """Rows of a process, as ScaLAPACK's NUMROC counts them, with the first block on process 0."""
+    """Rows of a process, as NUMROC counts them, counted from the one that has the first block."""
     blocks = n // block
     rows = blocks // processes * block
     extra = blocks % processes
@@ -93,16 +93,17 @@ def test_block_cyclic_with_a_cut_off_block_is_that_of_numroc() -> None:
         mesh = rd.Mesh(p=rng.choice((1, 2, 3, 4)), q=rng.choice((1, 2, 3)))
         sizes = rng.randrange(60), rng.randrange(60)
         blocks = rng.randrange(1, 10), rng.randrange(1, 10)
-        text = f"[1, 0, {sizes[0]}, {sizes[1]}, {blocks[0]}, {blocks[1]}, 0, 0, 99]"
-        t = scalapack.parse_scalapack(text, mesh, None, "float64")
-        for position in range(mesh.num_devices):
+        first = [rng.randrange(count) for _, count in mesh.axes]
+        fields = [1, 0, *sizes, *blocks, *first, 99]
+        t = scalapack.parse_scalapack(str(fields), mesh, None, "float64")
+        for position, process_number in enumerate(t.mesh.ids):
             for dim, (axis, count) in enumerate(mesh.axes):
                 n, block = sizes[dim], blocks[dim]
-                process = mesh.coordinates(position)[axis]
+                process = (mesh.coordinates(process_number)[axis] - first[dim]) % count
                 indices = t.tile(position)[dim].tolist()
                 assert len(indices) == numroc(n, block, process, count)
                 assert indices == [i for i in range(n) if i // block % count == process]
-        assert scalapack.parse_scalapack(scalapack.format_scalapack(t), mesh, None, "float64") == t
+        assert scalapack.parse_scalapack(scalapack.format_scalapack(t), t.mesh, None, "f64") == t
 
 
 @pytest.mark.parametrize(

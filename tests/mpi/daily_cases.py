@@ -169,3 +169,75 @@ def memory_of_a_gpu_is_refused(comm: MPI.Intracomm) -> None:
         pytest.raises(rd.BackendError, match="memory of the host; got OnDevice on a GPU: copy it"),
     ):
         redistribution(OnDevice())  # type: ignore[arg-type]
+
+
+@case
+def sub_arrays_are_assigned(comm: MPI.Intracomm) -> None:
+    """`dst[...] = src[...]`, between arrays of two shapes, in either order, of addends too."""
+    mesh = mesh_for(comm)
+    a, b = (
+        rd.ArrayType.parse(text, mesh)
+        for text in ("i32[13{x}:ceil, 24{y}]", "i32[9{y}:balanced, 30{x}:nested]")
+    )
+    index = np.s_[2:11, -9:], np.s_[:, 20:29]
+    source, target = example(a), -example(b)
+    for src in (a, rd.ArrayType.parse("i32[13{y}:ceil, 24] sum{x}", mesh)):
+        expected = target.copy()
+        expected[index[1]] = source[index[0]]
+        indices = {"src_index": index[0], "dst_index": index[1]}
+        with rmpi.Redistribution(src, b, comm, **indices) as redistribution:  # type: ignore[arg-type]
+            for order in "CF":
+                tile = np.asarray(tile_of(source, src, comm.rank), order=order)  # type: ignore[call-overload]
+                out = np.array(tile_of(target, b, comm.rank), order=order)  # type: ignore[call-overload]
+                assert redistribution(tile, out) is out
+                assert np.array_equal(out, tile_of(expected, b, comm.rank))
+            with pytest.raises(rd.BackendError, match=r"with a dst_index the tile .* is given, as"):
+                redistribution(tile)
+    part = np.s_[1:5, :2]
+    with rmpi.Redistribution(a, rd.ArrayType.parse("i32[4, 2]", mesh), comm, src_index=part) as cut:
+        assert np.array_equal(cut(tile_of(source, a, comm.rank)), source[part])
+    for wrong in (np.s_[::2], np.s_[:, :, :], 3, np.s_[..., 1:2]):
+        with pytest.raises(rd.BackendError, match="src_index is a slice of step 1 per dimension"):
+            rmpi.Redistribution(a, b, comm, src_index=wrong)  # type: ignore[arg-type]
+    with pytest.raises(rd.LayoutError, match=r"one shape and dtype; .* sub-arrays of \(2, 24\)"):
+        rmpi.Redistribution(a, b, comm, src_index=np.s_[:2])
+
+
+@case
+def results_may_be_in_memory_that_ranks_share(comm: MPI.Intracomm) -> None:
+    """Of the program's own, any number, in calls beside others; the memory outlives the object."""
+    few = rd.Mesh({"u": max(1, comm.size - 1)}, devices=range(max(1, comm.size - 1)))
+    src = rd.ArrayType.parse("f32[840{x}, 24]", rd.Mesh(x=comm.size))
+    for dst in (src, rd.ArrayType.parse("f32[840, 24{u}:ceil]", few)):
+        position = comm.rank if comm.rank < dst.mesh.num_devices else None
+        with rmpi.Redistribution(
+            src, dst, comm, src_ranks=range(comm.size), dst_ranks=range(dst.mesh.num_devices)
+        ) as redistribution:
+            first, second = redistribution.empty(), redistribution.empty()
+            for number, out in enumerate((None, first, second, first, None, second)):
+                array = example(src) + number
+                tile = tile_of(array, src, comm.rank)
+                if number % 2:
+                    found = redistribution(tile, out)
+                else:
+                    [found] = redistribution.start(tile, out).wait()
+                if position is None:
+                    assert found is None
+                else:
+                    assert out is None or found is out
+                    assert same_bits(found, tile_of(array, dst, position))
+            if comm.size > 2 and dst != src:
+                with pytest.raises(rd.BackendError, match="given different problems"):
+                    redistribution(tile, second if comm.rank else first)
+        kept = first.copy()
+        del redistribution
+        assert np.array_equal(first, kept)
+
+
+@case
+def steps_take_no_operation_of_their_own(comm: MPI.Intracomm) -> None:
+    mesh = rd.Mesh(r=comm.size)
+    plan = rd.plan(("i32[24] sum{r}", mesh), "i32[24]")
+    for options in ({"op": np.bitwise_or}, {"accumulate": "i8"}):
+        with pytest.raises(rd.BackendError, match="op and accumulate are of one reduction; fuse"):
+            rmpi.Redistribution.from_plan(plan, comm, fuse=False, **options)  # type: ignore[arg-type]

@@ -20,8 +20,10 @@ from mpi4py import MPI
 
 import tests.mpi.daily_cases
 import tests.mpi.fault_cases
+import tests.mpi.fuzz
 import tests.mpi.late_cases
 import tests.mpi.model_cases
+import tests.mpi.report_cases
 import tests.mpi.safety_cases
 import tests.mpi.shared_cases
 import tests.mpi.step_cases  # noqa: F401 - they add to CASES
@@ -70,6 +72,7 @@ def main(path: str) -> None:
             CASES[name](comm, *arguments)
         except (Exception, pytest.fail.Exception):  # noqa: BLE001 - rank 0 reports it
             error = traceback.format_exc()
+            print(error, file=sys.stderr, flush=True)  # for a parent that waits for the others
         # A rank that failed alone would leave the others behind in the next case.
         errors = control.gather(error, root=0)
         faulthandler.cancel_dump_traceback_later()

@@ -23,7 +23,8 @@ POOLS = [
     pytest.param((mpi, ranks), id=f"{mpi.name}-{ranks}")
     for mpi, ranks in (product((MPICH, OPENMPI), (2, 3, 4, 6, 8)) if MANY else FEW_POOLS)
 ]
-DRAWS = 30
+DRAWS = 20
+PROGRAMS = 12
 OBJECTS = repetitions(24, 60)
 MODELS = 20
 CASE_FILES = (
@@ -31,6 +32,7 @@ CASE_FILES = (
     "daily_cases.py",
     "fault_cases.py",
     "model_cases.py",
+    "report_cases.py",
     "safety_cases.py",
     "shared_cases.py",
     "step_cases.py",
@@ -75,6 +77,10 @@ def test_late_ranks(pool: Pool) -> None:
 
 def test_random_draws(pool: Pool) -> None:
     assert pool.run("random_draws_are_right", 1000 * pool.ranks, DRAWS) == {}
+
+
+def test_random_programs(pool: Pool) -> None:
+    assert pool.run("programs_equal_numpy", 1000 * pool.ranks, PROGRAMS) == {}
 
 
 def test_random_models(pool: Pool) -> None:

@@ -14,6 +14,7 @@ FAULTS = "redistrib/backends/mpi/faults.py"
 FLOWS = "redistrib/backends/mpi/flows.py"
 INDEX_RANGES = "redistrib/backends/mpi/index_ranges.py"
 LAYOUTS = "redistrib/backends/mpi/layouts.py"
+PROBLEM = "redistrib/backends/mpi/problem.py"
 OVERLAPS = "redistrib/backends/mpi/overlaps.py"
 REDISTRIBUTION = "redistrib/backends/mpi/redistribution.py"
 REDUCTION = "redistrib/backends/mpi/reduction.py"
@@ -337,5 +338,54 @@ if left and (
         "check_results",
         "tile is not None and _overlap(out, tile)",
         "tile is out",
+    ),
+    Mutant(
+        "a sub-array is taken from the begin of the tile",
+        INDEX_RANGES,
+        "IndexRanges.within",
+        "IndexRanges(part.starts - low, part.stops - low, part.places)",
+        "IndexRanges(part.starts - low, part.stops - low, part.places - part.places.min(initial=0))",
+    ),
+    Mutant(
+        "the indices of a sub-array are those of its array",
+        INDEX_RANGES,
+        "IndexRanges.within",
+        "IndexRanges(part.starts - low, part.stops - low, part.places)",
+        "part",
+    ),
+    Mutant(
+        "shares of a sub-array begin where the tile does",
+        REDUCTION,
+        "_parts",
+        "first + sizes[dim] * at // count",
+        "sizes[dim] * at // count",
+    ),
+    Mutant(
+        "a target with a sub-array is made without what was there",
+        REDISTRIBUTION,
+        "Redistribution._result",
+        "self._problem.subarrays[1] is not None",
+        "False",
+    ),
+    Mutant(
+        "what is moved alone runs the steps of its plan",
+        PROBLEM,
+        "Problem._has_addends",
+        "self.src.mesh == self.dst.mesh and bool(self.src.partial or self.dst.partial)",
+        "self.src.mesh == self.dst.mesh",
+    ),
+    Mutant(
+        "an array that was lent is taken for a private one",
+        REDISTRIBUTION,
+        "Redistribution._run",
+        "any(out is lent for out in outs)",
+        "False",
+    ),
+    Mutant(
+        "the first block is on the process before the one that is named",
+        "redistrib/interop/scalapack.py",
+        "_turned",
+        "(-row, -column)",
+        "(row, column)",
     ),
 )

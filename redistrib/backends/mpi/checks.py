@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.datatypes import Tile
+from redistrib.backends.mpi.layouts import Subarray
 from redistrib.errors import BackendError, LayoutError
+from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
 
 Ranks = Sequence[int] | None
+Index = slice | tuple[slice, ...] | None
 C_ORDER, F_ORDER, NO_ORDER = range(3)
 MOST_WORK: Any = 1_000_000
 """Steps in which numpy is to find out whether two arrays share an element."""
@@ -53,16 +56,52 @@ def element_type(src: ArrayType, dst: ArrayType, dtype: DTypeLike | None) -> np.
     return given
 
 
-def check_ends(src: ArrayType, dst: ArrayType) -> None:
+def check_ends(
+    src: ArrayType, dst: ArrayType, subarrays: Sequence[Subarray | None] = (None, None)
+) -> None:
     """Raise LayoutError unless an exchange can lead from one end to the other."""
-    if (src.shape, src.dtype) != (dst.shape, dst.dtype):
+    given = [
+        t.shape if part is None else tuple(high - low for low, high in part)
+        for t, part in zip((src, dst), subarrays, strict=True)
+    ]
+    if given[0] != given[1] or src.dtype != dst.dtype:
+        parts = "" if subarrays == (None, None) else f", sub-arrays of {given[0]} and {given[1]}"
         raise LayoutError(
-            f"source and target have one shape and dtype; got {src} and {dst}", src=src, dst=dst
+            f"source and target have one shape and dtype; got {src} and {dst}{parts}",
+            src=src,
+            dst=dst,
         )
     if dst.partial:
         raise LayoutError(
-            f"between two sets of ranks the target is not partial; got {dst}", dst=dst
+            f"between two sets of ranks, or sub-arrays, the target is not partial; got {dst}",
+            dst=dst,
         )
+
+
+def subarray_of(t: ArrayType, index: Index, name: str) -> Subarray | None:
+    """The part of an array that an index names; None for all of it.
+
+    >>> from redistrib.types.mesh import Mesh
+    >>> t = ArrayType.parse("f32[8{x}, 3]", Mesh(x=2))
+    >>> subarray_of(t, np.s_[-2:], "src_index"), subarray_of(t, np.s_[:, :9], "src_index")
+    (((6, 8), (0, 3)), None)
+
+    Raises BackendError for what is no slice of step 1 per dimension.
+    """
+    if index is None:
+        return None
+    given: Any = index if isinstance(index, tuple) else (index,)
+    if len(given) > len(t.shape) or not all(
+        isinstance(part, slice) and part.step in (None, 1) for part in given
+    ):
+        raise BackendError(
+            f"{name} is a slice of step 1 per dimension of {t}, at most; got {brief(index)}",
+            index=index,
+        )
+    whole = tuple((0, n) for n in t.shape)
+    named = tuple(part.indices(n)[:2] for part, n in zip(given, t.shape, strict=False))
+    found = tuple((low, max(low, high)) for low, high in named) + whole[len(given) :]
+    return None if found == whole else found
 
 
 def ranks_of(

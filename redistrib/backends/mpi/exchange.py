@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from redistrib.backends.mpi.datatypes import Tile, places_of
 from redistrib.backends.mpi.flows import Channel, Flow, Incoming, Outgoing, transfer
-from redistrib.backends.mpi.layouts import Box, boxes_of
+from redistrib.backends.mpi.layouts import Box, Subarray, boxes_of
 from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, view
 from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Repeated, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
@@ -37,18 +37,22 @@ Tiles = Sequence[Tile | None]
 class End:
     """One end of a redistribution: per rank of the communicator its position, if it has one.
 
+    part: the sub-array that is moved, None for all of it.
     reverse: whether tiles are seen with their dimensions in reverse, F-ordered ones as C-ordered.
     """
 
     type: ArrayType
     positions: tuple[int | None, ...]
+    part: Subarray | None = None
     reverse: bool = False
 
     @classmethod
-    def on(cls, t: ArrayType, ranks: Sequence[int], size: int, reverse: bool = False) -> End:
+    def on(
+        cls, t: ArrayType, ranks: Sequence[int], size: int, part: Subarray | None, reverse: bool
+    ) -> End:
         """The end whose positions are on these ranks, of `size` in all."""
         position_of = {rank: position for position, rank in enumerate(ranks)}
-        return cls(t, tuple(position_of.get(rank) for rank in range(size)), reverse)
+        return cls(t, tuple(position_of.get(rank) for rank in range(size)), part, reverse)
 
     def shape(self, rank: int) -> Shape | None:
         """The shape of a rank's tile, if it has one."""
@@ -60,7 +64,7 @@ class End:
 
     def boxes(self) -> list[Box | None]:
         """What each rank holds."""
-        found = boxes_of(self.type)
+        found = boxes_of(self.type, self.part)
         if self.reverse:
             found = [box[::-1] for box in found]
         return [None if p is None else found[p] for p in self.positions]

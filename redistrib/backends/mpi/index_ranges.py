@@ -54,11 +54,26 @@ class IndexRanges:
         >>> IndexRanges.packed([0, 10], [4, 4]).narrow(3, 6).starts.tolist()
         [3, 10]
         """
-        cut = np.maximum(low - self.places, 0)
-        over = np.maximum(self.places + self.stops - self.starts - high, 0)
-        starts, stops = self.starts + cut, self.stops - over
+        return self._cut(
+            np.maximum(low - self.places, 0),
+            np.maximum(self.places + self.stops - self.starts - high, 0),
+        )
+
+    def within(self, low: int, high: int) -> IndexRanges:
+        """The indices in `[low, high)`, counted from `low`; they stay where they are in the tile.
+
+        >>> part = IndexRanges.packed([0, 10], [4, 4]).within(2, 12)
+        >>> part.starts.tolist(), part.stops.tolist(), part.places.tolist()
+        ([0, 8], [2, 10], [2, 4])
+        """
+        part = self._cut(np.maximum(low - self.starts, 0), np.maximum(self.stops - high, 0))
+        return IndexRanges(part.starts - low, part.stops - low, part.places)
+
+    def _cut(self, first: Integers, last: Integers) -> IndexRanges:
+        """Without so many indices at the begin and at the end of each range."""
+        starts, stops = self.starts + first, self.stops - last
         kept = starts < stops
-        return IndexRanges(starts[kept], stops[kept], (self.places + cut)[kept])
+        return IndexRanges(starts[kept], stops[kept], (self.places + first)[kept])
 
 
 @dataclass(frozen=True, slots=True)

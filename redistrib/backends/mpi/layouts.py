@@ -12,8 +12,15 @@ Box = tuple[IndexRanges, ...]
 """What a rank holds: per dimension the indices, with their places in the tile."""
 
 
-def boxes_of(t: ArrayType) -> list[Box]:
-    """What every position of the mesh holds; equal index sets are one object."""
+Subarray = tuple[tuple[int, int], ...]
+"""A part of an array: per dimension its first index and the one after its last."""
+
+
+def boxes_of(t: ArrayType, part: Subarray | None = None) -> list[Box]:
+    """What every position of the mesh holds; equal index sets are one object.
+
+    Of a part of the array, whose indices then count from its own first one.
+    """
     known: dict[tuple[Any, ...], IndexRanges] = {}
     found = []
     owners = [[f for f in factors if isinstance(f, DeviceDigit)] for factors in t.dims]
@@ -23,7 +30,8 @@ def boxes_of(t: ArrayType) -> list[Box]:
             key = dim, *(t.digit_coordinate(digit, position) for digit in digits)
             if key not in known:
                 starts, stops = t.index_runs(dim, position).T
-                known[key] = IndexRanges.packed(starts, stops - starts)
+                ranges = IndexRanges.packed(starts, stops - starts)
+                known[key] = ranges if part is None else ranges.within(*part[dim])
             runs.append(known[key])
         found.append(tuple(runs))
     return found

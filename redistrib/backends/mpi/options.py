@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from redistrib.backends.mpi.checks import Ranks, check_timeout
+from redistrib.backends.mpi.checks import Index, Ranks, check_timeout
 from redistrib.errors import BackendError
 from redistrib.types.array_type import ArrayType
 
@@ -25,6 +25,8 @@ class Options:
 
     src_ranks: Ranks = None
     dst_ranks: Ranks = None
+    src_index: Index = None
+    dst_index: Index = None
     dtype: DTypeLike | None = None
     scratch: int | None = None
     timeout: float | None = None

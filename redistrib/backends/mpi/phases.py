@@ -56,7 +56,7 @@ def phases_of(
     start = source
 
     def end(t: ArrayType) -> End:
-        return End(t, source.positions, source.reverse)
+        return End(t, source.positions, reverse=source.reverse)
 
     def move(to: End) -> None:
         if to.type != start.type:

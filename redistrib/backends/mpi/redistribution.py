@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -10,30 +11,26 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
-from redistrib.backends.mpi.adding import adding, all_reduces
 from redistrib.backends.mpi.agreement import Watch
 from redistrib.backends.mpi.calls import Running, by_steps, forwards, fused
 from redistrib.backends.mpi.checks import (
     C_ORDER,
     F_ORDER,
-    check_ends,
+    Index,
     check_results,
     check_tile,
-    element_type,
     memory_order,
-    ranks_of,
     usable_timeout,
 )
 from redistrib.backends.mpi.communicators import check_alone, claimed, private
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
-from redistrib.backends.mpi.exchange import End, Phase, Tiles
+from redistrib.backends.mpi.exchange import Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.options import Check, Options
-from redistrib.backends.mpi.phases import between, phases_of
+from redistrib.backends.mpi.problem import PlanFinder, Problem
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.steps import steps_of
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
@@ -58,6 +55,9 @@ class Redistribution:
     plan says of traffic and memory holds for `from_plan(plan, comm, fuse=False)`.
 
     strategy, memory_limit, profile: of the plan, as for `redistrib.plan`.
+    src_index, dst_index: sub-arrays of one shape, a slice of step 1 per dimension of the global
+        arrays (`np.s_[2:6, :]`): `dst[dst_index] = src[src_index]`, in tiles of the whole arrays,
+        whose shapes may differ. With a dst_index `out` is given, and keeps its other elements.
     dtype: numpy dtype of the tiles where the types' own does not name it (structured, datetime64,
         any size); data is moved as opaque bytes. Not with reductions.
     scratch: bytes per rank for packing and reducing, beside source and target; by default 1 MiB and
@@ -117,6 +117,8 @@ class Redistribution:
         profile: Profile | str | None = None,
         src_ranks: Sequence[int] | None = None,
         dst_ranks: Sequence[int] | None = None,
+        src_index: Index = None,
+        dst_index: Index = None,
         dtype: DTypeLike | None = None,
         scratch: int | None = None,
         timeout: float | None = None,
@@ -125,16 +127,15 @@ class Redistribution:
         op: Callable[..., Any] | None = None,
         accumulate: DTypeLike | None = None,
     ) -> None:
-        def find_plan() -> Plan | None:
+        def find_plan(a: ArrayType, b: ArrayType, alike: bool) -> Plan | None:
             from redistrib.synth.planner.choose import plan
 
-            a, b = self.src, self.dst
-            if a.mesh != b.mesh or self._ranks[0] != self._ranks[1]:
+            if not alike:
                 return None
             return plan(a, b, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
-        ranks = src_ranks, dst_ranks
-        options = Options(*ranks, dtype, scratch, timeout, shared, True, check, op, accumulate)
+        places = src_ranks, dst_ranks, src_index, dst_index
+        options = Options(*places, dtype, scratch, timeout, shared, True, check, op, accumulate)
         self._make(comm, lambda: as_types(src, dst), find_plan, options)
 
     @classmethod
@@ -161,16 +162,18 @@ class Redistribution:
             less time and no tile in between, and receives the plan's `lower_bound_bytes`.
         """
         self = cls.__new__(cls)
-        options = Options(None, None, dtype, scratch, timeout, shared, fuse, check, op, accumulate)
-        self._make(comm, lambda: (plan.src, plan.dst), lambda: plan, options)
+        how = dtype, scratch, timeout, shared, fuse, check, op, accumulate
+        options = Options(None, None, None, None, *how)
+        self._make(comm, lambda: (plan.src, plan.dst), lambda *_: plan, options)
         return self
 
     def _make(
         self,
         comm: MPI.Intracomm,
         find_ends: Callable[[], tuple[ArrayType, ArrayType]],
-        find_plan: Callable[[], Plan | None],
+        find_plan: PlanFinder,
         options: Options,
+        under_way: list[Running] | None = None,
     ) -> None:
         """Agree on the problem, make the phases, agree that all have them."""
         with claimed(comm) as contended:
@@ -179,17 +182,25 @@ class Redistribution:
             self.comm, self._given_comm = owned.comm, comm
             self.out = None
             self._shared: SharedTiles | None = None
-            self._under_way: list[Running] = []
+            self._under_way: list[Running] = [] if under_way is None else under_way
+            self._lent: list[tuple[Tile, Redistribution]] = []
             self._phases: list[Phase] = []
             self._reverse = False
             self._order: int | None = None
             self._channel = Channel(owned.comm, Datatypes())
-            settle = partial(self._settle, find_ends, find_plan, options)
+
+            def settle() -> tuple[str, str, int]:
+                src, dst = self.src, self.dst = find_ends()
+                problem = Problem.of(src, dst, find_plan, options, self.comm.size)
+                self._problem, self._channel.adding = problem, problem.adding
+                return problem.in_full, problem.for_people, 0
+
             self.watch.attempt(settle, MAKING, contended)
+            self._describe()
             self._number = owned.next_number()  # the same on all ranks, as they have agreed
 
             def build() -> None:
-                self._phases = self._make_phases()
+                self._phases = self._problem.phases(self._channel)
                 if options.shared:
                     tiles = owned.near, self._targets, self.dtype
                     self._shared = SharedTiles(owned.node, *tiles)
@@ -199,48 +210,16 @@ class Redistribution:
             self._connect()
             self._count()
 
-    def _settle(
-        self,
-        find_ends: Callable[[], tuple[ArrayType, ArrayType]],
-        find_plan: Callable[[], Plan | None],
-        options: Options,
-    ) -> tuple[str, str, int]:
-        """What all ranks must agree on, in full and for people."""
-        src, dst = self.src, self.dst = find_ends()
-        self.watch.timeout = options.timeout_checked()
-        self._ranks = ranks_of(src, dst, options.src_ranks, options.dst_ranks, self.comm.size)
-        self.plan = find_plan()
-        if self.plan is None or (options.fuse and src.mesh != dst.mesh):
-            check_ends(src, dst)
-        self.dtype = element_type(src, dst, options.dtype)
-        self._channel.adding = adding(src, dst, options.op, options.accumulate)
-        options.check_with(src, dst)
-        self._scratch = options.scratch_of(src, dst, self.dtype)
-        self.fused, self._check = options.fuse, options.check
-        given = f"{src} -> {dst} of {self.dtype}"
-        if self._ranks[0] != self._ranks[1]:
-            given += f" from ranks {list(self._ranks[0])} to {list(self._ranks[1])}"
-        given += f"{self._channel.adding}{options}"
-        self._in_place = self._ranks[0] == self._ranks[1] and all_reduces(src, dst)
-        planned = "" if self.plan is None else self.plan.to_json()
-        return f"{given} {src.mesh} {dst.mesh} {self._ranks} {self._scratch} {planned}", given, 0
-
-    def _make_phases(self, reverse: bool = False) -> list[Phase]:
-        before, after = (
-            End.on(t, ranks, self.comm.size, reverse)
-            for t, ranks in zip((self.src, self.dst), self._ranks, strict=True)
-        )
-        rank = self.comm.rank
-        if not reverse:
-            self._targets = [after.shape(rank) for rank in range(self.comm.size)]
-            self._shapes = before.shape(rank), self._targets[rank]
+    def _describe(self) -> None:
+        """What is known of the problem once all ranks agree on it."""
+        problem, rank = self._problem, self.comm.rank
+        before, after = problem.ends(self.comm.size)
         self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
-        arguments = self._channel, self.dtype, self._scratch
-        if self.plan is not None and not self.fused:
-            return steps_of(self.plan, before, after, *arguments)
-        if self.plan is None or self.src.mesh != self.dst.mesh or self._channel.adding.asked:
-            return [between(before, after, *arguments)]
-        return phases_of(self.plan, before, *arguments)
+        self._targets = [after.shape(rank) for rank in range(self.comm.size)]
+        self._shapes = before.shape(rank), self._targets[rank]
+        self.plan, self.dtype = problem.plan, problem.dtype
+        self.fused, self._check = problem.options.fuse, problem.options.check
+        self.watch.timeout = problem.options.timeout
 
     def _connect(self) -> None:
         """From now on the result is in shared memory, if it is to be."""
@@ -292,6 +271,23 @@ class Redistribution:
         """Several arrays of the same types at once, agreed on first."""
         return self._run(tiles, outs or [None] * len(tiles), meets=True).wait()
 
+    def empty(self) -> Tile:
+        """An array for `out` in memory that the ranks of a node share. Collective.
+
+        A call in which all ranks give theirs copies once, straight into place, as one that is
+        `shared` does. Each array is another, with what it held; the memory goes with the last of
+        `free` and the array. On a rank without a target it has no elements, and is given too.
+        """
+        with claimed(self._given_comm) as contended:
+            self.watch.attempt(lambda: None, MAKING, contended or self._refused(starts=False))
+        twin = type(self).__new__(type(self))
+        given = lambda: (self.src, self.dst), lambda *_: self.plan
+        options = replace(self._problem.options, shared=True)
+        twin._make(self._given_comm, *given, options, self._under_way)
+        lent = np.empty(0, self.dtype) if twin.out is None else twin.out
+        self._lent.append((lent, twin))
+        return lent
+
     def check_calls(self) -> None:
         """Raise the error of a call on the ranks that did not take part in it. Collective.
 
@@ -303,6 +299,9 @@ class Redistribution:
     def _run(
         self, tiles: Tiles, outs: Tiles, *, starts: bool = False, meets: bool = False
     ) -> Running:
+        for lent, twin in self._lent:
+            if any(out is lent for out in outs):
+                return Redistribution._run(twin, tiles, [None], starts=starts, meets=meets)
         with claimed(self._given_comm) as contended:
             call = f"a call of redistribution {self._number} with {len(tiles)} arrays"
             operation = self.watch.begin(call)
@@ -366,7 +365,7 @@ class Redistribution:
         """See tiles with their dimensions in reverse, or not, as all ranks do from now on."""
         if reverse == self._reverse:
             return
-        made = self._make_phases(reverse)
+        made = self._problem.phases(self._channel, reverse=reverse)
         for old, new in zip(self._phases, made, strict=True):
             new.communicates = old.communicates
         self._phases, self._reverse = made, reverse
@@ -386,7 +385,7 @@ class Redistribution:
                 check_tile(tile, self.src, self._shapes[0], self.dtype, "tile")
                 if out is not None:
                     check_tile(out, self.dst, self._shapes[1], self.dtype, "out")
-            check_results(tiles, outs, in_place=self._in_place)
+            check_results(tiles, outs, in_place=self._problem.in_place)
         return outs
 
     def _result(self, out: Tile | None, order: int = C_ORDER) -> Tile | None:
@@ -394,6 +393,8 @@ class Redistribution:
         shape = self._shapes[1]
         if out is not None or shape is None:
             return out
+        if self._problem.subarrays[1] is not None:
+            raise BackendError("with a dst_index the tile that is written into is given, as out")
         return np.empty(shape, self.dtype, "F" if order == F_ORDER else "C")
 
     def _levels(self, tiles: Tiles, results: Tiles, order: int) -> list[list[Tile | None]]:
@@ -424,10 +425,12 @@ class Redistribution:
         """
         for running in tuple(self._under_way):
             running.give_up()
+        for _, twin in self._lent:
+            twin.free()
         for phase in self._phases:
             phase.free()
         self._channel.datatypes.free()
-        self._phases, self._shared = [], None
+        self._phases, self._shared, self._lent = [], None, []
 
     def __enter__(self) -> Self:
         return self

@@ -194,6 +194,7 @@ def _parts(box: Box, count: int) -> Iterator[Box | None]:
         return
     sizes = [runs.size for runs in box]
     dim = min(range(len(box)), key=lambda d: (-(-sizes[d] // count) * count / max(sizes[d], 1), d))
+    first = min(box[dim].places.tolist(), default=0)  # a sub-array may begin inside the tile
     for part in range(count):
-        low, high = (sizes[dim] * at // count for at in (part, part + 1))
+        low, high = (first + sizes[dim] * at // count for at in (part, part + 1))
         yield (*box[:dim], box[dim].narrow(low, high), *box[dim + 1 :])

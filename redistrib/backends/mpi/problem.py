@@ -1,0 +1,115 @@
+"""What a redistribution is to do, as all its ranks agree: the ends, where they are, and how.
+
+Example: `dst[0:2, :] = src[4:6, :]` of matrices of 8 and 2 rows, from the ranks 0 and 1 to rank 2.
+The source's end is `f32[8{x}, 3]` on the ranks (0, 1) with the sub-array ((4, 6), (0, 3)), so rank
+1 alone has something to send: the first two rows of its tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from redistrib.backends.mpi.adding import Adding, adding, all_reduces
+from redistrib.backends.mpi.checks import check_ends, element_type, ranks_of, subarray_of
+from redistrib.backends.mpi.exchange import End, Phase
+from redistrib.backends.mpi.flows import Channel
+from redistrib.backends.mpi.layouts import Subarray
+from redistrib.backends.mpi.options import Options
+from redistrib.backends.mpi.phases import between, phases_of
+from redistrib.backends.mpi.steps import steps_of
+from redistrib.synth.plan.data import Plan
+from redistrib.types.array_type import ArrayType
+
+PlanFinder = Callable[[ArrayType, ArrayType, bool], Plan | None]
+"""The plan between two types, if there is to be one; the bool: whole arrays on the same ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Two types on ranks, and how one becomes the other.
+
+    ranks: per position of either mesh. subarrays: of either array, None for all of it.
+    plan: what the phases are made from; None between two meshes, sets of ranks or sub-arrays.
+    """
+
+    src: ArrayType
+    dst: ArrayType
+    ranks: tuple[tuple[int, ...], tuple[int, ...]]
+    subarrays: tuple[Subarray | None, Subarray | None]
+    plan: Plan | None
+    dtype: np.dtype[Any]
+    adding: Adding
+    scratch: int
+    options: Options
+
+    @classmethod
+    def of(
+        cls, src: ArrayType, dst: ArrayType, find_plan: PlanFinder, options: Options, size: int
+    ) -> Problem:
+        """The problem on `size` ranks. Raises RedistribError for what is none."""
+        options.timeout_checked()
+        ranks = ranks_of(src, dst, options.src_ranks, options.dst_ranks, size)
+        parts = (
+            subarray_of(src, options.src_index, "src_index"),
+            subarray_of(dst, options.dst_index, "dst_index"),
+        )
+        alike = src.mesh == dst.mesh and ranks[0] == ranks[1] and parts == (None, None)
+        plan = find_plan(src, dst, alike)
+        if plan is None or (options.fuse and src.mesh != dst.mesh):
+            check_ends(src, dst, parts)
+        dtype = element_type(src, dst, options.dtype)
+        added = adding(src, dst, options.op, options.accumulate)
+        options.check_with(src, dst)
+        scratch = options.scratch_of(src, dst, dtype)
+        return cls(src, dst, ranks, parts, plan, dtype, added, scratch, options)
+
+    @property
+    def for_people(self) -> str:
+        """What a rank was given, for an error."""
+        given = f"{self.src} -> {self.dst} of {self.dtype}"
+        if self.ranks[0] != self.ranks[1]:
+            given += f" from ranks {list(self.ranks[0])} to {list(self.ranks[1])}"
+        for end, part in zip(("source", "target"), self.subarrays, strict=True):
+            if part is not None:
+                given += f", {end}[{', '.join(f'{low}:{high}' for low, high in part)}]"
+        return f"{given}{self.adding}{self.options}"
+
+    @property
+    def in_full(self) -> str:
+        """All that must be the same on all ranks."""
+        planned = "" if self.plan is None else self.plan.to_json()
+        meshes = f"{self.src.mesh} {self.dst.mesh}"
+        return f"{self.for_people} {meshes} {self.ranks} {self.scratch} {planned}"
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a result may be its tile."""
+        whole = self.subarrays == (None, None)
+        return whole and self.ranks[0] == self.ranks[1] and all_reduces(self.src, self.dst)
+
+    def ends(self, size: int, *, reverse: bool = False) -> tuple[End, End]:
+        """The two ends on `size` ranks; `reverse`: with dimensions in reverse."""
+        before, after = (
+            End.on(t, ranks, size, part, reverse)
+            for t, ranks, part in zip((self.src, self.dst), self.ranks, self.subarrays, strict=True)
+        )
+        return before, after
+
+    def phases(self, channel: Channel, *, reverse: bool = False) -> list[Phase]:
+        """What this rank does, phase by phase."""
+        before, after = self.ends(channel.comm.size, reverse=reverse)
+        arguments = channel, self.dtype, self.scratch
+        if self.plan is not None and not self.options.fuse:
+            return steps_of(self.plan, before, after, *arguments)
+        if self.plan is None or self.adding.asked or not self._has_addends:
+            return [between(before, after, *arguments)]
+        return phases_of(self.plan, before, *arguments)
+
+    @property
+    def _has_addends(self) -> bool:
+        """Whether there are steps that an exchange cannot replace; on one mesh only."""
+        return self.src.mesh == self.dst.mesh and bool(self.src.partial or self.dst.partial)
