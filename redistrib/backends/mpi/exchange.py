@@ -11,7 +11,7 @@ from mpi4py import MPI
 from redistrib.backends.mpi.datatypes import Tile, places_of
 from redistrib.backends.mpi.flows import Channel, Flow, Incoming, Outgoing, transfer
 from redistrib.backends.mpi.layouts import Box, Subarray, boxes_of
-from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, view
+from redistrib.backends.mpi.overlaps import Holders, Overlap, OverlapSearch, view
 from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Repeated, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.streams import Stream, opaque, streams_of
@@ -69,9 +69,9 @@ class End:
             found = [box[::-1] for box in found]
         return [None if p is None else found[p] for p in self.positions]
 
-    def shapes(self) -> list[Shape]:
-        """The shape of each rank's tile; that of no elements for ranks without."""
-        return [self.shape(rank) or () for rank in range(len(self.positions))]
+    def tile_shape(self, rank: int) -> Shape:
+        """The same, of a rank that has a tile."""
+        return self.shape(rank) or ()
 
     def groups(self, digits: Sequence[DeviceDigit]) -> list[int]:
         """The value of some digits on each rank."""
@@ -242,42 +242,43 @@ def exchange(
     Ranks exchange with those of their group: by the number in `within` where there is one; else
     addends stay with their like.
     """
-    search = OverlapSearch(channel.comm.rank)
+    rank = channel.comm.rank
+    search = OverlapSearch(rank, channel.comm.size)
     of_source, of_target = within, within
     if of_source is None or of_target is None:
         of_source, of_target = before.groups(after.type.partial), after.groups(after.type.partial)
-    found = [
-        overlap
-        for sources, targets in _by_group(before, of_source, after, of_target)
-        for overlap in search.overlaps(sources, targets, before.shapes(), after.shapes())
-    ]
+    sources, targets = before.boxes(), after.boxes()
+    found: list[Overlap] = []
+    for group in sorted({of_source[rank], of_target[rank]} - {-1}):
+        held, wanted = (
+            Holders(members(boxes, numbers_of, group))
+            for boxes, numbers_of in ((sources, of_source), (targets, of_target))
+        )
+        found += search.overlaps(held, wanted, before.tile_shape, after.tile_shape)
     return TileExchange(before, after, found, channel, itemsize, scratch)
 
 
-def _by_group(
-    before: End, of_source: Sequence[int], after: End, of_target: Sequence[int]
-) -> Iterator[tuple[list[Box | None], list[Box | None]]]:
-    """What ranks hold and want, for one value of a digit after the other."""
-    sources, targets = before.boxes(), after.boxes()
-    for value in sorted({value for value in of_source if value >= 0}):
-        yield (
-            [box if at == value else None for box, at in zip(sources, of_source, strict=True)],
-            [box if at == value else None for box, at in zip(targets, of_target, strict=True)],
-        )
+def members(
+    boxes: Sequence[Box | None], groups: Sequence[int], group: int
+) -> Iterator[tuple[int, Box]]:
+    """The ranks of a group that have a box."""
+    for rank, (box, number) in enumerate(zip(boxes, groups, strict=True)):
+        if box is not None and number == group:
+            yield rank, box
 
 
 def permute(
     step: CollectivePermute, before: End, after: End, channel: Channel, itemsize: int, scratch: int
 ) -> TileExchange:
     """A permute that hands whole tiles on, for one that moves the addends of a partial array."""
-    search = OverlapSearch(channel.comm.rank)
-    boxes, shapes = before.boxes(), before.shapes()
+    rank, boxes = channel.comm.rank, before.boxes()
+    search = OverlapSearch(rank, channel.comm.size)
     rank_of = {position: rank for rank, position in enumerate(before.positions)}
     found: list[Overlap] = []
     for position, source in enumerate(permute_sources(before.type.mesh, step).tolist()):
         sender, receiver = rank_of[source], rank_of[position]
         box = boxes[sender]
-        held = [box if rank == sender else None for rank in range(len(boxes))]
-        wanted = [box if rank == receiver else None for rank in range(len(boxes))]
-        found += search.overlaps(held, wanted, shapes, shapes)
+        if rank in (sender, receiver) and box is not None:
+            held, wanted = (Holders([(end, box)]) for end in (sender, receiver))
+            found += search.overlaps(held, wanted, before.tile_shape, before.tile_shape)
     return TileExchange(before, after, found, channel, itemsize, scratch)

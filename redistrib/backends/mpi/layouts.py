@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from redistrib.backends.mpi.index_ranges import IndexRanges
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.tile import numbers
 
 Box = tuple[IndexRanges, ...]
 """What a rank holds: per dimension the indices, with their places in the tile."""
@@ -21,17 +20,14 @@ def boxes_of(t: ArrayType, part: Subarray | None = None) -> list[Box]:
 
     Of a part of the array, whose indices then count from its own first one.
     """
-    known: dict[tuple[Any, ...], IndexRanges] = {}
-    found = []
-    owners = [[f for f in factors if isinstance(f, DeviceDigit)] for factors in t.dims]
-    for position in range(t.mesh.num_devices):
-        runs = []
-        for dim, digits in enumerate(owners):
-            key = dim, *(t.digit_coordinate(digit, position) for digit in digits)
-            if key not in known:
+    columns = []
+    for dim, factors in enumerate(t.dims):
+        numbers_of = numbers(t.mesh, [f for f in factors if isinstance(f, DeviceDigit)]).tolist()
+        known: dict[int, IndexRanges] = {}
+        for position, number in enumerate(numbers_of):
+            if number not in known:
                 starts, stops = t.index_runs(dim, position).T
                 ranges = IndexRanges.packed(starts, stops - starts)
-                known[key] = ranges if part is None else ranges.within(*part[dim])
-            runs.append(known[key])
-        found.append(tuple(runs))
-    return found
+                known[number] = ranges if part is None else ranges.within(*part[dim])
+        columns.append([known[number] for number in numbers_of])
+    return list(zip(*columns, strict=True)) if columns else [()] * t.mesh.num_devices

@@ -6,17 +6,21 @@ comes from one of the ranks that hold it, the one that has least to send so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from math import prod
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from redistrib.backends.mpi.index_ranges import IndexRanges, Segment, common, segments
+from redistrib.backends.mpi.index_ranges import IndexRanges, Integers, Segment, common, segments
 from redistrib.backends.mpi.layouts import Box
+
+ShapeOf = Callable[[int], tuple[int, ...]]
+"""The shape of each rank's tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,72 +76,133 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(shape[dim + 1 :]) for dim in range(len(shape)))
 
 
-class OverlapSearch:
-    """Finds the overlaps of one rank, and remembers what pairs of index sets share."""
+class Holders:
+    """Which of some ranks hold which box.
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    Looked through by the index sets of each dimension, of which there are few, as a box overlaps
+    another where their sets do in every dimension.
+    """
+
+    def __init__(self, boxes: Iterable[tuple[int, Box]]) -> None:
+        self.box_of = dict(boxes)
+        self.ranks_of: dict[Box, list[int]] = {}
+        for rank, box in self.box_of.items():
+            self.ranks_of.setdefault(box, []).append(rank)
+        self._sets = [
+            tuple(s for s in dict.fromkeys(column) if s.size)
+            for column in zip(*self.ranks_of, strict=True)
+        ]
+        self._ends = [
+            np.array([(s.starts[0], s.stops[-1]) for s in sets], np.int64).reshape(-1, 2).T
+            for sets in self._sets
+        ]
+
+    def near(self, dim: int, indices: IndexRanges) -> Iterator[IndexRanges]:
+        """The index sets of a dimension whose bounds overlap those of another."""
+        if indices.size:
+            low, high = self._ends[dim]
+            found = (low < indices.stops[-1]) & (indices.starts[0] < high)
+            yield from (self._sets[dim][at] for at in np.flatnonzero(found))
+
+
+class OverlapSearch:
+    """Finds the overlaps of one rank of `size`, and remembers what pairs of index sets share.
+
+    What it does is of the order of this rank's peers, not of all pairs of ranks.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
         self._shared: dict[tuple[IndexRanges, IndexRanges], tuple[int, tuple[Segment, ...]]] = {}
+        self._wanted: dict[tuple[Box, Holders], tuple[Integers, Integers]] = {}
 
     def overlaps(
-        self,
-        sources: Sequence[Box | None],
-        targets: Sequence[Box | None],
-        source_shapes: Sequence[Sequence[int]],
-        target_shapes: Sequence[Sequence[int]],
+        self, sources: Holders, targets: Holders, source_shape: ShapeOf, target_shape: ShapeOf
     ) -> Iterator[Overlap]:
-        """The overlaps that this rank sends, receives or keeps, in an order all ranks agree on.
+        """The overlaps that this rank sends, receives or keeps; both of a pair in one order.
 
-        Per rank, what it holds and what it wants, None for nothing, and the shapes of the tiles
-        in which these lie. What two ranks hold is the same or disjoint.
+        The shapes are those of the tiles in which the boxes lie, by rank. What two ranks hold is
+        the same or disjoint.
         """
-        holders: dict[Box, list[int]] = {}
-        for rank, box in enumerate(sources):
-            if box is not None:
-                holders.setdefault(box, []).append(rank)
-        for box, ranks in holders.items():
-            for receiver, sender in self._routes(box, ranks, targets):
-                target = targets[receiver]
-                if self.rank not in (sender, receiver) or target is None:
+        touched: dict[Box, None] = {}
+        if (held := sources.box_of.get(self.rank)) is not None:
+            touched[held] = None
+        if (wanted := targets.box_of.get(self.rank)) is not None:
+            touched |= dict.fromkeys(self._overlapping(wanted, sources))
+        for box in touched:
+            for receiver, sender in self._routes(box, sources.ranks_of[box], targets):
+                if self.rank not in (sender, receiver):
                     continue
+                target = targets.box_of[receiver]
                 shared = [self._common(a, b)[1] for a, b in zip(box, target, strict=True)]
+                shapes = source_shape(sender), target_shape(receiver)
                 for chosen in product(*shared):
-                    yield overlap_of(
-                        sender, receiver, chosen, source_shapes[sender], target_shapes[receiver]
-                    )
+                    yield overlap_of(sender, receiver, chosen, *shapes)
 
     def _routes(
-        self, box: Box, ranks: Sequence[int], targets: Sequence[Box | None]
+        self, box: Box, ranks: Sequence[int], targets: Holders
     ) -> Iterator[tuple[int, int]]:
         """Who receives of a box that these ranks hold, and from which of them."""
-        here = self.rank in ranks
-        if len(ranks) == 1 and not here:
-            if targets[self.rank] is not None:
-                yield self.rank, ranks[0]
+        if len(ranks) == 1 and self.rank not in ranks:
+            yield self.rank, ranks[0]
             return
-        wanted = []
-        for receiver, target in enumerate(targets):
-            if target is None:
-                continue
-            size = prod(self._common(a, b)[0] for a, b in zip(box, target, strict=True))
-            if size and receiver in ranks:
-                yield receiver, receiver
-            elif size:
-                wanted.append((-size, receiver))
-        load = dict.fromkeys(ranks, 0)
-        for size, receiver in sorted(wanted):
-            sender = min(ranks, key=lambda r: (load[r], (r - receiver) % len(targets)))
-            load[sender] -= size
-            yield receiver, sender
+        receivers, sizes = self._wanting(box, targets)
+        if self.rank in ranks and self.rank in receivers:
+            yield self.rank, self.rank
+        others = ~np.isin(receivers, ranks)
+        receivers, sizes = receivers[others], sizes[others]
+        order = np.lexsort((receivers, -sizes))
+        for place, receiver in zip(_turns(sizes[order], len(ranks)), receivers[order], strict=True):
+            if self.rank in (ranks[place], receiver):
+                yield int(receiver), ranks[place]
+
+    def _wanting(self, box: Box, targets: Holders) -> tuple[Integers, Integers]:
+        """The ranks that want something of a box, and how many elements."""
+        known = self._wanted.get((box, targets))
+        if known is None:
+            found = list(self._overlapping(box, targets))
+            sizes = [
+                prod(self._common(a, b)[0] for a, b in zip(box, t, strict=True)) for t in found
+            ]
+            ranks = [targets.ranks_of[target] for target in found]
+            receivers = np.array(list(chain.from_iterable(ranks)), np.int64)
+            known = receivers, np.repeat(np.array(sizes, np.int64), [len(r) for r in ranks])
+            self._wanted[box, targets] = known
+        return known
+
+    def _overlapping(self, box: Box, others: Holders) -> Iterator[Box]:
+        """The boxes of others that share an element with one."""
+        near = [
+            [other for other in others.near(dim, own) if self._common(own, other)[0]]
+            for dim, own in enumerate(box)
+        ]
+        return (other for other in product(*near) if other in others.ranks_of)
 
     def _common(self, a: IndexRanges, b: IndexRanges) -> tuple[int, tuple[Segment, ...]]:
-        """What two index sets share: how many indices, and where."""
+        """What two index sets share: how many indices, and where, from the one to the other."""
         found = self._shared.get((a, b))
         if found is None:
             lengths, take, put = common(a, b)
             parts = tuple(segments(lengths, take, put)) if len(lengths) else ()
             found = self._shared[a, b] = int(lengths.sum()), parts
         return found
+
+
+def _turns(sizes: Integers, count: int) -> Iterable[int]:
+    """Which of so many senders takes each load, the largest first: the one with least so far.
+
+    >>> list(_turns(np.array([2, 2, 2]), 2)), list(_turns(np.array([4, 1, 1, 1]), 2))
+    ([0, 1, 0], [0, 1, 1, 1])
+    """
+    if not len(sizes) or sizes[0] == sizes[-1]:
+        return (np.arange(len(sizes)) % count).tolist()
+    loads = [(0, place) for place in range(count)]
+    found = []
+    for size in sizes.tolist():
+        load, place = loads[0]
+        heapq.heapreplace(loads, (load + size, place))
+        found.append(place)
+    return found
 
 
 def overlap_of(

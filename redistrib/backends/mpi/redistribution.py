@@ -215,8 +215,8 @@ class Redistribution:
         problem, rank = self._problem, self.comm.rank
         before, after = problem.ends(self.comm.size)
         self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
-        self._targets = [after.shape(rank) for rank in range(self.comm.size)]
-        self._shapes = before.shape(rank), self._targets[rank]
+        self._targets = {near: after.shape(near) for near in self.watch.private.near}
+        self._shapes = before.shape(rank), after.shape(rank)
         self.plan, self.dtype = problem.plan, problem.dtype
         self.fused, self._check = problem.options.fuse, problem.options.check
         self.watch.timeout = problem.options.timeout
@@ -401,7 +401,7 @@ class Redistribution:
         """The arrays before, between and after the phases."""
         levels = [[forwards(tile) for tile in tiles]]
         for phase in self._phases[:-1]:
-            shape = phase.after.shapes()[self.comm.rank][:: -1 if self._reverse else 1]
+            shape = phase.after.tile_shape(self.comm.rank)[:: -1 if self._reverse else 1]
             letter: Any = "F" if order == F_ORDER else "C"
             levels.append([np.empty(shape, self.dtype, letter) for _ in tiles])
         return [*levels, [forwards(result) for result in results]]
@@ -410,7 +410,7 @@ class Redistribution:
         """The tiles after a step; None stands for the last."""
         if phase is None:
             return [self._result(out) for out in results]
-        shape = phase.after.shapes()[self.comm.rank]
+        shape = phase.after.tile_shape(self.comm.rank)
         return [np.empty(shape, self.dtype) for _ in results]
 
     def __repr__(self) -> str:

@@ -8,17 +8,19 @@ the result depends on neither the MPI nor the order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from redistrib.backends.mpi.datatypes import Tile
-from redistrib.backends.mpi.exchange import End, Phase, Shape, TileExchange, Tiles
+from redistrib.backends.mpi.exchange import End, Phase, Shape, TileExchange, Tiles, members
 from redistrib.backends.mpi.flows import Channel, Flow, Outgoing, transfer, unpacked
+from redistrib.backends.mpi.index_ranges import IndexRanges
 from redistrib.backends.mpi.layouts import Box
-from redistrib.backends.mpi.overlaps import Overlap, OverlapSearch, Region
+from redistrib.backends.mpi.overlaps import Holders, Overlap, OverlapSearch, Region
 from redistrib.backends.mpi.requests import Outstanding, Owner, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.backends.mpi.streams import DEPTH, Stream, opaque, streams_of
@@ -51,18 +53,22 @@ class Reduction(Phase):
         if within is not None:
             of_source = of_target = list(within)
         rank, half = channel.comm.rank, scratch // 2
-        shares, spread = _shares(after, of_target, rank)
+        search = OverlapSearch(rank, channel.comm.size)
+        groups = {of_source[rank], of_target[rank]} - {-1}
+        targets, spread = _shares(after, of_target, groups, search)
         self.spread = TileExchange(after, after, spread, channel, dtype.itemsize, half)
-        search, held = OverlapSearch(rank), before.boxes()
+        with_role: dict[tuple[int, int], list[tuple[int, Box]]] = {}
+        for other, (box, *role) in enumerate(zip(before.boxes(), of_source, addends, strict=True)):
+            if box is not None and role[0] in groups:
+                with_role.setdefault((role[0], role[1]), []).append((other, box))
         rows: dict[tuple[Region, Shape], list[Overlap]] = {}
         remote: list[Overlap] = []
-        roles = list(zip(of_source, addends, strict=True))
-        for group, addend in sorted(set(roles) - {(-1, -1)}):
-            sources = [
-                b if role == (group, addend) else None for b, role in zip(held, roles, strict=True)
-            ]
-            targets = [s if at == group else None for s, at in zip(shares, of_target, strict=True)]
-            for overlap in search.overlaps(sources, targets, before.shapes(), after.shapes()):
+        for (group, addend), holders in sorted(with_role.items()):
+            # All addends of the own share; and the own addend, whoever wants it.
+            if group != of_target[rank] and (group, addend) != (of_source[rank], addends[rank]):
+                continue
+            shapes = before.tile_shape, after.tile_shape
+            for overlap in search.overlaps(Holders(holders), targets[group], *shapes):
                 if overlap.receiver == rank:
                     rows.setdefault((overlap.put, overlap.shape), []).append(overlap)
                 if overlap.sender != overlap.receiver:
@@ -163,32 +169,37 @@ class _Lane:
 
 
 def _shares(
-    after: End, of_target: Sequence[int], rank: int
-) -> tuple[list[Box | None], list[Overlap]]:
-    """The part of its tile that each rank reduces, and how the parts then reach the others."""
-    boxes, shapes = after.boxes(), after.shapes()
-    wanting: dict[tuple[Box, int], list[int]] = {}
-    for number, (box, group) in enumerate(zip(boxes, of_target, strict=True)):
-        if box is not None:
-            wanting.setdefault((box, group), []).append(number)
-    shares: list[Box | None] = [None] * len(boxes)
-    for (box, _), ranks in wanting.items():
-        for number, share in zip(ranks, _parts(box, len(ranks)), strict=True):
-            shares[number] = share
+    after: End, of_target: Sequence[int], groups: Iterable[int], search: OverlapSearch
+) -> tuple[dict[int, Holders], list[Overlap]]:
+    """Per group the part of its tile that each rank reduces; and how the parts reach the others."""
+    shares: dict[int, Holders] = {}
     spread: list[Overlap] = []
-    for (box, _), ranks in wanting.items():
-        if rank in ranks:
-            held = [share if number in ranks else None for number, share in enumerate(shares)]
-            wanted = [box if number in ranks else None for number in range(len(boxes))]
-            found = OverlapSearch(rank).overlaps(held, wanted, shapes, shapes)
+    boxes = after.boxes()
+    narrow = cache(IndexRanges.narrow)  # equal sets are one object
+    for group in sorted(groups):
+        wanting = Holders(members(boxes, of_target, group))
+        shares[group] = Holders(
+            (rank, part)
+            for box, ranks in wanting.ranks_of.items()
+            for rank, part in zip(ranks, _parts(box, len(ranks), narrow), strict=True)
+            if part is not None
+        )
+        box = wanting.box_of.get(search.rank)
+        if box is not None:
+            ranks, held = wanting.ranks_of[box], shares[group].box_of
+            parts = Holders((rank, held[rank]) for rank in ranks if rank in held)
+            same = Holders((rank, box) for rank in ranks)
+            found = search.overlaps(parts, same, after.tile_shape, after.tile_shape)
             # The own share is where it belongs.
-            spread = [overlap for overlap in found if overlap.sender != overlap.receiver]
+            spread += [overlap for overlap in found if overlap.sender != overlap.receiver]
     return shares, spread
 
 
-def _parts(box: Box, count: int) -> Iterator[Box | None]:
+def _parts(
+    box: Box, count: int, narrow: Callable[[IndexRanges, int, int], IndexRanges]
+) -> Iterator[Box | None]:
     """A box in parts of nearly one size, along the dimension that is cut most evenly."""
-    if not box:
+    if not box or count == 1:
         # A scalar: the first rank reduces it.
         yield from [box, *[None] * (count - 1)]
         return
@@ -197,4 +208,4 @@ def _parts(box: Box, count: int) -> Iterator[Box | None]:
     first = min(box[dim].places.tolist(), default=0)  # a sub-array may begin inside the tile
     for part in range(count):
         low, high = (first + sizes[dim] * at // count for at in (part, part + 1))
-        yield (*box[:dim], box[dim].narrow(low, high), *box[dim + 1 :])
+        yield (*box[:dim], narrow(box[dim], low, high), *box[dim + 1 :])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
 class SharedTiles:
     """A tile for each rank of a node, which all of them can write.
 
-    `ranks` are those of the node by their numbers in the communicator, `shapes` the tiles of all
-    its ranks. A call writes into a tile once its owner has entered the call; the owner reads it
-    after the notice of every rank that writes there.
+    `ranks` are those of the node by their numbers in the communicator, `shapes` their tiles. A call
+    writes into a tile once its owner has entered the call; the owner reads it after the notice of
+    every rank that writes there.
 
     Raises BackendError where the node has no room for the tile of this rank.
     """
@@ -37,7 +37,7 @@ class SharedTiles:
         self,
         node: MPI.Comm,
         ranks: Sequence[int],
-        shapes: Sequence[tuple[int, ...] | None],
+        shapes: Mapping[int, tuple[int, ...] | None],
         dtype: np.dtype[Any],
     ) -> None:
         self.ranks = frozenset(ranks)
