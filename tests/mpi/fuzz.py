@@ -290,6 +290,8 @@ class _Caller:
             more = [self.array(number + 100 + n) for n in range(self.rng.randint(0, 3))]
             gives = self.drawn.index is not None or self.rng.random() < 0.7
             outs = [item.out for item in more] if gives else None
+            for item in more:
+                item.out = item.out if gives else None
             for item, result in zip(
                 more, self.made.batch([item.tile for item in more], outs), strict=True
             ):

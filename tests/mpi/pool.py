@@ -69,7 +69,7 @@ class Pool:
         self._connection.close()
         self._answers.close()
         try:
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             kill(self.process)
             raise

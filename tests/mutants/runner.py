@@ -113,6 +113,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     # Real ranks; two of them do not crowd the machine.
     "redistrib/backends/mpi/": (
         "tests/mpi/test_index_ranges.py",
+        "tests/mpi/test_overlaps.py",
         *(f"tests/mpi/test_backend.py::test_mpi[mpich-4-{case}]" for case in cases()),
         "tests/mpi/test_backend.py::test_late_ranks[mpich-4]",
         "tests/mpi/test_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
