@@ -27,7 +27,7 @@ Unit = tuple[Installation, int, str, tuple[Any, ...]]
 
 
 def units() -> list[Unit]:
-    """Per MPI: 2,000 plans, 5,000 programs and 500 models drawn; core pairs, real cases, large tiles,
+    """Per MPI: 2,000 plans, 5,000 programs, 500 models; core pairs, real cases, large tiles,
     1,000 objects."""
     found: list[Unit] = []
     for mpi in (MPICH, OPENMPI):
