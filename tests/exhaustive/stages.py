@@ -377,8 +377,8 @@ def stages(examples: int) -> Iterator[Stage]:
     )
     yield Stage(
         "mpi",
-        "2,000 random plans, 5,000 programs against numpy, 500 models, every core pair and real cases on"
-        " ranks of MPICH and of Open MPI",
+        "2,000 random plans, 5,000 programs against numpy, 500 models, every core pair and real"
+        " cases on ranks of MPICH and of Open MPI",
         lambda _: range(len(mpi_units.units())),
         mpi_units.run,
     )
