@@ -11,7 +11,7 @@ first has been started on both sides, since each side has completed all before i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from redistrib.models.model_plan import ModelPlan
@@ -97,6 +97,12 @@ def batches(plan: ModelPlan, batch_bytes: int) -> Iterator[list[Move]]:
         bytes_ += tile
     if batch:
         yield batch
+
+
+def last_uses(plan: ModelPlan, cut: Sequence[Sequence[Move]]) -> list[list[str]]:
+    """The sources that each batch is the last to use."""
+    last = {name: n for n, batch in enumerate(cut) for move in batch for name, _ in move.sources}
+    return [[name for name in plan.src if last.get(name) == n] for n, _ in enumerate(cut)]
 
 
 def lacking(plan: ModelPlan, completed: Iterable[str], rank: int) -> list[str]:

@@ -50,6 +50,7 @@ def test_case(pool: Pool, case: str) -> None:
         ("random_orders_of_uneven_shards_are_right", 60, 1000),
         ("random_pairs_are_torchs", 60, 1000),
         ("random_models_move", 20, 500),
+        ("llama_moves_within_a_tenth_more_than_its_weights", 4, 32),
     ],
 )
 def test_random(pool: Pool, case: str, few: int, many: int) -> None:

@@ -12,7 +12,7 @@ view with offset 1 and the run (2, stride 4) is the second column:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -26,11 +26,12 @@ from redistrib.backends.model_messages import (
     batches,
     completed_everywhere,
     lacking,
+    last_uses,
     phases,
 )
 from redistrib.backends.torch.dtypes import identity, torch_dtype
 from redistrib.backends.torch.layouts import layout_of, mesh_of
-from redistrib.backends.torch.messages import Traffic, as_bytes, post
+from redistrib.backends.torch.messages import Posted, Traffic, as_bytes, post
 from redistrib.backends.torch.primitives import Placed
 from redistrib.backends.torch.programs import Program, check_initialized, check_ranks
 from redistrib.errors import BackendError
@@ -55,6 +56,10 @@ class ModelRedistribution:
         targets a rank holds at most one message to and one from another rank, of what they exchange
         in a batch; `staged_bytes` is the most that it has held.
 
+    A plan with `keep_sources=False` takes sources out of the mapping that it is given, when all
+    ranks have made the last target of them: they are freed unless something else has them, and
+    what is neither whole in `completed` nor in the mapping is nowhere.
+
     Raises BackendError on every rank if the ranks have different plans, and on those that wait for
     one that is lost.
     """
@@ -78,6 +83,7 @@ class ModelRedistribution:
         check_ranks({t.mesh: t.mesh.ids for t in (*plan.src.values(), *plan.dst.values())})
         self.plan, self.completed, self.traffic = plan, {}, Traffic()
         self.staged_bytes = 0
+        self._reduced: set[str] = set()
         self._rank, self._device, self._timeout = dist.get_rank(), device, timeout
         told = hashlib.sha256(f"{batch_bytes} {plan.to_json()}".encode()).hexdigest()
         heard = _told_by_all(told)
@@ -88,6 +94,7 @@ class ModelRedistribution:
                 rank=odd,
             )
         self._batches = list(batches(plan, batch_bytes))
+        self._released = last_uses(plan, self._batches)
         self._reductions = {}
         for name, reduction in plan.reductions.items():
             meshes = {t.mesh for t in reduction.types}
@@ -107,16 +114,21 @@ class ModelRedistribution:
         `tiles` and `into` hold tensors or DTensors; of a DTensor the local tensor is the tile.
         `into`: where targets are written that exist already, contiguous; others are allocated.
         `completed`: targets that an earlier call has made, the same names on all ranks that have
-        them. `progress` is called after each batch.
+        them. `progress` is called after each batch. Sources of which all targets are completed on
+        all ranks need not be there.
         """
-        self.completed = dict(completed or {})
+        self.completed, self._reduced = dict(completed or {}), set()
         sources, skipped = self._agreed(tiles, into or {})
-        for name, reduction in self._reductions.items():
-            if (reduced := reduction(sources.get(name))) is not None:
-                sources[name] = reduced
         received, done = self.traffic.received, 0
-        for moves in self._batches:
-            self._move([move for move in moves if move.target not in skipped], sources)
+        for moves, released in zip(self._batches, self._released, strict=True):
+            left = [move for move in moves if move.target not in skipped]
+            self._reduce(left, sources)
+            self._move(left, sources)
+            if released and not self.plan.keep_sources:
+                Posted([dist.barrier(async_op=True)], lambda: None).finish(self._timeout)
+                for name in released:
+                    sources.pop(name, None)
+                    tiles.pop(name, None)  # type: ignore[attr-defined]
             done += len(moves)
             if progress is not None:
                 new = self.traffic.received - received
@@ -130,41 +142,50 @@ class ModelRedistribution:
         sources: Tiles = {}
         error: BackendError | None = None
         try:
+            if not (self.plan.keep_sources or isinstance(tiles, MutableMapping)):
+                raise BackendError(
+                    "sources that are released are taken out of a mapping that can be changed; got "
+                    f"{type(tiles).__name__}"
+                )
             sources = self._checked(self.plan.src, tiles, contiguous=False)
-            self._into = self._checked(self.plan.dst, into, contiguous=True, all_of_them=False)
+            self._into = self._checked(self.plan.dst, into, contiguous=True)
         except BackendError as raised:
             error = raised
-        mine = lacking(self.plan, self.completed, self._rank)
-        heard = _told_by_all((mine, None if error is None else str(error)))
-        for rank, (_, said) in enumerate(heard):
-            if said is not None:
-                raise BackendError(f"rank {rank}: {said}", rank=rank) from error
-        skipped = completed_everywhere(self.plan, (names for names, _ in heard))
+        missing = [
+            name
+            for name, t in self.plan.src.items()
+            if self._rank in t.mesh.ids and tiles.get(name) is None
+        ]
+        told = sorted(self.completed), missing, None if error is None else str(error)
+        heard = _told_by_all(told)
+        lacked = (lacking(self.plan, names, rank) for rank, (names, _, _) in enumerate(heard))
+        skipped = completed_everywhere(self.plan, lacked)
+        used = {s for m in self.plan.moves if m.target not in skipped for s, _ in m.sources}
+        for rank, (_, names, said) in enumerate(heard):
+            lost = [name for name in names if name in used]
+            text = said or (f"a tile of {lost[0]} is missing" if lost else None)
+            if text is not None:
+                raise BackendError(f"rank {rank}: {text}", rank=rank) from error
         for name in set(self.completed) - skipped:
             del self.completed[name]
         return sources, skipped
 
     def _checked(
-        self,
-        types: Mapping[str, Any],
-        given: Mapping[str, Tensor],
-        *,
-        contiguous: bool,
-        all_of_them: bool = True,
+        self, types: Mapping[str, Any], given: Mapping[str, Tensor], *, contiguous: bool
     ) -> Tiles:
-        """This rank's tiles. Raises BackendError for one that is missing or not of its type."""
+        """This rank's tiles that are given. Raises BackendError for one that is not of its type."""
         checked: Tiles = {}
         for name, t in types.items():
-            if self._rank not in t.mesh.ids or (name not in given and not all_of_them):
-                continue
             tile = given.get(name)
+            if tile is None or self._rank not in t.mesh.ids:
+                continue
             tile = tile.to_local() if isinstance(tile, DTensor) else tile
             shape = tuple(t.tile_shape_at(t.mesh.ids.index(self._rank)))
             dtype = torch_dtype(t.dtype)
-            if tile is None or tuple(tile.shape) != shape or tile.dtype != dtype:
-                found = "none" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
+            if tuple(tile.shape) != shape or tile.dtype != dtype:
                 raise BackendError(
-                    f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; got {found}",
+                    f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; got shape "
+                    f"{list(tile.shape)}, {tile.dtype}",
                     name=name,
                 )
             if contiguous and not tile.is_contiguous():
@@ -175,6 +196,15 @@ class ModelRedistribution:
                 )
             checked[name] = tile.detach().contiguous()
         return checked
+
+    def _reduce(self, moves: Sequence[Move], sources: Tiles) -> None:
+        """Reduce the partial sources that some moves are the first to use."""
+        for name in dict.fromkeys(name for move in moves for name, _ in move.sources):
+            reduction = self._reductions.get(name)
+            if reduction is not None and name not in self._reduced:
+                self._reduced.add(name)
+                if (reduced := reduction(sources.get(name))) is not None:
+                    sources[name] = reduced
 
     def _move(self, moves: Sequence[Move], sources: Tiles) -> None:
         """Make the targets of some moves."""
@@ -205,8 +235,7 @@ class ModelRedistribution:
         message = torch.empty(
             sum(transfer.wire_bytes for transfer in taken), dtype=torch.uint8, device=self._device
         )
-        pieces = [as_bytes(packed(t, held[str(t.source)])) for t in given]
-        joined = torch.cat(pieces) if len(pieces) > 1 else (pieces or [message[:0]])[0]
+        joined = self._joined([(t, held[str(t.source)]) for t in given])
         self.staged_bytes = max(self.staged_bytes, message.nbytes + joined.nbytes)
         posted = post({to: joined}, {come: message}, lambda: None, self.traffic)
         posted.finish(self._timeout)
@@ -219,6 +248,19 @@ class ModelRedistribution:
                 part = part.clone()
             put(transfer, targets[transfer.target], part.view(dtype))
             start = end
+
+    def _joined(self, given: Sequence[tuple[Transfer, Tensor]]) -> Tensor:
+        """What is sent in one message, as bytes; alone it is not copied where it is one run."""
+        if len(given) == 1:
+            return as_bytes(packed(*given[0]))
+        size = sum(transfer.wire_bytes for transfer, _ in given)
+        joined = torch.empty(size, dtype=torch.uint8, device=self._device)
+        start = 0
+        for transfer, tile in given:
+            end = start + transfer.wire_bytes
+            joined[start:end] = as_bytes(packed(transfer, tile))
+            start = end
+        return joined
 
 
 def types_of(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, ArrayType]:
