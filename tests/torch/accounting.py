@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
+from torch._C._distributed_c10d import ProcessGroup
 from torch._C._profiler import _ExperimentalConfig
 from torch.autograd import ProfilerConfig, ProfilerState
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -48,7 +49,10 @@ def allocations() -> Iterator[Allocations]:
 
 
 class Received(TorchDispatchMode):
-    """Bytes of the tensors that operators of torch.distributed receive into, within it."""
+    """Bytes that operators of torch.distributed bring to this rank, within it.
+
+    Of an all_reduce of n ranks that is each of n parts, but its own, as an addend and as a sum.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +65,14 @@ class Received(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func.namespace == "c10d" and func._schema.name.startswith("c10d::recv"):
-            self.bytes += sum(tensor.nbytes for tensor in args[0])
+        if func.namespace == "c10d":
+            size = sum(tensor.nbytes for tensor in args[0])
+            name = func._schema.name
+            if name == "c10d::recv_":
+                self.bytes += size
+            elif name == "c10d::allreduce_":
+                ranks = ProcessGroup.unbox(args[1]).size()
+                self.bytes += 2 * (size - size // ranks)
+            else:
+                assert name == "c10d::send", name
         return func(*args, **(kwargs or {}))

@@ -22,6 +22,7 @@ import torch.distributed as dist
 import tests.torch.drop_in_cases
 import tests.torch.dtensor_cases
 import tests.torch.gradient_cases
+import tests.torch.memory_cases
 import tests.torch.model_cases
 import tests.torch.program_cases  # noqa: F401 - they add to CASES
 from tests.torch.cases import CASES

@@ -49,6 +49,7 @@ def test_case(pool: Pool, case: str) -> None:
         ("random_dtensors_are_right", 60, 1000),
         ("random_orders_of_uneven_shards_are_right", 60, 1000),
         ("random_pairs_are_torchs", 60, 1000),
+        ("moves_stay_within_their_ends_where_dtensor_does_not", 6, 200),
         ("random_models_move", 20, 500),
         ("llama_moves_within_a_tenth_more_than_its_weights", 4, 32),
     ],
