@@ -38,7 +38,6 @@ def serve(rank: int, ranks: int, path: str, port: int) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store, timeout=TIMEOUT)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        connection.sendall(f"{rank}".encode())
         for line in connection.makefile():
             name, arguments = json.loads(line)
             faulthandler.dump_traceback_later(LATE)
