@@ -30,7 +30,9 @@ class Pool(pool.Pool):
             answer = answers.readline()
         except TimeoutError:
             kill(self.process)
-            raise AssertionError(f"{self.name} hung in {case}{arguments}") from None
+            _, errors = self.process.communicate(timeout=30)
+            said = f"{self.name} hung in {case}{arguments}: {errors[-4000:]}"
+            raise AssertionError(said) from None
         if not answer:
             _, errors = self.process.communicate(timeout=30)
             raise AssertionError(f"{self.name} ended in {case}{arguments}: {errors[-4000:]}")
