@@ -109,6 +109,16 @@ def primes(n: int) -> list[int]:
     return found + [n] * (n > 1)
 
 
+def prime_of(n: int) -> int:
+    """The prime that n is a power of, or 0.
+
+    >>> prime_of(8), prime_of(6), prime_of(1)
+    (2, 0, 0)
+    """
+    found = {*primes(n)}
+    return found.pop() if len(found) == 1 else 0
+
+
 def _large_primes(n: int) -> list[int]:
     """Prime factors of n, all of them above TRIAL, in any order."""
     if _is_prime(n):

@@ -24,15 +24,15 @@ MUTANTS = (
     Mutant(
         "a batch gives sums of all reductions one price",
         SIGNATURES,
-        "_Codes.key_of_sums",
-        "self.reduction[src] * (int(self.reduction.max()) + 1) + self.reduction[dst]",
-        "self.reduction[src] * 0",
+        "_key_of_sums",
+        "codes.reduction[src] * (int(codes.reduction.max()) + 1) + codes.reduction[dst]",
+        "codes.reduction[src] * 0",
     ),
     Mutant(
         "a batch does not look at what is kept of an array with partial sums",
         SIGNATURES,
-        "_Codes.key_of_sums",
-        "(*products, *chains.T, *np.sort(runs, axis=0))",
+        "_key_of_sums",
+        "(*products, *chains.T, *np.sort(places, axis=0))",
         "(*products, *chains.T)",
     ),
     Mutant(

@@ -13,7 +13,8 @@ import redistrib as rd
 from redistrib.synth.plan.profile import Level
 from redistrib.synth.planner.detours.batches import BY_SIGNATURE, all_pairs
 from redistrib.synth.planner.detours.exchanges import Exchanges, exchange_prices
-from redistrib.synth.planner.detours.signatures import CHUNK, _Codes, find_signatures
+from redistrib.synth.planner.detours.numbered import Numbered
+from redistrib.synth.planner.detours.signatures import CHUNK, find_signatures
 from redistrib.synth.planner.detours.stops import Bounds, layout_of, stops
 from redistrib.synth.planner.detours.symmetry import orbits
 from tests.generators import random_layout, random_pair, whole_axis_layouts
@@ -275,11 +276,11 @@ def test_what_is_copied_from_symmetric_rows_is_what_each_pair_has(
 
 def test_symmetry_saves_signatures() -> None:
     types = family((2, 2, 2), 64)
-    codes = _Codes(types, UNIFORM)
+    codes = Numbered(types, UNIFORM)
     assert len(codes.symmetries()) == 4  # two trades of dimensions and two of axes
     assert len(set(orbits(codes.symmetries(), len(types))[0].tolist())) == 7
-    assert len(_Codes(types, UNEQUAL).symmetries()) == 3
-    assert len(_Codes(types[:-1], UNIFORM).symmetries()) < 4
+    assert len(Numbered(types, UNEQUAL).symmetries()) == 3
+    assert len(Numbered(types[:-1], UNIFORM).symmetries()) < 4
 
 
 def test_so_many_pairs_that_they_come_in_chunks() -> None:

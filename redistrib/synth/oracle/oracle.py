@@ -9,7 +9,7 @@ over its types (`closure.py`), so that no detour through them is cheaper.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -159,6 +159,8 @@ class Oracle:
         check_name("effort", effort, get_args(Effort))
         self.effort: Effort = effort
         self._answer = lru_cache(maxsize=size)(self._ask)
+        self._answers: dict[Hashable, tuple[StepCost, ...] | None] = {}
+        self._capacity = size
         self._lock = threading.Lock()
         self._pairs = self._prices = 0
 
@@ -325,12 +327,20 @@ class Oracle:
         finer = on_cut_axes(self.profile, types) if types else None
         links, asked = (finer[0].links, finer[0].links) if finer else (self.profile, self._asked)
 
-        def price_alone(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
+        def price_alone(
+            src: ArrayType, dst: ArrayType, question: Hashable | None
+        ) -> tuple[StepCost, ...] | None:
+            key = src.dtype, strategy, question
+            if question is not None and key in self._answers:
+                return self._answers[key]
             try:
                 problem = make_problem(src, dst, self.memory_limit, asked, self.effort)
-                return choose_without_stops(problem, strategy).costs
+                found = choose_without_stops(problem, strategy).costs
             except InfeasibleError:
-                return None
+                found = None
+            if question is not None and len(self._answers) < self._capacity:
+                self._answers[key] = found
+            return found
 
         types = finer[1] if finer else types
         limit = inf if self.memory_limit is None else self.memory_limit

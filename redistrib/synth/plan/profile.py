@@ -120,11 +120,14 @@ class Profile:
         """Time of one communicating step."""
         if collective == "exchange" and self.exchange == "call":
             latencies = 1
-        used = [self.link]
+        latency, bandwidth = self.link.latency, self.link.bandwidth
         if self.axes:
-            used = [link for device in axes for link in self.links_of(device)] or used
-        latency = max(link.latency for link in used)
-        bandwidth = min(link.bandwidth for link in used)
+            used = [link for device in axes for link in self.links_of(device)]
+            if len(used) == 1:
+                latency, bandwidth = used[0].latency, used[0].bandwidth
+            elif used:
+                latency = max([link.latency for link in used])
+                bandwidth = min([link.bandwidth for link in used])
         if self.efficiency:
             bandwidth *= dict(self.efficiency).get(collective, 1.0)
         return latency * latencies + received_bytes / bandwidth

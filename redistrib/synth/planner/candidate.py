@@ -97,7 +97,7 @@ def from_steps(
 def cheapest(
     problem: Problem,
     proposed: Iterable[Proposal],
-    tried: Callable[[str, Candidate | str], None] = lambda _name, _found: None,
+    tried: Callable[[str, Candidate | str], None] | None = None,
 ) -> Candidate:
     """`choose` among some proposals; `tried` is told what became of each."""
     best: Candidate | None = None
@@ -105,18 +105,23 @@ def cheapest(
     reasons: list[RedistribError] = []
     for proposal in proposed:
         bound = inf if best is None else best.seconds
-        if proposal.search and best is not None:
+        # With partial sums there are many proposals, each of them slow to make.
+        if best is not None and (proposal.search or (problem.partial and tried is None)):
             floor = problem.floor() if floor is None else floor
             if bound * (1 - ROUNDING) <= floor:
+                if tried is None:
+                    break
                 tried(proposal.name, f"not searched: no plan takes less than {floor * 1e6:.3g} us")
                 continue
         try:
             found = proposal.solve(best)
         except (InfeasibleError, LayoutError) as error:
             reasons.append(error)
-            tried(proposal.name, str(error))
+            if tried is not None:
+                tried(proposal.name, str(error))
             continue
-        tried(proposal.name, f"nothing below {bound * 1e6:.3g} us" if found is None else found)
+        if tried is not None:
+            tried(proposal.name, f"nothing below {bound * 1e6:.3g} us" if found is None else found)
         if found is not None and (best is None or found.seconds < bound):
             best = found
     if best is None:

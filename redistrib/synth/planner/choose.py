@@ -141,7 +141,7 @@ def _of_sums(
     In normal form there are few such questions, but a search for each would take too long.
     """
     problem = make_problem(src, dst, memory_limit, links, effort)
-    return cheapest(problem, (proposal for proposal in alone(problem) if not proposal.search))
+    return cheapest(problem, alone(problem, searched=False))
 
 
 def _least_limit(asked: Problem, planned: Problem, error: InfeasibleError) -> InfeasibleError:

@@ -82,7 +82,7 @@ def _in_two(
         ends, rest = [(src, middle), (middle, dst)][:: -1 if aligned_first else 1]
         meeting = MeetingSearch(*ends, links, bound).run()
         if meeting is not None:
-            aligned = plan_aligned(*rest, refine(*rest), limit, links)
+            aligned = plan_aligned(*rest, refine(*rest), limit, links) or []
             return [*aligned, *meeting] if aligned_first else [*meeting, *aligned]
     return None
 

@@ -4,7 +4,7 @@ Example: x=2,y=4,z=2,w=2, `f32[64{z}, 64{y}] sum{x,w} -> f32[64{z,x}, 64]`. z st
 is given up, x is reduced and owns a part of dimension 0, w is reduced. In normal form that is, on
 `d0=2,d1=2,d2=4`,
 
-    f32[2, 4{d2}, 16, 16] sum{d0,d1} -> f32[2{d1}, 4, 16, 16]
+    f32[2, 4{d2}, 256] sum{d0,d1} -> f32[2{d1}, 4, 256]
 
 what x owns in the end, what y owns at first, and what nobody does; half of the array, because z
 takes no part in it. Digits that are alike and in nobody's way are one: with two like w, d0 is 4.
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import gcd, prod
 
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.chains import find_chains
 from redistrib.synth.planner.relabel import Digits, relabelled
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, primes
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, prime_of
 from redistrib.types.mesh import Mesh
 from redistrib.types.refinement import Refinement
 
@@ -64,13 +64,37 @@ def normal_form(src: ArrayType, dst: ArrayType, common: Refinement, links: Profi
     indices = [index for _, along in chains for index in along]
     named = {*(part for index in indices for part in index), *(index for _, index in fixed)}
     runs = [run for dim in common.dims for run in dim if run not in named and run.size > 1]
-    indices += [(run,) for run in sorted(runs, key=lambda run: -run.size)]
+    indices += _merged(runs, [device for along in devices for device in along])
     digits = Digits({f"d{n}": parts for n, parts in enumerate(devices)}, indices)
     of_axes = [(name, links.link_of(parts[0])) for name, parts in digits.axes.items()]
     unequal = tuple(entry for entry in of_axes if entry[1] != links.link)
     profile = replace(links, axes=unequal, levels=())
     ends = _type(src, before, digits, indices), _type(dst, after, digits, indices)
     return NormalForm(*ends, profile, digits, fixed)
+
+
+def _merged(
+    runs: Iterable[IndexDigit], devices: Iterable[DeviceDigit]
+) -> list[tuple[IndexDigit, ...]]:
+    """The runs that nobody owns as dimensions: one for each prime of the digits, one for the rest.
+
+    Digits have room in a run as far as they have primes in common, wherever it lies. A digit of
+    several primes needs them in one run: then each run is a dimension.
+    """
+    of_devices = {prime_of(device.size) for device in devices}
+    if 0 in of_devices:
+        return [(run,) for run in sorted(runs, key=lambda run: -run.size)]
+    rooms: dict[int, list[IndexDigit]] = {prime: [] for prime in sorted(of_devices)}
+    rest = []
+    for run in runs:
+        pre = run.pre
+        for prime, room in rooms.items():
+            size = gcd(run.size, prime ** run.size.bit_length())
+            if size > 1:
+                room.append(IndexDigit(run.dim, pre, size))
+                pre *= size
+        rest += [IndexDigit(run.dim, pre, run.end // pre)] if run.end > pre else []
+    return [tuple(room) for room in (*rooms.values(), rest) if room]
 
 
 def _type(
@@ -114,7 +138,7 @@ def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile
     alone: dict[tuple[_Kind, int], list[tuple[DeviceDigit, IndexDigit | None]]] = {}
     for chain in chains:
         devices, along = chain.devices, [index for index in chain.indices if index is not None]
-        if len(devices) == 1 and len(along) == 1 and (prime := _prime(devices[0])):
+        if len(devices) == 1 and len(along) == 1 and (prime := prime_of(devices[0].size)):
             alone.setdefault((kind(devices[0]), prime), []).append((devices[0], along[0]))
             continue
         closed = chain.indices[0] is not None and chain.indices[0] == chain.indices[-1]
@@ -126,7 +150,7 @@ def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile
         looks = [(d.size, kind(d)) for d in devices]
         found.append((closed, looks, ([(d,) for d in devices], [(i,) for i in along])))
     for device in idle:
-        if prime := _prime(device):
+        if prime := prime_of(device.size):
             alone.setdefault((kind(device), prime), []).append((device, None))
         else:
             found.append((False, [(device.size, kind(device))], ([(device,)], [])))
@@ -136,9 +160,3 @@ def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile
         parts = [tuple(device for device, _ in pairs)], [tuple(owned)] if owned else []
         found.append((False, [(size, of_kind)], parts))
     return [chain for *_, chain in sorted(found, key=lambda entry: entry[:2])]
-
-
-def _prime(device: DeviceDigit) -> int:
-    """The prime that the size of a digit is a power of, or 0."""
-    factors: Sequence[int] = primes(device.size)
-    return factors[0] if len({*factors}) == 1 else 0

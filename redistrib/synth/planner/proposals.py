@@ -57,8 +57,8 @@ MAX_ONLY_TYPES = 20_000  # and so many about one
 HALFWAY = "collectives: halfway"
 
 
-def alone(problem: Problem) -> Iterator[Proposal]:
-    """Plans that stop at no layout on the way."""
+def alone(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
+    """Plans that stop at no layout on the way; shortest paths are `searched` for, or not."""
     if not problem.src.size and not problem.across:
         yield nothing(problem)
         return
@@ -66,11 +66,11 @@ def alone(problem: Problem) -> Iterator[Proposal]:
         yield from _across(problem)
         return
     if problem.refinement.aligned:
-        yield from collectives(problem)
+        yield from collectives(problem, searched)
         yield from _exchanges(problem)
     else:
         yield from _exchanges(problem)
-        yield from collectives(problem)
+        yield from collectives(problem, searched)
 
 
 def nothing(problem: Problem) -> Proposal:
@@ -162,7 +162,7 @@ def _exchange_cost(problem: Problem) -> StepCost | None:
     return StepCost(seconds, received * src.itemsize, dst.tile_bytes, True)
 
 
-def collectives(problem: Problem) -> Iterator[Proposal]:
+def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
     """Plans without an exchange.
 
     Where digits do not match, reductions come first and last, on their own; the partial set stays
@@ -185,7 +185,8 @@ def collectives(problem: Problem) -> Iterator[Proposal]:
         yield from_steps(
             "collectives: reduce once", problem, lambda _: reduce_once(src, dst, roles, limit)
         )
-    yield from _shortest(problem, feasible)
+    if searched:
+        yield from _shortest(problem, feasible)
 
 
 def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
@@ -234,7 +235,7 @@ def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
     yield from_steps(
         "collectives: three phases",
         problem,
-        lambda _: plan_aligned(src, problem.dst, refinement, limit, problem.links),
+        lambda bound: plan_aligned(src, problem.dst, refinement, limit, problem.links, bound),
     )
     if src.partial == problem.dst.partial and src.reduction == problem.dst.reduction:
         yield from_steps(

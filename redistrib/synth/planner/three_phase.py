@@ -18,22 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice, product
-from math import prod
-from typing import TypeVar
+from itertools import chain, product
+from math import inf, prod
 
 from redistrib.synth.plan.collectives import (
     AllGather,
     AllReduce,
-    AllToAll,
     Collective,
     DynamicSlice,
     ReduceScatter,
     ReplicatedToPartial,
     ShardedToPartial,
 )
-from redistrib.synth.plan.price import price_step
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.by_link import add_steps
 from redistrib.synth.planner.chains import (
     Chain,
     Choice,
@@ -51,19 +49,27 @@ from redistrib.types.refinement import Refinement
 MAX_COMBINATIONS = 1024
 
 _Priced = tuple[float, list[Collective]]
-_T = TypeVar("_T")
+_Among = Callable[[DeviceDigit], bool]
 
 
 def plan_aligned(
-    src: ArrayType, dst: ArrayType, refinement: Refinement, limit: int, profile: Profile
-) -> list[Collective]:
-    """The cheapest steps between an aligned pair through tiles of at most `limit` elements."""
+    src: ArrayType,
+    dst: ArrayType,
+    refinement: Refinement,
+    limit: int,
+    profile: Profile,
+    bound: float = inf,
+) -> list[Collective] | None:
+    """The cheapest steps between an aligned pair through tiles of at most `limit` elements.
+
+    None where none take less than `bound` seconds.
+    """
     roles = partial_roles(src, dst, refinement.axes)
-    best = _plan_roles(src, refinement, roles, limit, profile)
+    best = _plan_roles(src, refinement, roles, limit, profile, bound)
     for renamed, left in _renamed(src, refinement, roles):
-        found = _plan_roles(src, renamed, left, limit, profile)
-        best = found if found[0] < best[0] else best
-    return best[1]
+        most = bound if best is None else best[0]
+        best = _plan_roles(src, renamed, left, limit, profile, most) or best
+    return None if best is None else best[1]
 
 
 def _renamed(
@@ -94,8 +100,13 @@ def _renamed(
 
 
 def _plan_roles(
-    src: ArrayType, refinement: Refinement, roles: PartialRoles, limit: int, profile: Profile
-) -> _Priced:
+    src: ArrayType,
+    refinement: Refinement,
+    roles: PartialRoles,
+    limit: int,
+    profile: Profile,
+    bound: float,
+) -> _Priced | None:
     """Seconds and steps of the cheapest combination of choices, for given roles of digits."""
     chains, idle = find_chains(refinement, roles.kept)
     named = {*refinement.src.values(), *refinement.dst.values()}
@@ -111,9 +122,7 @@ def _plan_roles(
     def price(choices: Sequence[Choice]) -> _Priced | None:
         return _price(src, roles, choices, spares, limit, profile)
 
-    reducing = roles.reduce or roles.produce
-    floor = (lambda _: 0.0) if reducing else _floor(src, options, profile)
-    return _cheapest(options, price, floor)
+    return _cheapest(options, price, _floor(src, roles, options, profile), bound)
 
 
 def _movable(choice: Choice) -> bool:
@@ -139,7 +148,7 @@ def gather_once(
         return None
     steps: list[Collective] = [DynamicSlice(slices)] if slices else []
     steps += [AllGather(gathers), DynamicSlice(late)]
-    return _add(steps, 0.0, src.tile_size, src.itemsize, profile)[0]
+    return add_steps(steps, 0.0, src.tile_size, src.itemsize, profile)[0]
 
 
 def _price(
@@ -268,9 +277,9 @@ def _moved(
     ]
     best: _Priced | None = None
     itemsize = src.itemsize
-    before, opened, opened_tile = _add(opening, 0.0, src.tile_size, itemsize, profile)
+    before, opened, opened_tile = add_steps(opening, 0.0, src.tile_size, itemsize, profile)
     for rounds in lowerings(moving, list(placed.values()), spares, profile):
-        after, seconds, _ = _add([*rounds, *closing], opened, opened_tile, itemsize, profile)
+        after, seconds, _ = add_steps([*rounds, *closing], opened, opened_tile, itemsize, profile)
         if best is None or seconds < best[0]:
             best = (seconds, [*before, *after])
     return best
@@ -279,7 +288,7 @@ def _moved(
 def _parted(
     placings: tuple[Placement, ...],
     digits: frozenset[DeviceDigit],
-    among: Callable[[DeviceDigit], bool],
+    among: _Among,
 ) -> tuple[tuple[Placement, ...], tuple[Placement, ...]]:
     """The placements of digits of a role, and the others."""
     if not digits or not placings:
@@ -287,30 +296,26 @@ def _parted(
     return tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0]))
 
 
-def _add(
-    steps: list[Collective], seconds: float, tile: int, itemsize: int, profile: Profile
-) -> tuple[list[Collective], float, int]:
-    """Steps from a tile of so many elements, the seconds up to their end, and the tile there."""
-    if profile.axes:
-        steps = _by_link(steps, tile, itemsize, profile)
-    for step in steps:
-        _, tile, cost = price_step(step, tile, itemsize, profile)
-        seconds += cost
-    return steps, seconds, tile
-
-
 def _floor(
-    src: ArrayType, options: list[list[Choice]], profile: Profile
+    src: ArrayType, roles: PartialRoles, options: list[list[Choice]], profile: Profile
 ) -> Callable[[Sequence[Choice]], float]:
-    """At most the seconds of a combination that reduces nothing, in less time than its price."""
+    """At most the seconds of a combination, in less time than its price."""
     fastest = profile.fastest(src.mesh)
     latency, bandwidth = fastest.latency, fastest.bandwidth
+    summed = prod([device.size for device in roles.reduce])
+
+    def sizes(
+        placings: _Placings, digits: frozenset[DeviceDigit], among: _Among
+    ) -> tuple[int, int]:
+        of_role, others = _parted(placings, digits, among)
+        return _group(of_role), _group(others)
+
     groups = {
         id(choice): (
-            _group(choice.slices),
-            _group(choice.early),
-            _group(choice.late),
-            _group(choice.gathers),
+            *sizes(choice.slices, roles.reduce, roles.reduced),
+            *sizes(choice.early, roles.produce, roles.produced),
+            *sizes(choice.late, roles.reduce, roles.reduced),
+            _group(_parted(choice.gathers, roles.produce, roles.produced)[1]),
             choice.devices[0].size if len(choice.devices) == 1 else -len(choice.devices),
         )
         for choices in options
@@ -319,74 +324,46 @@ def _floor(
 
     def floor(choices: Sequence[Choice]) -> float:
         held, received, steps = src.tile_size, 0, 0
-        early = late = gathers = pieces = 1
+        scattered = spread = early = late = late_scattered = gathers = pieces = 1
         for choice in choices:
-            sliced, grown, shrunk, gathered, moved = groups[id(choice)]
+            scatter, sliced, spreads, grown, late_scatter, shrunk, gathered, moved = groups[
+                id(choice)
+            ]
             held //= sliced
+            scattered *= scatter
+            spread *= spreads
             early *= grown
             late *= shrunk
+            late_scattered *= late_scatter
             gathers *= gathered
             if moved:
                 # what a device of a longer chain needs, another one has
                 pieces = moved * pieces if moved > 0 and pieces > 0 else -1
+        if scattered > 1:
+            received, held, steps = held - held // scattered, held // scattered, 1
+        if (left := summed // (scattered * late_scattered)) > 1:
+            received += 2 * (held - held // left - 1)
+            steps += AllReduce.latencies
         if early > 1:
-            received, held, steps = held * (early - 1), held * early, 1
+            received += held * (early - 1)
+            steps += 1
+        held *= early * spread
         if pieces != 1:
             steps += 1
             received += held - held // pieces if pieces > 0 else held
+        held //= late
+        if late_scattered > 1:
+            received, held, steps = (
+                received + held - held // late_scattered,
+                held // late_scattered,
+                steps + 1,
+            )
         if gathers > 1:
             steps += 1
-            received += held // late * (gathers - 1)
+            received += held * (gathers - 1)
         return (steps * latency + received * src.itemsize / bandwidth) * (1 - 1e-12)
 
     return floor
-
-
-def _by_link(
-    steps: list[Collective], tile: int, itemsize: int, profile: Profile
-) -> list[Collective]:
-    """The steps from a tile of so many elements, each cut into one per link where that is cheaper.
-
-    What is slow comes where tiles are small: first in a gather, last in a reduce_scatter.
-    """
-    found: list[Collective] = []
-    for step in steps:
-        parts: list[Collective]
-        match step:
-            case AllGather(placements):
-                parts = [AllGather(g) for g in _links(placements, profile, _device)]
-            case ReduceScatter(placements):
-                parts = [ReduceScatter(g) for g in _links(placements, profile, _device)[::-1]]
-            case AllToAll(moves):
-                parts = [AllToAll(g) for g in _links(moves, profile, lambda m: m.device)]
-            case _:
-                parts = [step]
-        _, after, whole = price_step(step, tile, itemsize, profile)
-        if len(parts) > 1:
-            held, seconds = tile, 0.0
-            for part in parts:
-                _, held, cost = price_step(part, held, itemsize, profile)
-                seconds += cost
-            if seconds >= whole:
-                parts = [step]
-        found += parts
-        tile = after
-    return found
-
-
-def _device(placement: Placement) -> DeviceDigit:
-    return placement[0]
-
-
-def _links(
-    moved: Sequence[_T], profile: Profile, device: Callable[[_T], DeviceDigit]
-) -> list[tuple[_T, ...]]:
-    """What moves over each link, the slowest first."""
-    groups: dict[tuple[float, float], list[_T]] = {}
-    for one in moved:
-        link = profile.link_of(device(one))
-        groups.setdefault((link.bandwidth, -link.latency), []).append(one)
-    return [tuple(groups[speed]) for speed in sorted(groups)]
 
 
 def _group(placements: tuple[Placement, ...]) -> int:
@@ -397,20 +374,22 @@ def _cheapest(
     options: list[list[Choice]],
     price: Callable[[Sequence[Choice]], _Priced | None],
     floor: Callable[[Sequence[Choice]], float],
-) -> _Priced:
+    bound: float,
+) -> _Priced | None:
     """Seconds and steps of the cheapest combination of one choice per list; of equals, the first.
 
-    Only combinations whose floor is below the best price so far are priced.
+    Only combinations whose floor is below the best price so far, at first `bound`, are priced.
     """
+    if prod(len(choices) for choices in options) <= MAX_COMBINATIONS:
+        cheapest: _Priced | None = None
+        for combination in product(*options):
+            priced = price(combination) if floor(combination) < bound else None
+            if priced is not None and priced[0] < bound:
+                cheapest, bound = priced, priced[0]
+        return cheapest
     current = [choices[0] for choices in options]
     best = price(current)
     assert best is not None  # slicing first and gathering last fits any limit and needs no spare
-    if prod(len(choices) for choices in options) <= MAX_COMBINATIONS:
-        for combination in islice(product(*options), 1, None):  # the first one is priced
-            priced = price(combination) if floor(combination) < best[0] else None
-            if priced is not None and priced[0] < best[0]:
-                best = priced
-        return best
     improved = True
     while improved:
         improved = False
@@ -420,4 +399,4 @@ def _cheapest(
                 priced = price(tried) if floor(tried) < best[0] else None
                 if priced is not None and priced[0] < best[0]:
                     best, current, improved = priced, tried, True
-    return best
+    return best if best[0] < bound else None

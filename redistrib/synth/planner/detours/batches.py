@@ -7,9 +7,10 @@ Where a type is uneven, each pair is priced for itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 
 import numpy as np
@@ -30,8 +31,11 @@ BY_SIGNATURE = ("auto", "collectives", "direct")
 MAX_SEARCHED = 128
 """Pairs without a signature that a matrix of `auto` searches for collectives, 12 ms each."""
 
-Price = Callable[[ArrayType, ArrayType], tuple[StepCost, ...] | None]
-"""What each step of the planner's answer costs; None where nothing fits the memory limit."""
+Price = Callable[[ArrayType, ArrayType, Hashable | None], tuple[StepCost, ...] | None]
+"""What each step of the planner's answer costs; None where nothing fits the memory limit.
+
+Pairs that ask the same, by the third argument, have one answer; None for what has none like it.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +68,7 @@ def price_pairs(
     """
     src, dst = pairs or all_pairs(len(types))
     answer, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
+    asked: Sequence[Hashable | None] = ()
     if not len(src):
         return Prices(np.zeros(0), answer, answer >= 0, np.zeros((0, 0)))
     even = not any(t.uneven for t in types)
@@ -75,7 +80,7 @@ def price_pairs(
                 signatures = matrix_signatures(types, profile)
             else:
                 signatures = find_signatures(types, src, dst, profile)
-            answer, first = signatures.of_pair, signatures.first
+            answer, first, asked = signatures.of_pair, signatures.first, signatures.asked
     fits = np.array([t.tile_bytes <= limit for t in types])
     alone = np.flatnonzero((answer < 0) & fits[src] & fits[dst])
     exchange, of_exchanges = np.full(len(src), -1), np.zeros(0)
@@ -84,7 +89,8 @@ def price_pairs(
         exchange[alone], of_exchanges = exchange_prices(types, src[alone], dst[alone], profile)
         alone = alone[exchange[alone] < 0]
     exchanged = exchange >= 0
-    each = [price(types[src[p]], types[dst[p]]) for p in (*first, *alone)]
+    questions = chain(zip(first, asked, strict=True), ((p, None) for p in alone))
+    each = [price(types[src[p]], types[dst[p]], question) for p, question in questions]
     answer[alone] = np.arange(len(first), len(each))
     if (over := (answer < 0) & ~exchanged).any():
         answer[over] = len(each)

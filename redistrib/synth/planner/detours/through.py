@@ -9,7 +9,7 @@ to a layout of whole axes, through the closed matrix of all of them, and on to t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import inf
@@ -118,7 +118,7 @@ def _priced(
     links = profile.on(types[0].mesh)
     limit = inf if memory_limit is None else memory_limit
 
-    def price(src: ArrayType, dst: ArrayType) -> tuple[StepCost, ...] | None:
+    def price(src: ArrayType, dst: ArrayType, _: Hashable) -> tuple[StepCost, ...] | None:
         return leg(src, dst, profile, memory_limit)
 
     return price_pairs(types, pairs, "auto", links, limit, price, 0)
