@@ -209,7 +209,7 @@ def cost() -> int:
 
     A question is {"mesh": {"x": 2}, "src": ..., "dst": ..., optional strategy, memory_limit,
     profile, id}. Answers come in order: {"id", "seconds", "received_bytes", "peak_tile_bytes",
-    "num_collectives"}, or {"id", "error"}.
+    "num_collectives", "live_bytes", "latencies"}, or {"id", "error"}.
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil their line only

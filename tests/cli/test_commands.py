@@ -287,6 +287,8 @@ def test_cost_answers_in_order_and_goes_on_after_errors() -> None:
         "received_bytes": plan.received_bytes,
         "peak_tile_bytes": plan.peak_tile_bytes,
         "num_collectives": plan.num_collectives,
+        "live_bytes": plan.live_bytes,
+        "latencies": plan.latencies,
     }
     assert "'q'" in answers[2]["error"]
     assert "missing: ['src', 'dst']" in answers[6]["error"]

@@ -11,6 +11,7 @@ STOPS = "redistrib/synth/planner/detours/stops.py"
 PROFILE = "redistrib/synth/plan/profile.py"
 RELABEL = "redistrib/synth/planner/relabel.py"
 SIGNATURES = "redistrib/synth/planner/detours/signatures.py"
+QUESTIONS = "redistrib/synth/planner/detours/questions.py"
 CUT_AXES = "redistrib/synth/planner/cut_axes.py"
 
 MUTANTS = (
@@ -27,6 +28,27 @@ MUTANTS = (
         "_key_of_sums",
         "codes.reduction[src] * (int(codes.reduction.max()) + 1) + codes.reduction[dst]",
         "codes.reduction[src] * 0",
+    ),
+    Mutant(
+        "arrays of two sizes ask the same of partial sums",
+        QUESTIONS,
+        "_of_sums",
+        "ends, size[n], powers",
+        "ends, powers",
+    ),
+    Mutant(
+        "tiles of two sizes ask the same",
+        QUESTIONS,
+        "_of_moves",
+        "codes.tiles[src[n]]",
+        "0",
+    ),
+    Mutant(
+        "runs with room for some digits ask what runs with room for none do",
+        QUESTIONS,
+        "rooms_for",
+        "found += [room] if room > 1 else []",
+        "found += []",
     ),
     Mutant(
         "a batch does not look at what is kept of an array with partial sums",

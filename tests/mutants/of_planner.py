@@ -254,12 +254,12 @@ early_spreads, early = (), early
         ALIGNED,
         "_cheapest",
         """
-if priced is not None and priced[0] < best[0]:
-    best = priced
+if priced is not None and priced[0] < bound:
+    cheapest, bound = priced, priced[0]
 """,
         """
-if priced is not None and priced[0] > best[0]:
-    best = priced
+if priced is not None:
+    cheapest = priced
 """,
     ),
     Mutant(

@@ -408,8 +408,25 @@ def test_a_cost_is_that_of_the_plan(seed: int) -> None:
     for profile in (None, UNEQUAL, "mpi-cluster", "dgx-h100"):
         plan = rd.plan(src, dst, profile=profile)
         assert rd.cost(src, dst, profile=profile) == rd.Cost(
-            plan.seconds, plan.received_bytes, plan.peak_tile_bytes, plan.num_collectives
+            plan.seconds,
+            plan.received_bytes,
+            plan.peak_tile_bytes,
+            plan.num_collectives,
+            plan.live_bytes,
+            plan.latencies,
         )
+
+
+@pytest.mark.parametrize("seed", range(repetitions(5, 1000)))
+def test_the_terms_of_a_plan_are_its_price_under_any_profile(seed: int) -> None:
+    rng = random.Random(seed)
+    src, dst = random_pair(rng.choice)
+    half = rd.Profile("half as fast", rd.Link(2e-6, 5e10))
+    for name in ("default", "mpi-cluster", "dgx-h100", "a100-cloud"):
+        plan = rd.plan(src, dst, profile=name)
+        assert plan.seconds_under(name) == plan.seconds
+        on_another = rd.Plan.from_json(plan.to_json())
+        assert plan.seconds_under(half) == 2 * on_another.seconds_under("default")
 
 
 @pytest.mark.parametrize("profile", [None, UNEQUAL], ids=["uniform", "unequal"])

@@ -15,6 +15,7 @@ from redistrib.synth.plan.collectives import Collective, Exchange
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import Traffic, exchange_traffic
 from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit
 from redistrib.types.refinement import Refinement
 
 
@@ -80,22 +81,50 @@ def price_step(
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """One step: seconds, bytes that its worst device receives, bytes of the tile after it."""
+    """One step: seconds, bytes that its worst device receives, bytes of the tile after it.
+
+    And its rounds, each with a latency; 0 for a local step.
+    """
 
     seconds: float
     received_bytes: int
     tile_bytes: int
     communicates: bool
+    latencies: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a move costs: estimated seconds, bytes per device, and communicating steps."""
+    """What a move costs: estimated seconds, bytes per device, and communicating steps.
+
+    `live_bytes` are the most bytes of tiles alive at once, the source among them to the end;
+    `latencies` are the rounds of all steps together.
+    """
 
     seconds: float
     received_bytes: int
     peak_tile_bytes: int
     num_collectives: int
+    live_bytes: int
+    latencies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a communicating step takes, whatever the links: its price is linear in these.
+
+    `axes` are the digits that it crosses, `received_bytes` those of its worst device.
+    """
+
+    collective: str
+    axes: tuple[DeviceDigit, ...]
+    latencies: int
+    received_bytes: int
+
+    def seconds(self, links: Profile) -> float:
+        """Its seconds under a profile with its links on the mesh, `profile.on(mesh)`."""
+        axes = self.axes if links.axes else ()
+        return links.seconds(axes, self.received_bytes, self.latencies, self.collective)
 
 
 def price_steps(
@@ -121,11 +150,12 @@ def price_steps(
                 after = step.apply(before)
                 known = known if isinstance(known, Traffic) else None
             traffic = step_traffic(step, before, after, known)
-            received, held = traffic.received_bytes, after.tile_size
+            received, held, latencies = traffic.received_bytes, after.tile_size, traffic.latencies
             seconds = step_seconds(step, before, traffic, profile)
         else:
             received, held, seconds = price_step(step, held, itemsize, profile)
-        found.append(StepCost(seconds, received, held * itemsize, step.communicates))
+            latencies = step.latencies if step.communicates else 0
+        found.append(StepCost(seconds, received, held * itemsize, step.communicates, latencies))
     return tuple(found)
 
 
@@ -142,9 +172,13 @@ def total_seconds(steps: Iterable[StepCost]) -> float:
 
 def total_cost(src: ArrayType, steps: Sequence[StepCost]) -> Cost:
     """The cost of a plan from the type `src`."""
+    tiles = [src.tile_bytes, *(step.tile_bytes for step in steps)]
+    between = [0, *tiles[1:]]  # of the first step the input is the source
     return Cost(
         total_seconds(steps),
         sum(step.received_bytes for step in steps),
-        max([src.tile_bytes, *(step.tile_bytes for step in steps)]),
+        max(tiles),
         sum(step.communicates for step in steps),
+        tiles[0] + max([a + b for a, b in zip(between, tiles[1:], strict=False)], default=0),
+        sum(step.latencies for step in steps),
     )

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redistrib.synth.plan.collectives import Collective
-from redistrib.synth.plan.price import StepTraffic, step_seconds
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
+from redistrib.synth.plan.price import StepTraffic, Term, step_seconds
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile, find_profile
 from redistrib.types.array_type import ArrayType
 
 
@@ -73,6 +73,29 @@ class PricedSteps:
     def seconds_per_step(self) -> tuple[float, ...]:
         """Estimated seconds of each step, whose sum, in this order, is `seconds`."""
         return seconds_of(self.steps, self.types, self.traffic, self.profile)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What the communicating steps take whatever the links, in their order."""
+        steps = zip(self.steps, self.types, self.traffic, strict=False)
+        return tuple(
+            Term(step.collective, step.crossed(before), moved.latencies, moved.received_bytes)
+            for step, before, moved in steps
+            if step.communicates
+        )
+
+    def seconds_under(self, profile: Profile | str) -> float:
+        """Estimated seconds of these steps under another profile: nothing is planned again."""
+        links = find_profile(profile).on(self.types[0].mesh)
+        seconds = 0.0
+        for term in self.terms:
+            seconds += term.seconds(links)
+        return seconds
+
+    @property
+    def latencies(self) -> int:
+        """The rounds of all communicating steps, each with a latency."""
+        return sum(term.latencies for term in self.terms)
 
     @property
     def num_collectives(self) -> int:

@@ -159,7 +159,7 @@ def _exchange_cost(problem: Problem) -> StepCost | None:
     if not received:
         return None
     seconds = exchange_seconds(src, dst, received, peers, problem.links)
-    return StepCost(seconds, received * src.itemsize, dst.tile_bytes, True)
+    return StepCost(seconds, received * src.itemsize, dst.tile_bytes, True, peers)
 
 
 def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:

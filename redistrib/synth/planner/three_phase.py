@@ -296,13 +296,10 @@ def _parted(
     return tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0]))
 
 
-def _floor(
-    src: ArrayType, roles: PartialRoles, options: list[list[Choice]], profile: Profile
-) -> Callable[[Sequence[Choice]], float]:
-    """At most the seconds of a combination, in less time than its price."""
-    fastest = profile.fastest(src.mesh)
-    latency, bandwidth = fastest.latency, fastest.bandwidth
-    summed = prod([device.size for device in roles.reduce])
+def _groups(
+    roles: PartialRoles, options: list[list[Choice]]
+) -> dict[int, tuple[int, int, int, int, int, int, int, int]]:
+    """Of each choice how many devices slice, gather and move, those of a role first."""
 
     def sizes(
         placings: _Placings, digits: frozenset[DeviceDigit], among: _Among
@@ -310,7 +307,7 @@ def _floor(
         of_role, others = _parted(placings, digits, among)
         return _group(of_role), _group(others)
 
-    groups = {
+    return {
         id(choice): (
             *sizes(choice.slices, roles.reduce, roles.reduced),
             *sizes(choice.early, roles.produce, roles.produced),
@@ -321,6 +318,17 @@ def _floor(
         for choices in options
         for choice in choices
     }
+
+
+def _floor(
+    src: ArrayType, roles: PartialRoles, options: list[list[Choice]], profile: Profile
+) -> Callable[[Sequence[Choice]], float]:
+    """At most the seconds of a combination, in less time than its price."""
+    fastest = profile.fastest(src.mesh)
+    latency, bandwidth = fastest.latency, fastest.bandwidth
+    summed = prod([device.size for device in roles.reduce])
+
+    groups = _groups(roles, options)
 
     def floor(choices: Sequence[Choice]) -> float:
         held, received, steps = src.tile_size, 0, 0

@@ -23,6 +23,7 @@ from redistrib.synth.planner.detours.symmetry import places
 from redistrib.synth.planner.three_phase import MAX_COMBINATIONS
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, primes
+from redistrib.types.mesh import Mesh
 from redistrib.types.refinement import common_cuts
 
 Ints = NDArray[np.int64]
@@ -139,6 +140,14 @@ class Numbered:
         tiles: dict[int, int] = {}
         self.size, self.tiles = types[0].size, [t.tile_size for t in types]
         self.tile = np.array([tiles.setdefault(tile, len(tiles)) for tile in self.tiles])
+        kinds: dict[object, int] = {}
+        self.words = [t.reduction for t in types]
+        self.reduction = np.array([kinds.setdefault(word, len(kinds)) for word in self.words])
+        self.summed = np.array([bool(t.partial) for t in types])
+        self._number_links(mesh, profile)
+
+    def _number_links(self, mesh: Mesh, profile: Profile) -> None:
+        """The link of each device digit, who has each link, and their figures."""
         axes = {name: DeviceDigit(name, 1, size) for name, size in mesh.axes}
         numbers: dict[Link, int] = {}
         links = [profile.link_of(axes[str(axis)]) for axis, _ in self.device]
@@ -146,10 +155,6 @@ class Numbered:
         self.link = np.array([numbers.setdefault(link, len(numbers)) for link in links], np.int64)
         self.links = [self.link == n for n in range(len(numbers))]  # per link who has it
         self.by_link = tuple((link.latency, link.bandwidth) for link in numbers)
-        kinds: dict[object, int] = {}
-        self.words = [t.reduction for t in types]
-        self.reduction = np.array([kinds.setdefault(word, len(kinds)) for word in self.words])
-        self.summed = np.array([bool(t.partial) for t in types])
 
     def symmetries(self) -> list[Ints]:
         """The numbers of the types when two dimensions or axes trade places, where all have one.
