@@ -33,8 +33,8 @@ MUTANTS = (
         "arrays of two sizes ask the same of partial sums",
         QUESTIONS,
         "_of_sums",
-        "ends, size[n], powers",
-        "ends, powers",
+        "yield ends, size[n], powers, *sorted(looks)",
+        "yield ends, powers, *sorted(looks)",
     ),
     Mutant(
         "tiles of two sizes ask the same",

@@ -243,8 +243,8 @@ partial.append(old)
         "a collective over several axes takes the fastest of them",
         PROFILE,
         "Profile.seconds",
-        "min(link.bandwidth for link in used)",
-        "max(link.bandwidth for link in used)",
+        "min([link.bandwidth for link in used])",
+        "max([link.bandwidth for link in used])",
     ),
     Mutant(
         "an all_reduce pays one latency",
