@@ -25,6 +25,7 @@ from queue import SimpleQueue
 
 from tests.mpi.test_backend import cases
 from tests.mutants.mutant import Mutant
+from tests.torch.test_torch import cases as torch_cases
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 240  # for what takes half a minute if nothing hangs
@@ -51,6 +52,8 @@ UNEVEN = (
     "redistrib/checker/blocks.py",
     "redistrib/backends/simulator/blocks.py",
 )
+# They compare all pairs with DTensor; random ones are tried before.
+SLOW_UNDER_TORCH = ("shards_and_replicas_become_each_other", "partial_tensors_are_reduced")
 # The tests of an area, by the start of the path of the mutated file.
 AREAS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -124,7 +127,19 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/jax/test_trees.py",
         "tests/jax/test_conformance.py::test_program",
     ),
-    "redistrib/backends/torch/": ("tests/torch/test_torch.py",),
+    "redistrib/backends/model_messages.py": (
+        "tests/torch/test_torch.py::test_case[sources_are_released_and_nothing_is_lost]",
+        "tests/torch/test_torch.py::test_random",
+    ),
+    "redistrib/backends/torch/": (
+        "tests/torch/test_torch.py::test_random",
+        *(
+            f"tests/torch/test_torch.py::test_case[{case}]"
+            for case in torch_cases()
+            if case not in SLOW_UNDER_TORCH
+        ),
+        "tests/torch/test_torch.py::test_a_rank_that_fails_or_is_lost_is_an_error_on_the_others",
+    ),
     "redistrib/backends/": (
         "tests/core/test_simulator.py",
         "tests/core/test_boxes.py",
@@ -158,7 +173,7 @@ def kill_suite(file: str) -> tuple[str, ...]:
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
     # What runs a plan under MPI, jax or torch is used by none of the others.
     wings = (f"redistrib/backends/{name}/" for name in ("mpi", "jax", "torch"))
-    alone = (*wings, "redistrib/models/", *UNEVEN)
+    alone = (*wings, "redistrib/backends/model_messages.py", "redistrib/models/", *UNEVEN)
     if not file.startswith("redistrib/") or file.startswith(alone):
         return own
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too

@@ -13,11 +13,11 @@ import torch
 import torch.distributed.tensor._api as torch_api
 import torch.distributed.tensor._dispatch as torch_dispatch
 import torch.distributed.tensor._redistribute as torch_redistribute
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
 
-import redistrib as rd
 from redistrib.backends import torch as rtorch
+from redistrib.backends.torch import drop_in
 from tests.torch.cases import case, rank
 from tests.torch.dtensor_cases import MESHES, device_mesh, random_placements, random_tensor
 
@@ -141,7 +141,7 @@ def it_goes_to_other_meshes() -> None:
 
 @case
 def what_torch_keeps() -> None:
-    """Masks, bitwise reductions and what becomes partial are torch's own; compiled code too."""
+    """Masks, bitwise reductions, what becomes partial, strided shards that it cuts otherwise."""
     mesh = device_mesh((8,))
     bits = DTensor.from_local(torch.tensor([1 << rank()]), mesh, [Partial("bor")], run_check=False)
     with rtorch.redistribution():
@@ -151,5 +151,7 @@ def what_torch_keeps() -> None:
             distribute_tensor(torch.eye(8), mesh, [Shard(0)], src_data_rank=None),
         )
         assert torch.equal(embedded.full_tensor(), torch.eye(8))
-    assert isinstance(mesh, DeviceMesh)
-    assert issubclass(rd.LayoutError, rd.RedistribError)
+    grid, whole = device_mesh((4, 2)), torch.arange(18).view(9, 2)  # row 8 is of tp 0, not of tp 1
+    strided = [_StridedShard(0, split_factor=2), Shard(0)]
+    x = distribute_tensor(whole, grid, strided, src_data_rank=None)
+    assert drop_in._move(x._spec, rtorch.target_spec(x, grid, None)) is None
