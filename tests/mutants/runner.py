@@ -283,6 +283,6 @@ def run_mutants(
             return result
 
         everything = dict.fromkeys(test for m in mutants for test in suite(m.place(root)))
-        if (found := run_suite(trees[0], [*everything])) is not None:
+        if (found := run_suite(trees[0], [*everything], 3 * TIMEOUT_SECONDS)) is not None:
             raise BaselineError(f"without any mutant: {' '.join(found)}")
         return list(pool.map(verdict, mutants))

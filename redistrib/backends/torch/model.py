@@ -33,7 +33,13 @@ from redistrib.backends.torch.dtypes import identity, torch_dtype
 from redistrib.backends.torch.layouts import layout_of, mesh_of
 from redistrib.backends.torch.messages import Posted, Traffic, as_bytes, post
 from redistrib.backends.torch.primitives import Placed
-from redistrib.backends.torch.programs import Program, check_initialized, check_ranks
+from redistrib.backends.torch.programs import (
+    Program,
+    check_initialized,
+    check_ranks,
+    in_words,
+    tile_in_words,
+)
 from redistrib.errors import BackendError
 from redistrib.models.model_plan import ModelPlan
 from redistrib.models.moves import Move
@@ -180,14 +186,10 @@ class ModelRedistribution:
             if tile is None or self._rank not in t.mesh.ids:
                 continue
             tile = tile.to_local() if isinstance(tile, DTensor) else tile
-            shape = tuple(t.tile_shape_at(t.mesh.ids.index(self._rank)))
-            dtype = torch_dtype(t.dtype)
-            if tuple(tile.shape) != shape or tile.dtype != dtype:
-                raise BackendError(
-                    f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; got shape "
-                    f"{list(tile.shape)}, {tile.dtype}",
-                    name=name,
-                )
+            shape = t.tile_shape_at(t.mesh.ids.index(self._rank))
+            meant, said = in_words(shape, t.dtype, self._device), tile_in_words(tile)
+            if said != meant:
+                raise BackendError(f"a tile of {name} has {meant}; got {said}", name=name)
             if contiguous and not tile.is_contiguous():
                 raise BackendError(
                     f"a target that exists already is contiguous; got {name} with strides "

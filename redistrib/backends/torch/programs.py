@@ -141,16 +141,11 @@ class Program:
                     rank=self.placed.rank,
                 )
             return
-        shape, dtype = src.tile_shape_at(position), torch_dtype(src.dtype)
-        device = torch.device(self.placed.device).type
-        given = "None"
-        if tile is not None:
-            given = f"shape {list(tile.shape)}, {tile.dtype}, on {tile.device.type}"
-        if given != f"shape {list(shape)}, {dtype}, on {device}":
+        meant = in_words(src.tile_shape_at(position), src.dtype, self.placed.device)
+        given = "None" if tile is None else tile_in_words(tile)
+        if given != meant:
             raise BackendError(
-                f"a tile of {src} has shape {list(shape)}, {dtype}, on {device}; got {given}",
-                type=src,
-                rank=self.placed.rank,
+                f"a tile of {src} has {meant}; got {given}", type=src, rank=self.placed.rank
             )
 
 
@@ -199,6 +194,16 @@ def compile(  # noqa: A001 - the public name
         placed = Placed(dist.get_rank(), ranks, device_of(mesh), groups_of(mesh))
     check_ranks(ranks)
     return Program(plan, placed, timeout)
+
+
+def in_words(shape: Sequence[int], dtype: str, device: Any) -> str:
+    """A tile in words, to be compared and to be told."""
+    return f"shape {list(shape)}, {torch_dtype(dtype)}, on {torch.device(device).type}"
+
+
+def tile_in_words(tile: Tensor) -> str:
+    """The words of a tile that is there."""
+    return f"shape {list(tile.shape)}, {tile.dtype}, on {tile.device.type}"
 
 
 def check_initialized() -> None:
