@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.summary import geometric_mean
+from bench.timing import geometric_mean
 from redistrib.demo.survey import DTYPES, figures, pairs
 
 H100 = Path(__file__).with_name("h100.txtpb")

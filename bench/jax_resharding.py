@@ -37,8 +37,8 @@ import numpy as np
 
 from bench.journal import rounded
 from bench.planning_page import table
-from bench.summary import geometric_mean, verdict
-from bench.timing import Timed, machine, spread, timed
+from bench.summary import verdict
+from bench.timing import Timed, geometric_mean, machine, spread, timed
 from redistrib.demo.survey import Pair, pair_of, pairs, program_of
 
 ROOT = Path(__file__).parents[1]

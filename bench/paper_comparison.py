@@ -31,7 +31,7 @@ from statistics import mean, median
 import redistrib as rd
 from bench.planners import types
 from bench.problems import Problem, layouts
-from bench.timing import machine, settle, timed
+from bench.timing import geometric_mean, machine, settle, timed
 from redistrib.demo.survey import SMALL_MESHES
 from redistrib.synth.plan.profile import Link, Profile
 from redistrib.synth.planner.problem import Strategy
@@ -100,7 +100,7 @@ def compare(axes: tuple[int, ...], shape: tuple[int, ...], count: int) -> list[R
                 count,
                 len(everywhere),
                 sum(found is None for found, _ in planned),
-                exp(mean(map(log, ratios))),
+                geometric_mean(ratios),
                 max(ratios),
                 mean(found.num_collectives for found in shown),
                 median(cpu for _, cpu in planned),

@@ -11,6 +11,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from bench.harness import AGAIN, BASELINE
+from bench.timing import geometric_mean
 from bench.workloads import REAL
 
 Figures = dict[str, Any]
@@ -110,11 +111,6 @@ def over(rows: Sequence[Figures], name: str, other: str) -> Figures | None:
     speeds = [[row["runners"].get(n, {}).get("speed_up") for n in (name, other)] for row in rows]
     ratios = [a["median"] / b["median"] for a, b in speeds if a and b]
     return {"pairs": len(ratios), **interval(ratios)} if ratios else None
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """exp of the mean log; values above 0."""
-    return exp(mean(map(log, values)))
 
 
 def headline(rows: Sequence[Figures]) -> list[Figures]:

@@ -11,11 +11,12 @@ import gc
 import platform
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from math import exp, log
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from types import MappingProxyType
 
 Times = dict[str, tuple[float, float]]
@@ -91,6 +92,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     else:
         low, mid, high = quantiles(values, n=4, method="inclusive")
     return {"median": mid, "q1": low, "q3": high, "max": max(values)}
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """exp of the mean log; values above 0."""
+    return exp(fmean(map(log, values)))
 
 
 def machine() -> dict[str, str | int]:

@@ -15,23 +15,17 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from math import exp, log
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.timing import machine
+from bench.timing import geometric_mean, machine
 
 ROOT = Path(__file__).parents[1]
 PYTHON = Path(os.environ.get("REDISTRIB_TORCH", ROOT / ".venv-torch")) / "bin" / "python"
 KEPT = ROOT / "build" / "bench"
 PAIRS = 40
 TURNS = 4
-
-
-def geometric_mean(values: list[float]) -> float:
-    """The mean of ratios."""
-    return exp(sum(map(log, values)) / len(values))
 
 
 def measured(ranks: int, pairs: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -24,10 +24,8 @@ from bench.workers.protocol import (
     Run,
     UnsupportedError,
     WrongError,
-    attempt,
     limit_memory,
-    requests,
-    seconds,
+    serve_ranks,
     speaker,
 )
 
@@ -190,6 +188,13 @@ def prepare(workload: Figures) -> tuple[Figures, Run | None]:
     }, run
 
 
+def share(request: Figures | None) -> Figures | None:
+    """Rank 0's request on every rank."""
+    box = [request]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
 def main(ranks: int) -> None:
     limit_memory()
     say = speaker()
@@ -200,24 +205,7 @@ def main(ranks: int) -> None:
     dist.init_process_group(
         "gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(hours=12)
     )
-    asked = requests() if not rank else iter(())
-    run: Run | None = None
-    while True:
-        box = [next(asked, None)] if not rank else [None]
-        dist.broadcast_object_list(box)
-        request = box[0]
-        if request is None:
-            break
-        if "prepare" in request:
-            run = None
-            answer, run = attempt(partial(prepare, request["prepare"]))
-        else:
-            assert run is not None
-            dist.barrier()
-            answer = {"status": "ok", "seconds": seconds(run, request["time"])}
-            dist.barrier()
-        if not rank:
-            say(answer)
+    serve_ranks(prepare, rank, share, dist.barrier, say)
     dist.destroy_process_group()
 
 

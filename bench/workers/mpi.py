@@ -7,7 +7,6 @@ a core busy and spoil the times of whoever runs meanwhile.
 from __future__ import annotations
 
 import time
-from functools import partial
 
 import numpy as np
 from mpi4py import MPI
@@ -17,10 +16,8 @@ from bench.workers.protocol import (
     Figures,
     Run,
     WrongError,
-    attempt,
     limit_memory,
-    requests,
-    seconds,
+    serve_ranks,
     speaker,
 )
 from bench.workloads import array_of, parse_types
@@ -70,20 +67,7 @@ def share(request: Figures | None) -> Figures | None:
 
 def main() -> None:
     limit_memory()
-    say = speaker()
-    asked = requests() if not comm.rank else iter(())
-    run: Run | None = None
-    while (request := share(next(asked, None))) is not None:
-        if "prepare" in request:
-            run = None
-            answer, run = attempt(partial(prepare, request["prepare"]))
-        else:
-            assert run is not None
-            comm.Barrier()
-            answer = {"status": "ok", "seconds": seconds(run, request["time"])}
-            comm.Barrier()
-        if not comm.rank:
-            say(answer)
+    serve_ranks(prepare, comm.rank, share, comm.Barrier, speaker())
 
 
 if __name__ == "__main__":

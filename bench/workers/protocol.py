@@ -79,6 +79,32 @@ def serve(prepare: Callable[[Figures], tuple[Figures, Run | None]]) -> None:
             say({"status": "ok", "seconds": seconds(run, request["time"])})
 
 
+def serve_ranks(
+    prepare: Callable[[Figures], tuple[Figures, Run | None]],
+    rank: int,
+    share: Callable[[Figures | None], Figures | None],
+    barrier: Callable[[], object],
+    say: Callable[[Figures], None],
+) -> None:
+    """`serve` on every rank of a job, of which rank 0 says the answers.
+
+    `share` gives all the request of rank 0, None at the end; `say` is from `speaker`.
+    """
+    asked = requests() if not rank else iter(())
+    run: Run | None = None
+    while (request := share(next(asked, None))) is not None:
+        if "prepare" in request:
+            run = None
+            answer, run = attempt(partial(prepare, request["prepare"]))
+        else:
+            assert run is not None
+            barrier()
+            answer = {"status": "ok", "seconds": seconds(run, request["time"])}
+            barrier()
+        if not rank:
+            say(answer)
+
+
 def attempt(prepare: Callable[[], tuple[Figures, Run | None]]) -> tuple[Figures, Run | None]:
     """What `prepare` gives, with a status, also where it raises."""
     try:
