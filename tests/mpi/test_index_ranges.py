@@ -23,7 +23,7 @@ def places(lengths: list[int], gaps: list[int]) -> list[int]:
 
 
 @given(st.lists(st.tuples(few, few, few), min_size=1, max_size=24))
-def test_segments_are_the_runs_in_order(runs: list[tuple[int, int, int]]) -> None:
+def test_segments_are_the_runs_each_once(runs: list[tuple[int, int, int]]) -> None:
     lengths, gaps, others = (list(column) for column in zip(*runs, strict=True))
     take, put = places(lengths, gaps), places(lengths, [n - 1 for n in others])
     found: tuple[list[int], list[int]] = [], []
@@ -34,7 +34,20 @@ def test_segments_are_the_runs_in_order(runs: list[tuple[int, int, int]]) -> Non
                 (found[1], segment.put, segment.put_steps),
             ):
                 side.append(first + sum(i * step for i, step in zip(at, steps, strict=True)))
-    assert found == (elements(lengths, take), elements(lengths, put))
+    runs_of = elements(lengths, take), elements(lengths, put)
+    assert sorted(zip(*found, strict=True)) == list(zip(*runs_of, strict=True))
+
+
+def test_blocks_of_another_size_are_a_few_segments() -> None:
+    """From blocks of 48 to blocks of 64, each over 2 owners: 192 indices are a period."""
+    n = 192 * 50
+    ours, theirs = (
+        IndexRanges.packed(np.arange(0, n, 2 * size), [size] * (n // (2 * size)))
+        for size in (48, 64)
+    )
+    lengths, take, put = common(ours, theirs)
+    assert len(lengths) == 75
+    assert len(list(segments(lengths, take, put))) == 3
 
 
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))

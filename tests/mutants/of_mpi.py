@@ -388,4 +388,18 @@ if left and (
         "(load + size, place)",
         "(load - size, place)",
     ),
+    Mutant(
+        "who sends long runs of addends cuts them otherwise than who receives",
+        STREAMS,
+        "Stream.__init__",
+        "min(limit, self.chunk)",
+        "limit if side == 'take' else min(limit, self.chunk)",
+    ),
+    Mutant(
+        "ranges of several lengths are of the first one",
+        INDEX_RANGES,
+        "segments",
+        "(length, 1, 1)",
+        "(int(lengths[0]), 1, 1)",
+    ),
 )

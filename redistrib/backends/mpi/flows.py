@@ -45,11 +45,11 @@ class _Line:
 
     def __init__(self, stream: Stream, tiles: Sequence[Tile | None], datatypes: Datatypes) -> None:
         self.peer = stream.peer
-        self.slots = DEPTH if stream.packed else DEPTH_DIRECT
+        self.slots = DEPTH if stream.buffers else DEPTH_DIRECT
         self.datatypes, self.buffers = datatypes, stream.buffers
         self.chunks: Iterator[list[Tile]] = iter(())
         self.messages: Iterator[Message] = iter(())
-        if stream.packed:
+        if stream.buffers:
             self.chunks = stream.chunks(stream.views(tiles))
         else:
             self.messages = stream.messages(tiles, datatypes)

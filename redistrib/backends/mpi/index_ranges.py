@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -111,20 +110,25 @@ def common(a: IndexRanges, b: IndexRanges) -> tuple[Integers, Integers, Integers
 def segments(lengths: Integers, take: Integers, put: Integers) -> Iterator[Segment]:
     """IndexRanges at places of two tiles as strided segments: one where they are regular.
 
+    Ranges of one length are taken together, wherever they are: those of block-cyclic layouts come
+    in a few lengths, and those of each are regular.
+
     >>> at = np.array([0, 4, 20, 24])
     >>> [s.counts for s in segments(np.full(4, 2), at, at // 2)]
     [(2, 2, 2)]
     >>> [s.counts for s in segments(np.full(4, 2), at // 2, at // 2)]
     [(2, 4)]
+    >>> [(s.counts, s.take) for s in segments(np.array([3, 1, 3, 1]), np.array([0, 5, 9, 14]), at)]
+    [((2,), 5), ((2, 3), 0)]
     """
     joined = (np.diff(take) == lengths[:-1]) & (np.diff(put) == lengths[:-1])
     head = np.flatnonzero(np.concatenate([[True], ~joined]))
     lengths = np.add.reduceat(lengths, head)
     take, put = take[head], put[head]
-    breaks = np.flatnonzero(np.diff(lengths)) + 1
-    for low, high in pairwise([0, *breaks.tolist(), len(lengths)]):
-        for first, other_first, levels in _regular(take[low:high], put[low:high]):
-            levels.append((int(lengths[low]), 1, 1))
+    for length in np.unique(lengths).tolist():
+        alike = lengths == length
+        for first, other_first, levels in _regular(take[alike], put[alike]):
+            levels.append((length, 1, 1))
             merged = [levels[0]]
             for count, step, other in levels[1:]:
                 outer, by, by_other = merged[-1]

@@ -52,10 +52,11 @@ class Reduction(Phase):
         of_source, of_target = before.groups(kept), after.groups(kept)
         if within is not None:
             of_source = of_target = list(within)
-        rank, half = channel.comm.rank, scratch // 2
+        rank = channel.comm.rank
         search = OverlapSearch(rank, channel.comm.size)
         groups = {of_source[rank], of_target[rank]} - {-1}
-        targets, spread = _shares(after, of_target, groups, search)
+        targets, spread, alone = _shares(after, of_target, groups, search)
+        half = scratch // 2
         self.spread = TileExchange(after, after, spread, channel, dtype.itemsize, half)
         with_role: dict[tuple[int, int], list[tuple[int, Box]]] = {}
         for other, (box, *role) in enumerate(zip(before.boxes(), of_source, addends, strict=True)):
@@ -73,7 +74,8 @@ class Reduction(Phase):
                     rows.setdefault((overlap.put, overlap.shape), []).append(overlap)
                 if overlap.sender != overlap.receiver:
                     remote.append(overlap)
-        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, half, packed=True)
+        rest = scratch if alone else half
+        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, rest, packed=True)
         by_peer = {stream.peer: stream for stream in receives}
         lanes: dict[tuple[int, ...], list[list[Overlap]]] = {}
         for overlaps in rows.values():
@@ -134,7 +136,7 @@ class _Lane:
         self.own: Iterator[list[Tile]] = iter(())
         for stream in streams:
             if stream.peer == channel.comm.rank:
-                stream.chunk = put.chunk
+                stream.chunk, stream.limits = put.chunk, put.limits
                 self.own = stream.chunks(stream.views(sources))
         self.waiting: dict[int, tuple[list[Tile], list[Tile]]] = {}
 
@@ -170,14 +172,19 @@ class _Lane:
 
 def _shares(
     after: End, of_target: Sequence[int], groups: Iterable[int], search: OverlapSearch
-) -> tuple[dict[int, Holders], list[Overlap]]:
-    """Per group the part of its tile that each rank reduces; and how the parts reach the others."""
+) -> tuple[dict[int, Holders], list[Overlap], bool]:
+    """Per group the part of its tile that each rank reduces; and how the parts reach the others.
+
+    Also whether there are no others, as each tile is wanted by one rank only; so on all ranks.
+    """
     shares: dict[int, Holders] = {}
+    alone = True
     spread: list[Overlap] = []
     boxes = after.boxes()
     narrow = cache(IndexRanges.narrow)  # equal sets are one object
     for group in sorted(groups):
         wanting = Holders(members(boxes, of_target, group))
+        alone &= all(len(ranks) == 1 for ranks in wanting.ranks_of.values())
         shares[group] = Holders(
             (rank, part)
             for box, ranks in wanting.ranks_of.items()
@@ -192,7 +199,7 @@ def _shares(
             found = search.overlaps(parts, same, after.tile_shape, after.tile_shape)
             # The own share is where it belongs.
             spread += [overlap for overlap in found if overlap.sender != overlap.receiver]
-    return shares, spread
+    return shares, spread, alone
 
 
 def _parts(

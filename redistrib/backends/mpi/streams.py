@@ -76,7 +76,9 @@ def _part(overlap: Tile, part: Bounds) -> Tile:
 class Stream:
     """The overlaps from one rank to another, seen from one of them; `regions` are on its own side.
 
-    `packed`: its chunks go through buffers. `direct`: none does, and all are under way at once.
+    `packed`: its chunks come into buffers. `merges`: they also leave from buffers, as many parts as
+    have room together; else each part is a message. `direct`: none has a buffer, and all are under
+    way at once.
     """
 
     def __init__(
@@ -93,11 +95,17 @@ class Stream:
         self.bytes = sum(overlap.size for overlap in overlaps) * itemsize
         runs = sum(overlap.size // overlap.contiguous for overlap in overlaps)
         # Both ends see the same figures, so they choose and cut alike.
-        self.packed = packed or self.bytes < SHORT_RUN * runs
+        self.merges = self.bytes < SHORT_RUN * runs
+        self.packed = packed or self.merges
+        buffered = self.merges or (packed and side == "put")
+        if packed and not self.merges:
+            chunk *= 2  # the sender has none
         self.chunk = max(1, min(chunk, self.bytes) // itemsize)
         self.limits = []
         for overlap in overlaps:
             limit = LARGEST // itemsize
+            if self.packed:
+                limit = min(limit, self.chunk)
             if SLAB_RUNS is not None and overlap.contiguous < overlap.size:
                 limit = min(limit, SLAB_RUNS * overlap.contiguous)
             self.limits.append(limit)
@@ -107,7 +115,7 @@ class Stream:
         self.direct = not self.packed and next(islice(parts, DEPTH_DIRECT, None), None) is None
         # Kept for all calls: fresh memory costs more than the copy.
         self.buffers = [
-            np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if self.packed else 0)
+            np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if buffered else 0)
         ]
 
     @property
@@ -134,7 +142,7 @@ class Stream:
 
     def chunks(self, views: Sequence[Tile]) -> Iterator[list[Tile]]:
         """The parts of the overlaps that travel in one message each."""
-        if not self.packed:
+        if not self.merges:
             for number, overlap in enumerate(views):
                 for part in self._cut(number, overlap.shape):
                     yield [_part(overlap, part)]
@@ -157,8 +165,10 @@ def streams_of(
     overlaps: Sequence[Overlap], comm: MPI.Intracomm, itemsize: int, scratch: int, *, packed: bool
 ) -> tuple[list[Stream], list[Stream]]:
     """What this rank sends and receives, by peer."""
-    # All buffers of a rank fit into the scratch; the chunk is the same on every rank.
-    chunk = max(LEAST_CHUNK, scratch // (2 * DEPTH * max(1, comm.size - 1)))
+    # All buffers of a rank fit into the scratch, whichever of its streams merge, at either end; the
+    # chunk is the same on every rank.
+    parts = 3 if packed else 2
+    chunk = max(LEAST_CHUNK, scratch // (parts * DEPTH * max(1, comm.size - 1)))
     sends: dict[int, list[Overlap]] = {}
     receives: dict[int, list[Overlap]] = {}
     for overlap in overlaps:
