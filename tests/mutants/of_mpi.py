@@ -322,7 +322,7 @@ if left and (
         "own addends are cut by their own buffer",
         REDUCTION,
         "_Lane.__init__",
-        "stream.chunk = put.chunk",
+        "stream.chunk, stream.limits = put.chunk, put.limits",
         "",
     ),
     Mutant(
@@ -389,17 +389,17 @@ if left and (
         "(load - size, place)",
     ),
     Mutant(
-        "who sends long runs of addends cuts them otherwise than who receives",
+        "a chunk of addends is larger than the buffer that it comes into",
         STREAMS,
         "Stream.__init__",
         "min(limit, self.chunk)",
-        "limit if side == 'take' else min(limit, self.chunk)",
+        "limit",
     ),
     Mutant(
-        "ranges of several lengths are of the first one",
+        "the length of a range is how many there are of it",
         INDEX_RANGES,
         "segments",
         "(length, 1, 1)",
-        "(int(lengths[0]), 1, 1)",
+        "(int(alike.sum()), 1, 1)",
     ),
 )
