@@ -396,10 +396,10 @@ if left and (
         "limit",
     ),
     Mutant(
-        "the length of a range is how many there are of it",
+        "of each range the first index is moved",
         INDEX_RANGES,
         "segments",
         "(length, 1, 1)",
-        "(int(alike.sum()), 1, 1)",
+        "(1, 1, 1)",
     ),
 )
