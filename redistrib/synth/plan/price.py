@@ -2,7 +2,8 @@
 
     seconds = latency * latencies + received bytes / (bandwidth * efficiency)
 
-of the slowest link that the step crosses.
+of the slowest link that the step crosses. An all_gather over 4 devices of tiles of 1 MB receives
+3 MB; under the default profile, 1 us and 100 GB/s, that takes 1 us + 30 us.
 """
 
 from __future__ import annotations

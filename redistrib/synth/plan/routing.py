@@ -3,6 +3,9 @@
 Law: receiving from itself what it already holds, the device with the least own overlap receives the
 lower bound, target tile minus own part (docs/theory.md, section 4), and on aligned pairs every
 device sends as much as it receives.
+
+Example: on x=2,y=4, `f32[8{x}, 8] -> f32[8, 8{x}]`. A device keeps the 16 elements of its rows that
+are in its columns, and receives the other 16 from the device with the other x and its own y.
 """
 
 from __future__ import annotations

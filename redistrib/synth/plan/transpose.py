@@ -4,6 +4,10 @@ Law: a plan is a linear map; its transpose runs the transposed steps backwards, 
 reduce_scatter and dynamic_slice as sharded_to_partial, all_to_all and permute inverted, all_reduce
 and replicated_to_partial as themselves. Types become their duals: what is replicated over an axis
 becomes a partial sum over it, and the reverse. So no tile and no step is larger than before.
+
+Example: on x=2,y=4 the plan of `f32[16{x,y}, 8] -> f32[16{x}, 8]` is an all_gather over y. Its
+transpose is a reduce_scatter over y, `f32[16{x}, 8] sum{y} -> f32[16{x,y}, 8]`: the gradient of
+what every device along y has read is a sum over them.
 """
 
 from __future__ import annotations

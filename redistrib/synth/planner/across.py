@@ -2,6 +2,10 @@
 
 Every element crosses once to each group of target replicas, which gather it among themselves. The
 source needs no slice: its replicas take turns in the exchange.
+
+Example: `f32[16{x}, 8] sum{y}` on x=2,y=4 to `f32[16, 8{z}]` on eight other devices, w=2,z=4. The
+sum is scattered into `f32[16{x,y}, 8]`. Both values of w want each element, so the exchange makes
+`f32[16{w}, 8{z}]`, and an all_gather over w the target.
 """
 
 from __future__ import annotations

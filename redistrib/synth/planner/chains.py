@@ -4,6 +4,11 @@ Read the exchange as a graph: a device digit that moves from index digit b to b'
 Edges form chains, each a path or a cycle. Digits free in the source or in the target open a chain;
 slicing such a digit somewhere before, or gathering it somewhere after, closes the chain on a
 smaller tile. Axes idle on both sides can do the same.
+
+Example: `f32[8{x}, 8{y}, 8] -> f32[8, 8{x}, 8{y}]` on x=2,y=2,z=2. x moves from dimension 0 to 1
+and y from 1 to 2: one path 0 -> 1 -> 2. `f32[8{x}, 8{y}] -> f32[8{y}, 8{x}]` is a cycle. In
+`f32[8{x}, 8, 8] -> f32[8, 8{x}, 8{y}]` the digit y is free in the source: it is sliced first, and x
+moves at half the tile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Partial axes: which are reduced, which are kept, which are made, and how on their own."""
+"""Partial axes: which are reduced, which are kept, which are made, and how on their own.
+
+On x=2,y=4, `f32[16] sum{x,y} -> f32[16{x}] sum{y}` keeps y and reduces x: x owns part of dimension
+0 afterwards, so a reduce_scatter does both. `f32[16{y}] -> f32[16] sum{y}` makes y partial: the
+owner of each part keeps it as its addend, a sharded_to_partial, which moves nothing.
+"""
 
 from __future__ import annotations
 

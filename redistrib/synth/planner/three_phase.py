@@ -9,6 +9,9 @@ that is partial in the source is one that is free there, but slicing it is a red
 slicing it an all_reduce; gathering one that is partial in the target is a sharded_to_partial, and
 leaving it free a replicated_to_partial.
 
+Example: `f32[8{x}, 8, 8] -> f32[8, 8{x}, 8{y}]` on x=2,y=2: a dynamic_slice over y gives
+`f32[8{x}, 8, 8{y}]`, an all_to_all of x the target, and nothing has to grow.
+
 Laws: paths of length one take ONE merged all_to_all, t (1 - 1/K); cycles take ONE permute, t; a
 permute also shortens every path to length one. No tile of this form exceeds either end; a late
 slice or an early gather may, and are tried within the limit.

@@ -1,4 +1,4 @@
-"""Min-plus closure: the cheapest way through the types given (DESIGN: section 5).
+"""Min-plus closure: the cheapest way through the types given (docs/oracle.md).
 
 Law: with prices D and the closure C, C <= D and C(a, c) <= C(a, b) + C(b, c) for every b that the
 pair may pass through: one whose tile fits the memory limit, or without a limit, whose tile is no

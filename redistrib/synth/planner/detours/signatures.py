@@ -1,4 +1,4 @@
-"""Which pairs of types have the same price, for many pairs at once, on digits (DESIGN: section 4).
+"""Which pairs of types have the same price, for many pairs at once, on digits (docs/oracle.md).
 
 Law: the price of an aligned pair is a function of its *signature*: its chains, each as the sizes,
 links and roles of its device digits along the way; its idle digits; the sizes of the local runs

@@ -1,4 +1,4 @@
-"""Stops: where two plans in a row are cheaper than one (DESIGN: section 5).
+"""Stops: where two plans in a row are cheaper than one (docs/oracle.md).
 
 The layouts that give whole axes to dimensions are the stops. Bounds from below say whether a stop
 can pay at all, and in which order to try them, so that few are priced.
