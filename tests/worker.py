@@ -65,7 +65,7 @@ def outcome_of(module: str, cases: tuple[str, ...], devices: int) -> dict[str, s
         env=cpu_devices(devices),
         capture_output=True,
         text=True,
-        timeout=repetitions(240, 3600),
+        timeout=repetitions(600, 3600),
         check=False,
     )
     assert run.returncode == 0, run.stderr[-4000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -34,6 +35,7 @@ from tests.uneven import meaning
 from tests.uneven.test_plans import types_of
 from tests.uneven.test_plans import verify as verify_uneven
 from tests.verify import verify, verify_runs
+from tests.worker import cpu_devices
 
 EXACT_MESHES = MESHES[:4]
 PARTIAL_MESHES = (((2, 2), (4, 4)), ((2, 3), (6, 6)), ((2, 2, 2), (8, 8)), ((2, 2, 3), (12, 12)))
@@ -47,6 +49,7 @@ BUDGET_BLOCK = 25  # large pairs in a unit
 JAX_BLOCK = 10  # pairs in a unit
 MOVES_BLOCK = 50  # models in a unit
 UNEVEN_SIZES = 14
+PROGRAMS, PROGRAM_BLOCK = 2000, 50  # random programs, in all and in a unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +255,32 @@ def run_jax(unit: int) -> Counter[str]:
     return counts
 
 
+def run_programs(unit: int) -> Counter[str]:
+    """A block of random programs, or after these all primitives, in a process of 8 devices."""
+    if unit < PROGRAMS // PROGRAM_BLOCK:
+        first = unit * PROGRAM_BLOCK
+        found = _in_jax("random_programs", str(first), str(first + PROGRAM_BLOCK))
+        assert json.loads(found) == {}, found
+        return Counter(programs=PROGRAM_BLOCK)
+    found = _in_jax("primitives")
+    (counted,) = re.findall(r"^(\d+) primitives, none differs$", found, re.MULTILINE)
+    return Counter(primitives=int(counted))
+
+
+def _in_jax(module: str, *arguments: str) -> str:
+    """What a module of tests/jax prints, on 8 devices."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-m", f"tests.jax.{module}", *arguments],
+        cwd=ROOT,
+        env=cpu_devices(8),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-5000:]
+    return run.stdout
+
+
 def law_files() -> list[Path]:
     """The files with laws that `make test` tries a few times only, there or in what they start."""
     texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
@@ -381,6 +410,13 @@ def stages(examples: int) -> Iterator[Stage]:
         " cases on ranks of MPICH and of Open MPI",
         lambda _: range(len(mpi_units.units())),
         mpi_units.run,
+    )
+    yield Stage(
+        "programs",
+        "2,000 random jax programs of 1 to 6 redistributions, plain against ours, and every"
+        " primitive of jax between two constraints: the same bits, dtypes, devices and layouts",
+        lambda _: range(PROGRAMS // PROGRAM_BLOCK + 1),
+        run_programs,
     )
     yield Stage(
         "jax",

@@ -21,6 +21,8 @@ from jax.sharding import PartitionSpec as P
 
 from redistrib.backends import jax as rjax
 from redistrib.types.tile import same_bits
+from tests.jax import primitives
+from tests.repetitions import repetitions
 from tests.worker import Cases
 
 case = Cases()
@@ -153,6 +155,92 @@ def a_convnet_with_its_gradient() -> None:
         return (with_sharding_constraint(pooled, at(None, "data", "model")) ** 2).sum()
 
     compare(jax.value_and_grad(loss), kernel, images, exact=False, asked=False)
+
+
+@case
+def primitives_each_in_a_call() -> None:
+    assert not primitives.missing()
+    every = [*primitives.CALLS]
+    for first in range(repetitions(1, 6)):
+        assert not primitives.differences(every[(first + 1) % 6 :: 6])
+
+
+@case
+def dropout_in_a_rematerialized_scan() -> None:
+    x, weights = put(numbers(8, 16), "data"), put(numbers(3, 16, 16, seed=1), None, None, "model")
+
+    def loss(weights: jax.Array, x: jax.Array) -> jax.Array:
+        @jax.checkpoint
+        def layer(h: jax.Array, given: Any) -> Any:
+            w, key = given
+            h = with_sharding_constraint(jax.nn.relu(h @ w), at("data", "model"))
+            kept = jax.random.bernoulli(key, 0.5, h.shape)
+            return with_sharding_constraint(jnp.where(kept, h / 0.5, 0), at("data")), None
+
+        keys = jax.random.split(jax.random.key(0), 3)
+        return (jax.lax.scan(layer, x, (weights, keys))[0] ** 2).sum()
+
+    compare(jax.value_and_grad(loss), weights, x, exact=False, asked=False)
+
+
+@case
+def a_training_step_with_explicit_axes() -> None:
+    def end(*spec: Any) -> NamedSharding:
+        return at(*spec, mesh=EXPLICIT)
+
+    table = put(numbers(16, 8), "model", mesh=EXPLICIT)
+    up = put(numbers(8, 16, seed=1), None, "model", mesh=EXPLICIT)
+    tokens = put(np.arange(8) % 5, "data", mesh=EXPLICIT)
+
+    def loss(params: Any, tokens: jax.Array) -> jax.Array:
+        table, up = params
+        h = jax.sharding.reshard(table, end()).at[tokens].get(out_sharding=end("data"))
+        h = jax.nn.relu(jnp.einsum("bd,df->bf", h, up, out_sharding=end("data", "model")))
+        h = jax.sharding.reshard(h, end("data", None))
+        logits = jnp.einsum(
+            "bf,df->bd", h, jax.sharding.reshard(up, end()), out_sharding=end("data")
+        )
+        return (logits**2).sum()
+
+    def step(params: Any, state: Any, tokens: jax.Array) -> Any:
+        value, grads = jax.value_and_grad(loss)(params, tokens)
+        return value, *adam(grads, state, params)
+
+    params = (table, up)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    with jax.set_mesh(EXPLICIT):
+        compare(
+            step, params, {"count": jnp.asarray(0), "m": zeros, "v": zeros}, tokens, exact=False
+        )
+
+
+@case
+def values_that_are_constrained_together_are_one_call() -> None:
+    # XLA takes 8 ms to read one. Equal small arrays move as one, with all their bits.
+    there, back = P("data", "model"), P("model", "data")
+    signalling = np.full((8, 8), 0x7F81, np.uint16).view(jnp.bfloat16)
+    integers, large = np.arange(64, dtype=np.int8).reshape(8, 8), np.ones((256, 512), np.float32)
+    every = [*[signalling, integers, large] * 9, np.float32(1)]
+
+    def end(x: Any, spec: Any) -> NamedSharding:
+        return NamedSharding(MESH, spec if x.ndim else P())
+
+    def lay_out(arrays: list[jax.Array], spec: Any) -> list[jax.Array]:
+        return [with_sharding_constraint(x, end(x, spec)) for x in arrays]
+
+    arrays = [jax.device_put(array, end(array, back)) for array in every]
+    program = rjax.optimize(lambda arrays: lay_out(lay_out(arrays, there), back))
+    lowered = program.lower(arrays)
+    assert lowered.as_text().count("@redistribute(") == 3 * -(-28 // 16)
+    compiled = lowered.compile()
+    for moved, array in zip(compiled(arrays), arrays, strict=True):
+        assert same_bits(np.asarray(moved), np.asarray(array))
+    # A limit is for the tile of one array, here of eight elements.
+    limited = rjax.optimize(lambda x: lay_out(x, there), memory_limit=16)
+    for moved in limited(arrays[:27:3]):
+        assert same_bits(np.asarray(moved), signalling)
+    chain = rjax.optimize(lambda x: lay_out(lay_out(x, there)[:1], back))
+    assert chain.lower(arrays).as_text().count("@redistribute(") == 3
 
 
 @case

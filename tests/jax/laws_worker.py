@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.layout import Format, Layout
 from jax.lax import with_sharding_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -153,6 +154,17 @@ def inside_jit_the_devices_are_those_of_the_target() -> None:
 
 
 @case
+def meshes_with_axes_of_both_kinds() -> None:
+    mesh = Mesh(DEVICES[:8].reshape(4, 2), ("x", "y"), axis_types=KINDS[::-1])
+    x, target = jax.device_put(numbers(16, 16), on(mesh, "x")), on(mesh, None, "x")
+
+    def program(move: Callable[..., jax.Array]) -> Callable[..., Any]:
+        return jax.jit(jax.value_and_grad(lambda x: (move(x * 2, target) % 5).sum()))
+
+    assert_same(program(rjax.reshard)(x), program(jax.sharding.reshard)(x))
+
+
+@case
 def weak_types_stay_weak() -> None:
     for kind in KINDS:
         mesh = mesh_of(kind, x=4, y=2)
@@ -219,12 +231,17 @@ def whatever_the_target_xla_takes_over_where_it_is_asked_to() -> None:
 
 
 @case
-def shardings_of_other_kinds_are_left_to_jax_where_it_is_asked_to() -> None:
-    x = jax.device_put(numbers(16, 16), on(mesh_of(x=4, y=2), "x", "y"))
-    for target in (jax.sharding.SingleDeviceSharding(DEVICES[3]), DEVICES[3]):
-        assert_same(rjax.reshard([x], target, fallback="xla"), jax.device_put([x], target))
-        with pytest.raises(rd.LayoutError, match="a NamedSharding or a PartitionSpec; got"):
-            rjax.reshard(x, target)
+def targets_that_are_one_device_or_a_layout_in_memory() -> None:
+    mesh = mesh_of(x=4, y=2)
+    x = jax.device_put(numbers(16, 16), on(mesh, "x", "y"))
+    columns_first = Format(Layout((1, 0)), on(mesh, "y", "x"))
+    for target in (jax.sharding.SingleDeviceSharding(DEVICES[3]), DEVICES[3], columns_first):
+        for fallback in ("error", "xla"):
+            ours, plain = rjax.reshard([x], target, fallback=fallback), jax.device_put([x], target)
+            assert_same(ours, plain)
+            assert ours[0].format == plain[0].format
+        with pytest.raises(rd.LayoutError, match="a NamedSharding or a PartitionSpec, and outside"):
+            jax.jit(lambda x, target=target: rjax.reshard(x, target))(x)
 
 
 @case

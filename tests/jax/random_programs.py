@@ -33,8 +33,12 @@ EIGHT = ((("x", 4), ("y", 2)), (("a", 2), ("b", 2), ("c", 2)), (("x", 2), ("y", 
 ORDERS = ([*range(8)], [0, 1, 3, 2, 6, 7, 5, 4], [7, 6, 5, 4, 3, 2, 1, 0])
 FLOATS = ("float32", "bfloat16", "float16")
 OTHERS = ("int32", "bool", "uint8", "int4", "float8_e4m3fn", "float8_e4m3b11fnuz")
-IN_JIT = ("jit", "grad", "vmap", "remat", "scan")
-TRANSFORMS = (*IN_JIT, *IN_JIT, "eager", "eager grad", "eager vmap")
+IN_JIT = ("jit", "grad", "vmap", "remat grad", "scan")
+NESTED = ("scan grad", "remat scan grad", "grad vmap", "scan vmap", "remat grad vmap")
+TRANSFORMS = (*IN_JIT, *IN_JIT, *NESTED, "eager", "eager grad", "eager vmap")
+"""What is around a program, from the inside out."""
+KINDS = ((AxisType.Auto,), (AxisType.Explicit,), (AxisType.Explicit, AxisType.Auto))
+"""Of the axes of a mesh, in turns."""
 Move = Callable[[Any, NamedSharding], Any]
 
 
@@ -60,21 +64,21 @@ class Program:
 
     def run(self, move: Move, wrap: Callable[..., Any]) -> Any:
         """What the program gives, jitted by `wrap` unless it is eager."""
-        body, x = self.body(move), jax.device_put(self.array(), self.layouts[0])
-        match self.transform:
-            case "jit" | "eager":
-                program = body
-            case "vmap" | "eager vmap":
-                program, x = jax.vmap(body), self.batched()
-                if move is jax.device_put:  # which takes no account of the batch's dimension
-                    program = self.body(lambda x, end: move(x, _batched(end)))
-            case "remat":
-                program = _gradient(jax.checkpoint(body))
-            case "grad" | "eager grad":
-                program = _gradient(body)
-            case "scan":
-                program = _scanned(body)
-        return (program if self.transform.startswith("eager") else wrap(program))(x)
+        program, x = self.body(move), jax.device_put(self.array(), self.layouts[0])
+        words = self.transform.split()
+        for word in words:
+            match word:
+                case "vmap" if move is jax.device_put:  # which takes no account of the batch
+                    program, x = self.body(lambda x, end: move(x, _batched(end))), self.batched()
+                case "vmap":
+                    program, x = jax.vmap(program), self.batched()
+                case "remat":
+                    program = jax.checkpoint(program)
+                case "grad":
+                    program = _gradient(program)
+                case "scan":
+                    program = _scanned(program)
+        return (program if words[0] == "eager" else wrap(program))(x)
 
     def array(self) -> Any:
         """Small integers, whose sums are exact."""
@@ -108,33 +112,41 @@ def _scanned(body: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def program_of(seed: int) -> Program:
     """The program of a seed."""
     draw = random.Random(seed)
-    transform, kind = draw.choice(TRANSFORMS), draw.choice([AxisType.Auto, AxisType.Explicit])
+    transform, kinds = draw.choice(TRANSFORMS), draw.choice(KINDS)
     if transform == "eager grad":  # the gradient of a sum of an array with Explicit axes needs jit
-        kind = AxisType.Auto
+        kinds = KINDS[0]
     shape, points = draw.choice(SHAPES), draw.choice(POINTS)
-    dtype = draw.choice(FLOATS if "grad" in transform or transform == "remat" else FLOATS + OTHERS)
+    dtype = draw.choice(FLOATS if "grad" in transform else FLOATS + OTHERS)
     if eager := transform.startswith("eager"):
         points = min(points, 3)  # each is a program of its own, or three
-    meshes = [_mesh(draw, kind, orders=eager)] * (points + 1)
-    if eager:  # plain jax has one mesh in a program
-        meshes = [draw.choice([mesh, _mesh(draw, kind, orders=True)]) for mesh in meshes]
+    meshes = [_mesh(draw, kinds, orders=eager)] * (points + 1)
+    if eager or (kinds == KINDS[0] and draw.random() < 0.3):  # one mesh, or several
+        others = (_mesh(draw, kinds, orders=eager) for _ in meshes)
+        meshes = [
+            draw.choice([mesh, other]) if eager or other.size == mesh.size else mesh
+            for mesh, other in zip(meshes, others, strict=True)
+        ]
     layouts = [NamedSharding(mesh, _spec(draw, shape, mesh)) for mesh in meshes]
-    if transform == "scan":
+    if "scan" in transform:
         layouts[-1] = layouts[0]
     return Program(shape, dtype, transform, tuple(layouts))
 
 
-def _mesh(draw: random.Random, kind: AxisType, *, orders: bool) -> Mesh:
+def _mesh(draw: random.Random, kinds: Sequence[AxisType], *, orders: bool) -> Mesh:
     axes = draw.choice(draw.choice([FOUR, FOUR, FOUR, EIGHT]))
     names, sizes = zip(*axes, strict=True)
     order = draw.choice(ORDERS) if orders else ORDERS[0]
     taken = [device for device in order if device < int(np.prod(sizes))]
-    return Mesh(DEVICES[taken].reshape(sizes), names, axis_types=(kind,) * len(axes))
+    types = tuple(kinds[n % len(kinds)] for n in range(len(axes)))
+    return Mesh(DEVICES[taken].reshape(sizes), names, axis_types=types)
 
 
 def _spec(draw: random.Random, shape: Sequence[int], mesh: Mesh) -> Any:
     entries: list[list[str]] = [[] for _ in shape]
     names = list(mesh.axis_names)
+    if AxisType.Explicit in mesh.axis_types:  # types say nothing of the others
+        kinds = zip(names, mesh.axis_types, strict=True)
+        names = [name for name, kind in kinds if kind == AxisType.Explicit]
     draw.shuffle(names)
     for name in names:
         dim = draw.randrange(len(shape) + 1)

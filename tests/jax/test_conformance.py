@@ -14,6 +14,10 @@ from tests.worker import ROOT, cpu_devices, outcome_of
 CASES = (
     "a_transformer_step_with_an_embedding_and_adam",
     "a_convnet_with_its_gradient",
+    "primitives_each_in_a_call",
+    "dropout_in_a_rematerialized_scan",
+    "a_training_step_with_explicit_axes",
+    "values_that_are_constrained_together_are_one_call",
     "loops_are_laid_out_as_their_constraints_say",
     "functions_with_their_own_derivatives",
     "experts_and_their_dispatch",
@@ -25,7 +29,7 @@ CASES = (
     "ahead_of_time_donated_exported_and_under_another_partitioner",
 )
 MODULE = "tests.jax.random_programs"
-RANDOM, PROCESSES = repetitions(40, 200), 2
+RANDOM, PROCESSES = repetitions(24, 200), 2
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,9 @@ MOVES = "redistrib/backends/jax/moves.py"
 OPTIMIZE = "redistrib/backends/jax/optimize.py"
 PARTITIONED = "redistrib/backends/jax/partitioned.py"
 RESHARD = "redistrib/backends/jax/reshard.py"
+LOWERING = "redistrib/backends/jax/lowering.py"
+PLANNING = "redistrib/backends/jax/planning.py"
+TOGETHER = "redistrib/backends/jax/together.py"
 
 MUTANTS = (
     Mutant(
@@ -124,5 +127,47 @@ if not weak_type:
         "_partition",
         "_raised.append(error)",
         "_raised.clear()",
+    ),
+    Mutant(
+        "values that need each other are freed together",
+        OPTIMIZE,
+        "_freed_together",
+        "depth += 1",
+        "depth += 0",
+    ),
+    Mutant(
+        "what reads from memory comes before what writes there",
+        OPTIMIZE,
+        "_freed_together",
+        "max(last, depth)",
+        "depth",
+    ),
+    Mutant(
+        "small floats are stacked as floats",
+        LOWERING,
+        "stacked_program",
+        "as_bits(tile, choose)",
+        "tile",
+    ),
+    Mutant(
+        "arrays that are stacked have the limit of one",
+        PLANNING,
+        "Planned.of_equal",
+        "options.memory_limit is not None",
+        "options.memory_limit == 0",
+    ),
+    Mutant(
+        "the cotangent of an array with Explicit axes goes where it wants",
+        DEFERRED,
+        "_transpose",
+        "source is None and shardings.has_explicit(x.aval.sharding.mesh)",
+        "source is None and False",
+    ),
+    Mutant(
+        "small floats become integers inside of a program that has no room for it",
+        TOGETHER,
+        "program_of",
+        "moved_as(dtype, choices(platform))",
+        "dtype",
     ),
 )

@@ -92,12 +92,15 @@ def choices(platform: str | None) -> Choices:
     return CHOICES.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), CHOICES["gpu"])
 
 
+def moved_as(dtype: Any, choose: Choices) -> Any:
+    """The dtype that elements move as: integers, if XLA would widen floats where they are moved."""
+    kept = dtype.itemsize > 2 or dtype.kind in "iub" or dtype == np.float16
+    return dtype if kept or not choose.widens else np.dtype(f"uint{8 * dtype.itemsize}")
+
+
 def as_bits(tile: Any, choose: Choices) -> Any:
-    """The tile as integers, if XLA would widen its floats where they are moved."""
-    kept = tile.dtype.itemsize > 2 or tile.dtype.kind in "iub" or tile.dtype == np.float16
-    if kept or not choose.widens:
-        return tile
-    return jax.lax.bitcast_convert_type(tile, f"uint{8 * tile.dtype.itemsize}")
+    """The tile as what it moves as."""
+    return from_bits(tile, moved_as(tile.dtype, choose))
 
 
 def from_bits(tile: Any, dtype: Any) -> Any:

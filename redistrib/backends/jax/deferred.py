@@ -37,11 +37,12 @@ def _call(given: Any, mesh: Any, target: Any, options: Options) -> Any:
     """What runs inside jit. It is a parameter because jax looks there for devices of a program."""
 
     def inside(x: Any) -> Any:
-        typed = shardings.is_explicit(given.sharding.mesh)
+        typed = shardings.has_explicit(given.sharding.mesh)
         if isinstance(target, NamedSharding) and not (typed or _explicit(target)):
             return constrain(x, target, options)
         if typed and _explicit(target):
-            return jax.sharding.reshard(free(x, options), target)
+            (freed,) = free([x], options, target.mesh)
+            return jax.sharding.reshard(freed, target)
         return jax.device_put(x, target)
 
     like = jax.ShapeDtypeStruct(
@@ -52,7 +53,7 @@ def _call(given: Any, mesh: Any, target: Any, options: Options) -> Any:
 
 
 def _explicit(end: Any) -> bool:
-    return isinstance(end, NamedSharding) and shardings.is_explicit(shardings.abstract(end.mesh))
+    return isinstance(end, NamedSharding) and shardings.has_explicit(shardings.abstract(end.mesh))
 
 
 def resolved(x: jax.Array, target: NamedSharding) -> NamedSharding:
@@ -81,10 +82,12 @@ def _abstract(_: Any, *, call: Any, **__: Any) -> Any:
 
 
 def _transpose(
-    cotangent: Any, _: Any, *, target: Any, source: Any, options: Options, **__: Any
+    cotangent: Any, x: Any, *, target: Any, source: Any, options: Options, **_: Any
 ) -> Any:
+    if source is None and shardings.has_explicit(x.aval.sharding.mesh):
+        source = x.aval.sharding  # which the type of its cotangent has, too
     if source is None:
-        return [free(deferred(cotangent, _cotangent(target), None, options), options)]
+        return free([deferred(cotangent, _cotangent(target), None, options)], options, target.mesh)
     return [deferred(cotangent, _cotangent(source), _cotangent(target), options)]
 
 
@@ -106,7 +109,7 @@ def _batch(args: Any, dims: Any, *, target: Any, source: Any, options: Options, 
 
 def _lower(context: Any, x: Any, *, target: Any, call: Any, options: Options, **_: Any) -> Any:
     mesh = context.avals_in[0].sharding.mesh
-    if options.fallback == "error" and shardings.is_explicit(mesh) and not _explicit(target):
+    if options.fallback == "error" and shardings.has_explicit(mesh) and not _explicit(target):
         raise LayoutError(
             f"inside jit a mesh with Explicit axes leads to another such mesh; got {mesh} and "
             f"{target}",

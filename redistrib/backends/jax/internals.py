@@ -19,8 +19,8 @@ from jax._src import custom_partitioning_sharding_rule as sharding_rule
 from jax._src.interpreters import mlir, pxla
 from jax.interpreters.mlir import SPMDAxisContext, ir, module_to_bytecode
 
-Partition = Callable[[Any, Any, Any, str], tuple[bytes, Any]]
-"""Shape of xla_client, source and target HloSharding, text -> program, its operand's sharding."""
+Partition = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], str], tuple[bytes, list[Any]]]
+"""Shapes of xla_client, source and target HloShardings, text -> program, operands' shardings."""
 
 config: Any = jax.config
 _lib: Any = lib  # typed in parts only
@@ -31,11 +31,12 @@ def register_partitioner(name: str, partition: Partition) -> None:
     """Have XLA ask `partition` about custom calls of this name, on every platform."""
 
     def asked(
-        shapes: Any, sources: Any, _: Any, target: Any, text: bytes | str
+        shapes: Any, sources: Any, results: Any, target: Any, text: bytes | str
     ) -> tuple[bytes, list[Any], Any]:
         decoded = text.decode() if isinstance(text, bytes) else text
-        program, source = partition(shapes[0], sources[0], target, decoded)
-        return program, [source], target
+        targets = target.tuple_elements() if results.is_tuple() else [target]
+        program, given = partition(shapes, sources, targets, decoded)
+        return program, given, target
 
     register = partial(
         _lib.xla_client.register_custom_call_partitioner,
@@ -49,10 +50,11 @@ def register_partitioner(name: str, partition: Partition) -> None:
     xla_bridge.register_plugin_callbacks(register)
 
 
-def identity_call(name: str, context: Any, x: Any, text: str) -> Any:
-    """A custom call that gives its operand back, in another layout where propagation says so.
+def identity_call(name: str, context: Any, operands: Sequence[Any], text: str) -> list[Any]:
+    """A custom call that gives its operands back, in other layouts where propagation says so.
 
-    On one device, and where every axis is Manual, the operand itself.
+    On one device, and where every axis is Manual, the operands themselves. XLA's own propagation,
+    where it is chosen, is at home with calls of one operand only.
     """
     axes = context.module_context.axis_context
     if isinstance(axes, SPMDAxisContext):
@@ -60,15 +62,23 @@ def identity_call(name: str, context: Any, x: Any, text: str) -> Any:
     else:
         alone = getattr(axes, "num_devices", 1) == 1
     if alone:
-        return x
-    call = mlir.custom_call(name, result_types=[x.type], operands=[x], backend_config=text)
-    if config.jax_use_shardy_partitioner:
-        dims = " ".join(f"i{dim}" for dim in range(ir.RankedTensorType(x.type).rank))
-        rule = sharding_rule.str_to_sdy_sharding_rule(f"{dims} -> {dims}")
-        call.attributes["sdy.sharding_rule"] = sharding_rule.sdy_sharding_rule_to_mlir(
-            rule, [x.type], [x.type]
-        )
-    return call.results[0]
+        return list(operands)
+    if not config.jax_use_shardy_partitioner:
+        return [
+            mlir.custom_call(name, result_types=[x.type], operands=[x], backend_config=text).result
+            for x in operands
+        ]
+    types = [x.type for x in operands]
+    call = mlir.custom_call(name, result_types=types, operands=operands, backend_config=text)
+    dims = ", ".join(
+        " ".join(f"i{n}_{dim}" for dim in range(ir.RankedTensorType(kind).rank))
+        for n, kind in enumerate(types)
+    )
+    rule = sharding_rule.str_to_sdy_sharding_rule(f"{dims} -> {dims}")
+    call.attributes["sdy.sharding_rule"] = sharding_rule.sdy_sharding_rule_to_mlir(
+        rule, types, types
+    )
+    return list(call.results)
 
 
 def platform_of(context: Any) -> str:
@@ -78,17 +88,17 @@ def platform_of(context: Any) -> str:
 
 
 def program_bytes(
-    program: Callable[[Any], Any], tile: Any, axes: Mapping[str, int], platform: str
+    program: Callable[..., Any], tiles: Sequence[Any], axes: Mapping[str, int], platform: str
 ) -> bytes:
-    """A function of one device's tile, on a mesh of these axes, as XLA takes it from a partitioner.
+    """A function of a device's tiles, on a mesh of these axes, as XLA takes it of a partitioner.
 
-    `tile` has a shape and a dtype.
+    `tiles` have a shape and a dtype.
     """
     mesh: Any = jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes))
     # The program is compiled inside another, whose mesh may be in context; a tile is on none.
     nowhere: Any = jax.sharding.AbstractMesh((), ())
     with jax.sharding.use_abstract_mesh(nowhere), core.extend_axis_env_nd(axes.items()):
-        closed = jax.make_jaxpr(program)(tile)
+        closed = jax.make_jaxpr(program)(*tiles)
         module = mlir.build_mlir_module_helper(
             closed,
             name="redistribute",

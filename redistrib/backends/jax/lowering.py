@@ -124,6 +124,24 @@ def chunked_program(
     return program
 
 
+def stacked_program(
+    program: Program, plan: Plan, platform: str | None = None
+) -> Callable[[Sequence[Tile]], list[Tile]]:
+    """The program of a plan of stacked arrays as one of the arrays' tiles.
+
+    What only moves is stacked as bits: else XLA widens small floats there, which changes a NaN.
+    """
+    choose = choices(platform)
+
+    def of_tiles(tiles: Sequence[Tile]) -> list[Tile]:
+        if plan.src.partial:
+            return list(program(jnp.stack(tiles)))
+        moved = program(jnp.stack([as_bits(tile, choose) for tile in tiles]))
+        return [from_bits(tile, tiles[0].dtype) for tile in moved]
+
+    return of_tiles
+
+
 def _prepared(tile: Tile, stage: _Stage, dtype: Any, choose: Choices) -> Tile:
     """The tile as a stage takes it: as floats to compute with, else as what moves unchanged."""
     return from_bits(tile, dtype) if stage.reduces else as_bits(tile, choose)

@@ -9,10 +9,11 @@ their own mesh, and each element crosses once to each group of replicas (`betwee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
 from redistrib.backends.jax import internals, shardings
@@ -69,15 +70,19 @@ def within(program: Program, mesh: Any) -> Program:
     return run
 
 
-def viewed(x: jax.Array, sharding: NamedSharding, shape: Sequence[int] | None = None) -> jax.Array:
-    """The same buffers as an array with another sharding, by default an equivalent one."""
-    if x.sharding == sharding:
+def viewed(x: jax.Array, sharding: NamedSharding, dtype: Any = None) -> jax.Array:
+    """The same buffers as an array with another sharding, an equivalent one.
+
+    With another dtype of the same size, which is for arrays in the memory of the process.
+    """
+    dtype = dtype or x.dtype
+    if x.sharding == sharding and x.dtype == dtype:
         return x
     held = {next(iter(shard.devices())): shard for shard in internals.shards(x)}
     tiles = [held[device] for device in sharding.mesh.devices.flat if device in held]
-    same: jax.Array = internals.global_array(
-        tuple(shape or x.shape), x.dtype, x.weak_type, sharding, tiles
-    )
+    if dtype != x.dtype:
+        tiles = [np.asarray(tile).view(dtype) for tile in tiles]
+    same: jax.Array = internals.global_array(x.shape, dtype, x.weak_type, sharding, tiles)
     return same
 
 

@@ -9,19 +9,20 @@ XLA's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import jax
 from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import AxisType, NamedSharding
 
 from redistrib.backends.jax.moves import find_move, move_p, move_params
 from redistrib.backends.jax.partitioned import free_p
 from redistrib.backends.jax.planning import Options
-from redistrib.backends.jax.shardings import abstract, is_explicit
+from redistrib.backends.jax.shardings import abstract, has_explicit, is_explicit
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.planner.problem import Strategy
 from redistrib.text import parse_limit
@@ -63,7 +64,10 @@ def optimize(
 
         arrays = [leaves[n] for n in traced]
         jaxpr, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
-        results = core.jaxpr_as_fun(rewriting.closed(jaxpr)[0])(*arrays)
+        # What nobody uses goes first: freed with others it would stay.
+        used, _ = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars), instantiate=True)
+        rewritten, _ = rewriting.opened(used)
+        results = core.jaxpr_as_fun(core.ClosedJaxpr(rewritten, jaxpr.consts))(*arrays)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return jax.jit(optimized, **jit_options)
@@ -87,7 +91,7 @@ class _Rewriting:
 
     A call, branch or loop with such a result has a constrained value as its own. A loop that
     carries one is given one to begin with: else propagation weighs the layout that is asked for
-    against the one that comes in.
+    against the one that comes in. Values that can be freed together are, which XLA compiles faster.
     """
 
     options: Options
@@ -109,9 +113,12 @@ class _Rewriting:
             for var, constraint in zip(eqn.outvars, found, strict=True):
                 if constraint is not None:
                     constraints[var], freed[var] = constraint, core.Var(var.aval)
-                    eqns.append(self.free(eqn, var, freed[var]))
+                    eqns.append(self.free(eqn, var, freed[var], constraint))
         results = [constraints.get(v) if isinstance(v, core.Var) else None for v in jaxpr.outvars]
-        return jaxpr.replace(eqns=eqns), results
+        needed = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
+        needed.update(v for eqn in eqns for v in eqn.invars if isinstance(v, core.Var))
+        eqns = [e for e in eqns if e.primitive is not free_p or e.outvars[0] in needed]
+        return jaxpr.replace(eqns=_freed_together(eqns)), results
 
     def equation(self, eqn: Any) -> tuple[list[Any], Constraints]:
         """The equations in the place of one, and the constraint that each of its results has."""
@@ -180,20 +187,22 @@ class _Rewriting:
         manual = AxisType.Manual in target.mesh.axis_types
         # From a mesh with Auto axes to one with Explicit axes it is a change of the type alone.
         cast = eqn.primitive.name == "reshard" and not (
-            is_explicit(value.sharding.mesh) and is_explicit(abstract(target.mesh))
+            has_explicit(value.sharding.mesh) and has_explicit(abstract(target.mesh))
         )
         return on_device and not manual and not cast
 
     def constraint(self, eqn: Any, value: Any, result: Any) -> list[Any]:
         freed = core.Var(value.aval)
-        return [self.free(eqn, value, freed), eqn.replace(invars=[freed], outvars=[result])]
+        return [self.free(eqn, value, freed, eqn), eqn.replace(invars=[freed], outvars=[result])]
 
-    def free(self, eqn: Any, value: Any, result: Any) -> Any:
+    def free(self, eqn: Any, value: Any, result: Any, constraint: Any) -> Any:
+        """In the place of an equation, a value that is about to be constrained, or has been."""
+        target = constraint.params.get("sharding") or constraint.params["dst_sharding"]
         return eqn.replace(
             invars=[value],
             outvars=[result],
             primitive=free_p,
-            params={"options": self.options},
+            params={"options": self.options, "mesh": target.mesh},
             effects=set(),
         )
 
@@ -201,7 +210,7 @@ class _Rewriting:
         (value,) = eqn.invars
         source, target = value.aval.sharding, eqn.params["dst_sharding"]
         mesh = eqn.params.get("concrete_mesh") or target.mesh
-        if abstract(mesh) != source.mesh:
+        if abstract(mesh) != source.mesh or not is_explicit(source.mesh):
             return self.constraint(eqn, value, eqn.outvars[0])
         ends = NamedSharding(mesh, source.spec), NamedSharding(mesh, target.spec)
         try:
@@ -209,6 +218,43 @@ class _Rewriting:
         except (LayoutError, InfeasibleError):
             return [eqn]
         return [eqn.replace(primitive=move_p, params=move_params(move))]
+
+
+def _freed_together(eqns: Sequence[Any]) -> list[Any]:
+    """The equations, with values that are freed on one mesh at the same depth freed by one.
+
+    The depth of a value is the most that are freed, one after the other, on the way to it. So two
+    of one depth do not need each other, and the equations of a depth come after those below it:
+
+        before   b = free a;  c = sin b;  d = free c;  f = free e;  g = add d f
+        after    b f = free a e;  c = sin b;  d = free c;  g = add d f
+    """
+    depths: dict[Any, int] = {}
+    alike: dict[int, dict[Any, list[Any]]] = {}
+    others: dict[int, list[Any]] = {}
+    last = 0  # of an equation with effects, which stay in order
+    for eqn in eqns:
+        depth = max((depths.get(v, 0) for v in eqn.invars if isinstance(v, core.Var)), default=0)
+        if eqn.primitive is free_p:
+            depth += 1
+            key = eqn.params["mesh"], eqn.invars[0].aval.sharding.mesh, repr(eqn.ctx)
+            alike.setdefault(depth, {}).setdefault(key, []).append(eqn)
+        else:
+            if eqn.effects:
+                depth = last = max(last, depth)
+            others.setdefault(depth, []).append(eqn)
+        depths |= dict.fromkeys(eqn.outvars, depth)
+    ordered: list[Any] = []
+    for depth in sorted({*alike, *others}):
+        ordered += [
+            same[0].replace(
+                invars=[v for eqn in same for v in eqn.invars],
+                outvars=[v for eqn in same for v in eqn.outvars],
+            )
+            for same in alike.get(depth, {}).values()
+        ]
+        ordered += others.get(depth, [])
+    return ordered
 
 
 def _is_array(var: Any) -> bool:

@@ -15,6 +15,9 @@ and the partitioner then asks `_partition` about shape [16, 16] from {devices=[4
 last_tile_dim_replicate} to {devices=[2,1,4]<=[4,2]T(1,0) last_tile_dim_replicate}. The text of the
 call holds every option, so programs that do the same have the same key in jax's compilation cache,
 in every process, and others do not.
+
+XLA takes 8 ms to read the program of a call, however small, so a call has as many operands as are
+there together; equal small ones move as one array.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import jax
@@ -34,7 +38,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from redistrib.backends.jax import internals, shardings
-from redistrib.backends.jax.carriers import carried, carrier
+from redistrib.backends.jax.carriers import carrier
 from redistrib.backends.jax.planning import Options, Planned, find_plan
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.types.array_type import ArrayType
@@ -42,6 +46,8 @@ from redistrib.types.equivalence import on_mesh
 from redistrib.types.mesh import Mesh
 
 NAME = "redistribute"
+AT_ONCE = 16
+"""Operands of a call: the time that Shardy takes for one grows with their square."""
 free_p: Any = Primitive("redistribute_free")
 
 # What the partitioner was told, for XLA's compiler hands on nothing but the text of an error.
@@ -60,83 +66,150 @@ def observing(observer: Callable[[Planned], None]) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def free(x: Any, options: Options) -> Any:
-    """The array itself, in whatever layout its users want."""
-    return free_p.bind(x, options=options)
+def free(arrays: Sequence[Any], options: Options, mesh: Any = None) -> list[Any]:
+    """The arrays themselves, each in whatever layout its users want.
+
+    `mesh` is that of the layouts: Shardy propagates none through a call in which there are two.
+    """
+    freed: list[Any] = free_p.bind(*arrays, options=options, mesh=mesh)
+    return freed
 
 
 def constrain(x: Any, sharding: Any, options: Options) -> Any:
     """`jax.lax.with_sharding_constraint` by our plans."""
-    return jax.lax.with_sharding_constraint(free(x, options), sharding)
+    (freed,) = free([x], options, sharding.mesh)
+    return jax.lax.with_sharding_constraint(freed, sharding)
 
 
-def _transpose(cotangent: Any, _: Any, *, options: Options) -> Any:
-    return [free(cotangent, options)]
+def nonzero(tangents: Sequence[Any], run: Callable[[list[Any], list[int]], Sequence[Any]]) -> Any:
+    """Tangents with those that are not zero as `run` gives them, of their places too."""
+    results = list(tangents)
+    places = [n for n, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+    if places:
+        for n, result in zip(places, run([tangents[n] for n in places], places), strict=True):
+            results[n] = result
+    return results
 
 
-def _batch(args: Any, dims: Any, *, options: Options) -> Any:
-    return free(args[0], options), dims[0]
+def _jvp(primals: Any, tangents: Any, **how: Any) -> Any:
+    return free(primals, **how), nonzero(tangents, lambda given, _: free(given, **how))
 
 
-def _lower(context: Any, x: Any, *, options: Options) -> Any:
+def _transpose(cotangents: Any, *_: Any, **how: Any) -> Any:
+    return nonzero(cotangents, lambda given, _: free(given, **how))
+
+
+def _batch(args: Any, dims: Any, **how: Any) -> Any:
+    return free(args, **how), dims
+
+
+def _lower(context: Any, *operands: Any, options: Options, **_: Any) -> Any:
     text = json.dumps({**asdict(options), "platform": internals.platform_of(context)})
     # Another release may plan otherwise. The root of the package is loaded by now.
     release = import_module(__name__.partition(".")[0]).__version__
-    return [internals.identity_call(NAME, context, x, f"{release} {text}")]
+    calls = [operands[n : n + AT_ONCE] for n in range(0, len(operands), AT_ONCE)]
+    return [
+        result
+        for call in calls
+        for result in internals.identity_call(NAME, context, call, f"{release} {text}")
+    ]
 
 
-free_p.def_impl(lambda x, **_: x)
-free_p.def_abstract_eval(lambda x, **_: x)
-ad.deflinear2(free_p, _transpose)
+free_p.multiple_results = True
+free_p.def_impl(lambda *arrays, **_: list(arrays))
+free_p.def_abstract_eval(lambda *arrays, **_: list(arrays))
+ad.primitive_jvps[free_p] = _jvp
+ad.primitive_transposes[free_p] = _transpose
 batching.primitive_batchers[free_p] = _batch
 mlir.register_lowering(free_p, _lower)
 
 
-def _partition(shape: Any, source: Any, target: Any, text: str) -> tuple[bytes, Any]:
-    """The program of one device, and the sharding of its operand."""
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """What the partitioner says of one operand: a shape of XLA's client, and two HloShardings."""
+
+    shape: Any
+    source: Any
+    target: Any
+
+    @property
+    def tile(self) -> Any:
+        """What one device has of the operand."""
+        tile = self.source.tile(self.shape)
+        return jax.ShapeDtypeStruct(tile.dimensions(), tile.numpy_dtype())
+
+
+def _partition(
+    shapes: Sequence[Any], sources: Sequence[Any], targets: Sequence[Any], text: str
+) -> tuple[bytes, list[Any]]:
+    """The program of one device, and the shardings of its operands."""
     settings = json.loads(text.partition(" ")[2])
     platform = settings.pop("platform")
     options = Options(**settings)
+    given = map(_Operand, shapes, sources, targets)
+    operands = tuple(_plannable(operand, options) for operand in given)
+    runs, program = _program(operands, options, platform)
+    for observer in _observers:
+        for run in runs:
+            observer(run)
+    return program, [operand.source for operand in operands]
+
+
+def _plannable(operand: _Operand, options: Options) -> _Operand:
+    """The operand, in the layout of its target already where XLA is to redistribute it."""
     try:
-        found, program = _planned(shape, source, target, options, platform)
+        if operand.source != operand.target:
+            _found(operand, options)
     except RedistribError as error:
         if options.fallback == "error" or not isinstance(error, (LayoutError, InfeasibleError)):
             _raised.append(error)
             raise
         warnings.warn(f"XLA redistributes this one: {error}", stacklevel=1)
-    else:
-        for observer in _observers:
-            observer(found)
-        return program, source
-    axes = {"d": target.num_devices()}
-    return _bytes_of(lambda tile: tile, shape, target, axes, platform), target
+        return replace(operand, source=operand.target)
+    return operand
 
 
 @lru_cache(maxsize=1024)
-def _planned(
-    shape: Any, source: Any, target: Any, options: Options, platform: str
-) -> tuple[Planned, bytes]:
-    """A plan, and the program of one device; equal redistributions, of any program, share them."""
-    dtype = shape.numpy_dtype()
+def _found(operand: _Operand, options: Options) -> Planned:
+    dtype, ends = operand.shape.numpy_dtype(), (operand.source, operand.target)
     # A replicated sharding does not say over how many devices.
-    count = max(1, *(end.num_devices() for end in (source, target)))
-    src, dst = (
-        type_of_hlo(shape.dimensions(), carrier(dtype), end, count) for end in (source, target)
-    )
-    found = find_plan(src, dst, options)
-    axes = shardings.common_axes(found.plan)
-    names = shardings.axis_names(src.mesh, axes)
+    count = max(1, *(end.num_devices() for end in ends))
+    src, dst = (type_of_hlo(operand.shape.dimensions(), carrier(dtype), end, count) for end in ends)
+    return find_plan(src, dst, options)
+
+
+@lru_cache(maxsize=1024)
+def _program(
+    operands: tuple[_Operand, ...], options: Options, platform: str
+) -> tuple[tuple[Planned, ...], bytes]:
+    """What runs, and the program of one device; equal calls, of any program, share them."""
+    places: dict[_Operand, list[int]] = {}
+    for n, operand in enumerate(operands):
+        if operand.source != operand.target:
+            places.setdefault(operand, []).append(n)
+    found = {operand: _found(operand, options) for operand in places}
+    runs: list[tuple[list[int], Planned]] = []
+    for operand, equal in places.items():
+        left = iter(equal)
+        equal_runs = found[operand].of_equal(len(equal), options)
+        runs += [([*islice(left, run.arrays)], run) for run in equal_runs]
+    axes = shardings.common_axes(*(plan.plan for plan in found.values())) if found else ()
+
+    def of_tiles(*tiles: Any) -> list[Any]:
+        results = list(tiles)
+        for taken, run in runs:
+            program = run.tiles_program(axes, tiles[taken[0]].dtype, platform)
+            for n, tile in zip(taken, program([tiles[n] for n in taken]), strict=True):
+                results[n] = tile
+        return results
+
+    names = shardings.axis_names(runs[0][1].plan.src.mesh, axes) if runs else ()
     sizes = {name: axis.size for name, axis in zip(names, axes, strict=True)}
-    program = carried(found.tile_program(axes, platform), dtype)
-    return found, _bytes_of(program, shape, source, sizes, platform)
-
-
-def _bytes_of(
-    program: Callable[[Any], Any], shape: Any, source: Any, axes: dict[str, int], platform: str
-) -> bytes:
-    tile = source.tile(shape)
-    given = jax.ShapeDtypeStruct(tile.dimensions(), tile.numpy_dtype())
-    return internals.program_bytes(program, given, axes, platform)
+    given = [operand.tile for operand in operands]
+    return (
+        tuple(run for _, run in runs),
+        internals.program_bytes(of_tiles, given, sizes, platform),
+    )
 
 
 def _restored(text: str) -> RedistribError | None:

@@ -6,11 +6,17 @@ chunks, one after the other along a dimension that it does not touch; each chunk
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
+from redistrib.backends.jax.carriers import carried, decoded, encoded
+from redistrib.backends.jax.lowering import (
+    chunk_dim,
+    chunked_program,
+    stacked_program,
+    tile_program,
+)
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.planner.choose import STRATEGIES, plan
@@ -19,6 +25,10 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 
 FALLBACKS = ("error", "xla")
+SMALL = 1 << 16
+"""Bytes of a tile up to which equal arrays are stacked: a copy costs less than a collective."""
+STACKED = 8
+"""Arrays that are stacked: for each place among them the compiler makes a program of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +49,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, and the number of chunks in which it runs."""
+    """A plan, and in how many chunks it runs, or of how many equal arrays, stacked to one."""
 
     plan: Plan
     chunks: int = 1
+    arrays: int = 1
 
     def tile_program(
         self, axes: Sequence[DeviceDigit], platform: str | None = None, *, in_rounds: bool = False
@@ -51,6 +62,43 @@ class Planned:
         if self.chunks == 1:
             return tile_program(self.plan, axes, platform, in_rounds=in_rounds)
         return chunked_program(self.plan, axes, self.chunks, platform)
+
+    def tiles_program(
+        self,
+        axes: Sequence[DeviceDigit],
+        dtype: Any,
+        platform: str | None = None,
+        *,
+        in_rounds: bool = False,
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """As `tile_program`, of the tiles of equal arrays, of any dtype that is carried."""
+        program = self.tile_program(axes, platform, in_rounds=in_rounds)
+        if self.arrays == 1:
+            of_tile = carried(program, dtype)
+            return lambda tiles: [of_tile(tile) for tile in tiles]
+        of_tiles = stacked_program(program, self.plan, platform)
+        return lambda tiles: [decoded(tile, dtype) for tile in of_tiles([*map(encoded, tiles)])]
+
+    def of_equal(self, count: int, options: Options) -> list[Planned]:
+        """What moves so many arrays as this one: where they are small, plans of several as one.
+
+        A memory limit is for the tiles of one array.
+        """
+        src, dst = self.plan.src, self.plan.dst
+        size = max(t.tile_bytes for t in (src, dst, self.plan.types[-1]))
+        if size > SMALL or self.chunks > 1 or options.memory_limit is not None:
+            return [self] * count
+        sizes = [STACKED] * (count // STACKED) + [n for n in (count % STACKED,) if n]
+        return [
+            replace(find_plan(_stacked(src, n), _stacked(dst, n), options), arrays=n)
+            if n > 1
+            else self
+            for n in sizes
+        ]
+
+
+def _stacked(t: ArrayType, count: int) -> ArrayType:
+    return ArrayType(t.mesh, t.dtype, (count, *t.shape), ((), *t.dims), t.partial, t.reduction)
 
 
 def find_plan(src: ArrayType, dst: ArrayType, options: Options) -> Planned:

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format
 from jax.sharding import AxisType, NamedSharding
 
 from redistrib.backends.jax import arrays, internals
@@ -25,7 +26,7 @@ from redistrib.backends.jax.carriers import carrier
 from redistrib.backends.jax.deferred import deferred
 from redistrib.backends.jax.moves import find_move
 from redistrib.backends.jax.planning import Options
-from redistrib.backends.jax.shardings import abstract, is_explicit, named
+from redistrib.backends.jax.shardings import abstract, has_explicit, is_explicit, named
 from redistrib.errors import BackendError, InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.planner.problem import Strategy
 from redistrib.text import parse_limit
@@ -48,7 +49,8 @@ def reshard(
 
     `tree` holds what `jax.device_put` takes: arrays of any element type, random keys, numpy arrays
     and numbers. `shardings` is one for all of them or a tree (a prefix of `tree` suffices), of
-    NamedShardings, or PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own.
+    NamedShardings, or PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own;
+    outside jit also of devices, SingleDeviceShardings and Formats.
 
     All is planned before anything is compiled. A change of layout is one program, kept for all
     arrays of that shape and dtype. `donate` gives the arrays up, those that are in the tree twice
@@ -136,8 +138,13 @@ def give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
 
 
 def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
-    if options.fallback == "xla" and not isinstance(target, (NamedSharding, PartitionSpec)):
-        return lambda x: jax.device_put(x, target)  # another sharding, or a device
+    if not isinstance(target, (NamedSharding, PartitionSpec)):
+        end = _named_end(target)
+        if end is not None and not isinstance(x, jax.core.Tracer) and not internals.tracing():
+            move = _program(x, end, options, donate)
+            return lambda x: jax.device_put(move(x), target)  # in place, but for another layout
+        if options.fallback == "xla":
+            return lambda x: jax.device_put(x, target)
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return _key_program(x, resolved_target(x, target), options, donate)
     if not isinstance(target, NamedSharding):
@@ -170,13 +177,23 @@ def _key_program(keys: Any, target: NamedSharding, options: Options, donate: boo
     return lambda keys: jax.random.wrap_key_data(move(jax.random.key_data(keys)), impl=kind)
 
 
+def _named_end(target: Any) -> NamedSharding | None:
+    """Where a device, the sharding of one, or a Format leads; None where it says too little."""
+    sharding = target.sharding if isinstance(target, Format) else target
+    devices = [*getattr(sharding, "device_set", [sharding])]
+    if len(devices) == 1 and all(isinstance(device, jax.Device) for device in devices):
+        return NamedSharding(jax.sharding.Mesh(devices, "device"), PartitionSpec())
+    return sharding if isinstance(sharding, NamedSharding) else None
+
+
 def resolved_target(x: Any, target: Any) -> NamedSharding:
     """The NamedSharding that is asked for."""
     if isinstance(target, NamedSharding):
         return target
     if not isinstance(target, PartitionSpec):
         raise LayoutError(
-            f"a target is a NamedSharding or a PartitionSpec; got {type(target).__name__}",
+            f"a target is a NamedSharding or a PartitionSpec, and outside jit a device or a "
+            f"Format; got {type(target).__name__}",
             dst=target,
         )
     if not jax.sharding.get_abstract_mesh().empty:
@@ -237,7 +254,7 @@ def _check_memory(x: Any, target: NamedSharding) -> None:
 def _by_xla(mesh: Any, target: NamedSharding) -> Program:
     """What plain jax has for a traced value."""
     device = NamedSharding(target.mesh, target.spec)
-    explicit = is_explicit(mesh) and is_explicit(abstract(target.mesh))
+    explicit = has_explicit(mesh) and has_explicit(abstract(target.mesh))
     lay_out = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
     if target.memory_kind == device.memory_kind:
         return lambda x: lay_out(x, target)

@@ -26,14 +26,14 @@ from redistrib.types.notation import format_factor
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 
 
-def common_axes(plan: Plan) -> tuple[DeviceDigit, ...]:
-    """The axes of the plan's mesh, cut wherever the types of its two ends cut them.
+def common_axes(*plans: Plan) -> tuple[DeviceDigit, ...]:
+    """The axes of the mesh of these plans, cut wherever the types of their ends cut them.
 
-    Of cuts that do not nest (x=6 by 2 and by 3) those of the source are kept.
+    Of cuts that do not nest (x=6 by 2 and by 3) those that come first are kept, the source's.
     """
-    ends = plan.types[0], plan.types[-1]
+    ends = [t for plan in plans for t in (plan.types[0], plan.types[-1])]
     used = [digit for t in ends for digit in (*(d for d, _ in t.placements), *t.partial)]
-    return refined(plan.src.mesh, used)
+    return refined(plans[0].src.mesh, used)
 
 
 def named_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:
@@ -131,6 +131,11 @@ def context_mesh() -> Any:
 def is_explicit(mesh: Any) -> bool:
     """Whether all axes of a mesh are Explicit, so that types inside jit carry shardings."""
     return not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
+
+
+def has_explicit(mesh: Any) -> bool:
+    """Whether some axes of a mesh are Explicit, so that types inside jit carry a part at least."""
+    return not mesh.empty and any(kind == AxisType.Explicit for kind in mesh.axis_types)
 
 
 def check_mesh(mesh: Mesh, jax_mesh: Any) -> None:

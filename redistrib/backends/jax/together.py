@@ -12,19 +12,15 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from redistrib.backends.jax import internals, meshes, shardings
 from redistrib.backends.jax.arrays import weak_p
-from redistrib.backends.jax.carriers import carried, carrier
+from redistrib.backends.jax.carriers import carrier
+from redistrib.backends.jax.choices import choices, moved_as
 from redistrib.backends.jax.lowering import chunk_dim
 from redistrib.backends.jax.planning import Options, Planned, find_plan
-from redistrib.types.array_type import ArrayType
 from redistrib.types.named_sharding import type_of
-
-SMALL = 1 << 16
-"""Bytes of a tile up to which arrays are stacked: a copy costs less than a collective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +72,6 @@ def program_of(ends: Ends, count: int, way: Way) -> Together | None:
     found = found_for(ends)
     assert found is not None
     src, dst = found.plan.src, found.plan.types[-1]
-    stacked = count > 1 and max(src.tile_bytes, dst.tile_bytes) <= SMALL
-    if stacked:
-        found = find_plan(_stacked(src, count), _stacked(found.plan.dst, count), Options())
     if way.chunks > 1:
         if chunk_dim(found.plan, way.chunks) is None:
             return None
@@ -90,14 +83,20 @@ def program_of(ends: Ends, count: int, way: Way) -> Together | None:
     if ends.source.mesh == ends.target.mesh:
         axes, mesh = shardings.named_axes(src.mesh), given
         before, after = ends.source.spec, ends.target.spec
-    platform = mesh.devices.flat[0].platform
-    of_tile = carried(found.tile_program(axes, platform, in_rounds=way.in_rounds), ends.dtype)
+    platform, dtype = mesh.devices.flat[0].platform, ends.dtype
+    if way.in_rounds and carrier(dtype) == dtype and not src.partial:
+        # As integers outside of the program, which inside it takes two tiles.
+        dtype = moved_as(dtype, choices(platform))
+    runs = [
+        (run.arrays, run.tiles_program(axes, dtype, platform, in_rounds=way.in_rounds))
+        for run in found.of_equal(count, Options())
+    ]
 
     def tiles(*given: Any) -> Any:
-        if not stacked:
-            return tuple(map(of_tile, given))
-        moved = of_tile(jnp.stack(given))
-        return tuple(moved[n] for n in range(count))
+        moved: list[Any] = []
+        for number, run in runs:
+            moved += run(given[len(moved) : len(moved) + number])
+        return tuple(moved)
 
     mapped = jax.shard_map(
         tiles, mesh=mesh, in_specs=(before,) * count, out_specs=(after,) * count, check_vma=False
@@ -112,16 +111,20 @@ def program_of(ends: Ends, count: int, way: Way) -> Together | None:
     enter, leave = NamedSharding(mesh, before), NamedSharding(mesh, after)
     if not viewed:
         enter, leave = ends.source, ends.target
-    return Together(ends, mesh, enter, jax.jit(arrays, out_shardings=(leave,) * count))
+    return Together(ends, mesh, enter, dtype, jax.jit(arrays, out_shardings=(leave,) * count))
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """A program of arrays with these ends; `temp_bytes` per device, -1 until it is compiled."""
+    """A program of arrays with these ends; `temp_bytes` per device, -1 until it is compiled.
+
+    The arrays enter it with a sharding on its mesh, as elements of its dtype.
+    """
 
     ends: Ends
     mesh: Any
     enter: NamedSharding
+    dtype: Any
     program: Any
     temp_bytes: int = -1
 
@@ -132,15 +135,15 @@ class Together:
             return [internals.global_array(x.shape, x.dtype, weak, end, []) for x in arrays]
         with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
             moved: Sequence[jax.Array] = self.program(
-                *(meshes.viewed(x, self.enter) for x in arrays)
+                *(meshes.viewed(x, self.enter, self.dtype) for x in arrays)
             )
-        return [meshes.viewed(x, self.ends.target) for x in moved]
+        return [meshes.viewed(x, self.ends.target, self.ends.dtype) for x in moved]
 
     def compiled(self, count: int) -> Together:
         """The same for so many arrays, compiled, so that its memory is known."""
         like = jax.ShapeDtypeStruct(
             self.ends.shape,
-            self.ends.dtype,
+            self.dtype,
             sharding=self.enter,
             weak_type=self.ends.weak_type,
         )
@@ -148,7 +151,3 @@ class Together:
             program = self.program.lower(*[like] * count).compile()
         temp = program.memory_analysis().temp_size_in_bytes
         return replace(self, program=program, temp_bytes=temp)
-
-
-def _stacked(t: ArrayType, count: int) -> ArrayType:
-    return ArrayType(t.mesh, t.dtype, (count, *t.shape), ((), *t.dims), t.partial, t.reduction)
