@@ -1,0 +1,178 @@
+"""What plans cost beside plain jax: compile time, whole trees, other devices.
+
+    python -m bench.jax_overheads [compile] [trees] [devices] [--turns 4]
+
+On 8 virtual CPU devices, and 8 others; CPU time of the process, ours and plain jax in turns, the
+least of each, so that other programs on the machine count little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+Way = Callable[[], Any]
+
+
+def table(title: str, rows: dict[str, dict[str, Way]], turns: int) -> None:
+    """Print the CPU time of the ways to do each thing; the ratio is to the first of them."""
+    print(f"\n{title}: CPU time, ms, and over that of the first")
+    for name, ways in rows.items():
+        least = dict.fromkeys(ways, float("inf"))
+        for _ in range(turns):
+            for way, run in ways.items():
+                start = time.process_time()
+                run()
+                least[way] = min(least[way], time.process_time() - start)
+        first = next(iter(least.values()))
+        found = ", ".join(f"{way} {1e3 * t:.1f} ({t / first:.2f})" for way, t in least.items())
+        print(f"- {name}: {found}", flush=True)
+
+
+def compiling(turns: int) -> None:
+    """Programs traced, lowered and compiled, nothing of them cached."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import NamedSharding
+
+    from redistrib.backends import jax as rjax
+
+    spec: Any = jax.sharding.PartitionSpec  # typed in parts only
+    lay_out: Any = jax.lax.with_sharding_constraint
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"))
+    rows, turned = (NamedSharding(mesh, spec(*axes)) for axes in (("x", "y"), ("y", "x")))
+
+    def like(*shape: int) -> Any:
+        struct: Any = jax.ShapeDtypeStruct
+        return struct(shape, jnp.float32, sharding=rows)
+
+    def unchanged(leaves: Any) -> Any:
+        return [lay_out(x + 1, rows) * 2 for x in leaves]
+
+    def changed(leaves: Any) -> Any:
+        return [lay_out(x, turned) for x in leaves]
+
+    def step(layers: Any, x: Any) -> Any:
+        def loss(layers: Any) -> Any:
+            h = x
+            for up, down in layers:
+                scores = jax.nn.softmax(lay_out(h @ h.T, NamedSharding(mesh, spec("x"))))
+                h = lay_out(scores @ h, rows)
+                h = h + lay_out(jax.nn.gelu(h @ lay_out(up, turned)), rows) @ lay_out(down, turned)
+            return (h**2).mean()
+
+        value, grads = jax.value_and_grad(loss)(layers)
+        new = jax.tree.map(lambda p, g: lay_out(p - 0.1 * g, rows), layers, grads)
+        return value, new
+
+    def compiled(jit: Any, function: Any, args: Any) -> Any:
+        forget: Any = jax.clear_caches
+        forget()
+        return jit(function).lower(*args).compile()
+
+    programs = {
+        "a constraint that changes nothing": (unchanged, ([like(64, 64)],)),
+        "100 of them": (unchanged, ([like(64, 64)] * 100,)),
+        "300 equal leaves": (changed, ([like(64, 64)] * 300,)),
+        "a step of four layers": (step, ([(like(64, 256), like(256, 64))] * 4, like(64, 64))),
+    }
+    ways = {"plain": jax.jit, "ours": rjax.optimize}
+    table(
+        "compilation",
+        {
+            name: {way: partial(compiled, jit, *what) for way, jit in ways.items()}
+            for name, what in programs.items()
+        },
+        turns,
+    )
+
+
+def trees(turns: int) -> None:
+    """The 291 arrays of a Llama-3 8B, scaled by 32, from FSDP 8 to TP 8."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding
+
+    from redistrib.backends import jax as rjax
+
+    spec: Any = jax.sharding.PartitionSpec
+    mesh = jax.sharding.Mesh(jax.devices()[:8], ("x",))
+    rows, columns = NamedSharding(mesh, spec("x")), NamedSharding(mesh, spec(None, "x"))
+    width, hidden, words, heads = 128, 448, 4008, 32
+    layer = [
+        ((width, width), rows, columns),
+        ((heads, width), rows, columns),
+        ((heads, width), rows, columns),
+        ((width, width), columns, rows),
+        ((hidden, width), columns, rows),
+        ((hidden, width), columns, rows),
+        ((width, hidden), rows, columns),
+        ((width,), rows, NamedSharding(mesh, spec())),
+        ((width,), rows, NamedSharding(mesh, spec())),
+    ]
+    arrays = [*layer * 32, ((words, width), columns, rows), ((words, width), columns, rows)]
+    arrays.append(layer[-1])
+    tree = [jax.device_put(jnp.ones(shape), source) for shape, source, _ in arrays]
+    ends = [target for _, _, target in arrays]
+    one_jit = jax.jit(lambda tree: tree, out_shardings=ends)
+
+    def done(move: Way) -> None:
+        for x in move():
+            x.block_until_ready()
+
+    ways: dict[str, Way] = {
+        "one jit": partial(done, lambda: one_jit(tree)),
+        "reshard_tree": partial(done, lambda: rjax.reshard_tree(tree, ends)),
+        "device_put": partial(done, lambda: jax.device_put(tree, ends)),
+    }
+    for way in ways.values():
+        way()
+    table("running", {f"{len(arrays)} arrays": ways}, 4 * turns)
+
+
+def devices(turns: int) -> None:
+    """One array from rows on eight devices to columns on eight others."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, NamedSharding
+
+    from redistrib.backends import jax as rjax
+
+    spec: Any = jax.sharding.PartitionSpec
+    here, there = (Mesh(jax.devices()[n : n + 8], ("x",)) for n in (0, 8))
+    rows, columns = NamedSharding(here, spec("x")), NamedSharding(there, spec(None, "x"))
+    found = {}
+    for size in (64, 1024, 2048, 4096):
+        x = jax.device_put(jnp.ones((size, size)), rows)
+
+        def move(put: Any, x: Any = x) -> None:
+            put(x, columns).block_until_ready()
+
+        ways: dict[str, Way] = {
+            "device_put": partial(move, jax.device_put),
+            "reshard": partial(move, rjax.reshard),
+        }
+        for way in ways.values():
+            way()
+        found[f"f32[{size}, {size}]"] = ways
+    table("to other devices", found, 4 * turns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.jax_overheads", description=__doc__)
+    parts = {"compile": compiling, "trees": trees, "devices": devices}
+    parser.add_argument("part", nargs="*", choices=[*parts, []])
+    parser.add_argument("--turns", type=int, default=4)
+    options = parser.parse_args()
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=16"
+    for part in options.part or parts:
+        parts[part](options.turns)
+
+
+if __name__ == "__main__":
+    main()
