@@ -124,7 +124,7 @@ if not weak_type:
     Mutant(
         "errors of planning inside jit are XLA's",
         PARTITIONED,
-        "_partition",
+        "_plannable",
         "_raised.append(error)",
         "_raised.clear()",
     ),
@@ -160,8 +160,8 @@ if not weak_type:
         "the cotangent of an array with Explicit axes goes where it wants",
         DEFERRED,
         "_transpose",
-        "source is None and shardings.has_explicit(x.aval.sharding.mesh)",
-        "source is None and False",
+        "not typed",
+        "True",
     ),
     Mutant(
         "small floats become integers inside of a program that has no room for it",

@@ -84,11 +84,12 @@ def _abstract(_: Any, *, call: Any, **__: Any) -> Any:
 def _transpose(
     cotangent: Any, x: Any, *, target: Any, source: Any, options: Options, **_: Any
 ) -> Any:
-    if source is None and shardings.has_explicit(x.aval.sharding.mesh):
-        source = x.aval.sharding  # which the type of its cotangent has, too
-    if source is None:
+    typed = shardings.has_explicit(x.aval.sharding.mesh)
+    if source is None and not typed:
         return free([deferred(cotangent, _cotangent(target), None, options)], options, target.mesh)
-    return [deferred(cotangent, _cotangent(source), _cotangent(target), options)]
+    # The type of an array with Explicit axes is that of its cotangent, too.
+    end = _cotangent(source or x.aval.sharding)
+    return [deferred(cotangent, end, _cotangent(target), options)]
 
 
 def _cotangent(end: Any) -> Any:
