@@ -88,13 +88,15 @@ def scalapack(job: Job) -> Callable[[], None]:
     whole = context(1, size, np.arange(size))
     ends = []
     for t, tile in ((job.src, job.tile), (job.dst, job.out)):
-        columns, rows = (total // part for total, part in zip(t.shape, t.tile_shape, strict=True))
+        firsts = [[t.index_runs(dim, at)[0] for dim in (0, 1)] for at in range(size)]
+        wide, high = (int(stop - start) for start, stop in firsts[0])
+        places = [(low[0] // high, first[0] // wide) for first, low in firsts]
+        rows, columns = (1 + max(column) for column in zip(*places, strict=True))
         grid = np.empty((rows, columns), int)
-        for position in range(size):
-            low = [int(indices[0]) for indices in t.tile(position)]
-            grid[low[1] // t.tile_shape[1], low[0] // t.tile_shape[0]] = position
+        for position, place in enumerate(places):
+            grid[place] = position
         blacs = context(rows, columns, grid)
-        descriptor = (integer * 9)(1, blacs, m, n, m // rows, n // columns, 0, 0, m // rows)
+        descriptor = (integer * 9)(1, blacs, m, n, high, wide, 0, 0, tile.shape[1])
         ends.append((tile.ctypes.data_as(ctypes.c_void_p), descriptor))
     (a, from_), (b, to) = ends
     return lambda: redistribute(m, n, a, 1, 1, from_, b, 1, 1, to, whole)

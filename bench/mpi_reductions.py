@@ -1,0 +1,70 @@
+"""Reductions beside those of MPI:  mpiexec -n 4 python -m mpi4py -m bench.mpi_reductions [MIB]
+
+Methods take turns. Printed are medians: seconds on the slowest rank, and CPU seconds of all ranks
+together, which other work on the machine changes least.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import numpy as np
+from mpi4py import MPI
+
+import redistrib as rd
+from redistrib.backends import mpi as rmpi
+
+ROUNDS = 5
+
+
+def methods(comm: MPI.Intracomm, mib: int) -> dict[str, Callable[[], object]]:
+    """A reduce_scatter and an all-reduce of that many MiB of float32 on each rank."""
+    mesh, rows = rd.Mesh(r=comm.size), mib * 256
+    src, part, whole = (
+        rd.ArrayType.parse(f"f32[{rows}{text}", mesh)
+        for text in (", 1024] sum{r}", "{r}, 1024]", ", 1024]")
+    )
+    tile = np.random.default_rng(comm.rank).random(src.tile_shape, np.float32)
+    out, total = np.empty(part.tile_shape, np.float32), np.empty_like(tile)
+    addends = np.empty((comm.size, *out.shape), np.float32)
+
+    def in_order() -> None:
+        comm.Alltoall(tile, addends)
+        out[...] = addends[0]
+        for addend in addends[1:]:
+            np.add(out, addend, out=out)
+
+    return {
+        "reduce_scatter": partial(rmpi.Redistribution(src, part, comm), tile, out),
+        "MPI_Reduce_scatter_block": lambda: comm.Reduce_scatter_block(tile, out),
+        "Alltoall, ordered adds": in_order,
+        "all_reduce": partial(rmpi.Redistribution(src, whole, comm), tile, total),
+        "MPI_Allreduce": lambda: comm.Allreduce(tile, total),
+    }
+
+
+def main() -> int:
+    comm = MPI.COMM_WORLD
+    calls = methods(comm, int(sys.argv[1]) if len(sys.argv) > 1 else 32)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for number in range(ROUNDS + 1):
+        for name in random.Random(number).sample(list(calls), len(calls)):
+            comm.Barrier()
+            wall, work = time.perf_counter(), time.process_time()
+            calls[name]()
+            wall, work = time.perf_counter() - wall, time.process_time() - work
+            if number:
+                seconds[name].append((comm.allreduce(wall, MPI.MAX), comm.allreduce(work)))
+    for name, spent in seconds.items() if comm.rank == 0 else ():
+        slowest, together = (median(column) for column in zip(*spent, strict=True))
+        print(f"{name:26} {slowest:8.4f} s {together:8.4f} s of all processors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
