@@ -90,7 +90,7 @@ def scalapack(job: Job) -> Callable[[], None]:
     for t, tile in ((job.src, job.tile), (job.dst, job.out)):
         firsts = [[t.index_runs(dim, at)[0] for dim in (0, 1)] for at in range(size)]
         wide, high = (int(stop - start) for start, stop in firsts[0])
-        places = [(low[0] // high, first[0] // wide) for first, low in firsts]
+        places = [(int(low[0]) // high, int(first[0]) // wide) for first, low in firsts]
         rows, columns = (1 + max(column) for column in zip(*places, strict=True))
         grid = np.empty((rows, columns), int)
         for position, place in enumerate(places):
