@@ -251,11 +251,11 @@ def workloads() -> Iterator[Workload]:
 
 def row(workload: Workload) -> str:
     """A line of the table."""
-    start = time.perf_counter()
+    start = time.process_time()
     plan = plan_model(workload.src, workload.dst, weights=workload.weights)
-    planned = time.perf_counter()
+    planned = time.process_time()
     transfers = len(plan.schedule(plan.devices[-1]))
-    scheduled = time.perf_counter()
+    scheduled = time.process_time()
     total = sum(_bytes(t) for t in workload.dst.values())
     sent, least = _senders(plan)
     return (
@@ -294,7 +294,7 @@ def main() -> None:
     print(f"{date.today()}, {platform.processor() or platform.machine()}, one core\n")
     print(
         "| move | arrays | received, GiB | of the bound | full broadcast, GiB | worst sender, GiB "
-        "| of the least | planned, s | one rank's schedule, s (transfers) |"
+        "| of the least | planned, CPU s | one rank's schedule, CPU s (transfers) |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for workload in workloads():

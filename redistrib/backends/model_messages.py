@@ -11,11 +11,11 @@ first has been started on both sides, since each side has completed all before i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from redistrib.models.model_plan import ModelPlan
-from redistrib.models.moves import PHASES, Move
+from redistrib.models.moves import PHASES, ModelMoves, Move
 from redistrib.models.transfers import Transfer
 
 BATCH = 16 << 20
@@ -56,7 +56,7 @@ class Phase:
                 yield to, come
 
 
-def phases(plan: ModelPlan, moves: Iterable[Move], rank: int) -> Iterator[Phase]:
+def phases(plan: ModelMoves, moves: Iterable[Move], rank: int) -> Iterator[Phase]:
     """What a rank does for some moves, phase by phase."""
     transfers = [
         transfer
@@ -84,33 +84,70 @@ def _place_in_message(transfer: Transfer) -> tuple[object, ...]:
     return transfer.phase, view.target_offset, view.runs, str(transfer.source)
 
 
-def batches(plan: ModelPlan, batch_bytes: int) -> Iterator[list[Move]]:
-    """Moves in order, together as long as their target tiles stay within so many bytes."""
-    batch: list[Move] = []
+def messages(transfers: Iterable[Transfer], most: int) -> Iterator[list[Transfer]]:
+    """What goes from one rank to another as messages of at most so many bytes, or of one element.
+
+    Both ranks cut and join the same transfers, so they agree without a word.
+    """
+    message: list[Transfer] = []
     bytes_ = 0
-    for move in plan.moves:
+    for piece in (piece for transfer in transfers for piece in transfer.cut(most)):
+        if message and bytes_ + piece.wire_bytes > most:
+            yield message
+            message, bytes_ = [], 0
+        message.append(piece)
+        bytes_ += piece.wire_bytes
+    if message:
+        yield message
+
+
+class Batch(NamedTuple):
+    """Moves that run together, and the sources that no later one reads.
+
+    message_bytes: of a message, so that one to and one from another rank fit in the scratch.
+    """
+
+    moves: list[Move]
+    released: list[str]
+    message_bytes: int
+
+
+def batches(plan: ModelMoves, batch_bytes: int) -> Iterator[Batch]:
+    """Moves in order, together as long as their target tiles stay within so many bytes.
+
+    Nor do they hold more together than the peak of the plan, so its budget is kept.
+    """
+    last = {name: n for n, move in enumerate(plan.moves) for name, _ in move.sources}
+    first, bytes_, peak = 0, 0, plan.peak_bytes
+    for n, move in enumerate(plan.moves):
         tile = plan.dst[move.target].tile_bytes
-        if batch and bytes_ + tile > batch_bytes:
-            yield batch
-            batch, bytes_ = [], 0
-        batch.append(move)
+        above = bytes_ + tile > batch_bytes or plan.together(first, n)[0] > peak
+        if n > first and above:
+            yield _batch(plan, first, n, last)
+            first, bytes_ = n, 0
         bytes_ += tile
-    if batch:
-        yield batch
+    if plan.moves:
+        yield _batch(plan, first, len(plan.moves), last)
 
 
-def last_uses(plan: ModelPlan, cut: Sequence[Sequence[Move]]) -> list[list[str]]:
-    """The sources that each batch is the last to use."""
-    last = {name: n for n, batch in enumerate(cut) for move in batch for name, _ in move.sources}
-    return [[name for name in plan.src if last.get(name) == n] for n, _ in enumerate(cut)]
+def _batch(plan: ModelMoves, first: int, end: int, last: Mapping[str, int]) -> Batch:
+    moves = [*plan.moves[first:end]]
+    used = {name: None for move in moves for name, _ in move.sources}
+    released = [name for name in used if last[name] < end and not plan.keep_sources]
+    return Batch(moves, released, plan.together(first, end - 1)[1] // 2)
 
 
-def lacking(plan: ModelPlan, completed: Iterable[str], rank: int) -> list[str]:
+def needed(plan: ModelMoves, skipped: Container[str]) -> set[str]:
+    """The sources that targets are made of, but for those that are skipped."""
+    return {n for move in plan.moves if move.target not in skipped for n, _ in move.sources}
+
+
+def lacking(plan: ModelMoves, completed: Iterable[str], rank: int) -> list[str]:
     """The targets that a rank has to get still."""
     whole = set(completed)
     return sorted(n for n, t in plan.dst.items() if rank in t.mesh.ids and n not in whole)
 
 
-def completed_everywhere(plan: ModelPlan, heard: Iterable[Iterable[str]]) -> set[str]:
+def completed_everywhere(plan: ModelMoves, heard: Iterable[Iterable[str]]) -> set[str]:
     """The targets that no rank lacks; `heard` is what each rank does."""
     return set(plan.dst) - {name for names in heard for name in names}

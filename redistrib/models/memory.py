@@ -58,6 +58,18 @@ class Memory:
         targets = np.array([d.target for d in demands]).reshape(alive.shape)
         return cls(alive, scratch, targets.sum(axis=0), np.cumsum(targets, axis=0))
 
+    def together(self, first: int, last: int, chunk: int, *, into_targets: bool) -> tuple[int, int]:
+        """Bytes on the worst class of devices where moves `first` to `last` run as one.
+
+        All their targets are there, and none of their sources is released. The second figure is the
+        scratch that every class may use that needs some.
+        """
+        scratch = np.minimum(self.scratch[first : last + 1].sum(axis=0), chunk)
+        alive = self.alive[first] - self.allocated[first]
+        alive = alive + (self.targets if into_targets else self.allocated[last])
+        room = int(scratch[scratch > 0].min(initial=chunk))
+        return int((alive + scratch).max(initial=0)), room
+
     def peak(self, chunk: int, *, into_targets: bool) -> int:
         """The largest sum on any class of devices, with at most so much scratch."""
         bytes_ = self.alive + np.minimum(self.scratch, chunk)

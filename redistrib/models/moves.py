@@ -378,6 +378,10 @@ class ModelMoves:
         """The peak with chunks of scratch as small as they get: planning with it succeeds."""
         return self._memory.peak(LEAST_CHUNK, into_targets=self.into_targets)
 
+    def together(self, first: int, last: int) -> tuple[int, int]:
+        """Bytes of the worst device where moves `first` to `last` run as one; and its scratch."""
+        return self._memory.together(first, last, self.chunk_bytes, into_targets=self.into_targets)
+
     @property
     def chunk_bytes(self) -> int:
         """Bytes of scratch on a device at a time: as large as the budget allows."""

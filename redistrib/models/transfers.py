@@ -52,6 +52,27 @@ class Transfer(NamedTuple):
             return 0
         return self.view.distinct * itemsize(self.wire)
 
+    def cut(self, most: int) -> Iterator[Transfer]:
+        """The transfer in pieces of at most so many bytes on a wire, or of one element.
+
+        >>> view = View(0, 0, ((3, 8, 4), (4, 1, 1)))
+        >>> whole = Transfer(0, 1, "t", "s", view, ("f32",))
+        >>> [(piece.view.source_offset, piece.wire_bytes) for piece in whole.cut(40)]
+        [(0, 32), (8, 16)]
+        """
+        view, bytes_ = self.view, self.view.distinct * itemsize(self.wire)
+        place = next((k for k, (n, _, source) in enumerate(view.runs) if n > 1 and source), None)
+        if bytes_ <= most or place is None:
+            yield self
+            return
+        count, target, source = view.runs[place]
+        rows = max(1, most // (bytes_ // count))
+        for start in range(0, count, rows):
+            run = min(rows, count - start), target, source
+            runs = (*view.runs[:place], run, *view.runs[place + 1 :])
+            offsets = view.target_offset + start * target, view.source_offset + start * source
+            yield from self._replace(view=View(*offsets, runs)).cut(most)
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:

@@ -83,3 +83,17 @@ def test_the_worst_sender_is_near_the_least_possible() -> None:
         _, sent = counted(plan)
         sources = {device for t in plan.src.values() for device in t.mesh.ids}
         assert max(sent[device] for device in sources) <= 1.05 * least_worst_sender(plan)
+
+
+def test_sources_of_other_shapes_share_their_replicas() -> None:
+    here, there = rd.Mesh(r=4), rd.Mesh({"y": 1}, devices=[9])
+    shapes = {f"a{n}": f"f32[{100 + n}]" for n in range(4)}
+    src = {name: (text, here) for name, text in shapes.items()}
+    _, sent = counted(rd.plan_model(src, {name: (text, there) for name, text in shapes.items()}))
+    assert sorted(sent[device] for device in here.ids) == [400, 404, 408, 412]
+
+
+def test_pieces_are_cut_for_three_replicas() -> None:
+    here, there = rd.Mesh(r=3), rd.Mesh({"y": 1}, devices=[9])
+    plan = rd.plan_model({"a": ("f32[9, 5]", here)}, {"a": ("f32[9, 5]", there)}, least_part=1)
+    assert [counted(plan)[1][device] for device in here.ids] == [60, 60, 60]

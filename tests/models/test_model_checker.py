@@ -161,6 +161,45 @@ def test_views_that_cover_a_tile() -> None:
     assert right > 50
 
 
+def with_transfers(plan: ModelPlan, transfers: dict[str, list[Transfer]]) -> Changed:
+    made = Changed(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+    vars(made)["changed"] = transfers
+    return made
+
+
+def test_a_transfer_may_be_in_two_parts_of_a_concat_if_it_is_right_in_both() -> None:
+    mesh, one = rd.Mesh({"x": 1}), rd.Mesh({"x": 1}, devices=[1])
+    whole = Transfer(0, 1, "t", "w", View(0, 0, ((8, 1, 1),)), ("f32",))
+    for second, right in (("w[4:8]", True), ("w[8:12]", False)):
+        weights = rd.WeightMap.parse(f"t = concat(0, w[0:4], {second})")
+        plan = rd.plan_model({"w": ("f32[12]", mesh)}, {"t": ("f32[8]", one)}, weights=weights)
+        check_model(plan)
+        merged = with_transfers(plan, {"t": [whole]})
+        if right:
+            check_model(merged)
+        else:
+            with pytest.raises(CheckError, match="does not get its value"):
+                check_model(merged)
+
+
+class SendsMore(ModelPlan):
+    """A plan whose device 0 sends what nobody waits for."""
+
+    def transfers(self, move: Move, device: int) -> Iterator[Transfer]:
+        for transfer in super().transfers(move, device):
+            yield transfer
+            if transfer.sender == device == 0:
+                yield transfer
+
+
+def test_what_nobody_waits_for_is_found() -> None:
+    mesh = rd.Mesh(x=2)
+    plan = rd.plan_model({"w": ("f32[4{x}]", mesh)}, {"w": ("f32[4]", mesh)})
+    more = SendsMore(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+    with pytest.raises(CheckError, match="is not what others send"):
+        check_model(more)
+
+
 def test_a_model_of_real_size_is_checked() -> None:
     """Llama-3 70B's shapes: 70 billion elements on 64 devices to 32, one layer of each stage."""
     stages = [rd.Mesh({"fsdp": 16}, devices=range(16 * n, 16 * n + 16)) for n in range(4)]

@@ -23,6 +23,8 @@ RELABEL = "redistrib/models/relabel.py"
 CHECK = "redistrib/models/check.py"
 COVERAGE = "redistrib/models/coverage.py"
 VIEWS = "redistrib/models/views.py"
+MESSAGES = "redistrib/backends/model_messages.py"
+WIRE = "redistrib/backends/wire.py"
 INVERSE = "redistrib/models/inverse.py"
 TRACING = "redistrib/models/tracing.py"
 
@@ -434,5 +436,54 @@ MUTANTS = (
         "_lines_apart",
         "gap > a.extent(modulus)",
         "gap > modulus",
+    ),
+    Mutant(
+        "a piece of a transfer is read from the start of it",
+        "redistrib/models/transfers.py",
+        "Transfer.cut",
+        "view.source_offset + start * source",
+        "view.source_offset",
+    ),
+    Mutant(
+        "arrays that run together hold as much as one",
+        MEMORY,
+        "Memory.together",
+        "(self.targets if into_targets else self.allocated[last])",
+        "(self.targets if into_targets else 0 * self.allocated[last])",
+    ),
+    Mutant(
+        "sources are released before the last array that they make",
+        MESSAGES,
+        "_batch",
+        "last[name] < end",
+        "last[name] > -1",
+    ),
+    Mutant(
+        "a message takes all of the scratch",
+        MESSAGES,
+        "_batch",
+        "plan.together(first, end - 1)[1] // 2",
+        "plan.together(first, end - 1)[1] * 2",
+    ),
+    Mutant(
+        "arrays run together whatever they hold",
+        MESSAGES,
+        "batches",
+        "plan.together(first, n)[0] > peak",
+        "n < first",
+    ),
+    Mutant(
+        "a block of int8 has the scale of the first element",
+        WIRE,
+        "Wire.encoded",
+        "np.abs(padded).max(axis=1, initial=0)",
+        "np.abs(padded)[:, 0]",
+    ),
+    Mutant(
+        "an infinity on the wire comes out as a number",
+        WIRE,
+        "Wire.decoded",
+        "np.where(np.isfinite(scale), scale, np.nan)",
+        "np.where(np.isfinite(scale), scale, 1)",
     ),
 )

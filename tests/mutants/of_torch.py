@@ -121,13 +121,6 @@ MUTANTS = (
         "reduction is not None",
     ),
     Mutant(
-        "a source is released one batch before its last",
-        "redistrib/backends/model_messages.py",
-        "last_uses",
-        "last.get(name) == n",
-        "last.get(name) == n + 1",
-    ),
-    Mutant(
         "gradients are sent under no_sync",
         GRADIENTS,
         "GradientSync._hook",

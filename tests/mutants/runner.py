@@ -113,6 +113,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/proofs/test_certificate.py",
     ),
     "redistrib/checker/": ("tests/core/test_checker.py",),
+    "redistrib/backends/wire.py": ("tests/models/test_running.py",),
     # Real ranks; two of them do not crowd the machine.
     "redistrib/backends/mpi/": (
         "tests/mpi/test_index_ranges.py",
@@ -128,6 +129,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/jax/test_conformance.py::test_program",
     ),
     "redistrib/backends/model_messages.py": (
+        "tests/models/test_running.py",
         "tests/torch/test_torch.py::test_case[sources_are_released_and_nothing_is_lost]",
         "tests/torch/test_torch.py::test_random",
     ),

@@ -5,11 +5,12 @@ element that arrives then says who sent it. `run_model` runs plans of whole mode
 """
 
 from redistrib.backends.simulator.arrays import gather, run, run_array, scatter
-from redistrib.backends.simulator.models import run_model, scatter_model
+from redistrib.backends.simulator.models import ModelRun, run_model, scatter_model
 from redistrib.backends.simulator.traffic import Measurement, measure
 
 __all__ = [
     "Measurement",
+    "ModelRun",
     "gather",
     "measure",
     "run",

@@ -1,22 +1,24 @@
 """Plans of whole models, run in one process with numpy, device by device.
 
-Every device runs its own schedule: what it sends is put under its name and the receiver's, and what
-it receives is taken from there; both sides have derived it alone. What is left over, or missing, is
-an error.
+Every device runs its own schedule, in batches and messages as ranks do: what it sends to another is
+what that one expects, and both have derived it alone. What is left over, or missing, is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.backends.model_messages import BATCH, Batch, Progress, batches, messages, phases
 from redistrib.backends.model_tiles import fill, packed, put
 from redistrib.backends.simulator.arrays import run, scatter
+from redistrib.backends.wire import wire_of
 from redistrib.errors import BackendError
-from redistrib.models.moves import PHASES, ModelMoves
+from redistrib.models.moves import ModelMoves
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
 from redistrib.text import brief, is_kind
@@ -28,44 +30,123 @@ Tiles = dict[int, dict[str, Array]]
 """Tiles by device id and name of an array."""
 
 
-def run_model(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
+def run_model(
+    plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]], *, wire_dtype: str | None = None
+) -> Tiles:
     """The tiles of all targets, from those of all sources, by device id and name.
 
-    Raises BackendError unless every device has a tile of each source on it, of its shape and dtype,
-    and if what one device sends is not what another expects.
+    `wire_dtype`: "bf16" or "int8", to which floats are rounded on their way to another device, as
+    redistrib.backends.wire says. Raises BackendError unless every device has a tile of each source
+    on it, of its shape and dtype, and if what one device sends is not what another expects.
     """
-    if not is_kind(plan, ModelMoves) or not isinstance(tiles, Mapping):
-        raise BackendError(
-            f"a model plan runs on tiles by device id and name; got {brief(plan)} and "
-            f"{brief(tiles)}"
-        )
-    sources = _checked(plan, tiles)
-    _reduce(plan, sources)
-    targets: Tiles = {device: {} for device in plan.devices}
-    for name, t in plan.dst.items():
-        for position, device in enumerate(t.mesh.ids):
-            shape = t.tile_shape_at(position)
-            targets[device][name] = np.empty(shape, numpy_dtype(t.dtype))
-    for move in plan.moves:
-        schedules = {device: list(plan.transfers(move, device)) for device in plan.devices}
-        for phase in range(PHASES):
-            wires: dict[Transfer, Array] = {}
-            for device, transfers in schedules.items():
-                for transfer in transfers:
-                    if transfer.sender == device and transfer.phase == phase:
-                        assert transfer.source is not None
-                        held = (targets if phase else sources)[device][transfer.source]
-                        wires[transfer] = packed(transfer, held)
-            for device, transfers in schedules.items():
-                for transfer in transfers:
-                    if transfer.receiver == device and transfer.phase == phase:
-                        _take(targets[device][transfer.target], transfer, wires)
-            if wires:
-                raise BackendError(
-                    f"device {next(iter(wires)).receiver} does not expect what device "
-                    f"{next(iter(wires)).sender} sends it of {move.target}"
-                )
-    return targets
+    run = ModelRun(plan, tiles, wire_dtype=wire_dtype)
+    for _ in run.chunks():
+        pass
+    return run.targets
+
+
+class ModelRun:
+    """A run of a model plan on tiles by device id and name, as `run_model` takes them.
+
+    Every device holds its sources until their last use, or to the end where the plan keeps them,
+    its targets from their batch on, and one message to and one from another device.
+    """
+
+    targets: Tiles
+    """The tiles of the targets that there are so far."""
+    live_bytes: dict[int, int]
+    """By device, the most that it has held at a time."""
+
+    def __init__(
+        self,
+        plan: ModelMoves,
+        tiles: Mapping[int, Mapping[str, Any]],
+        *,
+        wire_dtype: str | None = None,
+        batch_bytes: int = BATCH,
+    ) -> None:
+        if not is_kind(plan, ModelMoves) or not isinstance(tiles, Mapping):
+            raise BackendError(
+                f"a model plan runs on tiles by device id and name; got {brief(plan)} and "
+                f"{brief(tiles)}"
+            )
+        self.plan, self._wire = plan, wire_of(wire_dtype)
+        self._batches = list(batches(plan, batch_bytes))
+        self._sources = _checked(plan, tiles)
+        self.targets = {device: {} for device in plan.devices}
+        self.live_bytes = dict.fromkeys(plan.devices, 0)
+        _reduce(plan, self._sources)
+
+    def chunks(self) -> Iterator[Progress]:
+        """Runs the plan, message by message; after each, how far it is."""
+        arrays, received = 0, 0
+        for batch in self._batches:
+            for bytes_ in self._moved(batch):
+                received += bytes_
+                yield Progress(arrays, len(self.plan.moves), received)
+            arrays += len(batch.moves)
+            for tiles in self._sources.values():
+                for name in batch.released:
+                    tiles.pop(name, None)
+            yield Progress(arrays, len(self.plan.moves), received)
+
+    def _moved(self, batch: Batch) -> Iterator[int]:
+        plan = self.plan
+        for move in batch.moves:
+            t = plan.dst[move.target]
+            for position, device in enumerate(t.mesh.ids):
+                tile = np.empty(t.tile_shape_at(position), numpy_dtype(t.dtype))
+                self.targets[device][move.target] = tile
+        by_device = [phases(plan, batch.moves, device) for device in plan.devices]
+        for of_devices in zip(*by_device, strict=True):
+            phase = dict(zip(plan.devices, of_devices, strict=True))
+            passed_on = any(own.passed_on for own in of_devices)
+            held = self.targets if passed_on else self._sources
+            staged: Counter[tuple[int, str]] = Counter()
+            for device, own in phase.items():
+                for transfer in own.own:
+                    self._put(transfer, held)
+                for to, views in own.given.items():
+                    if views != phase[to].taken.pop(device, []):
+                        raise _unexpected(device, to, batch)
+                    for message in messages(views, batch.message_bytes):
+                        bytes_ = sum(self._put(piece, held) for piece in message)
+                        for side in ((device, "sent"), (to, "received")):
+                            staged[side] = max(staged[side], bytes_)
+                        yield bytes_
+            for to, own in phase.items():
+                for device, views in own.taken.items():
+                    if views:
+                        raise _unexpected(device, to, batch)
+            self._count(staged)
+
+    def _put(self, transfer: Transfer, held: Tiles) -> int:
+        """Do one transfer; gives its bytes on the wire."""
+        target = self.targets[transfer.receiver][transfer.target]
+        if transfer.sender is None:
+            fill(transfer, target)
+            return 0
+        values = packed(transfer, held[transfer.sender][str(transfer.source)])
+        if transfer.sender == transfer.receiver:
+            put(transfer, target, values)
+            return 0
+        sent = self._wire.encoded(values)
+        put(transfer, target, self._wire.decoded(sent, values.size, values.dtype))
+        return sent.nbytes
+
+    def _count(self, staged: Mapping[tuple[int, str], int]) -> None:
+        for device in self.plan.devices:
+            tiles = (*self._sources[device].values(), *self.targets[device].values())
+            messages_ = staged.get((device, "sent"), 0) + staged.get((device, "received"), 0)
+            live = sum(tile.nbytes for tile in tiles) + messages_
+            self.live_bytes[device] = max(self.live_bytes[device], live)
+
+
+def _unexpected(sender: int, receiver: int, batch: Batch) -> BackendError:
+    return BackendError(
+        f"device {receiver} does not expect what device {sender} sends it of "
+        f"{batch.moves[0].target} and the {len(batch.moves) - 1} arrays after it"
+    )
 
 
 def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Tiles:
@@ -121,16 +202,3 @@ def _reduce(plan: ModelMoves, sources: Tiles) -> None:
         made = run(reduction, [sources[device][name] for device in ids])
         for device, tile in zip(ids, made, strict=True):
             sources[device][name] = tile
-
-
-def _take(tile: Array, transfer: Transfer, wires: dict[Transfer, Array]) -> None:
-    if transfer.sender is None:
-        fill(transfer, tile)
-        return
-    if transfer not in wires:
-        raise BackendError(
-            f"device {transfer.receiver} expects part of {transfer.target} from device "
-            f"{transfer.sender}, which does not send it",
-            transfer=transfer,
-        )
-    put(transfer, tile, wires.pop(transfer))

@@ -26,7 +26,6 @@ from redistrib.backends.model_messages import (
     batches,
     completed_everywhere,
     lacking,
-    last_uses,
     phases,
 )
 from redistrib.backends.torch.dtypes import identity, torch_dtype
@@ -100,7 +99,6 @@ class ModelRedistribution:
                 rank=odd,
             )
         self._batches = list(batches(plan, batch_bytes))
-        self._released = last_uses(plan, self._batches)
         self._reductions = {}
         for name, reduction in plan.reductions.items():
             meshes = {t.mesh for t in reduction.types}
@@ -126,16 +124,16 @@ class ModelRedistribution:
         self.completed, self._reduced = dict(completed or {}), set()
         sources, skipped = self._agreed(tiles, into or {})
         received, done = self.traffic.received, 0
-        for moves, released in zip(self._batches, self._released, strict=True):
-            left = [move for move in moves if move.target not in skipped]
+        for batch in self._batches:
+            left = [move for move in batch.moves if move.target not in skipped]
             self._reduce(left, sources)
             self._move(left, sources)
-            if released and not self.plan.keep_sources:
+            if batch.released:
                 Posted([dist.barrier(async_op=True)], lambda: None).finish(self._timeout)
-                for name in released:
+                for name in batch.released:
                     sources.pop(name, None)
                     tiles.pop(name, None)  # type: ignore[attr-defined]
-            done += len(moves)
+            done += len(batch.moves)
             if progress is not None:
                 new = self.traffic.received - received
                 progress(Progress(done, len(self.plan.moves), new))
