@@ -21,7 +21,7 @@ AXES, RANK, ELEMENTS = 8, 8, 1 << 60
 DEVICES = (8, 64, 512, 4096, 65536)
 SIZES = (2, 2, 2, 3, 4, 4, 5, 6, 7, 8, 8, 10, 12, 16, 24, 28, 32, 48, 64, 128, 256, 720, 1024)
 PROFILES = (None, "tpu-v5e", "dgx-h100", "mpi-cluster")
-CALLS = {"plan": 500_000, "cost": 500_000, "check": 1_000_000}
+CALLS = {"plan": 400_000, "cost": 400_000, "check": 1_000_000}
 
 
 def budget_mesh(rng: random.Random, prefix: str, first: int | None = None) -> rd.Mesh:

@@ -19,7 +19,7 @@ from redistrib.errors import LayoutError
 from redistrib.text import brief
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, Positions, digit_values, weight, with_digits
-from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.mesh import Mesh, home_positions, whole_axes
 from redistrib.types.uneven import Nested, Rule, Sizes, block_ends, sizes_of
 
 
@@ -62,8 +62,7 @@ def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
         return t
     if not t.mesh.same_devices(mesh):
         return None
-    place = {device: position for position, device in enumerate(mesh.ids)}
-    there = np.array([place[device] for device in t.mesh.ids])
+    there = home_positions(mesh, t.mesh)
     used = (*(device for device, _ in t.placements), *t.partial)
     known = {device: _digits(device, t.mesh, there, mesh) for device in used}
 

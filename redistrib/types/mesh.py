@@ -13,13 +13,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from math import prod
 from types import MappingProxyType
 
+import numpy as np
+
 from redistrib.errors import LayoutError
 from redistrib.text import AXIS_NAME, MAX_INTEGER, Scanner, as_integer, brief
-from redistrib.types.digits import DeviceDigit
+from redistrib.types.digits import DeviceDigit, Positions
 
 MAX_POSITIONS = 1 << 60
 """Positions of a mesh: numpy counts them in 64 bits."""
@@ -138,7 +141,7 @@ class Mesh:
             return False
         if self.first_id is not None and other.first_id is not None:
             return self.first_id == other.first_id
-        return set(self.ids) == set(other.ids)
+        return bool((home_positions(self, other) >= 0).all())
 
     def shares_devices(self, other: Mesh) -> bool:
         """Whether some device is on both meshes.
@@ -149,7 +152,11 @@ class Mesh:
         ours, theirs = self.first_id, other.first_id
         if ours is not None and theirs is not None:
             return ours < theirs + other.num_devices and theirs < ours + self.num_devices
-        return not set(self.ids).isdisjoint(other.ids)
+        return bool((home_positions(self, other) >= 0).any())
+
+    def __hash__(self) -> int:
+        # Not of all ids: a mesh of 65,536 devices is asked for its hash often.
+        return hash((self.axes, self.devices and self.devices[:8]))
 
     def axis_size(self, axis: str) -> int:
         """Size of an axis. Raises LayoutError for an unknown one, naming those there are."""
@@ -242,6 +249,22 @@ def _ids(devices: Iterable[int], total: int) -> tuple[int, ...] | None:
 
 def _rebuild(axes: tuple[tuple[str, int], ...], devices: tuple[int, ...] | None) -> Mesh:
     return Mesh(axes, devices=devices)
+
+
+@lru_cache(maxsize=16)
+def home_positions(mesh: Mesh, onto: Mesh) -> Positions:
+    """Per position of the second mesh, that of the same device on the first, or -1.
+
+    >>> home_positions(Mesh(x=4), Mesh({"y": 3}, devices=[5, 3, 1])).tolist()
+    [-1, 3, 1]
+
+    Raises LayoutError for too many positions to enumerate.
+    """
+    here, there = np.array(mesh.ids), np.array(onto.ids)
+    order = np.argsort(here)
+    place = np.minimum(np.searchsorted(here, there, sorter=order), len(here) - 1)
+    found = order[place]
+    return np.where(here[found] == there, found, -1)
 
 
 def whole_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:

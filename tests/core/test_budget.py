@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import redistrib as rd
-from tests.budget import budget_pair, verify_budget
+from redistrib.synth.planner.choose import choose
+from redistrib.synth.planner.problem import make_problem
+from redistrib.synth.planner.work import MAX_STEPS, Work
+from tests.budget import CALLS, PROFILES, budget_pair, calls_of, verify_budget
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -13,7 +18,7 @@ def test_any_pair_is_planned_priced_and_checked_within_the_budget(seed: int) -> 
     verify_budget(seed)
 
 
-@pytest.mark.parametrize("seed", [12, 63, 103, 172, 205, 261, 297])
+@pytest.mark.parametrize("seed", [12, 63, 103, 147, 157, 172, 205, 261, 297])
 def test_pairs_that_took_longer_or_failed_once(seed: int) -> None:
     """Axes of 720 devices, whose digits no cut looked at suits; 400 copies for 1,920 receivers."""
     verify_budget(seed)
@@ -29,6 +34,42 @@ def test_a_target_with_sums_on_another_mesh_of_many_copies_is_planned() -> None:
     plan = rd.plan(src, rd.ArrayType.parse("i8[48] sum{a2}", onto))
     assert [step.collective for step in plan.steps][:2] == ["all_reduce", "exchange"]
     rd.check(plan)
+
+
+@pytest.mark.parametrize("seed", [147, 354, 333])
+def test_searches_share_a_bound_on_their_work(seed: int) -> None:
+    src, dst = budget_pair(seed)
+    problem = make_problem(src, dst, None, PROFILES[seed % len(PROFILES)])
+    choose(problem)
+    # the last step may be a meeting with all its places
+    assert -1000 < problem.work.left < MAX_STEPS // 2
+
+
+def test_a_share_of_work_comes_back() -> None:
+    work = Work(800)
+
+    def search() -> None:
+        with work.share(2) as part:
+            part.left -= 100
+            assert (work.left, part.left) == (400, 300)
+            raise rd.RedistribError("no plan")
+
+    with pytest.raises(rd.RedistribError):
+        search()
+    assert work.left == 700
+
+
+def test_any_order_of_many_devices_is_planned_within_the_budget() -> None:
+    rng = random.Random(1)
+    meshes = [
+        rd.Mesh(axes, devices=rng.sample(range(65536), 65536))
+        for axes in ({"x": 256, "y": 256}, {"a": 1024, "b": 64})
+    ]
+    src = rd.ArrayType.parse("f32[65536{x}, 4096{y}]", meshes[0])
+    dst = rd.ArrayType.parse("f32[65536{b}, 4096{a}]", meshes[1])
+    plans: list[rd.Plan] = []
+    assert calls_of(lambda: plans.append(rd.plan(src, dst))) < CALLS["plan"]
+    assert calls_of(lambda: rd.check(plans[0].to_json())) < CALLS["check"]
 
 
 def test_the_pairs_are_of_many_kinds() -> None:

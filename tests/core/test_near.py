@@ -13,8 +13,9 @@ from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.planner import near
 from redistrib.synth.planner.exact import ExactSearch
-from redistrib.synth.planner.near import NearSearch, near_steps
+from redistrib.synth.planner.near import MAX_EDGES, NearSearch, near_steps
 from redistrib.synth.planner.problem import Problem, make_problem
+from redistrib.synth.planner.work import Work
 from tests.generators import partial_layouts, random_pair
 from tests.repetitions import repetitions
 from tests.verify import verify_runs
@@ -32,7 +33,7 @@ def seconds(problem: Problem, steps: list[Collective]) -> float:
 def test_it_finds_the_example_of_its_docstring() -> None:
     pair = ends({"x": 2, "y": 2, "z": 3}, "f32[12{z}, 12, 12{x}] sum{y}", "f32[12{y}, 12{x}, 12]")
     problem = make_problem(*pair)
-    found = near_steps(*pair, problem.limit(aligned=False), problem.links)
+    found = near_steps(*pair, problem.limit(aligned=False), problem.links, inf, MAX_EDGES, Work())
     assert found is not None
     assert [step.collective for step in found] == ["reduce_scatter", "all_gather", "all_to_all"]
     best = ExactSearch(*pair, problem.limit(aligned=False), problem.links).run()
@@ -66,7 +67,7 @@ def test_what_it_finds_is_right_within_the_limit_and_below_the_bound() -> None:
         src, dst = random_pair(random.Random(seed).choice)
         problem = make_problem(src, dst)
         limit = max(src.tile_size, dst.tile_size)
-        steps = near_steps(src, dst, limit, problem.links, inf, 400)
+        steps = near_steps(src, dst, limit, problem.links, inf, 400, Work())
         if steps is None:
             continue
         found += 1
@@ -74,7 +75,7 @@ def test_what_it_finds_is_right_within_the_limit_and_below_the_bound() -> None:
         verify_runs(plan)
         assert plan.peak_tile_bytes <= limit * src.itemsize
         if plan.seconds:
-            again = near_steps(src, dst, limit, problem.links, plan.seconds, 400)
+            again = near_steps(src, dst, limit, problem.links, plan.seconds, 400, Work())
             assert again is None or seconds(problem, again) < plan.seconds
     assert found > repetitions(30, 1500)
 

@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from math import exp, log
+from math import exp, inf, log
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from redistrib.synth.plan.profile import (
 )
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.synth.planner.halfway import plan_misaligned
+from redistrib.synth.planner.work import Work
 from redistrib.types.digits import DeviceDigit, IndexDigit
 from redistrib.types.refinement import refine
 from tests.exhaustive.stages import EXACT_MESHES, MESHES, PROFILES, layouts
@@ -414,7 +415,7 @@ def test_components_that_match_are_planned_apart_from_the_others(
 ) -> None:
     ends = [rd.ArrayType.parse(text, mesh) for text in (src, dst)]
     limit = max(t.tile_size for t in ends)
-    apart = plan_misaligned(*ends, limit, DEFAULT_PROFILE)
+    apart = plan_misaligned(*ends, limit, DEFAULT_PROFILE, inf, Work())
     verify_plan(make_plan(*ends, "collectives", apart), aligned=False)
 
 

@@ -266,8 +266,14 @@ if priced is not None:
         "relaxed ends may exceed the limit",
         MISALIGNED,
         "plan_misaligned",
-        "size > limit",
-        "size > 4 * limit",
+        """
+if size > limit:
+    raise _too_large(src, dst, limit, size)
+""",
+        """
+if size > 4 * limit:
+    raise _too_large(src, dst, limit, size)
+""",
     ),
     Mutant(
         "gather all, slice all may exceed the limit",

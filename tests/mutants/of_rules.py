@@ -180,7 +180,7 @@ partial.append(old)
         "the first replica serves all",
         REPLICAS,
         "_route",
-        "heapreplace(heaps[value], (served[sender], sender))",
+        "heapreplace(heaps[value], (load + size, sender))",
         "pass",
     ),
     Mutant(
@@ -242,7 +242,7 @@ partial.append(old)
     Mutant(
         "a collective over several axes takes the fastest of them",
         PROFILE,
-        "Profile.seconds",
+        "Profile.speed",
         "min([link.bandwidth for link in used])",
         "max([link.bandwidth for link in used])",
     ),

@@ -206,3 +206,21 @@ def test_a_page_shows_an_exchange_of_no_elements() -> None:
     )
     plan = rd.plan(rd.ArrayType.parse(*src), rd.ArrayType.parse(*dst), strategy="direct")
     assert "6, 0, 9" in plan._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("n", "strategy"), [(10**15 + 1, "auto"), (10**15 + 1, "collectives"), (13, "collectives")]
+)
+def test_an_error_names_no_limit_that_nobody_set(n: int, strategy: Any) -> None:
+    """Padded tiles above both ends, and blocks beyond enumeration or not asked for."""
+    mesh = rd.Mesh(x=4)
+    src = rd.ArrayType.parse(f"f32[{n}{{_{n // 12 + 1},x,_3}}:ceil]", mesh)
+    dst = rd.ArrayType.parse(f"f32[{n}]", mesh)
+    with pytest.raises(
+        rd.RedistribError, match=r"enumerated|no tile exceeds the larger end"
+    ) as caught:
+        rd.plan(src, dst, strategy=strategy)
+    assert "memory limit" not in str(caught.value)
+    if isinstance(caught.value, rd.InfeasibleError):
+        least = caught.value.least_bytes
+        assert rd.plan(src, dst, strategy=strategy, memory_limit=least).peak_tile_bytes == least

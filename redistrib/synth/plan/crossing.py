@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from math import gcd, prod
 
@@ -32,7 +31,7 @@ from redistrib.types.digits import (
     is_chain,
     with_digits,
 )
-from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.mesh import home_positions, whole_axes
 from redistrib.types.overlap import run_meetings
 
 Pairs = tuple[tuple[DeviceDigit, DeviceDigit], ...]
@@ -65,16 +64,6 @@ def crossing(src: ArrayType, dst: ArrayType) -> Crossing:
     if src.mesh.shares_devices(dst.mesh):
         received, sent = _with_kept(src, dst, replicas, wanted)
     return Crossing(replicas, received, sent, peers, shared)
-
-
-@lru_cache(maxsize=16)
-def home_positions(mesh: Mesh, onto: Mesh) -> Positions:
-    """Per position of the second mesh, that of the same device on the first, or -1."""
-    here, there = np.array(mesh.ids), np.array(onto.ids)
-    order = np.argsort(here)
-    place = np.minimum(np.searchsorted(here, there, sorter=order), len(here) - 1)
-    found = order[place]
-    return np.where(here[found] == there, found, -1)
 
 
 def _asking(src: ArrayType, dst: ArrayType) -> list[DeviceDigit]:

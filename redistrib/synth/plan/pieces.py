@@ -6,7 +6,7 @@ and places are in blocks: per dimension, the largest run of elements that no til
 cuts. On 2 devices, rows become columns in pieces of one block of 2 x 4 elements:
 
 >>> from redistrib.synth.plan.routing import exchange_traffic
->>> from redistrib.types.mesh import Mesh
+>>> from redistrib.types.mesh import Mesh, home_positions
 >>> mesh = Mesh(x=2)
 >>> rows, columns = (ArrayType.parse(text, mesh) for text in ("f32[4{x}, 8]", "f32[4, 8{x}]"))
 >>> found = pieces_of(exchange_traffic(rows, columns).exchange, rows, columns)
@@ -34,10 +34,9 @@ from numpy.typing import NDArray
 
 from redistrib.errors import BackendError
 from redistrib.synth.plan.collectives import Exchange
-from redistrib.synth.plan.crossing import home_positions
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import Positions, digit_values, with_digits
-from redistrib.types.mesh import whole_axes
+from redistrib.types.mesh import home_positions, whole_axes
 
 Blocks = tuple[Positions, ...]
 """Per dimension the places of blocks in a tile, ascending."""

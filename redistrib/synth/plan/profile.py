@@ -120,6 +120,11 @@ class Profile:
         """Time of one communicating step."""
         if collective == "exchange" and self.exchange == "call":
             latencies = 1
+        latency, bandwidth = self.speed(axes, collective)
+        return latency * latencies + received_bytes / bandwidth
+
+    def speed(self, axes: Iterable[DeviceDigit], collective: str = "") -> tuple[float, float]:
+        """Latency and bandwidth of a collective over these axes."""
         latency, bandwidth = self.link.latency, self.link.bandwidth
         if self.axes:
             used = [link for device in axes for link in self.links_of(device)]
@@ -130,7 +135,7 @@ class Profile:
                 bandwidth = min([link.bandwidth for link in used])
         if self.efficiency:
             bandwidth *= dict(self.efficiency).get(collective, 1.0)
-        return latency * latencies + received_bytes / bandwidth
+        return latency, bandwidth
 
     def on(self, mesh: Mesh) -> Profile:
         """This profile with its levels resolved into the links of the axes of a mesh.

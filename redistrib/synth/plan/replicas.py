@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heapreplace
+from heapq import heapreplace
 from math import prod
 
 import numpy as np
@@ -27,7 +27,7 @@ from redistrib.types.digits import (
     weight,
     with_digits,
 )
-from redistrib.types.mesh import whole_axes
+from redistrib.types.mesh import home_positions, whole_axes
 from redistrib.types.overlap import Meetings, held_and_needed, meetings, run_meetings
 from redistrib.types.refinement import Component
 
@@ -146,30 +146,38 @@ def _route(
     `held` gives the value that each sender holds, `senders` which sender each receiver is, -1 for
     none. Ties go to the lowest coordinate.
     """
-    replicas: dict[int, list[int]] = {}
-    for b, held_value in enumerate(held.tolist()):
-        replicas.setdefault(held_value, []).append(b)
-    served, kept = [0] * len(held), [0] * len(held)
-    rows: list[dict[int, int]] = [{} for _ in senders]
     which, values, sizes = pieces
     own = senders[which]
     mine = (own >= 0) & (held[own] == values)
-    for a, value, b, size in np.stack([which, values, own, sizes])[:, mine].T.tolist():
+    rows: list[dict[int, int]] = [{} for _ in senders]
+    for a, value, b in np.stack([which, values, own])[:, mine].T.tolist():
         rows[a][value] = b
-        served[b] = kept[b] = size
-    # A sender holds one value, so what it gave changes in the heap of that value alone.
-    heaps = {value: [(served[b], b) for b in same] for value, same in replicas.items()}
-    for heap in heaps.values():
-        heapify(heap)
-    others = np.stack([which, values, sizes])[:, ~mine]
-    for a, value, size in others[:, np.argsort(-others[2], kind="stable")].T.tolist():
-        sender = heaps[value][0][1]
+    kept = np.zeros(len(held), np.int64)
+    kept[own[mine]] = sizes[mine]
+    which, values, sizes = (x[~mine] for x in pieces)
+    largest = np.argsort(-sizes, kind="stable")
+    # A sender holds one value, so what it gave changes in the heap of that value alone, and of no
+    # more replicas than there are pieces. The least loaded first, which is a heap.
+    order = np.lexsort((kept, held))
+    asked, counts = np.unique(values, return_counts=True)
+    starts = np.searchsorted(held[order], asked)
+    ends = np.searchsorted(held[order], asked, side="right")
+    heaps: dict[int, list[tuple[int, int]]] = {}
+    for value, start, end in zip(
+        asked.tolist(), starts, np.minimum(ends, starts + counts), strict=True
+    ):
+        same = order[start:end]
+        heaps[value] = list(zip(kept[same].tolist(), same.tolist(), strict=True))
+    for a, value, size in np.stack([which, values, sizes])[:, largest].T.tolist():
+        load, sender = heaps[value][0]
         rows[a][value] = sender
-        served[sender] += size
-        heapreplace(heaps[value], (served[sender], sender))
+        heapreplace(heaps[value], (load + size, sender))
+    loads = {b: load for heap in heaps.values() for load, b in heap}
+    served = kept.astype(object if max(loads.values(), default=0) >= 1 << 62 else np.int64)
+    served[list(loads)] = list(loads.values())
     table = RoutingTable(axes, owners, tuple(tuple(sorted(row.items())) for row in rows))
     most = max(len(row) for row in rows)
-    return Routed(table, np.array(served), np.array(kept), most)
+    return Routed(table, served, kept, most)
 
 
 def route_across(src: ArrayType, dst: ArrayType) -> Routed:
@@ -183,6 +191,5 @@ def route_across(src: ArrayType, dst: ArrayType) -> Routed:
         for dim, n in enumerate(src.shape)
     ] or [run_meetings(IndexDigit(0, 1, 1), (), ())]
     targets = [digit_values(met.targets, receivers, whole_axes(dst.mesh)) for met in found]
-    place = {device: b for b, device in enumerate(src.mesh.ids)}
-    senders = np.array([place.get(device, -1) for device in dst.mesh.ids])
-    return _route(_pieces(found, targets, owners), held, senders, axes, owners)
+    homes = home_positions(src.mesh, dst.mesh)
+    return _route(_pieces(found, targets, owners), held, homes, axes, owners)

@@ -11,6 +11,7 @@ are in its columns, and receives the other 16 from the device with the other x a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -27,7 +28,7 @@ from redistrib.synth.plan.replicas import (
 from redistrib.synth.plan.tables import table_senders
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Positions, digit_values, with_digits
-from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.mesh import Mesh, home_positions, whole_axes
 from redistrib.types.overlap import held_and_needed, least_overlap, meetings, min_overlap
 from redistrib.types.refinement import Component, Refinement, refine
 
@@ -132,6 +133,7 @@ def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:
     return dst.tile_size - (0 if swapped else dst.tile_size // gathered), gathered
 
 
+@lru_cache(maxsize=16)
 def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
     """By digits; by a table where that shares the sending better, and there is little of it."""
     if not src.size:
@@ -147,8 +149,8 @@ def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
 def _traffic_by_table(src: ArrayType, dst: ArrayType) -> Traffic:
     routed = route_across(src, dst)
     assert routed.table is not None
-    kept = dict(zip(src.mesh.ids, routed.kept.tolist(), strict=True))
-    received = dst.tile_size - min(kept.get(device, 0) for device in dst.mesh.ids)
+    homes = home_positions(src.mesh, dst.mesh)
+    received = dst.tile_size - int(np.where(homes >= 0, routed.kept[homes], 0).min())
     sent = int((routed.served - routed.kept).max())
     return Traffic(
         Exchange(dst.placements, (), (routed.table,), dst.mesh), received, sent, routed.peers

@@ -16,6 +16,7 @@ from typing import get_args
 
 from redistrib.display import to_html
 from redistrib.errors import InfeasibleError, LayoutError
+from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.price import Cost, StepCost, total_seconds
 from redistrib.synth.plan.profile import Profile
@@ -33,6 +34,7 @@ from redistrib.synth.planner.problem import (
 )
 from redistrib.synth.planner.proposals import alone, collectives, custom, direct, exact, nothing
 from redistrib.synth.planner.uneven import block_steps
+from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import divisors
 from redistrib.types.named_sharding import TypeLike
@@ -153,7 +155,7 @@ def _least_limit(asked: Problem, planned: Problem, error: InfeasibleError) -> In
     sizes = {src.size // k for k in divisors(src.mesh.num_devices) if src.size % k == 0}
     for least in sorted(size * src.itemsize for size in sizes):
         if least > error.memory_limit:
-            larger = replace(planned, memory_limit=least)
+            larger = replace(planned, memory_limit=least, work=Work())
             try:
                 cheapest(larger, collectives(larger))
             except InfeasibleError:
@@ -224,6 +226,16 @@ def _uneven(problem: Problem, strategy: Strategy) -> Iterator[Proposal]:
             del best
             limit = problem.memory_limit or max(src.tile_bytes, dst.tile_bytes)
             ends = padded(src, shape), padded(dst, shape)
+            least = max(end.tile_bytes for end in ends)
+            if least > limit:
+                lower_bound_elements(src, dst)  # raises where no limit would help
+                allowed = "the memory limit" if problem.memory_limit else "the larger end"
+                raise InfeasibleError(
+                    f"no tile exceeds {allowed}, {limit} bytes per device; the array padded to "
+                    f"{list(shape)} has even tiles of {least} bytes",
+                    memory_limit=limit,
+                    least_bytes=least,
+                )
             even = make_problem(*ends, limit, problem.profile, problem.effort)
             found = choose(even, strategy)
             return replace(found, name=f"padded, {found.name}", padded_shape=shape)

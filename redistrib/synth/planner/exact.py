@@ -29,6 +29,7 @@ from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.tables import owned_runs
 from redistrib.synth.planner.prime_digits import FREE, Places, State, split_state
 from redistrib.synth.planner.type_graph import Edge, TypeGraph
+from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 
@@ -51,6 +52,7 @@ class ExactSearch:
     """
 
     most_edges: float = inf
+    looked_at = 0
 
     def __init__(
         self, src: ArrayType, dst: ArrayType, limit: int, profile: Profile, bound: float = inf
@@ -60,6 +62,7 @@ class ExactSearch:
         self.start, self.goal = self.graph.state(src), self.graph.state(dst)
         # Asked once per edge, so not worked out again.
         self._size, self._wanted, self._itemsize = src.size, dst.tile_size, src.itemsize
+        self._goal_owners = dst.placements
         fastest = profile.fastest(src.mesh)
         self.latency, self._bandwidth = fastest.latency, fastest.bandwidth
         # Per system, digit and place: the size of the digit, and its overlap factor there.
@@ -70,11 +73,13 @@ class ExactSearch:
             ]
             for system in self.graph.systems
         ]
-        self._goal_runs = owned_runs(dst.placements)
+        systems = range(len(self.graph.systems))
+        self._goals = [self.graph.places_of(self.goal, number) for number in systems]
+        self._goal_runs = owned_runs(self._goal_owners)
         self._goal_on = [
             (system, want)
             for system in self.graph.systems
-            if (want := split_state(dst.placements, system)) is not None
+            if (want := split_state(self._goal_owners, system)) is not None
         ]
 
     def _graph(self, profile: Profile) -> TypeGraph:
@@ -87,16 +92,17 @@ class ExactSearch:
         distances = {start: 0.0}
         parents: dict[_Node, tuple[_Node, Edge]] = {}
         heap: list[tuple[float, int, float, _Node]] = [(0.0, 0, 0.0, start)]
-        pushed, looked_at, bound = 0, 0, self.bound
-        while heap and looked_at < self.most_edges:
+        pushed, bound = 0, self.bound
+        while heap and self.looked_at < self.most_edges:
             _, _, distance, node = heapq.heappop(heap)
             if distance > distances[node] or node == goal:
                 continue
             tile = graph.tile(node.state)
             if distance + 2 * self.latency >= bound and not self._one_left(node.state, tile):
                 continue
-            for looked_at, edge in enumerate(graph.edges(node.state), looked_at + 1):  # noqa: B020
-                if looked_at > self.most_edges:
+            for edge in graph.edges(node.state):
+                self.looked_at += 1
+                if self.looked_at > self.most_edges:
                     break
                 if node.within is not None and node.within != (edge.kind, edge.system):
                     continue
@@ -115,9 +121,33 @@ class ExactSearch:
                     heapq.heappush(heap, (order, pushed, reached, after))
         return self._steps(parents, goal) if goal in distances else None
 
+    def run_within(self, work: Work, most_edges: float = inf) -> list[Collective] | None:
+        """`run` while work is left; then the cheapest sequence so far, maybe no shortest path."""
+        # An edge takes as long as the mesh has digits.
+        each = max(1, len(self.graph.systems[0]) // 3)
+        self.most_edges = min(most_edges, work.left // each)
+        steps = self.run()
+        work.left -= self.looked_at * each
+        return steps
+
     def guess(self, number: int, places: Places) -> float:
-        """About the seconds from here to the target: what is least is looked at first."""
-        return self.rest(number, places)
+        """About the seconds from here to the target: what is least is looked at first.
+
+        A latency for each kind of step that is left, and the bytes to receive.
+        """
+        rest, goal = self.rest(number, places), self._goals[number]
+        kinds = (
+            1
+            if goal is None
+            else len(
+                {
+                    "reduce" if at < FREE else "gather" if end == FREE else "move"
+                    for at, end in zip(places, goal, strict=True)
+                    if at not in (end, FREE) and (at < FREE or end >= FREE)
+                }
+            )
+        )
+        return rest + self.latency * max(0, kinds - (rest > 0))
 
     def _after(self, node: _Node, edge: Edge) -> _Node | None:
         """Where an edge leads to; None if no type between the ends may have such a tile.
@@ -164,7 +194,7 @@ class ExactSearch:
     def _overlap_factor(self, device: DeviceDigit, index: IndexDigit) -> int:
         """By how much an owner reduces what every device has of its target tile; 0: to nothing."""
         touched = False
-        for other, owned in self.dst.placements:
+        for other, owned in self._goal_owners:
             if owned.dim == index.dim and index.pre < owned.end and owned.pre < index.end:
                 touched = True
                 inside = index.pre % owned.pre == 0 and owned.end % index.end == 0
@@ -253,7 +283,12 @@ def exact_size(src: ArrayType, dst: ArrayType) -> int:
 
 
 def exact_steps(
-    src: ArrayType, dst: ArrayType, limit: int, profile: Profile, bound: float = inf
+    src: ArrayType,
+    dst: ArrayType,
+    limit: int,
+    profile: Profile,
+    bound: float = inf,
+    work: Work | None = None,
 ) -> list[Collective] | None:
     """The cheapest sequence through tiles of at most `limit` elements, if it takes below `bound`.
 
@@ -268,7 +303,7 @@ def exact_steps(
             most=MAX_TYPES,
         )
     search = ExactSearch(src, dst, limit, profile, bound)
-    steps = search.run()
+    steps = search.run() if work is None else search.run_within(work)
     if steps is None and bound == inf:
         least = search.least_tile() * src.itemsize
         raise InfeasibleError(

@@ -25,6 +25,7 @@ from redistrib.synth.planner.halfway_type import with_placements
 from redistrib.synth.planner.meeting import MeetingSearch
 from redistrib.synth.planner.prime_digits import prime_systems, split_state
 from redistrib.synth.planner.three_phase import plan_aligned
+from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import Placement
 from redistrib.types.refinement import refine
@@ -34,7 +35,12 @@ MAX_RELAXED = 24  # such ends that are tried, smallest tiles first, within the l
 
 
 def plan_misaligned(
-    src: ArrayType, dst: ArrayType, limit: int, links: Profile, bound: float = inf
+    src: ArrayType,
+    dst: ArrayType,
+    limit: int,
+    links: Profile,
+    bound: float,
+    work: Work,
 ) -> list[Collective] | None:
     """The cheapest steps through halfway types, between two types with one partial set.
 
@@ -44,21 +50,25 @@ def plan_misaligned(
 
     Raises InfeasibleError, with the least memory that this takes, where that exceeds the limit.
     """
-    search = MeetingSearch(src, dst, links, bound)
-    steps = search.run()
+    with work.share(2) as part:
+        search = MeetingSearch(src, dst, links, bound, part)
+        steps = search.run()
     if steps is not None or search.met:
         return steps
-    steps = _in_two(src, dst, limit, links, bound)
+    steps = _in_two(src, dst, limit, links, bound, work)
     if steps is not None:
         return steps
     sides = list(_relaxed(src)), list(_relaxed(dst))
     ends = sorted(product(*sides), key=lambda pair: max(pair[0][1].tile_size, pair[1][1].tile_size))
     for (gathered, start), (sliced, end) in ends[1 : MAX_RELAXED + 1]:
         size = max(start.tile_size, end.tile_size)
+        if size > limit and bound < inf:
+            break
         tile, opening = src.tile_size, [AllGather(gathered)] if gathered else []
         spent = sum(price_step(step, tile, src.itemsize, links)[2] for step in opening)
-        search = MeetingSearch(start, end, links, bound - spent)
-        meeting = [] if start == end else search.run()
+        with work.share(4) as part:
+            search = MeetingSearch(start, end, links, bound - spent, part)
+            meeting = [] if start == end else search.run() if spent < bound else None
         if meeting is None:
             continue
         if size > limit:
@@ -70,7 +80,7 @@ def plan_misaligned(
 
 
 def _in_two(
-    src: ArrayType, dst: ArrayType, limit: int, links: Profile, bound: float
+    src: ArrayType, dst: ArrayType, limit: int, links: Profile, bound: float, work: Work
 ) -> list[Collective] | None:
     """The misaligned components and the aligned ones one after the other, if either order fits."""
     components = refine(src, dst).components()
@@ -80,7 +90,7 @@ def _in_two(
         if middle.tile_size > limit or middle in (src, dst):
             continue
         ends, rest = [(src, middle), (middle, dst)][:: -1 if aligned_first else 1]
-        meeting = MeetingSearch(*ends, links, bound).run()
+        meeting = MeetingSearch(*ends, links, bound, work).run()
         if meeting is not None:
             aligned = plan_aligned(*rest, refine(*rest), limit, links) or []
             return [*aligned, *meeting] if aligned_first else [*meeting, *aligned]

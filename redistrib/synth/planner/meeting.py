@@ -52,6 +52,7 @@ from redistrib.synth.planner.prime_digits import (
     prime_systems,
     split_state,
 )
+from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, primes
 
@@ -60,6 +61,8 @@ MAX_PAIRS = 144  # of them, one of each end
 MAX_USES = 2048  # combinations of what is owned halfway
 MAX_BUILT = 64  # meetings that are built; nearly always the first can be
 MAX_TRIES = 400  # places that are looked at for digits that have to go somewhere
+STEPS_OF_A_PAIR = 20  # of work: the blocks of two cuts
+STEPS_OF_A_MEETING = 20  # to build and price one
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +83,36 @@ class MeetingSearch:
     `met` says afterwards whether the ends meet at all, at whatever price.
     """
 
-    def __init__(self, src: ArrayType, dst: ArrayType, links: Profile, bound: float) -> None:
+    def __init__(
+        self, src: ArrayType, dst: ArrayType, links: Profile, bound: float, work: Work
+    ) -> None:
         self.src, self.dst, self.links, self.bound = src, dst, links, bound
+        self.work = self.pricing = work
         self.met = self._pruned = False
         self.fixed = frozenset(src.placements) & frozenset(dst.placements)
         self.pinned = {*(device for device, _ in self.fixed), *src.partial}
         self.movable = [frozenset(t.placements) - self.fixed for t in (src, dst)]
         self.size = src.size // prod(device.size for device, _ in self.fixed)
-        fastest = links.fastest(src.mesh)
-        self.fastest = Profile("fastest", fastest, efficiency=links.efficiency)
+        fastest, efficiency = links.fastest(src.mesh), dict(links.efficiency)
+        self._latency = fastest.latency
+        # Per element that is received.
+        self._seconds_of = [
+            src.itemsize / (fastest.bandwidth * efficiency.get(step.collective, 1.0))
+            for step in (AllToAll, CollectivePermute, AllGather)
+        ]
         self._compatible: dict[tuple[IndexDigit, IndexDigit], bool] = {}
         self._rooms: dict[object, dict[tuple[int, ...], list[IndexDigit] | None]] = {}
 
     def run(self) -> list[Collective] | None:
-        """The steps; None where none take less than the bound."""
-        meetings = (*self._permuted(), *self._equal())
+        """The steps; None where none take less than the bound, or no work is left."""
+        with self.work.share(2) as self.pricing:
+            meetings = (*self._permuted(), *self._equal())
         ordered = [(floor, n, build) for n, (floor, build) in enumerate(meetings)]
         heapify(ordered)
         best, found, built = self.bound, None, 0
-        while ordered and ordered[0][0] < best and built < MAX_BUILT:
+        while ordered and ordered[0][0] < best and built < MAX_BUILT and self.work.left > 0:
             built += 1
+            self.work.left -= STEPS_OF_A_MEETING
             halves = heappop(ordered)[2]()
             if halves is not None:
                 self.met = True
@@ -107,7 +120,8 @@ class MeetingSearch:
                 if seconds < best:
                     best, found = seconds, halves
         # Where even the cheapest meeting is too dear, nothing with gathers around it is cheaper.
-        self.met |= not built and (self._pruned or bool(ordered))
+        too_dear = self._pruned or any(floor >= best for floor, _, _ in ordered[:1])
+        self.met |= not built and too_dear
         return None if found is None else self._steps(*found)
 
     def compatible(self, index: IndexDigit, others: Iterable[IndexDigit]) -> bool:
@@ -130,6 +144,9 @@ class MeetingSearch:
         """Ends cut into primes, on one system all of them."""
         seen = set()
         for system in self._systems(*sides):
+            self.pricing.left -= 1
+            if self.pricing.left < 0:
+                return
             owned = [split_state(self.movable[side], system) for side in sides]
             cuts = tuple(
                 Cut(o, tuple(d for d in system if d not in o and d not in self.pinned))
@@ -146,6 +163,9 @@ class MeetingSearch:
         known: dict[object, list[tuple[float, _Use]]] = {}
         sides = [list(islice(self._cuts(side), MAX_CUTS)) for side in (0, 1)]
         for (first,), (last,) in islice(product(*sides), MAX_PAIRS):
+            if self.pricing.left <= 0:
+                return
+            self.pricing.left -= STEPS_OF_A_PAIR
             blocks = self._blocks(first, last)
             kinds: dict[Kind, list[Block]] = {}
             for block in blocks:
@@ -198,6 +218,9 @@ class MeetingSearch:
         parts = [[[dict(kind[n]).get(p, 0) for kind in kinds] for p in sizes] for n in range(3)]
         least_tile = self.size // prod(map(pow, sizes, most))
         for used in islice(product(*(range(n, -1, -1) for n in kinds.values())), MAX_USES):
+            self.pricing.left -= 1
+            if self.pricing.left < 0:
+                return
             held, *inside = ([sum(map(mul, used, column)) for column in part] for part in parts)
             least = list(map(max, *ends, held))
             if any(map(gt, least, most)):
@@ -213,25 +236,21 @@ class MeetingSearch:
                 tile = self.size // prod(map(pow, sizes, counts))
                 gathered = prod(map(pow, sizes, map(sub, counts, ends[1])))
                 floor = self._floor(tile, groups, gathered, permuted=True)
+                self.pricing.left -= 1
+                if floor >= self.bound:
+                    self._pruned = True
+                    continue
                 elsewhere = dict(zip(sizes, map(sub, counts, held), strict=True))
                 yield floor, _Use(dict(zip(kinds, used, strict=True)), elsewhere)
 
     def _floor(self, tile: int, groups: Sequence[int], gathered: int, *, permuted: bool) -> float:
         """Seconds of all_to_alls over groups of so many devices, a permute, and a gather."""
-        itemsize = self.src.itemsize
-
-        def seconds(received: int, collective: str) -> float:
-            return self.fastest.seconds((), received * itemsize, 1, collective)
-
-        total = sum(
-            seconds(tile // group * (group - 1), AllToAll.collective)
-            for group in groups
-            if group > 1
-        )
+        moved = sum(tile // group * (group - 1) for group in groups)
+        steps = sum(group > 1 for group in groups) + permuted + (gathered > 1)
+        moving, permuting, gathering = self._seconds_of
+        total = self._latency * steps + moved * moving + tile * (gathered - 1) * gathering
         if permuted:
-            total += seconds(tile, CollectivePermute.collective)
-        if gathered > 1:
-            total += seconds(tile * (gathered - 1), AllGather.collective)
+            total += tile * permuting
         return total * (1 - 1e-12)
 
     def _build_permuted(
@@ -301,6 +320,9 @@ class MeetingSearch:
             for chosen in islice(product(*options), MAX_USES):
                 owned = dict(zip(changed, chosen, strict=True))
                 for more in idle:
+                    self.pricing.left -= 1
+                    if self.pricing.left < 0:
+                        return
                     halfway = owned | dict.fromkeys(more)
                     yield (
                         self._floor_equal(first, last, halfway),
@@ -361,6 +383,7 @@ class MeetingSearch:
             bounds = {1, *(b for i in taken if i.dim == dim for b in (i.pre, i.end))}
             starts.append({*bounds, *(b * p for b in bounds for p in factors)})
         left = MAX_TRIES
+        beside: dict[IndexDigit, bool] = {}
 
         def place(at: int, chosen: list[IndexDigit]) -> list[IndexDigit] | None:
             nonlocal left
@@ -368,13 +391,19 @@ class MeetingSearch:
                 return chosen
             for dim, n in enumerate(self.src.shape):
                 for pre in sorted({*starts[dim], *(i.end for i in chosen if i.dim == dim)}):
+                    if n % (pre * wanted[at]):
+                        continue
                     index = IndexDigit(dim, pre, wanted[at])
-                    if n % index.end:
+                    # Places of equal primes in ascending order: each set of them once.
+                    if at and wanted[at - 1] == wanted[at] and index < chosen[-1]:
                         continue
                     left -= 1
                     if left < 0:
                         return None
-                    if self.compatible(index, taken) and self.compatible(index, chosen):
+                    self.work.left -= 1
+                    if index not in beside:
+                        beside[index] = self.compatible(index, taken)
+                    if beside[index] and self.compatible(index, chosen):
                         found = place(at + 1, [*chosen, index])
                         if found is not None:
                             return found

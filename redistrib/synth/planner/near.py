@@ -18,19 +18,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from math import inf
 
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.exact import ExactSearch, reductions_between
 from redistrib.synth.planner.prime_digits import (
-    FREE,
-    Places,
     compatible,
     prime_systems,
     split_state,
 )
 from redistrib.synth.planner.type_graph import TypeGraph
+from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 
@@ -53,36 +51,15 @@ class NearSearch(ExactSearch):
         reductions = reductions_between(self.src, self.dst)
         return TypeGraph(self.src, reductions, profile, systems, indices)
 
-    def run(self) -> list[Collective] | None:
-        """The steps of the cheapest sequence that was found; None if none is below the bound."""
-        systems = range(len(self.graph.systems))
-        self._goals = [self.graph.places_of(self.goal, number) for number in systems]
-        return super().run()
-
-    def guess(self, number: int, places: Places) -> float:
-        """A latency for each kind of step that is left, and the bytes to receive."""
-        rest, goal = self.rest(number, places), self._goals[number]
-        kinds = (
-            1
-            if goal is None
-            else len(
-                {
-                    "reduce" if at < FREE else "gather" if end == FREE else "move"
-                    for at, end in zip(places, goal, strict=True)
-                    if at not in (end, FREE) and (at < FREE or end >= FREE)
-                }
-            )
-        )
-        return rest + self.latency * max(0, kinds - (rest > 0))
-
 
 def near_steps(
     src: ArrayType,
     dst: ArrayType,
     limit: int,
     profile: Profile,
-    bound: float = inf,
-    most_edges: int = MAX_EDGES,
+    bound: float,
+    most_edges: int,
+    work: Work,
 ) -> list[Collective] | None:
     """A cheap sequence through tiles of at most `limit` elements, in less than `bound` seconds.
 
@@ -91,8 +68,7 @@ def near_steps(
     if not _systems(src, dst):
         return None
     search = NearSearch(src, dst, limit, profile, bound)
-    search.most_edges = most_edges
-    return search.run()
+    return search.run_within(work, most_edges)
 
 
 def _systems(src: ArrayType, dst: ArrayType) -> list[tuple[DeviceDigit, ...]]:

@@ -8,7 +8,7 @@ Example: mesh x=2,y=4, `f32[4096{x}, 4096{y}] -> f32[4096{y}, 4096{x}]` under th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import prod
 from typing import Literal, get_args
@@ -19,6 +19,7 @@ from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.price import StepCost, price_steps
 from redistrib.synth.plan.profile import Link, Profile, find_profile
 from redistrib.synth.plan.routing import Traffic
+from redistrib.synth.planner.work import Work
 from redistrib.text import brief, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
@@ -47,6 +48,7 @@ class Problem:
     links: Profile
     effort: Effort
     common: Refinement | None
+    work: Work = field(default_factory=Work, compare=False)
 
     @property
     def across(self) -> bool:

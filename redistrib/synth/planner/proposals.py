@@ -225,7 +225,7 @@ def _middle(problem: Problem, start: ArrayType, end: ArrayType) -> Iterator[Prop
         yield from _three_phases(middle, limit)
         return
     yield from _misaligned(middle, limit)
-    if problem.partial:
+    if problem.partial and exact_size(problem.src, problem.dst) > MAX_PROOF_TYPES:
         yield _near(middle, MAX_EDGES_WITHIN)
 
 
@@ -248,6 +248,11 @@ def _three_phases(problem: Problem, limit: int) -> Iterator[Proposal]:
 def _misaligned(problem: Problem, limit: int) -> Iterator[Proposal]:
     """Between types whose digits do not match: halfway types."""
     src, dst, profile = problem.src, problem.dst, problem.links
+
+    def halfway(bound: float) -> Steps | None:
+        with problem.work.share(2) as work:
+            return plan_misaligned(src, dst, limit, profile, bound, work)
+
     yield from_steps(
         "collectives: gather once",
         problem,
@@ -256,7 +261,7 @@ def _misaligned(problem: Problem, limit: int) -> Iterator[Proposal]:
     yield from_steps(
         HALFWAY,
         problem,
-        lambda bound: plan_misaligned(src, dst, limit, profile, bound),
+        halfway,
         search=True,
     )
 
@@ -266,7 +271,8 @@ def _near(problem: Problem, most_edges: int = MAX_EDGES) -> Proposal:
     src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
 
     def near(bound: float) -> Steps | None:
-        return near_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING), most_edges)
+        below = bound * (1 - ROUNDING)
+        return near_steps(src, dst, limit, problem.links, below, most_edges, problem.work)
 
     return from_steps("collectives: near the ends", problem, near, search=True)
 
@@ -283,7 +289,8 @@ def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
     def shortest(bound: float) -> Steps | None:
         if types > (MAX_PROOF_TYPES if feasible or bound < inf else MAX_ONLY_TYPES):
             return None
-        return exact_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING))
+        work = problem.work if bound < inf else None
+        return exact_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING), work)
 
     if types > MAX_PROOF_TYPES:
         yield _near(problem)

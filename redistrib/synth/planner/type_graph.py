@@ -83,6 +83,7 @@ class TypeGraph:
         self._most_permutes = None if indices is None else MAX_PERMUTES
         self._itemsize = like.itemsize
         self._states: dict[tuple[int, Places], State] = {}
+        self._speeds: dict[object, tuple[float, float]] = {}
         self._permuted: dict[object, list[tuple[int, Places]]] = {}
 
     @staticmethod
@@ -186,7 +187,12 @@ class TypeGraph:
     def _price(
         self, devices: Sequence[DeviceDigit], received: int, collective: str, latencies: int = 1
     ) -> float:
-        return self.profile.seconds(devices, received * self._itemsize, latencies, collective)
+        key = (*devices, collective)
+        speed = self._speeds.get(key)
+        if speed is None:
+            speed = self._speeds[key] = self.profile.speed(devices, collective)
+        latency, bandwidth = speed
+        return latency * latencies + received * self._itemsize / bandwidth
 
     def _local(self, number: int, places: Places, beside: int) -> Iterator[Edge]:
         """Slices, and digits that become partial, under one reduction at a time."""
