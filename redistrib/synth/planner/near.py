@@ -48,6 +48,7 @@ class NearSearch(ExactSearch):
     def _graph(self, profile: Profile) -> TypeGraph:
         systems = _systems(self.src, self.dst)
         indices = _indices(self.src, self.dst, systems)
+        self.steps_of_an_edge = max(1, len(systems[0]) // 3)  # as long as the mesh has digits
         reductions = reductions_between(self.src, self.dst)
         return TypeGraph(self.src, reductions, profile, systems, indices)
 
