@@ -27,9 +27,18 @@ from redistrib.synth.plan.collectives import (
     ShardedToPartial,
 )
 from redistrib.synth.plan.routing import exchange_traffic
-from redistrib.synth.plan.tables import PermuteTable
+from redistrib.synth.plan.tables import PermuteTable, permute_table
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, coalesce
+from redistrib.types.digits import (
+    DeviceDigit,
+    IndexDigit,
+    Placement,
+    apart,
+    coalesce,
+    cut,
+    inside,
+    split_at,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,8 @@ def relabelled(
         if isinstance(new, Exchange):  # routed by the digits of these types
             after = t.replace(placements=(*new.placements, *fixed))
             new = exchange_traffic(t, after).exchange
+        if isinstance(new, CollectivePermute):
+            new = _among_owners(new, t)
         t = new.apply(t)
         found.append(new)
     return found
@@ -118,3 +129,32 @@ def _relabel(step: Collective, digits: Digits) -> Collective:
         case AllReduce() | ReplicatedToPartial():
             return replace(step, digits=devices(step.digits))
     assert_never(step)
+
+
+def _among_owners(permute: CollectivePermute, t: ArrayType) -> CollectivePermute:
+    """A permute by the owners of a type: where one digit owned here several may, or a part of one.
+
+    Example: d=8 owns all of a dimension of 8, which is 0:(1)2 and 1:(1)4 of an array `[2, 4]`; x,
+    which d is, then has two owners, x:(1)2 and x:(2)4, and a route of each. And where d is x:(1)2
+    and x owns with all of its 4 devices, a table names all of x.
+    """
+    table = permute.table
+    if table is None:
+        routes, owners = dict(permute.routes), [device for device, _ in t.placements]
+        ends = {old: {d.end // old.pre for d in owners if inside(d, old)} for old in routes}
+        for _ in routes:  # what is cut before it moves is so where it goes, around the whole cycle
+            for old, new in routes.items():
+                ends[new] |= ends[old]
+        parts = [
+            [cut(digit, [digit.pre * end for end in ends[digit]]) for digit in route]
+            for route in routes.items()
+        ]
+        return CollectivePermute(
+            tuple((old, new) for olds, news in parts for old, new in zip(olds, news, strict=True))
+        )
+    pieces = split_at(t.placements, [(d.axis, end) for d in table.axes for end in (d.pre, d.end)])
+    if len(pieces) == len(t.placements):
+        return permute
+    others = [(d, i) for d, i in pieces if all(apart(d, axis) for axis in table.axes)]
+    after = t.replace(placements=(*others, *table.placements))
+    return CollectivePermute((), permute_table(t, after))
