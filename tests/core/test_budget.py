@@ -18,9 +18,12 @@ def test_any_pair_is_planned_priced_and_checked_within_the_budget(seed: int) -> 
     verify_budget(seed)
 
 
-@pytest.mark.parametrize("seed", [12, 63, 103, 147, 157, 172, 205, 261, 297])
+@pytest.mark.parametrize("seed", [12, 63, 103, 147, 157, 172, 205, 261, 297, 850, 910, 957])
 def test_pairs_that_took_longer_or_failed_once(seed: int) -> None:
-    """Axes of 720 devices, whose digits no cut looked at suits; 400 copies for 1,920 receivers."""
+    """Axes of 720 devices, whose digits no cut looked at suits; 400 copies for 1,920 receivers.
+
+    In the last three a permute came back from cut axes, or from normal form, as none.
+    """
     verify_budget(seed)
 
 
