@@ -207,9 +207,10 @@ def check(path: Path, by_proof: bool) -> int:
 def cost() -> int:
     """Answer questions from stdin, one JSON object per line, with one line each on stdout.
 
-    A question is {"mesh": {"x": 2}, "src": ..., "dst": ..., optional strategy, memory_limit,
-    profile, id}. Answers come in order: {"id", "seconds", "received_bytes", "peak_tile_bytes",
-    "num_collectives", "live_bytes", "latencies"}, or {"id", "error"}.
+    A question is {"mesh": {"x": 2}, "src": ..., "dst": ..., optional ask, dst_mesh, strategy,
+    memory_limit, profile, id}. Answers come in order: {"id", "seconds", "received_bytes",
+    "peak_tile_bytes", "num_collectives", "live_bytes", "latencies"}, or {"id", "error", "kind"}.
+    With "ask" it is a plan, explain, complete, or of lists srcs and dsts a vector or a matrix.
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil their line only

@@ -295,6 +295,71 @@ def test_cost_answers_in_order_and_goes_on_after_errors() -> None:
     assert "unknown: ['strategi']" in answers[7]["error"]
 
 
+def test_cost_answers_batches_plans_and_explanations() -> None:
+    mesh = {"x": 2, "y": 4}
+    types = ["f32[64{x}, 32{y}]", "f32[64{y}, 32{x}]", "f32[64, 32]", "f32[64{x}, 32] sum{y}"]
+    batch = {"mesh": mesh, "srcs": types, "dsts": types, "profile": "dgx-h100"}
+    plan, vector, matrix, limited, found, chosen, across, short = ask(
+        {"ask": "plan", "mesh": mesh, "src": SRC, "dst": DST},
+        {"ask": "vector", **batch},
+        {"ask": "matrix", **batch},
+        {"ask": "matrix", **batch, "memory_limit": 4096},
+        {"ask": "complete", "mesh": mesh, "src": "f32[64{x}, 32]", "dst": "f32[64, 32{?}]"},
+        {"ask": "explain", "mesh": mesh, "src": SRC, "dst": DST},
+        {"mesh": mesh, "dst_mesh": "z=8", "src": SRC, "dst": "f32[64{z}, 32]"},
+        {"ask": "matrix", "mesh": mesh, "shape": [64, 32], "dtype": "f32", "srcs": [], "dsts": []},
+    )
+    assert rd.check(plan["plan"])
+    on_mesh = [rd.ArrayType.parse(text, rd.Mesh(mesh)) for text in types]
+    oracle = rd.Oracle(rd.Mesh(mesh), "dgx-h100")
+    assert vector["seconds"] == oracle.cost_vector(on_mesh, on_mesh).tolist()
+    assert matrix["seconds"] == oracle.cost_matrix(on_mesh, on_mesh).tolist()
+    fits = [t.tile_bytes <= 4096 for t in on_mesh]
+    assert [[s is not None for s in row] for row in limited["seconds"]] == [
+        [a and b for b in fits] for a in fits
+    ]
+    source = rd.ArrayType.parse("f32[64{x}, 32]", rd.Mesh(mesh))
+    assert found["dst"] == str(rd.complete(source, "f32[64, 32{?}]"))
+    assert chosen["alternatives"][chosen["chosen"]]["seconds"] == expected().seconds
+    assert across["seconds"] > 0
+    assert short == {"id": None, "seconds": []}
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "words"),
+    [
+        ({"ask": "price"}, "RedistribError", "asks for cost, plan, explain"),
+        ({"ask": "matrix"}, "RedistribError", "unknown: ['src', 'dst']"),
+        ({"dst": "f32[64{q}, 32]"}, "LayoutError", "'q'"),
+        ({"dst": "f32[64{q, 32]"}, "TypeSyntaxError", ""),
+        ({"memory_limit": 1}, "InfeasibleError", "needs at least"),
+        ({"ask": "complete", "dst_mesh": "z=8"}, "RedistribError", "on the mesh of the source"),
+        ({"strategy": "bst"}, "RedistribError", "unknown strategy"),
+    ],
+)
+def test_errors_of_cost_have_kinds(question: dict[str, Any], kind: str, words: str) -> None:
+    (answer,) = ask({"mesh": {"x": 2, "y": 4}, "src": SRC, "dst": DST, **question})
+    assert answer["kind"] == kind
+    assert words in answer["error"]
+    assert ("least_bytes" in answer) == (kind == "InfeasibleError")
+
+
+def test_a_question_that_was_asked_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def cost(oracle: Any, *types: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return original(oracle, *types, **options)
+
+    original = rd.Oracle.cost
+    monkeypatch.setattr(rd.Oracle, "cost", cost)
+    question = {"mesh": {"x": 2, "y": 4}, "src": SRC, "dst": DST}
+    answers = ask(*({**question, "id": n} for n in range(5)))
+    assert [answer["id"] for answer in answers] == [*range(5)]
+    assert len({answer["seconds"] for answer in answers}) == asked == 1
+
+
 def test_cost_survives_bytes_that_are_no_text() -> None:
     command = [sys.executable, "-m", "redistrib", "cost"]
     question = b'{"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]", "id": "b"}\n'
@@ -336,7 +401,7 @@ def test_cost_survives_bytes_that_are_no_text() -> None:
 def test_cost_goes_on_after_any_line(bad: str, expected: str) -> None:
     good = '{"mesh": {"x": 2}, "src": "f32[8{x}]", "dst": "f32[8]", "id": 1}'
     spoilt, answer = ask(f"{bad}\n{good}")
-    assert sorted(spoilt) == ["error", "id"]
+    assert sorted(spoilt) == ["error", "id", "kind"]
     assert expected in spoilt["error"]
     assert answer["received_bytes"] == 16
 

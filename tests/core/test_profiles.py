@@ -10,7 +10,10 @@ import redistrib as rd
 from redistrib.synth.plan.profile import Level, find_profile, profile_names
 from redistrib.types.digits import DeviceDigit, cut, divisors
 
-SYSTEMS = ("tpu-v5e", "tpu-v5p", "dgx-h100", "a100-cloud", "mpi-cluster")
+SYSTEMS = (
+    *("tpu-v5e", "tpu-v5p", "tpu-v6e", "dgx-h100", "hgx-h200", "gb200-nvl72", "a100-cloud"),
+    *("mi300x", "trainium2", "mpi-cluster"),
+)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
