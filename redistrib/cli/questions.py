@@ -29,6 +29,7 @@ from redistrib.cli import values
 from redistrib.errors import InfeasibleError, RedistribError
 from redistrib.interop.notations import read_any, states_array
 from redistrib.synth.oracle import Oracle
+from redistrib.text import parse_size
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
@@ -203,7 +204,7 @@ def _batch(
         for text in texts
     ]
     limit = question.get("memory_limit")
-    options = (question.get("profile"), None if limit is None else values.parse_size(limit))
+    options = (question.get("profile"), None if limit is None else parse_size(limit))
     count = len(question["srcs"])
     return types[:count], types[count:], oracles(mesh, *options), question.get("strategy", "auto")
 
