@@ -6,38 +6,21 @@ medians to pdgemr2d, seconds of the slowest rank and CPU seconds of all, and CPU
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import numpy as np
 from mpi4py import MPI
 
 import redistrib as rd
-from bench.mpi_job import Job
+from bench.mpi_job import Job, timed
 from bench.mpi_peers import scalapack
 from redistrib.backends import mpi as rmpi
 from redistrib.interop.scalapack import parse_scalapack
 
 BLOCKS = ((64, 32), (48, 64), (2, 8))
-ROUNDS = 5
-
-
-def timed(comm: MPI.Intracomm, calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Medians of the seconds of the slowest rank, and of the CPU seconds of all."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for number in range(ROUNDS + 1):
-        for name in random.Random(number).sample(list(calls), len(calls)):
-            comm.Barrier()
-            wall, work = time.perf_counter(), time.process_time()
-            calls[name]()
-            wall, work = time.perf_counter() - wall, time.process_time() - work
-            if number:
-                seconds[name].append((comm.allreduce(wall, MPI.MAX), comm.allreduce(work)))
-    return {name: [median(column) for column in zip(*seconds[name], strict=True)] for name in calls}
 
 
 def main() -> int:

@@ -1,13 +1,19 @@
-"""What a method of bench.mpi_worker moves: two types, and the tiles of this rank."""
+"""What a method under MPI moves, two types and the tiles of this rank; methods timed in turns."""
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from mpi4py import MPI
 
 import redistrib as rd
+
+ROUNDS = 5
 
 
 class CannotError(Exception):
@@ -58,3 +64,20 @@ def subarray(array: np.ndarray, box: tuple[slice, ...]) -> MPI.Datatype:
 
 def nonempty(box: tuple[slice, ...]) -> bool:
     return all(s.stop > s.start for s in box)
+
+
+def timed(comm: MPI.Intracomm, calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Medians of the seconds of the slowest rank, and of the CPU seconds of all.
+
+    The calls take turns, in another order each time; the first round is not counted.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for number in range(ROUNDS + 1):
+        for name in random.Random(number).sample(list(calls), len(calls)):
+            comm.Barrier()
+            wall, work = time.perf_counter(), time.process_time()
+            calls[name]()
+            wall, work = time.perf_counter() - wall, time.process_time() - work
+            if number:
+                seconds[name].append((comm.allreduce(wall, MPI.MAX), comm.allreduce(work)))
+    return {name: [median(column) for column in zip(*seconds[name], strict=True)] for name in calls}

@@ -6,20 +6,16 @@ together, which other work on the machine changes least.
 
 from __future__ import annotations
 
-import random
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import numpy as np
 from mpi4py import MPI
 
 import redistrib as rd
+from bench.mpi_job import timed
 from redistrib.backends import mpi as rmpi
-
-ROUNDS = 5
 
 
 def methods(comm: MPI.Intracomm, mib: int) -> dict[str, Callable[[], object]]:
@@ -51,17 +47,7 @@ def methods(comm: MPI.Intracomm, mib: int) -> dict[str, Callable[[], object]]:
 def main() -> int:
     comm = MPI.COMM_WORLD
     calls = methods(comm, int(sys.argv[1]) if len(sys.argv) > 1 else 32)
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for number in range(ROUNDS + 1):
-        for name in random.Random(number).sample(list(calls), len(calls)):
-            comm.Barrier()
-            wall, work = time.perf_counter(), time.process_time()
-            calls[name]()
-            wall, work = time.perf_counter() - wall, time.process_time() - work
-            if number:
-                seconds[name].append((comm.allreduce(wall, MPI.MAX), comm.allreduce(work)))
-    for name, spent in seconds.items() if comm.rank == 0 else ():
-        slowest, together = (median(column) for column in zip(*spent, strict=True))
+    for name, (slowest, together) in timed(comm, calls).items() if comm.rank == 0 else ():
         print(f"{name:26} {slowest:8.4f} s {together:8.4f} s of all processors")
     return 0
 
