@@ -161,7 +161,8 @@ def test_the_table_names_what_failed() -> None:
     ],
 )
 def test_a_failing_worker_costs_one_workload_at_a_time(code: str, end: str) -> None:
-    found = list(demo._run_worker("jax", planned()[:2], [sys.executable, "-c", code], "test"))
+    jobs, command = demo._named(planned()[:2]), [sys.executable, "-c", code]
+    found = list(demo._run_worker("jax", jobs, command, "test"))
     assert [row["error"] for row in found] == [end, end]
     assert not any(row["verified"] for row in found)
 
@@ -169,7 +170,7 @@ def test_a_failing_worker_costs_one_workload_at_a_time(code: str, end: str) -> N
 def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "TIMEOUT", 0.5)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    (found,) = demo._run_worker("jax", planned()[:1], command, "test")
+    (found,) = demo._run_worker("jax", demo._named(planned()[:1]), command, "test")
     assert found["error"].startswith("killed after")
 
 

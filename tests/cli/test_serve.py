@@ -92,7 +92,7 @@ def test_the_page_states_a_problem_and_its_plan(server: PlanServer) -> None:
         ({"src": "f32[8{z}]"}, "src", "unknown axis"),
         ({"dst": "f32[8"}, "dst", "column"),
         ({"dst": "f32[8]"}, "dst", "shape"),
-        ({"src": "P('x')", "dst": "P('y')"}, "src", "--shape"),
+        ({"src": "P('x')", "dst": "P('y')"}, "src", "give shape and dtype"),
         ({"memory_limit": "5"}, "memory_limit", "limit"),
         ({"memory_limit": "much"}, "memory_limit", "size"),
         ({"strategy": "best"}, "strategy", "unknown strategy"),

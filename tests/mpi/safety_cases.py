@@ -17,7 +17,7 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
-from redistrib.backends.mpi import redistribution as making
+from redistrib.backends.mpi import problem as making
 from redistrib.backends.mpi.memory import anonymous_bytes
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
