@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heapreplace
 from math import prod
 
@@ -50,6 +51,7 @@ class Routed:
     peers: int
 
 
+@lru_cache(maxsize=16)  # asked where the exchange is proposed, and where its plan is made
 def route_component(component: Component) -> Routed:
     """Routing of a misaligned component; elements are counted within the component.
 
