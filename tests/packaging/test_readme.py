@@ -164,10 +164,10 @@ def test_lint_and_cost_print_what_the_page_says(tmp_path: Path) -> None:
     (program_text,) = re.findall(r"^```toml\n(mesh = .*?)^```$", text, re.M | re.S)
     (tmp_path / "program.toml").write_text(program_text)
     (said,) = re.findall(r"^    \$ redistrib lint program.toml\n    (.*)$", text, re.M)
-    question, answer = re.findall(r"^    (\{.*\})$", text, re.M)
+    lines = re.findall(r"^    (\{.*\})$", text, re.M)  # questions, each before its answer
     for command, stdin, printed in (
         ("lint program.toml", "", said),
-        ("cost", question, answer),
+        ("cost", "\n".join(lines[::2]), "\n".join(lines[1::2])),
     ):
         run = subprocess.run(
             [sys.executable, "-m", "redistrib", *command.split()],
