@@ -159,9 +159,10 @@ class ModelRedistribution:
         self.completed = dict(completed or {})
         with claimed(self._comm) as contended:
             self._watch.attempt(self._resumed, "the agreement before the model moves", contended)
-        sources = self._checked(tiles, needed(self.plan, self._skipped))
+        used = needed(self.plan, self._skipped)
+        sources = self._checked(tiles, used)
         for name, reduction in self._reductions.items():
-            if name in needed(self.plan, self._skipped):
+            if name in used:
                 reduced = reduction(sources.get(name))
                 if reduced is not None:
                     sources[name] = reduced

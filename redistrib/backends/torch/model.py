@@ -26,6 +26,7 @@ from redistrib.backends.model_messages import (
     batches,
     completed_everywhere,
     lacking,
+    needed,
     phases,
 )
 from redistrib.backends.torch.dtypes import identity, torch_dtype
@@ -164,7 +165,7 @@ class ModelRedistribution:
         heard = _told_by_all(told)
         lacked = (lacking(self.plan, names, rank) for rank, (names, _, _) in enumerate(heard))
         skipped = completed_everywhere(self.plan, lacked)
-        used = {s for m in self.plan.moves if m.target not in skipped for s, _ in m.sources}
+        used = needed(self.plan, skipped)
         for rank, (_, names, said) in enumerate(heard):
             lost = [name for name in names if name in used]
             text = said or (f"a tile of {lost[0]} is missing" if lost else None)
