@@ -32,6 +32,7 @@ SHAPE = (4096, 4096)
 MESHES = {4: ((4,), (2, 2)), 8: ((8,), (2, 4), (4, 2), (2, 2, 2))}
 FOUR = (2, 2, 2, 2)
 PLANNED = 10
+TURNS = 5
 
 
 def random_placements(random: Random, mesh: DeviceMesh, partial: bool) -> list[Any]:
@@ -75,28 +76,48 @@ def timed(mesh: DeviceMesh, src: list[Any], dst: list[Any], turns: int) -> dict[
 
 
 def planning() -> dict[str, Any]:
-    """Seconds to plan a pair on a mesh of four dimensions, with no memo of either planner."""
+    """Seconds to plan a pair on a mesh of four dimensions, with no memo of either planner.
+
+    Turn by turn each plans all pairs in a row, as for the arrays of a model; and then one pair
+    after the other planner's, whose work has emptied the processor's caches.
+    """
     mesh = DeviceMesh("cpu", torch.arange(prod(FOUR)).reshape(FOUR), _init_backend=False, _rank=0)
     random = Random(1)
-    ours: list[float] = []
-    theirs: list[float] = []
     meta = TensorMeta(torch.Size(SHAPE), (SHAPE[1], 1), torch.float32)
-    while len(ours) < PLANNED:
-        pair = [random_placements(random, mesh, partial=False) for _ in range(2)]
-        if pair[0] == pair[1]:
-            continue
-        specs = [DTensorSpec(mesh, tuple(placements), tensor_meta=meta) for placements in pair]
-        src, dst = (rtorch.layout_of(spec).type for spec in specs)
-        assert src is not None
-        assert dst is not None
-        start = time.perf_counter()
-        plan(src, dst)
-        middle = time.perf_counter()
-        torch_planner._gen_transform_infos_non_cached(*specs, True)  # noqa: SLF001
-        ours.append(middle - start)
-        theirs.append(time.perf_counter() - middle)
-    text = "x".join(map(str, FOUR))
-    return {"mesh": text, "pairs": PLANNED, "planning": [median(ours), median(theirs)]}
+    pairs: list[tuple[DTensorSpec, DTensorSpec]] = []
+    while len(pairs) < PLANNED:
+        src, dst = (random_placements(random, mesh, partial=False) for _ in range(2))
+        if src != dst:
+            ends = [DTensorSpec(mesh, tuple(end), tensor_meta=meta) for end in (src, dst)]
+            pairs.append((ends[0], ends[1]))
+    in_a_row: list[list[float]] = [[], []]
+    for _ in range(TURNS):
+        for times, planner in zip(in_a_row, (ours_planned, theirs_planned), strict=True):
+            times += [planner(*pair) for pair in pairs]
+    by_turns = [[planner(*pair) for planner in (ours_planned, theirs_planned)] for pair in pairs]
+    return {
+        "mesh": "x".join(map(str, FOUR)),
+        "pairs": PLANNED,
+        "planning": [*map(median, in_a_row)],
+        "planning, cold": [*map(median, zip(*by_turns, strict=True))],
+    }
+
+
+def ours_planned(source: DTensorSpec, target: DTensorSpec) -> float:
+    """Seconds of our planner, for types of its own, so that nothing is remembered."""
+    src, dst = rtorch.layout_of(source).type, rtorch.layout_of(target).type
+    assert src is not None
+    assert dst is not None
+    start = time.perf_counter()
+    plan(src, dst)
+    return time.perf_counter() - start
+
+
+def theirs_planned(source: DTensorSpec, target: DTensorSpec) -> float:
+    """Seconds of DTensor's graph planner."""
+    start = time.perf_counter()
+    torch_planner._gen_transform_infos_non_cached(source, target, True)  # noqa: SLF001
+    return time.perf_counter() - start
 
 
 def serve(rank: int, ranks: int, pairs: int, turns: int, skipped: int, path: str) -> None:

@@ -190,6 +190,8 @@ class Profile:
 
     def fastest(self, mesh: Mesh) -> Link:
         """No collective on a mesh takes less than over this link."""
+        if not self.axes:
+            return self.link
         links = self.used_links(mesh) or [self.link]
         return Link(min(link.latency for link in links), max(link.bandwidth for link in links))
 

@@ -168,18 +168,15 @@ def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
     Where digits do not match, reductions come first and last, on their own; the partial set stays
     between them.
     """
-    feasible: list[str] = []
-    if problem.refinement.aligned:
-        ways = _three_phases(problem, problem.limit(aligned=True))
-    else:
-        ways = iter(())
-    if problem.partial or not problem.refinement.aligned:
-        ways = chain(ways, _around(problem))
-    for proposal in ways:
-        yield _noted(proposal, feasible)
-    if not problem.partial and problem.refinement.aligned:
+    aligned = problem.refinement.aligned
+    ways = _three_phases(problem, problem.limit(aligned)) if aligned else iter(())
+    if aligned and not problem.partial:
+        yield from ways
         return
-    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
+    feasible: list[str] = []
+    for proposal in chain(ways, _around(problem)):
+        yield _noted(proposal, feasible)
+    src, dst, limit = problem.src, problem.dst, problem.limit(aligned)
     if src.partial or src.dtype[0] in "iu":
         roles = partial_roles(src, dst)
         yield from_steps(

@@ -116,10 +116,9 @@ def _plan_roles(
     spares = [run for dim in refinement.dims for run in dim if run not in named]
     closers = [Chain((d,), (None, None)) for d in idle]
     closers += [c for c in chains if c.indices[0] is None and c.indices[-1] is None]
-    options = [
-        [choice for choice in chain_choices(n, moved, closers) if _movable(choice)]
-        for n, moved in enumerate(chains)
-    ]
+    options = [[*chain_choices(n, moved, closers)] for n, moved in enumerate(chains)]
+    if any(index.dim == ADDENDS for index in named):
+        options = [[choice for choice in choices if _movable(choice)] for choices in options]
     options += [list(idle_choices(len(chains) + n, d, spares)) for n, d in enumerate(idle)]
 
     def price(choices: Sequence[Choice]) -> _Priced | None:
@@ -307,6 +306,8 @@ def _groups(
     def sizes(
         placings: _Placings, digits: frozenset[DeviceDigit], among: _Among
     ) -> tuple[int, int]:
+        if not placings:
+            return 1, 1
         of_role, others = _parted(placings, digits, among)
         return _group(of_role), _group(others)
 
@@ -315,7 +316,7 @@ def _groups(
             *sizes(choice.slices, roles.reduce, roles.reduced),
             *sizes(choice.early, roles.produce, roles.produced),
             *sizes(choice.late, roles.reduce, roles.reduced),
-            _group(_parted(choice.gathers, roles.produce, roles.produced)[1]),
+            sizes(choice.gathers, roles.produce, roles.produced)[1],
             choice.devices[0].size if len(choice.devices) == 1 else -len(choice.devices),
         )
         for choices in options
@@ -328,13 +329,13 @@ def _floor(
 ) -> Callable[[Sequence[Choice]], float]:
     """At most the seconds of a combination, in less time than its price."""
     fastest = profile.fastest(src.mesh)
-    latency, bandwidth = fastest.latency, fastest.bandwidth
+    latency, bandwidth, itemsize = fastest.latency, fastest.bandwidth, src.itemsize
     summed = prod([device.size for device in roles.reduce])
 
     groups = _groups(roles, options)
 
     def floor(choices: Sequence[Choice]) -> float:
-        held, received, steps = src.tile_size, 0, 0
+        held, seconds = src.tile_size, 0.0
         scattered = spread = early = late = late_scattered = gathers = pieces = 1
         for choice in choices:
             scatter, sliced, spreads, grown, late_scatter, shrunk, gathered, moved = groups[
@@ -350,29 +351,26 @@ def _floor(
             if moved:
                 # what a device of a longer chain needs, another one has
                 pieces = moved * pieces if moved > 0 and pieces > 0 else -1
+        # Added as the steps are, in their order: a sum of floats whose terms are no larger is not.
         if scattered > 1:
-            received, held, steps = held - held // scattered, held // scattered, 1
+            seconds += latency + (held - held // scattered) * itemsize / bandwidth
+            held //= scattered
         if (left := summed // (scattered * late_scattered)) > 1:
-            received += 2 * (held - held // left - 1)
-            steps += AllReduce.latencies
+            received = 2 * (held - held // left - 1)
+            seconds += latency * AllReduce.latencies + received * itemsize / bandwidth
         if early > 1:
-            received += held * (early - 1)
-            steps += 1
+            seconds += latency + held * (early - 1) * itemsize / bandwidth
         held *= early * spread
         if pieces != 1:
-            steps += 1
-            received += held - held // pieces if pieces > 0 else held
+            received = held - held // pieces if pieces > 0 else held
+            seconds += latency + received * itemsize / bandwidth
         held //= late
         if late_scattered > 1:
-            received, held, steps = (
-                received + held - held // late_scattered,
-                held // late_scattered,
-                steps + 1,
-            )
+            seconds += latency + (held - held // late_scattered) * itemsize / bandwidth
+            held //= late_scattered
         if gathers > 1:
-            steps += 1
-            received += held * (gathers - 1)
-        return (steps * latency + received * src.itemsize / bandwidth) * (1 - 1e-12)
+            seconds += latency + held * (gathers - 1) * itemsize / bandwidth
+        return seconds
 
     return floor
 
