@@ -86,7 +86,9 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
         received.append(most_received * src.itemsize)
         sent.append(most_sent * src.itemsize)
         if links and name not in LOCAL:
-            seconds += links.seconds(name, crossed, received[-1], latencies)
+            # Onto another mesh one device may send to all others.
+            timed = max(received[-1], sent[-1]) if "onto" in step else received[-1]
+            seconds += links.seconds(name, crossed, timed, latencies)
         live.append(start.tile_bytes + (tiles[-2] if at[0] else 0) + tiles[-1])
         derived = {
             "type": str(current),

@@ -2,9 +2,10 @@
 
     seconds = latency * latencies + received bytes / (bandwidth * efficiency)
 
-of the slowest link that the step crosses. On x=2,y=4 under levels of 4 devices, a line along y is
-devices 0 to 3 or 4 to 7, inside a level, and one along x is not: x has the link of the profile. On
-x=8 the minor 4 positions of x are inside and its major 2 are not: x:(2)4 has the link of the level.
+of the slowest link that the step crosses; of an exchange onto another mesh received or sent bytes,
+whichever are more. On x=2,y=4 under levels of 4 devices, a line along y is devices 0 to 3 or 4 to
+7, inside a level, and one along x is not: x has the link of the profile. On x=8 the minor 4
+positions of x are inside and its major 2 are not: x:(2)4 has the link of the level.
 """
 
 from __future__ import annotations

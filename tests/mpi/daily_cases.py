@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from redistrib.backends.mpi import one_shot
 from redistrib.backends.mpi.communicators import private
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, example, mesh_for
+from tests.repetitions import repetitions
 
 
 @case
@@ -241,3 +244,54 @@ def steps_take_no_operation_of_their_own(comm: MPI.Intracomm) -> None:
     for options in ({"op": np.bitwise_or}, {"accumulate": "i8"}):
         with pytest.raises(rd.BackendError, match="op and accumulate are of one reduction; fuse"):
             rmpi.Redistribution.from_plan(plan, comm, fuse=False, **options)  # type: ignore[arg-type]
+
+
+@case
+def one_rank_sends_two_tiles_to_all_others(comm: MPI.Intracomm) -> None:
+    """However many there are: a part to each, which they gather; in any order of their memory."""
+    mesh, root = rd.Mesh(x=comm.size), comm.size - 1
+    src, dst = rd.ArrayType.parse("f32[840, 96]", rd.Mesh()), rd.ArrayType(mesh, "f32", (840, 96))
+    array = example(src)
+    for order, options in (("C", {}), ("F", {}), ("C", {"shared": True})):
+        with rmpi.Redistribution(src, dst, comm, src_ranks=[root], **options) as made:  # type: ignore[arg-type]
+            given = np.asarray(array, order=order) if comm.rank == root else None  # type: ignore[call-overload]
+            for call in (made, lambda tile, made=made: made.start(tile).wait()[0]):
+                assert np.array_equal(call(given), array)
+            sent = comm.allreduce(made.sent_bytes, MPI.MAX)
+            assert sent <= 2 * array.nbytes * (comm.size - 1) // comm.size
+            assert made.received_bytes == (0 if comm.rank == root else array.nbytes)
+            if comm.size > 2:  # to two, a part each saves nothing
+                assert made.plan is not None
+                assert [step.collective for step in made.plan.steps] == ["exchange", "all_gather"]
+            wrong = given[1:] if given is not None else None
+            with pytest.raises(rd.BackendError, match=f"rank {root}: tile is a tile of"):
+                made(wrong)
+
+
+@case
+def replicas_on_other_ranks_gather_what_each_received(comm: MPI.Intracomm) -> None:
+    """From ranks that hold all of their target, a part of it or nothing, into any positions."""
+    rng, ways = random.Random(comm.size), Counter[str]()
+    at_once = rd.Profile("at once", rd.Link(0.0, 1e9))
+    for _ in range(repetitions(8, 60)):
+        meshes = [rd.Mesh({"a": 1, "b": 1}), rd.Mesh(u=1, v=comm.size)]
+        if comm.size % 2 == 0:
+            meshes += [rd.Mesh(a=2, b=1), rd.Mesh(u=2, v=comm.size // 2)]
+        source, target = rng.choice(meshes[::2]), rng.choice(meshes[1::2])
+        src = rd.ArrayType.parse(rng.choice(("i32[24{b}, 48{a}]", "i32[24{a}, 48]")), source)
+        text = rng.choice(("i32[24, 48]", "i32[24{u}, 48]", "i32[24, 48{_4,u}]", "i32[24{v}, 48]"))
+        if 24 % comm.size and "v" in text:
+            continue
+        dst = rd.ArrayType.parse(text, target)
+        ranks, onto = (rng.sample(range(comm.size), m.num_devices) for m in (source, target))
+        array, sent = example(src), {}
+        for strategy in ("auto", "direct"):
+            options = {"src_ranks": ranks, "dst_ranks": onto, "strategy": strategy}
+            with rmpi.Redistribution(src, dst, comm, profile=at_once, **options) as made:  # type: ignore[arg-type]
+                at = made.src_position
+                tile = None if at is None else tile_of(array, src, at)
+                assert same_bits(made(tile), tile_of(array, dst, onto.index(comm.rank)))
+                sent[strategy] = comm.allreduce(made.sent_bytes, MPI.MAX)
+                ways[repr(made).rpartition("into ")[2]] += 1
+        assert sent["auto"] <= sent["direct"]
+    assert ways["the exchange and gather of parts>"] or comm.size < 3

@@ -26,6 +26,8 @@ from tests.mpi.draws import reorder
 
 Indices = np.ndarray
 DTYPES = ("f32", "f64", "i8", "u16", "c64", "c128", "bf16", "bool", "f8e4m3fn")
+AT_ONCE = rd.Profile("at once", rd.Link(0.0, 1e9))
+"""Where parts of small arrays, too, are worth a gather."""
 OPAQUE = ("V3", ">f8", "S5", "datetime64[s]")
 OPERATIONS: tuple[tuple[str, Any, Any], ...] = (
     ("sum", None, np.add),
@@ -221,6 +223,8 @@ def draw_problem(rng: random.Random, size: int) -> Drawn:
     options["check"] = rng.choice(("peers", "peers", "all", "none"))
     if rng.random() < 0.2:
         options["timeout"] = 60.0
+    if rng.random() < 0.5:
+        options["profile"] = AT_ONCE
     return Drawn(
         src, dst, (shapes[0], shapes[1]), given, combine if partial else None, index, options
     )

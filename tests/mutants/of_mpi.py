@@ -19,6 +19,7 @@ OVERLAPS = "redistrib/backends/mpi/overlaps.py"
 REDISTRIBUTION = "redistrib/backends/mpi/redistribution.py"
 REDUCTION = "redistrib/backends/mpi/reduction.py"
 REQUESTS = "redistrib/backends/mpi/requests.py"
+SPREAD = "redistrib/backends/mpi/spread.py"
 STREAMS = "redistrib/backends/mpi/streams.py"
 
 MUTANTS = (
@@ -401,5 +402,33 @@ if left and (
         "segments",
         "(length, 1, 1)",
         "(1, 1, 1)",
+    ),
+    Mutant(
+        "replicas on other ranks are each sent all of their tile",
+        SPREAD,
+        "parts_of",
+        "plan.types[1]",
+        "None",
+    ),
+    Mutant(
+        "a part is put at its place among the parts",
+        INDEX_RANGES,
+        "IndexRanges.placed",
+        "IndexRanges(starts, starts + lengths, there)",
+        "IndexRanges(starts, starts + lengths, starts)",
+    ),
+    Mutant(
+        "the part of a rank that holds its tile stays there",
+        SPREAD,
+        "Spread.__init__",
+        "crossing += search.overlaps(Holders(known), Holders(second), *shapes)",
+        "",
+    ),
+    Mutant(
+        "a rank gathers what it holds",
+        SPREAD,
+        "_covers",
+        "shared == prod(ranges.size for ranges in other)",
+        "False",
     ),
 )

@@ -58,6 +58,18 @@ class IndexRanges:
             np.maximum(self.places + self.stops - self.starts - high, 0),
         )
 
+    def placed(self, tile: IndexRanges) -> IndexRanges:
+        """The same indices at their places in another tile, which has all of them.
+
+        >>> part = IndexRanges.packed([8], [4]).placed(IndexRanges.packed([0, 8], [4, 6]))
+        >>> part.starts.tolist(), part.stops.tolist(), part.places.tolist()
+        ([8], [12], [4])
+        """
+        lengths, own, there = common(self, tile)
+        at = np.searchsorted(self.places, own, "right") - 1
+        starts = self.starts[at] + own - self.places[at]
+        return IndexRanges(starts, starts + lengths, there)
+
     def within(self, low: int, high: int) -> IndexRanges:
         """The indices in `[low, high)`, counted from `low`; they stay where they are in the tile.
 

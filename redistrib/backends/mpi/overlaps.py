@@ -99,7 +99,7 @@ class Holders:
 
     def near(self, dim: int, indices: IndexRanges) -> Iterator[IndexRanges]:
         """The index sets of a dimension whose bounds overlap those of another."""
-        if indices.size:
+        if indices.size and self.box_of:
             low, high = self._ends[dim]
             found = (low < indices.stops[-1]) & (indices.starts[0] < high)
             yield from (self._sets[dim][at] for at in np.flatnonzero(found))

@@ -20,12 +20,32 @@ from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.layouts import Subarray
 from redistrib.backends.mpi.options import Options
 from redistrib.backends.mpi.phases import between, phases_of
+from redistrib.backends.mpi.spread import Spread, parts_of
 from redistrib.backends.mpi.steps import steps_of
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType
+from redistrib.types.mesh import Mesh
 
-PlanFinder = Callable[[ArrayType, ArrayType, bool], Plan | None]
-"""The plan between two types, if there is to be one; the bool: whole arrays on the same ranks."""
+Ends = tuple[ArrayType, ArrayType]
+PlanFinder = Callable[[Ends | None], Plan | None]
+"""The plan between two types whose devices are ranks; None where one exchange is all there is."""
+
+
+def planner(
+    strategy: Strategy, memory_limit: int | None, profile: Profile | str | None
+) -> PlanFinder:
+    """What plans as `redistrib.plan` with these options; to other ranks auto alone has a choice."""
+
+    def find_plan(ends: Ends | None) -> Plan | None:
+        from redistrib.synth.planner.choose import plan
+
+        if ends is None or (ends[0].mesh != ends[1].mesh and strategy != "auto"):
+            return None
+        return plan(*ends, strategy=strategy, memory_limit=memory_limit, profile=profile)
+
+    return find_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +53,8 @@ class Problem:
     """Two types on ranks, and how one becomes the other.
 
     ranks: per position of either mesh. subarrays: of either array, None for all of it.
-    plan: what the phases are made from; None between two meshes, sets of ranks or sub-arrays.
+    plan: what the phases are made from; None between sub-arrays, and between two meshes or sets of
+        ranks unless the target has replicas there.
     """
 
     src: ArrayType
@@ -57,8 +78,7 @@ class Problem:
             subarray_of(src, options.src_index, "src_index"),
             subarray_of(dst, options.dst_index, "dst_index"),
         )
-        alike = src.mesh == dst.mesh and ranks[0] == ranks[1] and parts == (None, None)
-        plan = find_plan(src, dst, alike)
+        plan = find_plan(_planned(src, dst, ranks) if parts == (None, None) else None)
         if plan is None or (options.fuse and src.mesh != dst.mesh):
             check_ends(src, dst, parts)
         dtype = element_type(src, dst, options.dtype)
@@ -105,6 +125,10 @@ class Problem:
         arguments = channel, self.dtype, self.scratch
         if self.plan is not None and not self.options.fuse:
             return steps_of(self.plan, before, after, *arguments)
+        parts = None if self.plan is None else parts_of(self.plan)
+        if parts is not None:
+            there = End.on(parts, self.ranks[1], channel.comm.size, None, reverse)
+            return [Spread(before, there, after, channel, self.dtype.itemsize, self.scratch)]
         if self.plan is None or self.adding.asked or not self._has_addends:
             return [between(before, after, *arguments)]
         return phases_of(self.plan, before, *arguments)
@@ -113,3 +137,19 @@ class Problem:
     def _has_addends(self) -> bool:
         """Whether there are steps that an exchange cannot replace; on one mesh only."""
         return self.src.mesh == self.dst.mesh and bool(self.src.partial or self.dst.partial)
+
+
+def _planned(src: ArrayType, dst: ArrayType, ranks: tuple[tuple[int, ...], ...]) -> Ends | None:
+    """The types to plan between, on other ranks with these for devices.
+
+    None where there is nothing to choose: to other ranks, without replicas there.
+    """
+    if src.mesh == dst.mesh and ranks[0] == ranks[1]:
+        return src, dst
+    if src.partial or dst.partial or src.uneven or dst.uneven or not (dst.size and dst.free_digits):
+        return None
+    before, after = (
+        t.replace(mesh=Mesh(t.mesh.axes, devices=own))
+        for t, own in zip((src, dst), ranks, strict=True)
+    )
+    return before, after

@@ -28,7 +28,7 @@ from redistrib.backends.mpi.exchange import Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.options import Check, Options
-from redistrib.backends.mpi.problem import PlanFinder, Problem
+from redistrib.backends.mpi.problem import PlanFinder, Problem, planner
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.errors import BackendError
@@ -90,7 +90,7 @@ class Redistribution:
     """
 
     plan: Plan | None
-    """What the steps are fused from; None between two meshes or sets of ranks."""
+    """What the steps are fused from; None of sub-arrays, and on other ranks without replicas."""
     out: Tile | None
     """The result of every call where it is `shared`; else, and on ranks without a target, None."""
     src_position: int | None
@@ -127,16 +127,11 @@ class Redistribution:
         op: Callable[..., Any] | None = None,
         accumulate: DTypeLike | None = None,
     ) -> None:
-        def find_plan(a: ArrayType, b: ArrayType, alike: bool) -> Plan | None:
-            from redistrib.synth.planner.choose import plan
-
-            if not alike:
-                return None
-            return plan(a, b, strategy=strategy, memory_limit=memory_limit, profile=profile)
-
         places = src_ranks, dst_ranks, src_index, dst_index
         options = Options(*places, dtype, scratch, timeout, shared, True, check, op, accumulate)
-        self._make(comm, lambda: as_types(src, dst), find_plan, options)
+        self._make(
+            comm, lambda: as_types(src, dst), planner(strategy, memory_limit, profile), options
+        )
 
     @classmethod
     def from_plan(
@@ -164,7 +159,7 @@ class Redistribution:
         self = cls.__new__(cls)
         how = dtype, scratch, timeout, shared, fuse, check, op, accumulate
         options = Options(None, None, None, None, *how)
-        self._make(comm, lambda: (plan.src, plan.dst), lambda *_: plan, options)
+        self._make(comm, lambda: (plan.src, plan.dst), lambda _: plan, options)
         return self
 
     def _make(
@@ -281,7 +276,7 @@ class Redistribution:
         with claimed(self._given_comm) as contended:
             self.watch.attempt(lambda: None, MAKING, contended or self._refused(starts=False))
         twin = type(self).__new__(type(self))
-        given = lambda: (self.src, self.dst), lambda *_: self.plan
+        given = lambda: (self.src, self.dst), lambda _: self.plan
         options = replace(self._problem.options, shared=True)
         twin._make(self._given_comm, *given, options, self._under_way)
         lent = np.empty(0, self.dtype) if twin.out is None else twin.out

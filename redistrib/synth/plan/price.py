@@ -4,6 +4,9 @@
 
 of the slowest link that the step crosses. An all_gather over 4 devices of tiles of 1 MB receives
 3 MB; under the default profile, 1 us and 100 GB/s, that takes 1 us + 30 us.
+
+In an exchange onto another mesh it is what the worst device receives or sends, whichever is more:
+one device may serve all others there. One that sends 1 MB to each of 4 takes 1 us + 40 us.
 """
 
 from __future__ import annotations
@@ -27,6 +30,12 @@ class StepTraffic:
     received_bytes: int
     sent_bytes: int
     latencies: int = 1
+
+    def timed_bytes(self, step: Collective) -> int:
+        """The bytes of a step that take time: what is sent too, where one may send to all."""
+        if isinstance(step, Exchange) and step.mesh is not None:
+            return max(self.received_bytes, self.sent_bytes)
+        return self.received_bytes
 
 
 def step_traffic(
@@ -57,7 +66,7 @@ def step_seconds(
     if not step.communicates:
         return 0.0
     axes = step.crossed(before) if profile.axes else ()
-    return profile.seconds(axes, traffic.received_bytes, traffic.latencies, step.collective)
+    return profile.seconds(axes, traffic.timed_bytes(step), traffic.latencies, step.collective)
 
 
 def exchange_seconds(
@@ -114,18 +123,19 @@ class Cost:
 class Term:
     """What a communicating step takes, whatever the links: its price is linear in these.
 
-    `axes` are the digits that it crosses, `received_bytes` those of its worst device.
+    `axes` are the digits that it crosses, `timed_bytes` what its worst device receives, or sends
+    onto another mesh.
     """
 
     collective: str
     axes: tuple[DeviceDigit, ...]
     latencies: int
-    received_bytes: int
+    timed_bytes: int
 
     def seconds(self, links: Profile) -> float:
         """Its seconds under a profile with its links on the mesh, `profile.on(mesh)`."""
         axes = self.axes if links.axes else ()
-        return links.seconds(axes, self.received_bytes, self.latencies, self.collective)
+        return links.seconds(axes, self.timed_bytes, self.latencies, self.collective)
 
 
 def price_steps(

@@ -79,7 +79,7 @@ class PricedSteps:
         """What the communicating steps take whatever the links, in their order."""
         steps = zip(self.steps, self.types, self.traffic, strict=False)
         return tuple(
-            Term(step.collective, step.crossed(before), moved.latencies, moved.received_bytes)
+            Term(step.collective, step.crossed(before), moved.latencies, moved.timed_bytes(step))
             for step, before, moved in steps
             if step.communicates
         )
