@@ -394,7 +394,7 @@ def test_a_misaligned_pair_keeps_a_partial_part_of_an_axis_that_moves() -> None:
     src, dst = pair(mesh, "f32[6{x:(1)2,y}] sum{x:(2)2}", "f32[6{y,x:(1)2}] sum{x:(2)2}")
     verify(src, dst)
     (step,) = rd.plan(src, dst, strategy="collectives").steps
-    assert [str(axis) for axis in step.axes] == ["x:(1)2", "y:(1)3"]
+    assert {str(axis) for axis in step.axes} == {"x:(1)2", "y:(1)3"}
 
 
 def test_a_misaligned_pair_takes_no_factor_from_a_partial_axis() -> None:

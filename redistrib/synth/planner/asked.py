@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.cut_axes import on_cut_axes
-from redistrib.synth.planner.normal_form import normal_form
+from redistrib.synth.planner.normal_form import NormalForm, normal_form
+from redistrib.synth.planner.ordered import Ordered, ordered
 from redistrib.synth.planner.problem import Problem
 from redistrib.types.array_type import ArrayType
 from redistrib.types.refinement import refine
@@ -24,7 +25,8 @@ Steps = Sequence[Collective]
 class Asked:
     """The question that is planned for the one that was asked.
 
-    Axes are cut where their links change, and a question with partial sums is in normal form.
+    Axes are cut where their links change, a question with partial sums is in normal form, and one
+    whose digits do not match has its axes and dimensions in an order of its own.
     `back` makes the steps of an answer those of one to the question that was asked.
     """
 
@@ -45,9 +47,12 @@ class Asked:
             axes, (src, dst) = cut
             links, common = axes.links, refine(src, dst)
         start = src
-        normal = None
-        if problem.partial and src.size and common.aligned:
+        normal: NormalForm | Ordered | None = None
+        if src.size and not common.aligned:
+            normal = ordered(src, dst, links)
+        elif problem.partial and src.size:
             normal = normal_form(src, dst, common, links)
+        if normal is not None:
             src, dst, links = normal.src, normal.dst, normal.links
         if cut is None and normal is None:
             return cls.unchanged(problem)

@@ -173,7 +173,7 @@ def choose_without_stops(problem: Problem, strategy: Strategy = "auto") -> Candi
     """`choose` without layouts to stop at on the way: what a part of such a way costs."""
     if strategy == "auto" and not problem.uneven:
         asked = Asked.of(problem)
-        if problem.partial and asked.back is not None:
+        if problem.partial and asked.back is not None and problem.refinement.aligned:
             settings = asked.links, problem.memory_limit, problem.effort
             return _answer(asked, _of_sums(asked.src, asked.dst, *settings))
         planned = asked.planned()

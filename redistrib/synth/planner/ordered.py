@@ -1,0 +1,149 @@
+"""A question with its axes and dimensions in an order of their own.
+
+Example: x=5,y=12, `f64[8, 96, 960{x}] min{y} -> f64[8, 96, 960{y}]`. What is owned at first and in
+the end, and how large it is, says more of the last dimension than of the others, and tells y, which
+is partial, from x. So the question becomes, on d0=5,d1=12,
+
+    f64[8, 96, 960{d0}] min{d1} -> f64[8, 96, 960{d1}]
+
+with whatever names, order of the mesh and order of dimensions it was asked.
+
+Law: where digits do not match, what a search finds depends on what it looks at first. Names and
+orders cannot change a price, because they are not in the question that is planned.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.relabel import Digits, relabelled
+from redistrib.types.array_type import ArrayType
+from redistrib.types.digits import DeviceDigit, Factor, IndexDigit, Local
+from redistrib.types.mesh import Mesh
+
+Thing = str | int
+"""An axis by its name, or a dimension."""
+_Looks = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Two types of one mesh and the profile, in that order, with the digits that these stand for.
+
+    `links` is the profile on the mesh there.
+    """
+
+    src: ArrayType
+    dst: ArrayType
+    links: Profile
+    digits: Digits
+
+    def steps(self, start: ArrayType, steps: Iterable[Collective]) -> list[Collective]:
+        """Steps between the types in order as steps from the type `start`."""
+        return relabelled(start, steps, self.digits)
+
+
+def ordered(src: ArrayType, dst: ArrayType, links: Profile) -> Ordered:
+    """A question on one mesh, of an array with elements, in its own order."""
+    order = order_of(src, dst, links)
+    axes = [thing for thing in order if isinstance(thing, str)]
+    dims = [thing for thing in order if isinstance(thing, int)]
+    sizes, names = src.mesh.sizes, {axis: f"d{n}" for n, axis in enumerate(axes)}
+    mesh = Mesh([(names[axis], sizes[axis]) for axis in axes])
+
+    def renamed(digit: DeviceDigit) -> DeviceDigit:
+        return DeviceDigit(names[digit.axis], digit.pre, digit.size)
+
+    def factor(given: Factor) -> Factor:
+        return given if isinstance(given, Local) else renamed(given)
+
+    start, end = (
+        ArrayType(
+            mesh,
+            t.dtype,
+            [t.shape[dim] for dim in dims],
+            [list(map(factor, t.dims[dim])) for dim in dims],
+            map(renamed, t.partial),
+            t.reduction or "sum",
+        )
+        for t in (src, dst)
+    )
+    digits = Digits(
+        {names[axis]: (DeviceDigit(axis, 1, sizes[axis]),) for axis in axes},
+        [(IndexDigit(dim, 1, src.shape[dim]),) for dim in dims],
+    )
+    return Ordered(start, end, _renamed(links, names), digits)
+
+
+def _renamed(links: Profile, names: Mapping[str, str]) -> Profile:
+    """The profile with its links under other names of the axes, or of parts of them."""
+    of_axes = []
+    for text, link in links.axes:
+        axis, colon, part = text.partition(":")
+        if axis in names:
+            of_axes.append((names[axis] + colon + part, link))
+    return replace(links, axes=tuple(sorted(of_axes)), levels=())
+
+
+def order_of(src: ArrayType, dst: ArrayType, links: Profile) -> list[Thing]:
+    """The axes and dimensions, in an order that neither names nor orders have a part in.
+
+    Each has looks: its size, its links, and what uses it, with the looks of what it is used with,
+    until no two more can be told apart. Of several that look alike the first goes first: they can
+    trade places, unless digits go around in cycles of different lengths that look alike.
+    """
+    uses = _uses(src, dst)
+    sizes = src.mesh.sizes
+    looks: dict[Thing, _Looks] = {
+        axis: (0, size, *_links(links, axis, size)) for axis, size in sizes.items()
+    }
+    looks |= {dim: (1, n) for dim, n in enumerate(src.shape)}
+    ranks = _ranks(looks)
+    while True:
+        finer = _ranks(
+            {
+                thing: (rank, *sorted((*use, ranks[other]) for other, *use in uses[thing]))
+                for thing, rank in ranks.items()
+            }
+        )
+        count = Counter(finer.values())
+        if len(count) > len(set(ranks.values())):
+            ranks = finer
+            continue
+        alike = [thing for thing, rank in finer.items() if count[rank] > 1]
+        if not alike:
+            return sorted(finer, key=finer.__getitem__)
+        first = min(alike, key=finer.__getitem__)
+        ranks = {thing: 2 * rank + (thing != first) for thing, rank in finer.items()}
+
+
+def _links(links: Profile, axis: str, size: int) -> Iterable[object]:
+    link = links.link_of(DeviceDigit(axis, 1, size))
+    parts = [(p.pre, p.size, links.link_of(p)) for p in links.parts_of(axis)]
+    return link.latency, link.bandwidth, *((a, b, c.latency, c.bandwidth) for a, b, c in parts)
+
+
+def _uses(src: ArrayType, dst: ArrayType) -> dict[Thing, list[tuple[Thing, int, int, int, int]]]:
+    """Per axis and dimension what it is used with, and how: with itself where an axis is summed."""
+    uses: dict[Thing, list[tuple[Thing, int, int, int, int]]] = {
+        thing: [] for thing in (*src.mesh.sizes, *range(len(src.shape)))
+    }
+    for side, t in enumerate((src, dst)):
+        for device, index in t.placements:
+            use = side, device.pre, index.pre, device.size
+            uses[device.axis].append((index.dim, *use))
+            uses[index.dim].append((device.axis, *use))
+        for device in t.partial:
+            uses[device.axis].append((device.axis, side, device.pre, 0, device.size))
+    return uses
+
+
+def _ranks(looks: Mapping[Thing, _Looks]) -> dict[Thing, int]:
+    """Looks as numbers: equal ones have one."""
+    number = {look: n for n, look in enumerate(sorted(set(looks.values())))}
+    return {thing: number[look] for thing, look in looks.items()}

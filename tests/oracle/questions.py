@@ -1,0 +1,130 @@
+"""The laws of prices for all types (docs/oracle.md, "What holds"), on random questions.
+
+Sub-axes, local factors, partial sums, digits that do not match, and two meshes, under every profile
+that is shipped.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+import redistrib as rd
+from redistrib.synth.plan.profile import profile_names
+from redistrib.types.digits import DeviceDigit, Factor, Local
+from tests.generators import random_layout, random_pair
+
+PROFILES = (None, *profile_names())
+
+APART = 72 * 6144  # devices: a multiple of what a level of any profile holds
+MOST = 1.05  # by which a single answer may be above a way through a third layout
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Two types, a type of the array between them, and a profile."""
+
+    src: rd.ArrayType
+    dst: rd.ArrayType
+    between: rd.ArrayType | None
+    profile: str | None
+
+    def __str__(self) -> str:
+        types = " -> ".join(str(t) for t in (self.src, self.between, self.dst) if t is not None)
+        return f"{self.src.mesh!r}, {self.dst.mesh!r}: {types} under {self.profile}"
+
+
+def random_question(seed: int) -> Question:
+    """Every third pair has no partial sums, every fifth is on two meshes."""
+    rng = random.Random(seed)
+    src, dst = random_pair(rng.choice, partial=seed % 3 > 0)
+    between = None
+    if seed % 5 == 0:
+        dst = on_other_devices(rng, dst)
+    else:
+        between = random_type(rng, src)
+    return Question(src, dst, between, rng.choice(PROFILES))
+
+
+def on_other_devices(rng: random.Random, t: rd.ArrayType) -> rd.ArrayType:
+    """The type on as many devices, some or none of them those of its mesh, in any order."""
+    count = t.mesh.num_devices
+    first = rng.choice((0, count // 2, count))
+    ids = list(range(first, first + count))
+    if rng.random() < 0.5:
+        rng.shuffle(ids)
+    mesh = rd.Mesh(t.mesh.axes, devices=ids)
+    return rd.ArrayType(mesh, t.dtype, t.shape, t.dims, t.partial, t.reduction or "sum")
+
+
+def random_type(rng: random.Random, like: rd.ArrayType) -> rd.ArrayType | None:
+    """A type of the same array on the same mesh, or None where few draws give one."""
+    for _ in range(20):
+        dims, partial, products = random_layout(
+            rng.choice, like.mesh, len(like.shape), rng.random() < 0.3
+        )
+        if all(n % p == 0 for n, p in zip(like.shape, products, strict=True)):
+            try:
+                return like.replace(
+                    placements=rd.ArrayType(like.mesh, like.dtype, like.shape, dims).placements,
+                    partial=rd.ArrayType(like.mesh, like.dtype, like.shape, dims, partial).partial,
+                    reduction=like.reduction or "sum",
+                )
+            except rd.LayoutError:
+                continue
+    return None
+
+
+def relabelled(rng: random.Random, types: list[rd.ArrayType]) -> list[rd.ArrayType]:
+    """The same types with other names of axes, another order of each mesh and of dimensions.
+
+    The devices are where they were.
+    """
+    meshes = {t.mesh: _renamed(rng, t.mesh) for t in types}
+    order = rng.sample(range(len(types[0].shape)), len(types[0].shape))
+    found = []
+    for t in types:
+        mesh, names = meshes[t.mesh]
+
+        def renamed(factor: Factor, names: dict[str, str] = names) -> Factor:
+            if isinstance(factor, Local):
+                return factor
+            return DeviceDigit(names[factor.axis], factor.pre, factor.size)
+
+        shape, dims = [t.shape[d] for d in order], [map(renamed, t.dims[d]) for d in order]
+        partial = [renamed(d) for d in t.partial]
+        found.append(rd.ArrayType(mesh, t.dtype, shape, dims, partial, t.reduction or "sum"))
+    return found
+
+
+def _renamed(rng: random.Random, mesh: rd.Mesh) -> tuple[rd.Mesh, dict[str, str]]:
+    """A mesh with its axes in another order under other names, and the new name of each."""
+    order = rng.sample(range(len(mesh.axes)), len(mesh.axes))
+    new = rng.sample([f"q{n}" for n in range(len(mesh.axes))], len(mesh.axes))
+    names = {name: other for (name, _), other in zip(mesh.axes, new, strict=True)}
+    ids = np.array(mesh.ids).reshape([size for _, size in mesh.axes]).transpose(order).ravel()
+    axes = [(names[mesh.axes[at][0]], mesh.axes[at][1]) for at in order]
+    return rd.Mesh(axes, devices=ids.tolist()), names
+
+
+def with_idle_axis(t: rd.ArrayType, size: int) -> rd.ArrayType:
+    """The type on a mesh with one more axis: each of its groups of devices has the same links."""
+    ids = [d + n * APART for n in range(size) for d in t.mesh.ids]
+    mesh = rd.Mesh([("idle", size), *t.mesh.axes], devices=ids)
+    return rd.ArrayType(mesh, t.dtype, t.shape, t.dims, t.partial, t.reduction or "sum")
+
+
+def verify_names_and_orders(seed: int) -> None:
+    """Other names, another order of the mesh and of dimensions change no price, to the last bit."""
+    asked, rng = random_question(seed), random.Random(seed)
+    if asked.src.mesh != asked.dst.mesh:
+        return
+    types = [asked.src, asked.dst]
+    other = relabelled(rng, types)
+    for effort in ("fast", "best"):
+        found, again = (
+            rd.cost(*ends, profile=asked.profile, effort=effort) for ends in (types, other)
+        )
+        assert found == again, f"seed {seed}: {asked}"
