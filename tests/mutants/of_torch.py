@@ -93,13 +93,6 @@ MUTANTS = (
         "self.plan.dst.tile_shape",
     ),
     Mutant(
-        "parts of a message are all taken from its start",
-        PRIMITIVES,
-        "TilePrimitives.fetch",
-        "start += part.size",
-        "start += 0",
-    ),
-    Mutant(
         "places at unequal distances are a slice",
         REGIONS,
         "_steps",

@@ -208,8 +208,8 @@ class TilePrimitives:
         if tile is not None:
             tile = tile.contiguous()
             theirs = self.placed.ranks[after.mesh]
-            sends = {theirs[to]: _message(parts, tile) for to, parts in regions.sends.items()}
-        staged: list[tuple[list[Part], Tensor]] = []
+            sends = {theirs[to]: _message(part, tile) for to, part in regions.sends.items()}
+        staged: list[tuple[Part, Tensor]] = []
         receives: dict[int, Tensor] = {}
         if taken is not None:
             target = torch.empty(
@@ -218,23 +218,18 @@ class TilePrimitives:
                 device=self.placed.device,
             )
             ranks = self.placed.ranks[before.mesh]
-            for position, parts in regions.receives.items():
-                if (whole := _run(parts, target)) is not None:
+            for position, part in regions.receives.items():
+                if (whole := _run(part, target)) is not None:
                     receives[ranks[position]] = whole
                     continue
-                message = target.new_empty(sum(part.size for part in parts))
-                receives[ranks[position]] = message
-                staged.append((parts, message))
+                receives[ranks[position]] = message = target.new_empty(part.shape)
+                staged.append((part, message))
             for source, place in regions.keeps:
                 place.region.write(target, source.region.read(tile).reshape(place.shape))
 
         def unpack() -> Tensor | None:
-            for parts, message in staged:
-                start = 0
-                for part in parts:
-                    elements = message[start : start + part.size].view(part.shape)
-                    part.region.write(target, elements)
-                    start += part.size
+            for part, message in staged:
+                part.region.write(target, message)
             return target
 
         return post(sends, receives, unpack, self.traffic)
@@ -301,22 +296,14 @@ def _operator(reduction: str) -> Any:
     return getattr(dist.ReduceOp, names[reduction])
 
 
-def _run(parts: list[Part], tile: Tensor) -> Tensor | None:
-    """The parts as one run of the tile's memory, which a message can be read or written in."""
-    if len(parts) != 1 or not parts[0].region.strided:
+def _run(part: Part, tile: Tensor) -> Tensor | None:
+    """The part as one run of the tile's memory, which a message can be read or written in."""
+    if not part.region.strided:
         return None
-    view = parts[0].region.view(tile)
+    view = part.region.view(tile)
     return view if view.is_contiguous() else None
 
 
-def _message(parts: list[Part], tile: Tensor) -> Tensor:
-    """The parts of a tile one after the other; in place where they are one run of memory."""
-    if (run := _run(parts, tile)) is not None:
-        return run
-    message = tile.new_empty(sum(part.size for part in parts))
-    start = 0
-    for part in parts:
-        elements = part.region.read(tile)
-        message[start : start + part.size].view(elements.shape).copy_(elements)
-        start += part.size
-    return message
+def _message(part: Part, tile: Tensor) -> Tensor:
+    """The part of a tile; in place where it is one run of memory."""
+    return part.region.read(tile).contiguous()

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -102,20 +101,19 @@ def _steps(places: Any) -> slice | tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece from one rank's point of view: where it is in its tile, and how many elements."""
+    """A piece from one rank's point of view: where it is in its tile, and its shape there."""
 
     region: Region
     shape: tuple[int, ...]
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
     """What one rank sends, keeps and receives in an exchange, by the position of the other."""
 
-    sends: dict[int, list[Part]]
+    sends: dict[int, Part]
     keeps: list[tuple[Part, Part]]
-    receives: dict[int, list[Part]]
+    receives: dict[int, Part]
 
 
 def regions_of(
@@ -129,16 +127,16 @@ def regions_of(
 
     `before` and `after` are the shapes of its tiles.
     """
-    sends: dict[int, list[Part]] = {}
+    sends: dict[int, Part] = {}
     keeps: list[tuple[Part, Part]] = []
-    receives: dict[int, list[Part]] = {}
+    receives: dict[int, Part] = {}
 
     def part(blocks: Blocks, tile: Sequence[int]) -> Part:
         region = Region.of(blocks, found.block, tile)
         counts = [
             n for size, places in zip(found.block, blocks, strict=True) for n in (len(places), size)
         ]
-        return Part(region, tuple(counts), prod(counts))
+        return Part(region, tuple(counts))
 
     mine = [p for p in found.pieces if sender == p.sender or receiver == p.receiver]
     for piece in merged(mine):
@@ -147,9 +145,11 @@ def regions_of(
             keeps.append((part(piece.take, before), part(piece.put, after)))
             continue
         if gives:
-            sends.setdefault(piece.receiver, []).append(part(piece.take, before))
+            # Law: what is served from one tile into another by one rank is a product of blocks.
+            assert piece.receiver not in sends, "one message of one part between two ranks"
+            sends[piece.receiver] = part(piece.take, before)
         if takes:
-            receives.setdefault(piece.sender, []).append(part(piece.put, after))
+            receives[piece.sender] = part(piece.put, after)
     return Regions(sends, keeps, receives)
 
 
