@@ -11,24 +11,17 @@ from redistrib.synth.plan.data import Plan
 
 Figures = dict[str, Any]
 
-# Two lines per column: a group's name runs on over its columns.
-HEADER = (
-    ("", "workload"),
-    ("", "devices"),
-    ("received", "bound"),
-    ("MiB", "jax"),
-    ("", "mpi"),
-    ("", "XLA"),
-    ("temp", "jax"),
-    ("MiB", "XLA"),
-    ("buffer", "jax"),
-    ("MiB", "XLA"),
-    ("collectives", "jax"),
-    ("", "XLA"),
-    ("", "verified on"),
-)
 NAMES = tuple(backend.name for backend in BACKENDS)
-LEFT = (0, len(HEADER) - 1)
+ENDS = ("jax", "XLA")
+BYTES = {
+    "": ("workload",),
+    "received MiB": ("bound", "jax", "mpi", "XLA"),
+    "temp MiB": ENDS,
+    "buffer MiB": ENDS,
+}
+"""Columns, by the names of their groups."""
+COUNTS = {"": ("workload", "devices"), "collectives": ENDS, "right on": NAMES}
+"""In a table of their own: one that is wider than the 80 columns of a terminal cannot be read."""
 
 
 def format_table(
@@ -39,26 +32,29 @@ def format_table(
 ) -> str:
     """The table with its notes, as text that ends in a newline."""
     by_key = {(row["workload"], row["backend"]): row for row in rows}
-    cells = []
+    sizes, counts = [], []
     for workload, found in planned:
         ours = {name: by_key.get((workload.name, name)) for name in NAMES}
         xla = baseline.get(workload.name)
         ends = (ours["jax"], xla)
-        cells.append(
+        sizes.append(
+            (
+                workload.name,
+                _mib(found.lower_bound_bytes),
+                *(_figure(row, "received_bytes") for row in (ours["jax"], ours["mpi"], xla)),
+                *(_figure(end, "temp_bytes") for end in ends),
+                *(_figure(end, "largest_buffer_bytes") for end in ends),
+            )
+        )
+        counts.append(
             (
                 workload.name,
                 str(found.src.mesh.num_devices),
-                _mib(found.lower_bound_bytes),
-                _figure(ours["jax"], "received_bytes"),
-                _figure(ours["mpi"], "received_bytes"),
-                _figure(xla, "received_bytes"),
-                *(_figure(end, "temp_bytes") for end in ends),
-                *(_figure(end, "largest_buffer_bytes") for end in ends),
                 *(_figure(end, "num_collectives") for end in ends),
-                " ".join(_verdict(name, row) for name, row in ours.items() if row is not None),
+                *(_verdict(row) for row in ours.values()),
             )
         )
-    lines = [_table(cells)]
+    lines = [_table(BYTES, sizes), "", _table(COUNTS, counts)]
     lines.append("received: by the device that receives most; bound: no plan can do with less")
     lines.append("jax, XLA: figures of the compiled programs; -: no PartitionSpec, or not run")
     lines += [f"{name}: {reason}" for name, reason in missing.items()]
@@ -90,27 +86,32 @@ def _figure(row: Figures | None, key: str) -> str:
     if row is None:
         return "-"
     if row.get("error"):
-        return "crash" if "crash" in row["error"] else "failed"
+        return "crash" if "crash" in row["error"] else "fail"
     value = row.get(key)
     if value is None:
         return "-"
     return _mib(value) if key.endswith("bytes") else str(value)
 
 
-def _verdict(name: str, row: Figures) -> str:
-    return name if row["verified"] else f"{name}: NO"
+def _verdict(row: Figures | None) -> str:
+    return "-" if row is None else "yes" if row["verified"] else "NO"
 
 
-def _table(cells: Sequence[Sequence[str]]) -> str:
-    """As wide as it needs to be: a table that is cut or folded cannot be read."""
-    rows = [*zip(*HEADER, strict=True), *cells]
-    widths = [max(len(text) for text in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        padded = [
-            text.ljust(width) if index in LEFT else text.rjust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
+def _table(groups: dict[str, Sequence[str]], cells: Sequence[Sequence[str]]) -> str:
+    """Rows below two lines of names; that of a group runs on over its columns."""
+    rows = [[name for names in groups.values() for name in names], *cells]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    parts: list[list[str]] = [[] for _ in range(len(rows) + 1)]
+    at = 0
+    for group, names in groups.items():
+        held = slice(at, at + len(names))
+        span = sum(widths[held]) + len(names) - 1
+        widths[at] += max(0, len(group) - span)
+        parts[0].append(group.center(max(len(group), span)))
+        for part, row in zip(parts[1:], rows, strict=True):
+            texts = zip(row[held], widths[held], strict=True)
+            part.append(" ".join(t.rjust(n) if group else t.ljust(n) for t, n in texts))
+        at += len(names)
+    lines = ["  ".join(part).rstrip() for part in parts]
     lines.insert(2, "-" * max(map(len, lines)))
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from redistrib.errors import LayoutError
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
+from redistrib.types.dtypes import is_small_float
 from redistrib.types.tile import same_bits, tile_of
 
 Figures = dict[str, Any]
@@ -102,7 +103,7 @@ def run_xla(plan: Plan) -> Figures:
     except LayoutError:
         return {"expressible": False}
     dtype = plan.src.numpy_dtype
-    if plan.src.dtype in {"bf16", "f8e4m3fn", "f8e5m2"}:
+    if is_small_float(plan.src.dtype):
         # XLA on CPU widens these in collectives, which says nothing about how it reshards.
         dtype = np.dtype(f"uint{8 * plan.src.itemsize}")
     with rjax.dtypes_of(plan.src):

@@ -117,3 +117,12 @@ def exact_integers(name: str) -> int:
 
     limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return 1 << (int(limits.nmant) + 1)
+
+
+def is_small_float(name: str) -> bool:
+    """Whether a dtype is a float that numpy does not have, which platforms may store as another.
+
+    >>> [is_small_float(name) for name in ("bf16", "f8e5m2", "f16", "u8")]
+    [True, True, False, False]
+    """
+    return name in _ML_DTYPES

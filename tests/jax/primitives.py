@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,11 @@ import jax
 import jax.ad_checkpoint
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 from jax.extend.core import primitives
 from jax.sharding import Mesh, NamedSharding
 
 from redistrib.backends import jax as rjax
+from redistrib.backends.jax.explain import equations_in
 from redistrib.types.tile import same_bits
 
 MESH = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("data", "model"))
@@ -260,24 +260,10 @@ def inputs() -> dict[str, Any]:
     }
 
 
-def primitives_in(jaxpr: Any) -> Iterator[Any]:
-    """All primitives of a jaxpr, in those inside it too."""
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive
-        for value in jax.tree.leaves(
-            list(eqn.params.values()),
-            is_leaf=lambda v: isinstance(v, (core.Jaxpr, core.ClosedJaxpr)),
-        ):
-            if isinstance(value, core.ClosedJaxpr):
-                yield from primitives_in(value.jaxpr)
-            elif isinstance(value, core.Jaxpr):
-                yield from primitives_in(value)
-
-
 def missing() -> list[str]:
     """Primitives of jax that neither a call makes nor a reason leaves out."""
     traced = jax.make_jaxpr(program(CALLS))(inputs())
-    made = set(primitives_in(traced.jaxpr))
+    made = {eqn.primitive for eqn in equations_in(traced.jaxpr)}
     names = [name.removesuffix("_p") for name in dir(primitives) if name.endswith("_p")]
     return [
         name

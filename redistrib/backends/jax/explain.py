@@ -21,7 +21,7 @@ from redistrib.backends.jax.carriers import carrier
 from redistrib.backends.jax.moves import move_p
 from redistrib.backends.jax.optimize import optimize
 from redistrib.backends.jax.partitioned import observing
-from redistrib.backends.jax.planning import Options, Planned, find_plan
+from redistrib.backends.jax.planning import Options, find_plan
 from redistrib.backends.jax.reshard import resolved_target
 from redistrib.errors import BackendError
 from redistrib.interop.hlo_traffic import HloTraffic, hlo_traffic
@@ -79,7 +79,8 @@ def explain(function: Any, *args: Any, memory_limit: int | str | None = None) ->
         )
     optimized: Any = optimize(function, memory_limit=memory_limit)
     traced = optimized.trace(*args)
-    plans = [found.plan for found in _moves(traced.jaxpr.jaxpr)]
+    moves = (e.params["move"] for e in equations_in(traced.jaxpr.jaxpr) if e.primitive is move_p)
+    plans = [move.plan for move in moves]
     with observing(lambda found: plans.append(found.plan)):
         ours = traced.lower().compile()
     plain = jax.jit(function).lower(*args).compile()
@@ -109,16 +110,15 @@ def _traffic(compiled: Any) -> HloTraffic:
     return hlo_traffic(compiled.as_text())
 
 
-def _moves(jaxpr: Any) -> Iterator[Planned]:
-    """The plans that stand in a jaxpr already, in those inside it too."""
+def equations_in(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, each before those of the jaxprs inside it."""
     for eqn in jaxpr.eqns:
-        if eqn.primitive is move_p:
-            yield eqn.params["move"].found
+        yield eqn
         for value in jax.tree.leaves(
             list(eqn.params.values()),
             is_leaf=lambda v: isinstance(v, (core.Jaxpr, core.ClosedJaxpr)),
         ):
             if isinstance(value, core.ClosedJaxpr):
-                yield from _moves(value.jaxpr)
+                yield from equations_in(value.jaxpr)
             elif isinstance(value, core.Jaxpr):
-                yield from _moves(value)
+                yield from equations_in(value)
