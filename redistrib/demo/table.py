@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redistrib.backends.registry import BACKENDS
@@ -97,7 +97,7 @@ def _verdict(row: Figures | None) -> str:
     return "-" if row is None else "yes" if row["verified"] else "NO"
 
 
-def _table(groups: dict[str, Sequence[str]], cells: Sequence[Sequence[str]]) -> str:
+def _table(groups: Mapping[str, Sequence[str]], cells: Sequence[Sequence[str]]) -> str:
     """Rows below two lines of names; that of a group runs on over its columns."""
     rows = [[name for names in groups.values() for name in names], *cells]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

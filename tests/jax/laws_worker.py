@@ -240,8 +240,34 @@ def targets_that_are_one_device_or_a_layout_in_memory() -> None:
             ours, plain = rjax.reshard([x], target, fallback=fallback), jax.device_put([x], target)
             assert_same(ours, plain)
             assert ours[0].format == plain[0].format
-        with pytest.raises(rd.LayoutError, match="a NamedSharding or a PartitionSpec, and outside"):
-            jax.jit(lambda x, target=target: rjax.reshard(x, target))(x)
+
+
+@case
+def targets_in_jit_that_are_one_device_or_a_layout_in_memory() -> None:
+    """A program stays on its devices, else jax says so; an order in memory is beside the plan."""
+    alone = jax.device_put(numbers(16, 16), DEVICES[3])
+    one = jax.sharding.SingleDeviceSharding(DEVICES[3])
+    for target in (one, DEVICES[3], Format(Layout((1, 0)), one)):
+        ours = jax.jit(lambda x, target=target: rjax.reshard(x + 1, target))(alone)
+        ordered = target if isinstance(target, Format) else one  # jax takes no device here
+        plain = jax.jit(lambda x, t=ordered: with_sharding_constraint(x + 1, t))(alone)
+        assert_same(ours, plain)
+        assert ours.format == plain.format
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = mesh_of(x=4, y=2, kind=kind)
+        x, end = jax.device_put(numbers(16, 16), on(mesh, "x", "y")), on(mesh, "y", "x")
+        columns_first = Format(Layout((1, 0)), end)
+        move = jax.jit(lambda x, target=columns_first: rjax.reshard(x, target))
+        assert_same(move(x), jax.device_put(x, end))
+        assert "layout_constraint" in str(jax.make_jaxpr(move)(x))
+        moved, back = jax.vjp(lambda x, target=columns_first: rjax.reshard(x, target), x)
+        assert_same(back(moved)[0], x, layouts=False)
+        for fallback in ("error", "xla"):
+            with pytest.raises(ValueError, match="incompatible devices"):
+                jax.jit(lambda x, how=fallback: rjax.reshard(x, one, fallback=how))(x)
+            rows = jax.vmap(lambda x, how=fallback: rjax.reshard(x, one, fallback=how))(x)
+            assert rows.devices() == {DEVICES[3]}
+            assert same_bits(np.asarray(rows), np.asarray(x))
 
 
 @case

@@ -16,6 +16,7 @@ CASES = (
     "memory_of_another_kind_is_refused_or_left_to_jax",
     "whatever_the_target_xla_takes_over_where_it_is_asked_to",
     "targets_that_are_one_device_or_a_layout_in_memory",
+    "targets_in_jit_that_are_one_device_or_a_layout_in_memory",
     "errors_inside_jit_are_ours",
     "leaves_that_jax_takes",
     "arrays_that_a_function_closes_over",

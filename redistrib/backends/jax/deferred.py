@@ -98,11 +98,12 @@ def _cotangent(end: Any) -> Any:
 
 def _batch(args: Any, dims: Any, *, target: Any, source: Any, options: Options, **_: Any) -> Any:
     (x,), (dim,) = args, dims
+    typed = shardings.has_explicit(jax.typeof(x).sharding.mesh)
 
     def batched(end: Any) -> Any:
         if not isinstance(end, NamedSharding):
             return end
-        entry = None if _explicit(end) else PartitionSpec.UNCONSTRAINED
+        entry = None if typed or _explicit(end) else PartitionSpec.UNCONSTRAINED
         return end.update(spec=with_entry(end.spec, dim, entry))
 
     return deferred(x, batched(target), batched(source), options), dim

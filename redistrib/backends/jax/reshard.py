@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Format
+from jax.experimental.layout import Format, with_layout_constraint
 from jax.sharding import AxisType, NamedSharding
 
 from redistrib.backends.jax import arrays, internals
@@ -49,8 +49,8 @@ def reshard(
 
     `tree` holds what `jax.device_put` takes: arrays of any element type, random keys, numpy arrays
     and numbers. `shardings` is one for all of them or a tree (a prefix of `tree` suffices), of
-    NamedShardings, or PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own;
-    outside jit also of devices, SingleDeviceShardings and Formats.
+    NamedShardings, PartitionSpecs on the mesh of `jax.set_mesh`, else on the array's own, devices,
+    SingleDeviceShardings and Formats of these. A program that jit compiles stays on its devices.
 
     All is planned before anything is compiled. A change of layout is one program, kept for all
     arrays of that shape and dtype. `donate` gives the arrays up, those that are in the tree twice
@@ -140,9 +140,12 @@ def give_up(shared: Iterable[Any], moved: Iterable[Any]) -> None:
 def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
     if not isinstance(target, (NamedSharding, PartitionSpec)):
         end = _named_end(target)
-        if end is not None and not isinstance(x, jax.core.Tracer) and not internals.tracing():
+        if end is not None:
             move = _program(x, end, options, donate)
-            return lambda x: jax.device_put(move(x), target)  # in place, but for another layout
+            if not isinstance(x, jax.core.Tracer) and not internals.tracing():
+                return lambda x: jax.device_put(move(x), target)  # in place, but for its order
+            order = target.layout if isinstance(target, Format) else None
+            return move if order is None else lambda x: with_layout_constraint(move(x), order)
         if options.fallback == "xla":
             return lambda x: jax.device_put(x, target)
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -192,8 +195,8 @@ def resolved_target(x: Any, target: Any) -> NamedSharding:
         return target
     if not isinstance(target, PartitionSpec):
         raise LayoutError(
-            f"a target is a NamedSharding or a PartitionSpec, and outside jit a device or a "
-            f"Format; got {type(target).__name__}",
+            f"a target is a NamedSharding, a PartitionSpec, a device or a Format; got "
+            f"{type(target).__name__}",
             dst=target,
         )
     if not jax.sharding.get_abstract_mesh().empty:
