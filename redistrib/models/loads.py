@@ -42,7 +42,7 @@ def load_of(route: Route) -> Load:
     source, target = route.source, route.target
     here = np.arange(len(target.ids))
     known, part_of = solved(route, here)
-    wanted = part_of & _holds_value(target, here)
+    wanted = part_of & holds_value(target, here)
     home = np.array([source.places.get(device, -1) for device in target.ids])
     received = np.zeros(len(here), np.int64)
     sent = np.zeros(len(source.ids), np.int64)
@@ -109,7 +109,8 @@ def coordinate(tiles: Tiles, digit: DeviceDigit, positions: Counts) -> Counts:
     return positions // tiles.weight(digit) % digit.size
 
 
-def _holds_value(tiles: Tiles, positions: Counts) -> NDArray[np.bool_]:
+def holds_value(tiles: Tiles, positions: Counts) -> NDArray[np.bool_]:
+    """Whether positions hold the value of a partial type, and not the identity."""
     holds = np.ones(len(positions), bool)
     for digit in tiles.partial:
         holds &= coordinate(tiles, digit, positions) == 0

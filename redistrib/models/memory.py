@@ -7,12 +7,12 @@ A tile of an uneven type counts as the largest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from redistrib.models.order import Bytes, Demand, alive_bytes
+from redistrib.models.order import Bytes, Demand, Order, alive_bytes, order_of
 from redistrib.models.segments import AnyType
 from redistrib.synth.plan.data import Plan
 
@@ -76,6 +76,24 @@ class Memory:
         if into_targets:
             bytes_ = bytes_ - self.allocated + self.targets
         return int(bytes_.max(initial=0))
+
+
+def ordered(
+    src: Mapping[str, AnyType],
+    dst: Mapping[str, AnyType],
+    reductions: Mapping[str, Plan],
+    moves: Sequence[Moving],
+    *,
+    keep: bool,
+    into_targets: bool,
+) -> Order:
+    """The order in which moves fit the smallest budget; its peak is with the least scratch."""
+    sources, demands = demands_of(src, dst, reductions, moves)
+    demands = [replace(d, scratch=np.minimum(d.scratch, LEAST_CHUNK)) for d in demands]
+    if into_targets and demands:  # they are there throughout, as sources are that nothing uses
+        sources.append(sum((d.target for d in demands), 0 * demands[0].target))
+        demands = [replace(d, target=0 * d.target) for d in demands]
+    return order_of(demands, sources, keep=keep)
 
 
 def demands_of(

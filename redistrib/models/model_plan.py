@@ -22,7 +22,7 @@ from redistrib.errors import (
 )
 from redistrib.models.copies import Copy, copies
 from redistrib.models.interpret import Shape
-from redistrib.models.memory import demands_of
+from redistrib.models.memory import ordered
 from redistrib.models.model_data import (
     check_data,
     check_figures,
@@ -32,7 +32,6 @@ from redistrib.models.model_data import (
 )
 from redistrib.models.moves import LEAST_PART, Again, ModelMoves, Move, Step
 from redistrib.models.normal_form import NormalForm, NormalForms
-from redistrib.models.order import order_of
 from redistrib.models.relabel import best_labels, relabelled
 from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
 from redistrib.models.weight_map import WeightMap
@@ -125,13 +124,7 @@ def plan_model(
     weights = weights if weights is not None else WeightMap()
     labels = {} if device_of is None else device_of
     _check_options(weights, least_part, labels)
-    for name, value in (
-        ("relabel", relabel),
-        ("keep_sources", keep_sources),
-        ("into_targets", into_targets),
-    ):
-        if not isinstance(value, bool):
-            raise RedistribError(f"{name} is True or False; got {brief(value)}", given=value)
+    _check_flags(relabel=relabel, keep_sources=keep_sources, into_targets=into_targets)
     reductions = {
         name: plan
         for name, t in sources.items()
@@ -141,28 +134,31 @@ def plan_model(
     reduced = {**sources, **{name: plan.dst for name, plan in reductions.items()}}
     moves = _moves(reduced, targets, weights)
     if relabel:
-        labels = best_labels(moves, reduced, targets)
+        labels = best_labels(_once(moves, targets), reduced, targets)
         targets = {name: relabelled(t, labels) for name, t in targets.items()}
         moves = _moves(reduced, targets, weights)
-    in_bytes, demands = demands_of(sources, targets, reductions, moves)
-    order = order_of(demands, in_bytes, keep=keep_sources)
+    order = ordered(
+        sources, targets, reductions, moves, keep=keep_sources, into_targets=into_targets
+    )
     plan = ModelPlan(
         sources,
         targets,
         weights,
         reductions,
-        tuple(_once((moves[n] for n in order), targets)),
+        tuple(_once((moves[n] for n in order.items), targets)),
         profile,
         keep_sources=keep_sources,
         into_targets=into_targets,
         memory_budget=budget,
         least_part=least_part,
         device_of=dict(labels),
+        order_bound_bytes=order.least,
     )
     if budget is not None and plan.least_budget_bytes > budget:
         raise InfeasibleError(
             f"the model moves with at least {plan.least_budget_bytes} bytes per device in the "
-            f"order found; the memory budget is {budget}",
+            f"order found, and no order needs less than {plan.order_bound_bytes}; the memory "
+            f"budget is {budget}",
             memory_limit=budget,
             least_bytes=plan.least_budget_bytes,
         )
@@ -197,6 +193,12 @@ def _check_options(weights: object, least_part: object, device_of: object) -> No
             f"device_of gives each device another, by id; got {brief(device_of)}",
             device_of=device_of,
         )
+
+
+def _check_flags(**flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise RedistribError(f"{name} is True or False; got {brief(value)}", given=value)
 
 
 def as_array_type(name: str, given: TypeOfArray) -> AnyType:

@@ -103,7 +103,8 @@ class ModelMoves:
 
     `reductions` are plans for the partial sources, run first; `moves` are in order. Pieces that
     replicas share are cut down to `least_part` bytes. `device_of` says, where devices were
-    relabelled, which device got the tiles that were asked of which.
+    relabelled, which device got the tiles that were asked of which. `order_bound_bytes`:
+    in no other order of the moves is `least_budget_bytes` below it.
     """
 
     src: dict[str, AnyType]
@@ -117,6 +118,7 @@ class ModelMoves:
     memory_budget: int | None = None
     least_part: int = LEAST_PART
     device_of: dict[int, int] = field(default_factory=dict)
+    order_bound_bytes: int = 0
 
     @cached_property
     def devices(self) -> tuple[int, ...]:
@@ -392,6 +394,13 @@ class ModelMoves:
             chunk //= 2
         return chunk
 
+    @property
+    def _budget_text(self) -> str:
+        text = f"least budget {self.least_budget_bytes}"
+        if self.least_budget_bytes > self.order_bound_bytes:
+            text += f"; no order needs less than {self.order_bound_bytes}"
+        return text
+
     def __str__(self) -> str:
         irregular = [move.target for move in self.moves if move.irregular]
         unused = self.unused_sources
@@ -400,7 +409,7 @@ class ModelMoves:
             f"  received   {self.received_bytes} bytes on the worst device "
             f"(bound {self.lower_bound_bytes})",
             f"  sent       {self.sent_bytes} bytes on the worst device",
-            f"  peak       {self.peak_bytes} bytes (least budget {self.least_budget_bytes})",
+            f"  peak       {self.peak_bytes} bytes ({self._budget_text})",
             f"  time       {self.seconds * 1e3:.3g} ms under profile {self.profile.name}",
         ]
         if irregular:

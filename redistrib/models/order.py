@@ -6,14 +6,18 @@ arrays of source and target bytes (8 -> 2) and (2 -> 8) that move in this order 
 
 Law: where each source feeds one target, first those that shrink, by ascending target + scratch,
 then those that grow, by descending source + scratch, is the order with the least peak on one class
-of devices. Where sources are shared, or classes of devices differ, that order is the start of a
-bounded search.
+of devices. Where sources are shared, or classes of devices differ, a bounded search of the sets of
+arrays that can have moved finds the order with the least peak, or what no order is below. Of orders
+as good the one in which the targets were given is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +25,12 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.int64]
 """By class of devices."""
 
-MAX_TRIED = 4000
-"""Orders that the search tries, each one exchange away from the best so far."""
+MAX_SETS = 4096
+"""Sets of arrays that the search looks at: all, of 12 arrays."""
 MAX_SEARCHED = 64
-"""Arrays that are searched; more are ordered by the law alone."""
+"""Arrays that are searched; more are ordered by the law alone, on each class of devices."""
+MAX_TRIED = 4000
+"""Orders that are tried where it is cut off, each one exchange away from the best so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,14 @@ class Demand:
     target: Bytes
     scratch: Bytes
     sources: tuple[int, ...]
+
+
+class Order(NamedTuple):
+    """Numbers of arrays, the most bytes on any class of devices, and what no order is below."""
+
+    items: list[int]
+    peak: int
+    least: int
 
 
 def alive_bytes(
@@ -55,50 +69,200 @@ def alive_bytes(
     return np.array(rows, np.int64).reshape(len(order), len(demands[0].target) if demands else 0)
 
 
-def order_of(demands: Sequence[Demand], sources: Sequence[Bytes], *, keep: bool) -> list[int]:
-    """An order of small peak; see the law above."""
-    if not demands or keep:
-        return list(range(len(demands)))
-    users = np.zeros(len(sources), np.int64)
-    for demand in demands:
-        for source in demand.sources:
-            users[source] += 1
-    classes = len(demands[0].target)
-
-    def key(item: int) -> tuple[int, int, int]:
-        demand = demands[item]
-        freed = sum((sources[s] // users[s] for s in demand.sources), np.zeros(classes, np.int64))
-        worst = int(np.argmax(demand.target + freed))
-        target, scratch = int(demand.target[worst]), int(demand.scratch[worst])
-        if target <= freed[worst]:
-            return 0, target + scratch, item
-        return 1, -int(freed[worst]) - scratch, item
-
-    order = sorted(range(len(demands)), key=key)
-    if len(demands) <= MAX_SEARCHED and (classes > 1 or (users > 1).any()):
-        order = _improved(demands, sources, order)
-    return order
+def order_of(demands: Sequence[Demand], sources: Sequence[Bytes], *, keep: bool) -> Order:
+    """An order of the least peak, so far as it was searched; see the law above."""
+    if not demands:
+        return Order([], 0, 0)
+    board = _Board.of(demands, sources, keep=keep)
+    given = best = list(range(len(demands)))
+    least, peak = board.floor(), board.peak(given)
+    for on in range(len(board.first)):
+        if peak > least:
+            best = min(best, board.by_law(on), key=board.peak)
+            peak = board.peak(best)
+    if board.law_holds:
+        least = peak
+    elif peak > least and len(demands) <= MAX_SEARCHED:
+        found, below = _searched(board)
+        least, best = max(least, below), min(best, found, key=board.peak)
+        if board.peak(best) > least:
+            best = _improved(board, best)
+        peak = board.peak(best)
+    return Order(given if board.peak(given) == peak else best, peak, least)
 
 
-def _improved(demands: Sequence[Demand], sources: Sequence[Bytes], order: list[int]) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class _Board:
+    """Demands as tables: [array, class], of the sources that several arrays use [source, class]."""
+
+    first: Bytes  # alive before anything moves
+    targets: Bytes
+    scratch: Bytes
+    own: Bytes  # released with each array
+    shared: Bytes
+    uses: NDArray[np.int64]  # of shared sources, 1 where an array uses one: [array, source]
+    kinds: list[int]  # arrays of one kind may change places in any order
+    law_holds: bool
+
+    @classmethod
+    def of(cls, demands: Sequence[Demand], sources: Sequence[Bytes], *, keep: bool) -> _Board:
+        classes = len(demands[0].target)
+        users: dict[int, list[int]] = {}
+        for n, demand in enumerate(demands):
+            for source in dict.fromkeys(() if keep else demand.sources):
+                users.setdefault(source, []).append(n)
+        own = np.zeros((len(demands), classes), np.int64)
+        together: dict[tuple[int, ...], Bytes] = {}  # what the same arrays use is released as one
+        for source, found in users.items():
+            if len(found) == 1:
+                own[found[0]] += sources[source]
+            else:
+                key = tuple(found)
+                together[key] = together.get(key, 0 * own[0]) + sources[source]
+        uses = np.zeros((len(demands), len(together)), np.int64)
+        for k, key in enumerate(together):
+            uses[list(key), k] = 1
+        targets = np.array([demand.target for demand in demands])
+        scratch = np.array([demand.scratch for demand in demands])
+        rows = np.concatenate([targets, scratch, own, uses], axis=1)
+        number: dict[bytes, int] = {}
+        return cls(
+            sum(sources, 0 * own[0]),
+            targets,
+            scratch,
+            own,
+            np.array(list(together.values()), np.int64).reshape(-1, classes),
+            uses,
+            [number.setdefault(row.tobytes(), len(number)) for row in rows],
+            classes == 1 and not together,
+        )
+
+    def by_law(self, on: int) -> list[int]:
+        """The order of the law on one class, with a share of shared sources for each array."""
+        users = np.maximum(self.uses.sum(axis=0), 1)
+        freed = (self.own[:, on] + self.uses @ (self.shared[:, on] // users)).tolist()
+        targets, scratch = self.targets[:, on].tolist(), self.scratch[:, on].tolist()
+
+        def key(item: int) -> tuple[int, int, int]:
+            if targets[item] <= freed[item]:
+                return 0, targets[item] + scratch[item], item
+            return 1, -freed[item] - scratch[item], item
+
+        return sorted(range(len(targets)), key=key)
+
+    def peak(self, order: Sequence[int]) -> int:
+        """The most bytes alive on any class while arrays move in that order."""
+        return int(self.levels(order).max())
+
+    def levels(self, order: Sequence[int]) -> Bytes:
+        """Bytes alive on the worst class while each array moves."""
+        steps = len(order)
+        place = np.empty(steps, np.int64)
+        place[order] = np.arange(steps)
+        freed = self.own[order]
+        last = (self.uses * (place + 1)[:, None]).max(axis=0, initial=0) - 1
+        np.add.at(freed, last, self.shared)
+        live = (
+            self.first + np.cumsum(self.targets[order], axis=0) - np.cumsum(freed, axis=0) + freed
+        )
+        levels: Bytes = (live + self.scratch[order]).max(axis=1)
+        return levels
+
+    def floor(self) -> int:
+        """Bytes that are alive in any order: while its first array moves, or its last."""
+        added = self.targets + self.scratch
+        end = self.first + self.targets.sum(axis=0) - self.own.sum(axis=0) - self.shared.sum(axis=0)
+        first = (self.first + added).max(axis=1).min()
+        last = (end + self.own + self.uses @ self.shared + self.scratch).max(axis=1).min()
+        return int(max(first, last))
+
+
+@dataclass(slots=True)
+class _Set:
+    """Arrays that have moved, in an order of the least peak, and bytes alive after them."""
+
+    items: list[int]
+    moved: NDArray[np.bool_]
+    live: Bytes
+    peak: int
+
+
+def _searched(board: _Board) -> tuple[list[int], int]:
+    """An order of all arrays, and a peak that no order is below.
+
+    Sets of arrays in the order of their peaks: the first that has all of them has the least.
+    """
+    none = np.zeros(len(board.targets), bool)
+    start = _Set([], none, board.first, 0)
+    queue = [(0, 0, 0, start, -1)]
+    seen: set[bytes] = set()
+    pushed = 0
+    while queue:
+        peak, _, _, before, item = heapq.heappop(queue)
+        found = before if item < 0 else _with(board, before, item, peak)
+        if len(found.items) == len(none):
+            return found.items, peak
+        if len(seen) >= MAX_SETS:
+            return _completed(board, found).items, peak
+        if (key := found.moved.tobytes()) in seen:
+            continue
+        seen.add(key)
+        for higher, item in _next(board, found):
+            pushed += 1
+            heapq.heappush(queue, (higher, -len(found.items), pushed, found, item))
+    raise AssertionError("some set has all arrays")
+
+
+def _with(board: _Board, before: _Set, item: int, peak: int) -> _Set:
+    moved = before.moved.copy()
+    moved[item] = True
+    left = ~moved @ board.uses
+    freed = board.own[item] + (board.uses[item] * (left == 0)) @ board.shared
+    live = before.live + board.targets[item] - freed
+    return _Set([*before.items, item], moved, live, peak)
+
+
+def _next(board: _Board, found: _Set) -> Iterator[tuple[int, int]]:
+    """Which arrays may move next, one of each kind, and the peak until then.
+
+    One that raises neither the peak nor what is alive after it may as well move at once.
+    """
+    items = {board.kinds[n]: n for n in np.flatnonzero(~found.moved)[::-1].tolist()}
+    rest = list(items.values())
+    last = (~found.moved @ board.uses) == 1
+    freed = board.own[rest] + (board.uses[rest] * last) @ board.shared
+    peaks = (found.live + board.targets[rest] + board.scratch[rest]).max(axis=1)
+    peaks = np.maximum(peaks, found.peak)
+    free = (peaks == found.peak) & (board.targets[rest] <= freed).all(axis=1)
+    if free.any():
+        rest, peaks = [rest[int(np.argmax(free))]], np.array([found.peak])
+    yield from zip(peaks.tolist(), rest, strict=True)
+
+
+def _completed(board: _Board, found: _Set) -> _Set:
+    """The set with all other arrays, each time one that raises the peak least."""
+    while len(found.items) < len(board.targets):
+        peak, item = min(_next(board, found))
+        found = _with(board, found, item, peak)
+    return found
+
+
+def _improved(board: _Board, order: list[int]) -> list[int]:
     """The best order that moving one array at a time leads to, of a bounded number."""
 
-    def peak(candidate: list[int]) -> tuple[int, int]:
-        alive = alive_bytes(demands, sources, candidate, keep=False)
-        rows = (alive + [demands[n].scratch for n in candidate]).max(axis=1)
-        return int(rows.max()), int((rows == rows.max()).sum())
+    def height(order: Sequence[int]) -> tuple[int, int]:
+        levels = board.levels(order)
+        return int(levels.max()), int((levels == levels.max()).sum())
 
-    best, tried = peak(order), 0
-    improved = True
+    best, tried, improved = height(order), 0, True
     while improved and tried < MAX_TRIED:
         improved = False
-        for n in range(len(order)):
-            for m in range(len(order)):
-                if n == m or tried >= MAX_TRIED:
-                    continue
-                candidate = [*order[:n], *order[n + 1 :]]
-                candidate.insert(m, order[n])
-                tried += 1
-                if (found := peak(candidate)) < best:
-                    best, order, improved = found, candidate, True
+        for n, m in permutations(range(len(order)), 2):
+            candidate = [*order[:n], *order[n + 1 :]]
+            candidate.insert(m, order[n])
+            tried += 1
+            if (found := height(candidate)) < best:
+                best, order, improved = found, candidate, True
+            if tried == MAX_TRIED:
+                break
     return order

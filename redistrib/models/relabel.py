@@ -2,7 +2,8 @@
 
 With `f32[8{x,y}]` to `f32[8{y,x}]` on one mesh each device holds the tile that another one is asked
 to hold: given to those that have them, the tiles need not move at all. The assignment that keeps
-most bytes in place in all is a linear assignment problem (scipy).
+most bytes in place in all is a linear assignment problem (scipy): what a device lacks of the tiles
+asked of another depends on these two alone, so the best of all assignments is found.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from redistrib.errors import BackendError, LayoutError
 from redistrib.models.copies import Copy
-from redistrib.models.loads import coordinate, solved, walked
+from redistrib.models.loads import coordinate, holds_value, solved, walked
 from redistrib.models.moves import Move
 from redistrib.models.schedule import Route, narrowest
 from redistrib.models.segments import AnyType, SegmentedType, parts_of
@@ -34,8 +35,9 @@ def best_labels(
 ) -> dict[int, int]:
     """For each device of the targets, the device that gets the tiles asked of it.
 
-    Of assignments that keep as much in place, one in which most devices get their own. Raises
-    BackendError without scipy, LayoutError for too many devices.
+    What crosses once for two targets counts once. Of assignments that keep as much in place, one
+    in which most devices get their own. Raises BackendError without scipy, LayoutError for too many
+    devices.
     """
     try:
         from scipy.optimize import linear_sum_assignment
@@ -53,7 +55,7 @@ def best_labels(
     kept = np.zeros((len(devices), len(devices)), np.int64)
     for move in moves:
         for step in move.steps:
-            if step.copy.number is None:
+            if step.copy.number is None or step.again is not None:
                 continue
             name, part = move.sources[step.copy.number]
             source = Tiles(parts_of(src[name])[part].type)
@@ -81,15 +83,16 @@ def relabelled(t: AnyType, labels: Mapping[int, int]) -> AnyType:
 def _kept(copy: Copy, source: Tiles, target: Tiles) -> NDArray[np.int64]:
     """Elements that a source position [column] holds of what a target position [row] needs."""
     route = Route(copy, source, target)
-    known, takes_part = solved(route, np.arange(len(target.ids)))
-    there = np.arange(len(source.ids))
+    here, there = np.arange(len(target.ids)), np.arange(len(source.ids))
+    known, takes_part = solved(route, here)
+    wanted = takes_part & holds_value(target, here)
     kept = np.zeros((len(target.ids), len(source.ids)), np.int64)
     size = prod(d.size for d in route.inside if d.source.stride)
     for values in product(*(range(d.size) for d in route.pieces)):
-        held = np.repeat(takes_part[:, None], len(there), axis=1)
+        held = np.repeat(wanted[:, None], len(there), axis=1)
         for owner, first in copy.source.coordinates:
             value = first + walked(route, known, values, owner)
-            here = np.broadcast_to(value, len(target.ids))
-            held &= here[:, None] == coordinate(source, owner, there)[None, :]
+            values_here = np.broadcast_to(value, len(target.ids))
+            held &= values_here[:, None] == coordinate(source, owner, there)[None, :]
         kept += size * held
     return kept

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from redistrib.errors import (
 )
 from redistrib.models.check import check_model
 from redistrib.models.model_plan import ModelPlan, plan_model
-from redistrib.models.order import Demand, alive_bytes, order_of
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
 from redistrib.report.figures import format_bytes
@@ -202,86 +199,6 @@ def test_arrays_that_shrink_move_before_those_that_grow() -> None:
     assert [move.target for move in plan.moves] == ["b", "a"]
     tile = 4096 * 4
     assert plan.peak_bytes == max(tile + tile // 4 + tile // 4 + tile, tile // 2 + tile + tile)
-
-
-def test_the_law_of_the_order_is_optimal_where_each_source_feeds_one_target() -> None:
-    rng = random.Random(0)
-    for _ in range(200):
-        count = rng.randint(1, 6)
-        sources = [np.array([rng.randint(0, 9)]) for _ in range(count)]
-        demands = [
-            Demand(np.array([rng.randint(0, 9)]), np.array([rng.randint(0, 3)]), (n,))
-            for n in range(count)
-        ]
-
-        def peak(order, demands=demands, sources=sources) -> int:
-            alive = alive_bytes(demands, sources, order, keep=False)
-            return int((alive + [demands[n].scratch for n in order]).max())
-
-        best = min(map(peak, itertools.permutations(range(count))))
-        assert peak(order_of(demands, sources, keep=False)) == best
-
-
-def test_shared_sources_are_near_the_best_order() -> None:
-    rng = random.Random(1)
-    ratios = []
-    for _ in range(150):
-        count, given = rng.randint(2, 5), rng.randint(1, 5)
-        sources = [np.array([rng.randint(0, 9), rng.randint(0, 9)]) for _ in range(given)]
-        demands = [
-            Demand(
-                np.array([rng.randint(0, 9), rng.randint(0, 9)]),
-                np.array([rng.randint(0, 3)] * 2),
-                tuple(sorted(rng.sample(range(given), rng.randint(1, given)))),
-            )
-            for _ in range(count)
-        ]
-
-        def peak(order, demands=demands, sources=sources) -> int:
-            alive = alive_bytes(demands, sources, order, keep=False)
-            return int((alive + [demands[n].scratch for n in order]).max())
-
-        best = min(map(peak, itertools.permutations(range(count))))
-        ratios.append(peak(order_of(demands, sources, keep=False)) / max(best, 1))
-    assert max(ratios) <= 1.2
-    assert sum(ratios) / len(ratios) <= 1.02
-
-
-# --- relabelling --------------------------------------------------------------------------------
-
-
-def test_tiles_that_only_change_devices_do_not_move() -> None:
-    mesh = Mesh(x=2, y=4)
-    src, dst = {"a": ("f32[16{x,y}]", mesh)}, {"a": ("f32[16{y,x}]", mesh)}
-    assert plan_model(src, dst).received_bytes > 0
-    plan = plan_model(src, dst, relabel=True)
-    assert plan.received_bytes == 0
-    assert sorted(plan.device_of) == sorted(plan.device_of.values()) == list(range(8))
-    tiles = run_model(plan, scatter_model({"a": np.arange(16, dtype="f4")}, plan.src))
-    for position, device in enumerate(mesh.ids):
-        asked = ArrayType.parse("f32[16{y,x}]", mesh).tile(position)[0]
-        assert tiles[plan.device_of[device]]["a"].tolist() == asked.tolist()
-
-
-def test_relabelling_keeps_as_much_as_the_best_permutation() -> None:
-    rng = random.Random(2)
-    mesh = Mesh(x=2, y=2)
-    layouts = ["{x}", "{y}", "{x,y}", "{y,x}", ""]
-    for _ in range(12):
-        a, b = (f"f32[4{rng.choice(layouts)}, 4]" for _ in range(2))
-        c, d = (f"f32[4, 4{rng.choice(layouts)}]" for _ in range(2))
-        src, dst = {"m": (a, mesh), "n": (c, mesh)}, {"m": (b, mesh), "n": (d, mesh)}
-        plan = plan_model(src, dst, relabel=True)
-        total = sum(counted(plan)[0].values())
-        best = min(
-            sum(counted(plan_model(src, moved(dst, order)))[0].values())
-            for order in itertools.permutations(range(4))
-        )
-        assert total == best, (src, dst)
-
-
-def moved(dst, order):
-    return {name: (t, Mesh({"x": 2, "y": 2}, devices=order)) for name, (t, _) in dst.items()}
 
 
 # --- JSON, schedules, errors --------------------------------------------------------------------

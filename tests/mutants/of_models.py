@@ -265,7 +265,7 @@ MUTANTS = (
         "a target is made from what a later one brings",
         PLAN,
         "plan_model",
-        "_once((moves[n] for n in order), targets)",
+        "_once((moves[n] for n in order.items), targets)",
         "_once(moves, targets)",
     ),
     Mutant(
@@ -285,9 +285,30 @@ MUTANTS = (
     Mutant(
         "arrays that grow move first",
         ORDER,
-        "order_of",
-        "target <= freed[worst]",
-        "target > freed[worst]",
+        "_Board.by_law",
+        "targets[item] <= freed[item]",
+        "targets[item] > freed[item]",
+    ),
+    Mutant(
+        "the search moves at once what raises the peak",
+        ORDER,
+        "_next",
+        "(peaks == found.peak) & (board.targets[rest] <= freed).all(axis=1)",
+        "(board.targets[rest] <= freed).all(axis=1)",
+    ),
+    Mutant(
+        "the search releases a shared source while others need it",
+        ORDER,
+        "_with",
+        "left == 0",
+        "left >= 0",
+    ),
+    Mutant(
+        "targets that are there already count when they move",
+        MEMORY,
+        "ordered",
+        "into_targets and demands",
+        "False and demands",
     ),
     Mutant(
         "a source is released after its first use",
@@ -310,6 +331,20 @@ MUTANTS = (
         "best_labels",
         "kept * (len(devices) + 1) + np.eye(len(devices), dtype=np.int64)",
         "-kept * (len(devices) + 1) + np.eye(len(devices), dtype=np.int64)",
+    ),
+    Mutant(
+        "relabelling counts twice what two targets share",
+        RELABEL,
+        "best_labels",
+        "step.copy.number is None or step.again is not None",
+        "step.copy.number is None",
+    ),
+    Mutant(
+        "relabelling keeps what a device is not asked for",
+        RELABEL,
+        "_kept",
+        "takes_part & holds_value(target, here)",
+        "takes_part",
     ),
     Mutant(
         "the checker lets an element be written twice",
