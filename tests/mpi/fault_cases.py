@@ -233,3 +233,62 @@ def what_is_given_is_looked_at_unless_told_not_to(comm: MPI.Intracomm) -> None:
             rmpi.Redistribution.from_plan(plan, comm, check=wrong)  # type: ignore[arg-type]
     with pytest.raises(rd.BackendError, match=r"different problems: .* with check='none'"):
         rmpi.Redistribution.from_plan(plan, comm, check="peers" if comm.rank else "none")
+
+
+@case
+def calls_begun_before_an_earlier_one_fails_end_with_it(comm: MPI.Intracomm) -> None:
+    """The others have begun the second call when the first fails on one rank: nobody hangs."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    tile, expected = (tile_of(example(plan.src), t, comm.rank) for t in (plan.src, plan.dst))
+    odd = comm.size - 1
+    with (
+        rmpi.Redistribution.from_plan(plan, comm) as one,
+        rmpi.Redistribution.from_plan(plan, comm) as other,
+    ):
+        for second in (other, one):
+            assert same_bits(one(tile), expected)
+            assert same_bits(second(tile), expected)
+            calls = []
+            if comm.rank == odd:
+                comm.Barrier()  # the others have begun both
+                with pytest.raises(rd.BackendError, match=f"rank {odd}: tile is a"):
+                    one.start(WRONG)
+                with pytest.raises(rd.BackendError, match=f"rank {odd}: tile is a"):
+                    second(tile)
+            else:
+                calls = [redistribution.start(tile) for redistribution in (one, second)]
+                comm.Barrier()
+            for call in calls:
+                with pytest.raises(rd.BackendError, match=f"rank {odd}: tile is a"):
+                    call.wait()
+            one.check_calls()
+            assert same_bits(second(tile), expected)
+            assert same_bits(one(tile), expected)
+
+
+@case
+def several_calls_of_one_object_are_in_flight(comm: MPI.Intracomm) -> None:
+    """Begun in one order and ended in any, by any way to wait; the first of all among them."""
+    rng = random.Random(comm.rank)
+    problems = (  # straight from tile to tile, packed, and reduced: these take turns
+        ("f32[840{x}, 840]", "f32[840, 840{x}]"),
+        ("f32[840{x}, 24]", "f32[840, 24{x}]"),
+        ("f32[840, 24] sum{x}", "f32[840, 24]"),
+    )
+    for texts in problems:
+        src, dst = (rd.ArrayType.parse(text, rd.Mesh(x=comm.size)) for text in texts)
+        with rmpi.Redistribution(src, dst, comm) as made:
+            for _ in range(3):
+                calls = {}
+                for number in range(4):
+                    array = example(src) + number
+                    tile = array if src.partial else tile_of(array, src, comm.rank)
+                    calls[number] = made.start(tile), array * (comm.size if src.partial else 1)
+                for number in rng.sample(range(4), 4):
+                    call, array = calls.pop(number)
+                    while rng.random() < 0.5 and not call.test():
+                        pass
+                    [result] = call.wait()
+                    assert same_bits(result, tile_of(array, dst, comm.rank)), (texts, number)
+            made.start(tile)
+            made.start(tile)  # leaving ends both

@@ -123,7 +123,10 @@ def shared_results_start_and_end_apart(comm: MPI.Intracomm) -> None:
     plan = direct(mesh_for(comm), "f32[480{x}, 480{y}]", "f32[480{y}, 480{x}]")
     for options in ({}, {"timeout": 60.0}):
         with rmpi.Redistribution.from_plan(plan, comm, shared=True, **options) as redistribution:
+            redistribution(tile_of(example(plan.src), plan.src, comm.rank))
             running = redistribution.start(tile_of(example(plan.src), plan.src, comm.rank))
+            with pytest.raises(rd.BackendError, match="overwrites the shared result of another"):
+                redistribution.start(tile_of(example(plan.src), plan.src, comm.rank))
             while not running.test():
                 pass
             [result] = running.wait()

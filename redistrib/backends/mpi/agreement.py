@@ -160,8 +160,8 @@ class Watch:
         outstanding.give_up()
         if operation.cleared == faults.cleared:
             if not operation.meeting and (fault.meets or fault.number < operation.number):
-                # Which raises it, unless it is left too.
-                meeting = self._meeting(operation, None, "", operation.text, 0)
+                # Which raises it, unless it is left too; also where all have raised it before.
+                meeting = self._meeting(operation, fault, "", operation.text, 0)
                 self.drive(meeting, self.step, operation)
             faults.raised = True
         raise fault.error()
@@ -270,7 +270,12 @@ class Watch:
             self.failed(operation, error)
 
     def _meeting(
-        self, operation: Operation, error: BaseException | None, token: str, given: str, vote: int
+        self,
+        operation: Operation,
+        error: BaseException | Fault | None,
+        token: str,
+        given: str,
+        vote: int,
     ) -> Agreeing:
         """Raise the same error on every rank if one has an error or the tokens differ.
 
@@ -292,7 +297,12 @@ class Watch:
             operation.cleared = self.private.faults.cleared
 
     def _agree(
-        self, operation: Operation, error: BaseException | None, token: str, given: str, vote: int
+        self,
+        operation: Operation,
+        error: BaseException | Fault | None,
+        token: str,
+        given: str,
+        vote: int,
     ) -> Agreement:
         """Begin an agreement."""
         comm, faults = self.comm, self.private.faults
@@ -315,7 +325,7 @@ class Watch:
         )
         heard = np.empty_like(told)
         request = comm.Iallreduce(told, heard, MPI.MIN)
-        fault = faults.known if error is None else Fault.of(operation, comm.rank, error)
+        fault = faults.known if error is None else _fault(operation, comm.rank, error)
         return Agreement(request, told, heard, fault, given)
 
     def _outcome(self, agreement: Agreement) -> int:
@@ -362,6 +372,10 @@ def _together(comm: MPI.Intracomm, request: MPI.Request) -> Transfer:
         outstanding.collective(request)
         while outstanding.requests:
             outstanding.remove((yield outstanding))
+
+
+def _fault(operation: Operation, rank: int, error: BaseException | Fault) -> Fault:
+    return error if isinstance(error, Fault) else Fault.of(operation, rank, error)
 
 
 def _cause(error: BaseException) -> BaseException | None:

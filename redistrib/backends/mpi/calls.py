@@ -95,7 +95,13 @@ class Running:
     One that is dropped before its end, or left by an exception, is given up: what of it can still
     read or write memory keeps that memory as long as the process lives.
 
+    Calls of one redistribution share its tag, so one begins when that before it is `settled`: MPI
+    keeps the messages of two ranks in order. Where the one before is left, they would be taken for
+    those of the next, so that one is left too.
+
     under_way: the calls of which the program has not seen the end; this one is there until it has.
+    before: the call after which this one may begin, if any.
+    at_once: whether all messages of a call are on their way once it has begun, and need no buffer.
     """
 
     def __init__(
@@ -105,25 +111,64 @@ class Running:
         watch: Watch,
         operation: Operation,
         under_way: list[Running],
+        before: Running | None,
+        at_once: Callable[[], bool],
     ) -> None:
-        self._under_way = under_way
+        self._under_way, self._at_once = under_way, at_once
         self._transfer, self._results, self._watch = transfer, results, watch
         self._operation = operation
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._outstanding: Outstanding | None = None
-        self._step(None)
+        self.spoilt = False
+        self._before = before
+        if self._may_begin():
+            self._step(None)
         if not self.done:
             advancing(self)
 
     @property
     def done(self) -> bool:
         """Whether the call is known to be at its end."""
-        return self._outstanding is None
+        return self._outstanding is None and self._before is None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the next call may begin: all messages of this one are complete or in order."""
+        if self.done:
+            return True
+        begun = self._before is None and not self._operation.meeting
+        return begun and self._at_once() and not self.spoilt
+
+    @property
+    def begun(self) -> bool:
+        """Whether messages of it may be on their way."""
+        return self._outstanding is not None
+
+    def settle(self) -> None:
+        """Wait until the next call may begin. Raises nothing."""
+        try:
+            self._drive(lambda: self.settled)
+        except Exception as error:  # noqa: BLE001 - the wait for this call raises it
+            self._error = error
+
+    def _may_begin(self) -> bool:
+        """Whether the call before lets this one begin, which it does then."""
+        if self._before is None or not self._before.settled:
+            return self._before is None
+        self._before = None
+        return True
 
     def test(self) -> bool:
         """Whether the call is at its end, after what can be done without waiting."""
         with self._lock:
+            self._go_on_unless_spoilt()
+            if self._before is not None and self._before.spoilt:
+                self._follow()
+            elif self._before is not None:
+                self._before.advance()
+                if self._may_begin():
+                    self._step(None)
             while self._outstanding is not None:
                 done = MPI.Request.Testsome(self._outstanding.requests)
                 if not done:
@@ -139,20 +184,42 @@ class Running:
 
     def wait(self) -> list[Any]:
         """The results, once they are complete. Raises BackendError if a rank takes no part."""
+        self._drive(lambda: self.done)
+        self._check()
+        return self._results
+
+    def _drive(self, enough: Callable[[], bool]) -> None:
+        """Wait until the call is so far."""
         with self._lock:
-            while self._outstanding is not None:
+            self._go_on_unless_spoilt()
+            self._follow()
+            while self._outstanding is not None and not enough():
                 with self._left_on_errors():
                     done = self._watch.some(self._outstanding, self._operation)
                 self._step(done)
-        self._check()
-        return self._results
+
+    def _follow(self) -> None:
+        """Begin, once the call before lets this one."""
+        if (before := self._before) is not None:
+            before.settle()
+            self._before = None
+            self._step(None)
+
+    def _go_on_unless_spoilt(self) -> None:
+        """Leave the call if the one before it was left: its messages may have come for this one."""
+        if self.spoilt and self._outstanding is not None:
+            with self._left_on_errors():
+                self._watch.listen(self._outstanding, self._operation)
+                raise BackendError("a call before this one was given up")
 
     def advance(self) -> None:
         """Do what can be done without waiting, unless a thread is at it. Raises nothing."""
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self._outstanding is not None:
+            if self._before is not None and self._may_begin():
+                self._step(None)
+            if self._outstanding is not None and not self.spoilt:
                 done = MPI.Request.Testsome(self._outstanding.requests)
                 if done:
                     self._step(done)
@@ -171,12 +238,15 @@ class Running:
 
     def give_up(self) -> None:
         """Leave a call that is under way, and say so; nothing if it is at its end."""
-        if self._outstanding is not None:
+        if not self.done:
             self._leave(BackendError("the call was given up"))
 
     def _leave(self, error: BaseException) -> None:
         self._transfer.close()
-        self._outstanding, self._results = None, []
+        self._outstanding, self._before, self._results = None, None, []
+        if self in self._under_way:
+            for later in self._under_way[self._under_way.index(self) + 1 :]:
+                later.spoilt = later.begun
         self._error = BackendError("the call was given up before its end")
         self._end()
         self._watch.left(self._operation, error)

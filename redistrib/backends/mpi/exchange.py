@@ -86,6 +86,8 @@ class Phase:
     sent_bytes = 0
     received_bytes = 0
     scratch_bytes = 0
+    at_once = False
+    """Whether all that it sends and receives is so from its begin, from tile to tile."""
     communicates = False
     """Whether any rank sends anything. Only the ranks together know."""
 
@@ -129,10 +131,12 @@ class TileExchange(Phase):
         self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
         self.near: list[tuple[Stream, Tile | None]] = []
         self.awaited: list[int] = []
-        self._bound: tuple[list[Any], Repeated | None] = [], None
+        self.at_once = all(stream.direct for stream in (*self.sends, *self.receives))
+        self._kept: list[tuple[list[Any], Repeated]] = []
 
     def share(self, shared: SharedTiles) -> None:
         """From now on what goes to one of these tiles is copied there."""
+        self.at_once = False
         near = dict(zip(shared.tiles, opaque(shared.tiles.values()), strict=True))
         self.near = [(s, near[s.peer]) for s in self.sends if s.peer in near]
         self.awaited = [s.peer for s in self.receives if s.peer in shared.ranks]
@@ -174,25 +178,27 @@ class TileExchange(Phase):
         """What travels straight from tile to tile: programs reuse their tiles, so it is kept."""
         channel = self.channel
         places = [channel.tag, *places_of((*sources, *targets))]
-        kept = self._bound[1]
-        if kept is None or places != self._bound[0]:
-            self.free()
-            kept = Repeated(channel.comm, channel.tag)
-            for streams, tiles, receives in (
-                (self.receives, targets, True),
-                (self.sends, sources, False),
-            ):
-                for stream in (stream for stream in streams if stream.direct):
-                    for message in stream.messages(tiles, channel.datatypes):
-                        kept.add(message, stream.peer, receives=receives)
-            self._bound = places, kept
-        return kept
+        for bound, kept in self._kept:
+            if bound == places and not kept.under_way:
+                return kept
+        self.free()
+        made = Repeated(channel.comm, channel.tag)
+        for streams, tiles, receives in (
+            (self.receives, targets, True),
+            (self.sends, sources, False),
+        ):
+            for stream in (stream for stream in streams if stream.direct):
+                for message in stream.messages(tiles, channel.datatypes):
+                    made.add(message, stream.peer, receives=receives)
+        self._kept.append((places, made))
+        return made
 
     def free(self) -> None:
-        """Release the messages that are kept."""
-        if self._bound[1] is not None:
-            self._bound[1].free()
-        self._bound = [], None
+        """Release the messages that are kept, but those of a call that is under way."""
+        for _, kept in self._kept:
+            if not kept.under_way:
+                kept.free()
+        self._kept = [(bound, kept) for bound, kept in self._kept if kept.under_way]
 
 
 class _Near:

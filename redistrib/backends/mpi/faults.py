@@ -25,7 +25,9 @@ batch, `check_calls`, and the call after an error are meetings. So these laws ho
    rank in error, and nobody receives, is kept as long as MPI may read it.
 2. Nobody waits for ever. Of those that a rank waits for in call n, each has its call n still to
    come, is in it, or has raised in it or before. The first two go on; of the third all are told. A
-   fault of a later call is left to that call: its rank has done its part of this one.
+   fault of a later call is left to that call: its rank has done its part of this one. A call that
+   was started before the fault of an earlier one was known is left too, raised or not: the rank in
+   error meets before its part of it. All raise the fault in that meeting.
 3. All end with the error: who has not raised by the next meeting does so there. A rank that was
    told, and has waited in a meeting for a second, raises alone; the meeting goes on without it.
 
@@ -139,7 +141,9 @@ class Faults:
         if operation.cleared != self.cleared:
             return self.last
         known = self.known
-        if known is None or self.raised or known.number > operation.number:
+        if known is None or known.number > operation.number:
+            return None
+        if self.raised and (operation.meeting or known.number == operation.number):
             return None
         return known
 

@@ -20,7 +20,7 @@ from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.layouts import Subarray
 from redistrib.backends.mpi.options import Options
 from redistrib.backends.mpi.phases import between, phases_of
-from redistrib.backends.mpi.spread import Spread, parts_of
+from redistrib.backends.mpi.spread import Spread, parts_of, receives_once
 from redistrib.backends.mpi.steps import steps_of
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
@@ -125,10 +125,11 @@ class Problem:
         arguments = channel, self.dtype, self.scratch
         if self.plan is not None and not self.options.fuse:
             return steps_of(self.plan, before, after, *arguments)
-        parts = None if self.plan is None else parts_of(self.plan)
-        if parts is not None:
-            there = End.on(parts, self.ranks[1], channel.comm.size, None, reverse)
-            return [Spread(before, there, after, channel, self.dtype.itemsize, self.scratch)]
+        if (found := parts_of(self.plan)) is not None:
+            parts = End.on(found, self.ranks[1], channel.comm.size, None, reverse)
+            if receives_once(before, parts, after):
+                return [Spread(before, parts, after, channel, self.dtype.itemsize, self.scratch)]
+            return [between(before, after, *arguments)]
         if self.plan is None or self.adding.asked or not self._has_addends:
             return [between(before, after, *arguments)]
         return phases_of(self.plan, before, *arguments)

@@ -256,7 +256,7 @@ class Redistribution:
         """Begin a call; `wait()` ends it and returns a list of one tile. Collective.
 
         It waits for nobody. Neither tile may be touched before the end. MPI makes progress while
-        `test` or `wait` runs.
+        `test` or `wait` runs. Several may be in flight, in one order, but of a `shared` result.
         """
         return self._run([tile], [out], starts=True)
 
@@ -302,9 +302,10 @@ class Redistribution:
             operation = self.watch.begin(call)
             results: list[Tile | None] = []
             error = contended or self._refused(starts)
-            meets = meets or self._order is None or not self.fused or self._check == "all"
             transfer = self._transfer(operation, tiles, outs, results, error, meets)
-            running = Running(transfer, results, self.watch, operation, self._under_way)
+            before = self._under_way[-1] if self._under_way and error is None else None
+            queue = self._under_way, before, self._at_once
+            running = Running(transfer, results, self.watch, operation, *queue)
             self._under_way.append(running)
             if not starts:
                 running.wait()
@@ -315,8 +316,8 @@ class Redistribution:
         said = None
         if not self._channel.datatypes.open:
             said = "the redistribution was freed"
-        elif self._under_way:
-            said = "one call runs at a time; wait for the one that was started"
+        elif self._under_way and self._shared is not None:
+            said = "a call overwrites the shared result of another; wait for that which was started"
         elif starts and not self.fused:
             said = "steps run one by one in a call; start is of what is fused"
         return None if said is None else BackendError(said)
@@ -345,6 +346,7 @@ class Redistribution:
 
         watch = self.watch
         watch.step = CALLING
+        meets = meets or self._order is None or not self.fused or self._check == "all"
         order = yield from watch.entered(operation, prepare, error, meets=meets)
         if self._order is None:
             self._order = order
@@ -355,6 +357,9 @@ class Redistribution:
         else:
             made = partial(self._made, results)
             yield from by_steps(watch, self._phases, tiles, results, made)
+
+    def _at_once(self) -> bool:
+        return len(self._phases) == 1 and self._phases[0].at_once
 
     def _turn(self, reverse: bool) -> None:
         """See tiles with their dimensions in reverse, or not, as all ranks do from now on."""

@@ -22,7 +22,8 @@ Owner = tuple[int, int]
 class Repeated:
     """Messages for the same memory in every call: made once, and started together.
 
-    given_up: one of them is under way for ever, so none is freed.
+    given_up: one of them is under way for ever, so none is freed. under_way: started by a call that
+    is not at its end.
     """
 
     def __init__(self, comm: MPI.Intracomm, tag: int) -> None:
@@ -30,7 +31,7 @@ class Repeated:
         self.requests: list[MPI.Prequest] = []
         self.peers: list[int] = []
         self.receives: list[bool] = []
-        self.given_up = False
+        self.given_up = self.under_way = False
 
     def add(self, message: Message, peer: int, *, receives: bool) -> None:
         """One more message."""
@@ -84,6 +85,7 @@ class Outstanding:
         if messages.requests:
             MPI.Prequest.Startall(messages.requests)
         self._repeated = messages
+        messages.under_way = True
         for request, peer, receives in zip(
             messages.requests, messages.peers, messages.receives, strict=True
         ):
@@ -145,6 +147,8 @@ class Outstanding:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.give_up()
+        if self._repeated is not None and not self._repeated.given_up:
+            self._repeated.under_way = False
         self.arrays = ()  # whoever holds this still keeps no tiles alive
 
 

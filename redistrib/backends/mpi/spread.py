@@ -9,6 +9,9 @@ from which an all_gather leads to the target. On 4 ranks, from rank 0 alone,
 rank 0 sends elements 2 and 3 to rank 1, 4 and 5 to rank 2, 6 and 7 to rank 3, and at once its own
 part, 0 and 1, to all of them. Then these send their two to each other; rank 0 has all already. Each
 part goes straight into the tile of the target, where it lies in place: there is no tile in between.
+
+A rank that holds some of what the others' parts are made of would receive that again, so where
+there is one, each is sent what it lacks in one exchange.
 """
 
 from __future__ import annotations
@@ -28,13 +31,23 @@ from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 
 
-def parts_of(plan: Plan) -> ArrayType | None:
+def parts_of(plan: Plan | None) -> ArrayType | None:
     """The type of the parts, if a plan is to move parts to another mesh and gather them there."""
-    match plan.steps:
-        case (Exchange(mesh=mesh), AllGather()) if mesh is not None:
+    match plan.steps if plan is not None else ():
+        case (Exchange(mesh=mesh), AllGather()) if plan is not None and mesh is not None:
             return plan.types[1]
         case _:
             return None
+
+
+def receives_once(before: End, parts: End, after: End) -> bool:
+    """Whether each rank holds all of its target, or nothing of it but in its own part."""
+    boxes = zip(before.boxes(), parts.boxes(), after.boxes(), strict=True)
+    return all(
+        _shared(box, whole) in (_shared(box, part), _size(whole))
+        for box, part, whole in boxes
+        if box is not None and part is not None and whole is not None
+    )
 
 
 class Spread(Phase):
@@ -58,7 +71,7 @@ class Spread(Phase):
                 sources.append((rank, box))
             if part is None or whole is None:
                 continue
-            if box is not None and _covers(box, whole):
+            if box is not None and _shared(box, whole) == _size(whole):
                 first.append((rank, whole))
                 known.append((rank, tuple(placed(p, b) for p, b in zip(part, box, strict=True))))
                 continue
@@ -101,7 +114,10 @@ class Spread(Phase):
         yield from gathering.run(targets, targets)
 
 
-def _covers(box: Box, other: Box) -> bool:
-    """Whether a rank holds all that it wants."""
-    shared = prod(int(common(a, b)[0].sum()) for a, b in zip(box, other, strict=True))
-    return shared == prod(ranges.size for ranges in other)
+def _shared(box: Box, other: Box) -> int:
+    """Elements that two boxes share."""
+    return prod(int(common(a, b)[0].sum()) for a, b in zip(box, other, strict=True))
+
+
+def _size(box: Box) -> int:
+    return prod(ranges.size for ranges in box)
