@@ -13,7 +13,8 @@ written and as what is read (redistrib.models.views), to elements of the sources
 - received and sent bytes, and the peak of memory, are those that the plan states.
 
 The work is proportional to the number of transfers, not to that of elements: 72 billion elements of
-Llama-3 70B are as quick as 72.
+Llama-3 70B are as quick as 72. Of moves that are alike, as those of a model's layers are, one is
+followed (redistrib.models.alike).
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.checker.checker import check as check_plan
 from redistrib.errors import CheckError
+from redistrib.models.alike import Kind, Kinds, same_transfers
 from redistrib.models.check_figures import check_peak, check_totals
-from redistrib.models.coverage import MAX_CELLS, Strided, TooManyCellsError, Written, fault, strided
+from redistrib.models.coverage import MAX_CELLS, Strided, TooManyCellsError, Written, fault
+from redistrib.models.groups import RECEIVES, SENDS, Group, collected
 from redistrib.models.interpret import Shape, interpret
 from redistrib.models.moves import PHASES, ModelMoves, Move
+from redistrib.models.rule import Target
 from redistrib.models.segments import AnyType
-from redistrib.models.transfers import Transfer
 from redistrib.models.views import (
     READ,
     WRITTEN,
@@ -48,8 +51,8 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 
 Numbers = NDArray[np.int64]
-MAX_TRANSFERS = 1 << 26
-"""Of all devices together: each takes microseconds."""
+MAX_TRANSFERS = 1 << 21
+"""Of all devices and kinds of moves together: each takes some ten microseconds."""
 MAX_PIECES = 1 << 20
 """Groups of views of one target that are straight: more come only of strides that do not fit."""
 
@@ -64,39 +67,15 @@ def check_model(plan: ModelMoves) -> None:
         raise CheckError(f"malformed, {type(error).__name__}: {error}") from error
 
 
-class _Group:
-    """Transfers that differ in their devices and offsets alone: a row of `columns` each.
+class _Followed(NamedTuple):
+    """What was found of a move: the numbers of the sources it uses, and bytes.
 
-    Columns: sender (-1 for none), receiver, target offset, source offset.
+    Bytes are received, and sent, by the number of a device in its kind.
     """
 
-    def __init__(self, like: Transfer, rows: Sequence[tuple[int, int, int, int]]) -> None:
-        self.like = like
-        self.columns = np.array(rows, np.int64).reshape(-1, 4)
-
-    @property
-    def senders(self) -> Numbers:
-        return self.columns[:, 0]
-
-    @property
-    def receivers(self) -> Numbers:
-        return self.columns[:, 1]
-
-    def sorted(self) -> Numbers:
-        """The rows in an order that depends on them alone."""
-        return self.columns[np.lexsort(self.columns.T)]
-
-    def written(self) -> list[tuple[int, Strided]]:
-        """Receiver, and what is written there, unless that is nothing."""
-        if not self.like.view.size:
-            return []
-        _, runs = strided(0, [(n, t) for n, t, _ in self.like.view.runs])
-        return [(row[1], (row[2], runs)) for row in self.columns.tolist()]
-
-    def read(self) -> list[tuple[int, Strided]]:
-        """Sender, and what is read there, each element once."""
-        _, runs = strided(0, [(n, s) for n, _, s in self.like.view.runs if s])
-        return [(row[0], (row[3], runs)) for row in self.columns.tolist()]
+    kind: Kind
+    used: tuple[int, ...]
+    bytes: Numbers
 
 
 class _Check:
@@ -104,9 +83,10 @@ class _Check:
 
     def __init__(self, plan: ModelMoves) -> None:
         self.plan = plan
-        self.totals = {device: [0, 0] for device in plan.devices}
+        self.devices = np.array(plan.devices, np.int64)
+        self.totals = np.zeros((2, len(self.devices)), np.int64)
+        """Bytes received, and sent, by device."""
         self._held: dict[ArrayType, Held] = {}
-        self._places: dict[tuple[int, ...], dict[int, int]] = {}
         self._origins: dict[str, Origin] = {}
         self._covered: set[object] = set()
         self._transfers = 0
@@ -115,17 +95,14 @@ class _Check:
         plan = self.plan
         self._check_reductions()
         shapes = {name: Shape(t.shape, t.dtype) for name, t in plan.src.items()}
-        sources = {name: source_of(name, shape) for name, shape in shapes.items()}
-        targets = plan.weights.targets(sources)
+        targets = plan.weights.targets(shapes)
         last = {name: n for n, move in enumerate(plan.moves) for name, _ in move.sources}
+        kinds = Kinds(plan)
+        followed: dict[object, _Followed] = {}
         for n, move in enumerate(plan.moves):
             if move.target in self._origins:
                 raise CheckError(f"the target {move.target} is made twice", target=move.target)
-            origin = sources.get(move.target)
-            if (made := targets.get(move.target)) is not None:
-                origin = interpret(
-                    made.rule.expression, sources.__getitem__, Origins(), made.binding
-                )
+            origin, sources = _origin(shapes, targets.get(move.target), move.target)
             target = plan.dst.get(move.target)
             if target is None or origin is None:
                 raise CheckError(f"{move.target} is no target, or nothing makes it")
@@ -134,17 +111,35 @@ class _Check:
                     f"{move.target}: the map makes {origin.dtype}{list(origin.shape)}; its type is "
                     f"{target}"
                 )
-            groups = self._collected(move)
-            used = {str(group.like.source) for group in groups if group.like.phase == 0}
+            kind = kinds.of(move, origin.made, sources)
+            like = followed.get(kind.key)
+            if like is None or not same_transfers(plan, like.kind, kind, n):
+                like = followed[kind.key] = self._follow(kind, origin)
+            used = [kind.sources[number] for number in like.used]
             if early := [name for name in used if last.get(name, n) < n and not plan.keep_sources]:
                 raise CheckError(f"{move.target}: {early[0]} is released before its last use")
-            self._check_values(move, origin, groups)
-            self._check_coverage(move, groups)
+            self.totals[:, np.searchsorted(self.devices, kind.devices)] += like.bytes
             self._origins[move.target] = origin
         if missing := plan.dst.keys() - self._origins.keys():
             raise CheckError(f"nothing makes the target {min(missing)}")
         check_totals(plan, self.totals)
         check_peak(plan)
+
+    def _follow(self, kind: Kind, origin: Origin) -> _Followed:
+        """Check all transfers of a move: what they use, and bytes by the devices of its kind."""
+        move, number = kind.move, {name: n for n, name in enumerate(kind.sources)}
+        groups, transfers = collected(self.plan, move, MAX_TRANSFERS - self._transfers)
+        self._transfers += transfers
+        self._check_values(move, origin, groups)
+        self._check_coverage(move, groups)
+        used = {number[str(g.like.source)] for g in groups if g.like.source in number}
+        bytes_ = np.zeros((2, len(kind.devices)), np.int64)
+        for group in groups:
+            each = group.like.view.distinct * itemsize(group.like.wire)
+            for side, column in enumerate((RECEIVES, SENDS)):
+                places = [kind.place[device] for device in group.crossing[:, column].tolist()]
+                np.add.at(bytes_[side], places, each)
+        return _Followed(kind, tuple(sorted(used)), bytes_)
 
     def _check_reductions(self) -> None:
         for name, t in self.plan.src.items():
@@ -155,52 +150,9 @@ class _Check:
                 raise CheckError(f"the partial source {name} is not reduced before it moves")
             check_plan(reduction)
 
-    # --- transfers ---------------------------------------------------------------------------
-
-    def _collected(self, move: Move) -> list[_Group]:
-        """What all devices take in or fill for a move; each sender has it, too. Adds to totals."""
-        taken: dict[object, list[tuple[int, int, int, int]]] = defaultdict(list)
-        given: dict[object, list[tuple[int, int, int, int]]] = defaultdict(list)
-        like: dict[object, Transfer] = {}
-        for device in self.plan.devices:
-            for transfer in self.plan.transfers(move, device):
-                sender, receiver, target, source, view, *rest = transfer
-                key = (sender is None, target, source, view.runs, *rest)
-                like.setdefault(key, transfer)
-                entry = (
-                    -1 if sender is None else sender,
-                    receiver,
-                    view.target_offset,
-                    view.source_offset,
-                )
-                if receiver == device:
-                    taken[key].append(entry)
-                    self._transfers += 1
-                if sender == device != receiver:
-                    given[key].append(entry)
-        if self._transfers > MAX_TRANSFERS:
-            raise CheckError(f"a plan has at most {MAX_TRANSFERS} transfers to be checked")
-        groups = []
-        for alike, transfer in like.items():
-            group, sent = _Group(transfer, taken[alike]), _Group(transfer, given[alike])
-            crossing = (group.senders >= 0) & (group.senders != group.receivers)
-            expected = _Group(transfer, group.columns[crossing].tolist())
-            if not np.array_equal(expected.sorted(), sent.sorted()):
-                raise CheckError(
-                    f"{move.target}: what devices wait for of {transfer.source} is not what others "
-                    f"send: {len(expected.columns)} transfers against {len(sent.columns)}",
-                    target=move.target,
-                )
-            bytes_ = transfer.view.distinct * itemsize(transfer.wire)
-            for sender, receiver, *_ in expected.columns.tolist():
-                self.totals[receiver][0] += bytes_
-                self.totals[sender][1] += bytes_
-            groups.append(group)
-        return groups
-
     # --- values ------------------------------------------------------------------------------
 
-    def _check_values(self, move: Move, origin: Origin, groups: Sequence[_Group]) -> None:
+    def _check_values(self, move: Move, origin: Origin, groups: Sequence[Group]) -> None:
         """Every transfer writes what the map says, from elements that have it."""
         target = self.plan.dst[move.target]
         pieces = 0
@@ -210,7 +162,7 @@ class _Check:
                 continue
             if transfer.target != move.target or transfer.phase not in range(PHASES):
                 raise CheckError(f"{move.target}: a transfer is of {transfer.target}")
-            places = self._positions(target, group.receivers, move, "receives")
+            places = group.positions(target, RECEIVES)
             if transfer.sender is None:
                 self._check_fill(move, group, places)
                 if transfer.reduction:
@@ -225,7 +177,7 @@ class _Check:
                 if pieces > MAX_PIECES:
                     raise CheckError(f"{move.target}: its views have no regular structure")
 
-    def _written(self, group: _Group, target: AnyType, places: Numbers) -> Iterator[Views]:
+    def _written(self, group: Group, target: AnyType, places: Numbers) -> Iterator[Views]:
         """The transfers with what they write as elements of the target, what they read in tiles."""
         runs = [run for run in group.like.view.runs if run[0] > 1]
         views = Views(
@@ -244,7 +196,7 @@ class _Check:
             )
         yield from elements(views, WRITTEN, target, places, self._holding)
 
-    def _agree(self, move: Move, group: _Group, origin: Origin, views: Views) -> Iterator[bool]:
+    def _agree(self, move: Move, group: Group, origin: Origin, views: Views) -> Iterator[bool]:
         """Whether what is written and what is read are the same, for each straight part."""
         transfer, dtype = group.like, self.plan.dst[move.target].dtype
         for name, dtypes, part in origin.pull(views, WRITTEN):
@@ -261,7 +213,7 @@ class _Check:
     def _again(
         self,
         move: Move,
-        group: _Group,
+        group: Group,
         origin: Origin,
         wanted: tuple[str | None, tuple[str, ...]],
         views: Views,
@@ -280,9 +232,9 @@ class _Check:
             for name, dtypes, both in other.pull(part, READ):
                 yield (name, dtypes) == wanted and _same(both)
 
-    def _read(self, move: Move, group: _Group, t: AnyType, views: Views) -> Iterator[Views]:
+    def _read(self, move: Move, group: Group, t: AnyType, views: Views) -> Iterator[Views]:
         """Views with what they read as elements of the array that it is of."""
-        places = self._positions(t, group.senders, move, "sends")
+        places = group.positions(t, SENDS)
         first = views.at[READ][:, 0]
         steps = [step[0] for step in views.steps[READ]]
         reach = sum((n - 1) * step for n, step in zip(views.counts, steps, strict=True))
@@ -293,7 +245,7 @@ class _Check:
             )
         yield from elements(views, READ, t, places, self._holding)
 
-    def _check_fill(self, move: Move, group: _Group, places: Numbers) -> None:
+    def _check_fill(self, move: Move, group: Group, places: Numbers) -> None:
         """Zeros where there is a value, the identity of the reduction where there is none."""
         target = self.plan.dst[move.target]
         transfer = group.like
@@ -307,7 +259,7 @@ class _Check:
                 target=move.target,
             )
 
-    def _refuse(self, move: Move, group: _Group, views: Views) -> None:
+    def _refuse(self, move: Move, group: Group, views: Views) -> None:
         transfer = group.like
         receiver = int(group.receivers[views.rows[0]])
         raise CheckError(
@@ -319,7 +271,7 @@ class _Check:
 
     # --- coverage ----------------------------------------------------------------------------
 
-    def _check_coverage(self, move: Move, groups: Sequence[_Group]) -> None:
+    def _check_coverage(self, move: Move, groups: Sequence[Group]) -> None:
         """Every tile is written exactly once, and what is passed on was written before."""
         target = self.plan.dst[move.target]
         by_phase: list[dict[int, list[Strided]]] = [defaultdict(list) for _ in range(PHASES)]
@@ -351,7 +303,7 @@ class _Check:
     def _check_order(
         self,
         move: Move,
-        groups: Sequence[_Group],
+        groups: Sequence[Group],
         by_phase: Sequence[Mapping[int, Sequence[Strided]]],
     ) -> None:
         """What a transfer reads of the target itself has been written in an earlier phase."""
@@ -378,26 +330,31 @@ class _Check:
             self._held[t] = Held(t)
         return self._held[t]
 
-    def _positions(self, t: AnyType, devices: Numbers, move: Move, what: str) -> Numbers:
-        """The positions of devices on the mesh of a type."""
-        ids = np.array(t.mesh.ids)
-        order = np.argsort(ids)
-        place = np.searchsorted(ids, devices, sorter=order)
-        found = order[np.minimum(place, len(ids) - 1)]
-        if (ids[found] != devices).any():
-            odd = int(devices[ids[found] != devices][0])
-            raise CheckError(
-                f"{move.target}: device {odd} {what} and is not on the mesh of {t}; it does not "
-                f"have what it sends",
-                target=move.target,
-            )
-        return found
-
     def _sizes(self, t: AnyType) -> Numbers:
         """Elements of the tile, by position."""
         if not isinstance(t, ArrayType) or not t.uneven:
             return np.full(t.mesh.num_devices, prod(t.tile_shape), np.int64)
         return np.array([prod(t.tile_shape_at(p)) for p in range(t.mesh.num_devices)], np.int64)
+
+
+def _origin(
+    shapes: Mapping[str, Shape], target: Target | None, name: str
+) -> tuple[Origin | None, list[str]]:
+    """What the map makes of a target, and the sources it takes in the order of their first use.
+
+    A target without a rule is the source of its name.
+    """
+    taken: dict[str, Origin] = {}
+
+    def get(source: str) -> Origin:
+        if source not in taken:
+            taken[source] = source_of(source, shapes[source], len(taken))
+        return taken[source]
+
+    if target is not None:
+        origin = interpret(target.rule.expression, get, Origins(), target.binding)
+        return origin, list(taken)
+    return (get(name), [name]) if name in shapes else (None, [])
 
 
 def _same(views: Views) -> bool:

@@ -2,56 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from redistrib.errors import CheckError
 from redistrib.models.moves import ModelMoves
 from redistrib.models.segments import AnyType
 from redistrib.types.dtypes import itemsize
+from redistrib.types.mesh import Mesh
+
+Bytes = NDArray[np.int64]
+"""By device, in the order of the plan's."""
 
 
-def check_totals(plan: ModelMoves, totals: Mapping[int, list[int]]) -> None:
-    """What the worst device receives and sends, with the reductions; `totals` are without."""
-    received, sent = ({device: total[k] for device, total in totals.items()} for k in (0, 1))
+def check_totals(plan: ModelMoves, totals: Bytes) -> None:
+    """What the worst device receives and sends, with the reductions.
+
+    `totals` are without: received and sent, by device in the order of the plan's.
+    """
+    place = {device: n for n, device in enumerate(plan.devices)}
     for reduction in plan.reductions.values():
-        for device in reduction.src.mesh.ids:
-            received[device] += reduction.received_bytes
-            sent[device] += reduction.sent_bytes
-    for name, found in (("received_bytes", received), ("sent_bytes", sent)):
-        if getattr(plan, name) != max(found.values(), default=0):
-            raise CheckError(
-                f"{name} is {max(found.values(), default=0)}; the plan has {getattr(plan, name)}"
-            )
+        own = [place[device] for device in reduction.src.mesh.ids]
+        totals[:, own] += [[reduction.received_bytes], [reduction.sent_bytes]]
+    for name, found in zip(("received_bytes", "sent_bytes"), totals, strict=True):
+        worst = int(found.max(initial=0))
+        if getattr(plan, name) != worst:
+            raise CheckError(f"{name} is {worst}; the plan has {getattr(plan, name)}")
 
 
 def check_peak(plan: ModelMoves) -> None:
     """Sources not yet released, targets and scratch: the worst moment of the worst device."""
-    worst = 0
+    place = {device: n for n, device in enumerate(plan.devices)}
+    on: dict[Mesh, Bytes] = {}
+
+    def of(mesh: Mesh) -> Bytes:
+        if mesh not in on:
+            on[mesh] = np.array([place[device] for device in mesh.ids])
+        return on[mesh]
+
+    def add(bytes_: Bytes, names: Iterable[str], held: Callable[[str], int]) -> None:
+        by_mesh: dict[Mesh, int] = {}
+        for name in names:
+            mesh = plan.src[name].mesh
+            by_mesh[mesh] = by_mesh.get(mesh, 0) + held(name)
+        for mesh, total in by_mesh.items():
+            bytes_[of(mesh)] += total
+
+    def whole(name: str) -> int:
+        reduced = plan.reductions.get(name)
+        return _tile_bytes(plan.src[name]) + (0 if reduced is None else _tile_bytes(reduced.dst))
+
     last = {name: n for n, move in enumerate(plan.moves) for name, _ in move.sources}
-    for device in plan.devices:
-        alive = sum(_bytes_on(plan, name, device) for name in plan.src)
-        if plan.into_targets:
-            alive += sum(_tile_bytes(t, device) for t in plan.dst.values())
-        for n, move in enumerate(plan.moves):
-            names = list(dict.fromkeys(name for name, _ in move.sources))
-            target = _tile_bytes(plan.dst[move.target], device)
-            alive += 0 if plan.into_targets else target
-            given = sum(_tile_bytes(plan.src[name], device) for name in names)
-            worst = max(worst, alive + min(plan.chunk_bytes, max(target, given)))
-            if not plan.keep_sources:
-                alive -= sum(_bytes_on(plan, name, device) for name in names if last[name] == n)
+    alive = np.zeros(len(place), np.int64)
+    add(alive, plan.src, whole)
+    if plan.into_targets:
+        for t in plan.dst.values():
+            alive[of(t.mesh)] += _tile_bytes(t)
+    worst, chunk = 0, plan.chunk_bytes
+    for n, move in enumerate(plan.moves):
+        names = list(dict.fromkeys(name for name, _ in move.sources))
+        target, given = np.zeros((2, len(place)), np.int64)
+        target[of(plan.dst[move.target].mesh)] = _tile_bytes(plan.dst[move.target])
+        alive += 0 if plan.into_targets else target
+        add(given, names, lambda name: _tile_bytes(plan.src[name]))
+        scratch = np.minimum(chunk, np.maximum(target, given))
+        worst = max(worst, int((alive + scratch).max()))
+        if not plan.keep_sources:
+            freed = np.zeros(len(place), np.int64)
+            add(freed, (name for name in names if last[name] == n), whole)
+            alive -= freed
     if plan.peak_bytes != worst:
         raise CheckError(f"peak_bytes is {worst}; the plan has {plan.peak_bytes}")
 
 
-def _bytes_on(plan: ModelMoves, name: str, device: int) -> int:
-    bytes_ = _tile_bytes(plan.src[name], device)
-    if name in plan.reductions:
-        bytes_ += _tile_bytes(plan.reductions[name].dst, device)
-    return bytes_
-
-
-def _tile_bytes(t: AnyType, device: int) -> int:
+def _tile_bytes(t: AnyType) -> int:
     """Bytes of a tile; all are counted as the largest."""
-    return prod(t.tile_shape) * itemsize(t.dtype) if device in t.mesh.ids else 0
+    return prod(t.tile_shape) * itemsize(t.dtype)

@@ -243,16 +243,20 @@ def sources(expression: Expression) -> list[Source]:
 
 
 def source_names(expression: Expression, binding: Binding) -> list[str]:
-    """The names of the source arrays that an expression takes under a binding, each once."""
+    """The names of the source arrays that an expression takes under a binding, each time.
+
+    >>> a, b = (Source(Name.parse(name)) for name in ("a.{i}", "a.0"))
+    >>> source_names(concat(0, a, b), {"i": 0})
+    ['a.0', 'a.0']
+    """
     if isinstance(expression, Source):
         return [expression.name.text(binding)]
     bindings = [binding]
     if isinstance(expression, Stack) and (over := expression.over) is not None:
         bindings = [{**binding, over.placeholder: n} for n in range(over.start, over.stop)]
-    names = (
+    return [
         name for also in bindings for part in parts(expression) for name in source_names(part, also)
-    )
-    return list(dict.fromkeys(names))
+    ]
 
 
 def free_placeholders(expression: Expression) -> frozenset[str]:

@@ -154,6 +154,7 @@ def plan_model(
         device_of=dict(labels),
         order_bound_bytes=order.least,
     )
+    _ = plan.crossings  # who serves whom is planned here, and read by the schedules
     if budget is not None and plan.least_budget_bytes > budget:
         raise InfeasibleError(
             f"the model moves with at least {plan.least_budget_bytes} bytes per device in the "
@@ -166,12 +167,14 @@ def plan_model(
 
 
 def as_array_types(side: str, given: Mapping[str, TypeOfArray]) -> dict[str, AnyType]:
-    """The types of the arrays of one side, `src` or `dst`, by name."""
+    """The types of the arrays of one side, `src` or `dst`, by name; equal ones are one object."""
     if not is_kind(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise LayoutError(
             f"{side} is a mapping from names of arrays to types; got {brief(given)}", given=given
         )
-    return {name: as_array_type(name, t) for name, t in given.items()}
+    types = ((name, as_array_type(name, t)) for name, t in given.items())
+    first: dict[AnyType, AnyType] = {}
+    return {name: first.setdefault(t, t) for name, t in types}
 
 
 def _check_options(weights: object, least_part: object, device_of: object) -> None:

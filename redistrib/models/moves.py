@@ -22,7 +22,7 @@ from redistrib.models.copies import Copy
 from redistrib.models.loads import Load, load_of
 from redistrib.models.memory import LEAST_CHUNK, Memory
 from redistrib.models.order import Bytes
-from redistrib.models.schedule import Delivery, Route, View, all_of, narrowest
+from redistrib.models.schedule import Delivery, Route, Turn, View, all_of, narrowest
 from redistrib.models.segments import AnyType, Part, parts_of
 from redistrib.models.tiles import Tiles
 from redistrib.models.transfers import Schedule, Transfer
@@ -92,9 +92,11 @@ class _Memo:
     """What is derived when it is asked for, and then kept: of the same plan, always the same."""
 
     tiles: dict[ArrayType, Tiles] = field(default_factory=dict)
-    alike: dict[object, Tiles] = field(default_factory=dict)
+    tiles_of: dict[int, list[Tiles]] = field(default_factory=dict)
+    layouts: dict[object, Tiles] = field(default_factory=dict)
+    alike: dict[int, Tiles] = field(default_factory=dict)
     parts: dict[AnyType, tuple[Part, ...]] = field(default_factory=dict)
-    deliveries: dict[object, list[Delivery]] = field(default_factory=dict)
+    deliveries: dict[object, tuple[list[Delivery], list[Delivery]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,27 +140,44 @@ class ModelMoves:
                 f"device {brief(device)} is in no mesh of this plan of {len(self.devices)} devices",
                 device=device,
             )
-        transfers = (t for move in self.moves for t in self.transfers(move, device))
+        transfers: list[Transfer] = []
+        for move in self.moves:
+            transfers += self.transfers(move, device)
         return Schedule(device, tuple(transfers))
 
     def transfers(self, move: Move, device: int) -> Iterator[Transfer]:
         """What a device fills, receives, passes on and sends for one move, phase by phase."""
         late: list[Transfer] = []
-        for step, crossing in zip(move.steps, self._crossings[move.target], strict=True):
+        made = move.target
+        for step, crossing in zip(move.steps, self.crossings[move.target], strict=True):
             if crossing is not None:
-                for transfer in self._delivered(move, step, crossing, device):
-                    if transfer.phase:
-                        late.append(transfer)
-                    else:
-                        yield transfer
+                route, source, target, turn = crossing
+                receiver, sender = target.places.get(device), source.places.get(device)
+                if receiver is None and sender is None:
+                    continue
+                assert step.copy.number is not None
+                name, _ = move.sources[step.copy.number]
+                now, relayed = self._deliveries(route, receiver, sender, turn)
+                here, there, dtypes = source.ids, target.ids, step.copy.dtypes
+                for a, b, view, _ in now:
+                    yield Transfer(here[a], there[b], made, name, view, dtypes)
+                for a, b, view, _ in relayed:
+                    late.append(Transfer(there[a], there[b], made, made, view, dtypes[-1:], 1))
                 continue
-            place = self._tiles(self.target_part(move, step).type).places.get(device)
+            place = self._tiles_of(self.dst[move.target])[step.part].places.get(device)
             if place is not None and step.again is not None:
                 late += self._from_own(move, step, place)
             elif place is not None:
                 yield from self._fill(move, step, place)
         yield from self._identity(move, device)
         yield from sorted(late, key=lambda transfer: transfer.phase)
+
+    def pattern(self, move: Move) -> object:
+        """All that the transfers of a move depend on but types, names of arrays, and device ids."""
+        return tuple(
+            (step.part, step.copy.number, step.again, *_made_by(step, crossing))
+            for step, crossing in zip(move.steps, self.crossings[move.target], strict=True)
+        )
 
     def target_part(self, move: Move, step: Step) -> Part:
         """The part of a target that a step writes."""
@@ -168,35 +187,22 @@ class ModelMoves:
         """The type of a source when it moves: reduced, if it was partial."""
         return self.reductions[name].dst if name in self.reductions else self.src[name]
 
-    def _delivered(
-        self, move: Move, step: Step, crossing: Crossing, device: int
-    ) -> Iterator[Transfer]:
-        source, target = crossing.source.ids, crossing.target.ids
-        assert step.copy.number is not None
-        name, _ = move.sources[step.copy.number]
-        dtypes, made = step.copy.dtypes, move.target
-        for sender, receiver, view, relayed in self._deliveries(crossing, device):
-            if relayed:
-                yield Transfer(target[sender], target[receiver], made, made, view, dtypes[-1:], 1)
-            else:
-                yield Transfer(source[sender], target[receiver], made, name, view, dtypes)
-
-    def _deliveries(self, crossing: Crossing, device: int) -> list[Delivery]:
-        """What a device receives, keeps, passes on and sends; layers of one route share it."""
+    def _deliveries(
+        self, route: Route, receiver: int | None, sender: int | None, turn: Turn
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        """What positions receive, keep and send, and what is relayed; layers share it."""
         made = self._memo.deliveries
-        route, turn = crossing.route, crossing.turn
-        receiver, sender = crossing.target.places.get(device), crossing.source.places.get(device)
-        if receiver is None and sender is None:
-            return []
         key = id(route), receiver, sender, turn
         if key not in made:
-            deliveries: list[Delivery] = []
+            found: list[Delivery] = []
             if receiver is not None:
-                deliveries += route.receives(receiver, turn)
-                deliveries += route.relay_sends(receiver, turn)
+                found += route.receives(receiver, turn)
+                found += route.relay_sends(receiver, turn)
             if sender is not None:
-                deliveries += route.sends(sender, turn)
-            made[key] = [*map(route.placed, deliveries)] if route.uneven else deliveries
+                found += route.sends(sender, turn)
+            if route.uneven:
+                found = [*map(route.placed, found)]
+            made[key] = [d for d in found if not d.relayed], [d for d in found if d.relayed]
         return made[key]
 
     def _fill(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
@@ -252,37 +258,35 @@ class ModelMoves:
 
     def _alike(self, tiles: Tiles) -> Tiles:
         """The first tiles of the same layout, whatever their devices: stages of a pipeline."""
-        t = tiles.type
-        key = t.mesh.axes, t.shape, t.dims, t.uneven, t.partial
-        return self._memo.alike.setdefault(key, tiles)
+        made = self._memo.alike
+        if id(tiles) not in made:
+            t = tiles.type
+            key = t.mesh.axes, t.shape, t.dims, t.uneven, t.partial
+            made[id(tiles)] = self._memo.layouts.setdefault(key, tiles)
+        return made[id(tiles)]
 
     @cached_property
-    def _crossings(self) -> dict[str, list[Crossing | None]]:
-        """For each target and each step of it, how it crosses; None for what does not."""
-        sources = {name: self._tiles_of(self.source_type(name)) for name in self.src}
-        targets = {name: self._tiles_of(t) for name, t in self.dst.items()}
-        alike = {
-            id(t): self._alike(t) for side in (sources, targets) for ts in side.values() for t in ts
-        }
+    def crossings(self) -> dict[str, list[Crossing | None]]:
+        """For each target and each step of it, who serves whom; None for what does not cross."""
         apart: dict[tuple[int, int], bool] = {}
         routes: dict[object, Route] = {}
         made: list[tuple[Route, Tiles, Tiles]] = []
         for move in self.moves:
+            targets = self._tiles_of(self.dst[move.target])
             for step in move.steps:
-                if step.copy.number is None or step.again is not None:
+                copy = step.copy
+                if copy.number is None or step.again is not None:
                     continue
-                name, part = move.sources[step.copy.number]
-                source, target = sources[name][part], targets[move.target][step.part]
+                name, part = move.sources[copy.number]
+                source, target = self._tiles_of(self.source_type(name))[part], targets[step.part]
                 ends = id(source), id(target)
                 if ends not in apart:
                     apart[ends] = source.places.keys().isdisjoint(target.places)
-                key: object = (id(step.copy), *ends)
+                key: object = (id(copy), *ends)
                 if apart[ends]:
-                    key = id(step.copy), id(alike[ends[0]]), id(alike[ends[1]])
+                    key = id(copy), id(self._alike(source)), id(self._alike(target))
                 if key not in routes:
-                    routes[key] = Route(
-                        step.copy, source, target, self.least_part, apart=apart[ends]
-                    )
+                    routes[key] = Route(copy, source, target, self.least_part, apart=apart[ends])
                 made.append((routes[key], source, target))
         crossings = iter(balanced(made))
         return {
@@ -294,7 +298,11 @@ class ModelMoves:
         }
 
     def _tiles_of(self, t: AnyType) -> list[Tiles]:
-        return [self._tiles(part.type) for part in self._parts(t)]
+        """The tiles of the parts of a type that the plan has: such types are one object each."""
+        made = self._memo.tiles_of
+        if id(t) not in made:
+            made[id(t)] = [self._tiles(part.type) for part in self._parts(t)]
+        return made[id(t)]
 
     # --- figures -----------------------------------------------------------------------------
 
@@ -308,7 +316,7 @@ class ModelMoves:
             received[own] += plan.received_bytes
             sent[own] += plan.sent_bytes
         loads: dict[int, Load] = {}
-        crossings = self._crossings
+        crossings = self.crossings  # makes the tiles
         places = {
             id(tiles): np.array([place[device] for device in tiles.ids])
             for tiles in self._memo.tiles.values()
@@ -426,3 +434,8 @@ class ModelMoves:
         """The sources that no target is made from."""
         used = {name for move in self.moves for name, _ in move.sources}
         return tuple(name for name in self.src if name not in used)
+
+
+def _made_by(step: Step, crossing: Crossing | None) -> tuple[int, Turn | None]:
+    """What makes the transfers of a step, an object that the plan keeps, and whose turn it is."""
+    return (id(step.copy), None) if crossing is None else (id(crossing.route), crossing.turn)

@@ -48,7 +48,8 @@ class NormalForms:
     def of(self, target: Target, cuts: Cuts = WHOLE) -> NormalForm:
         """The normal form of a target, which may be in parts itself. Raises WeightMapError."""
         expression, binding = target.rule.expression, target.binding
-        names = source_names(expression, binding)
+        taken = source_names(expression, binding)
+        names = {name: n for n, name in enumerate(dict.fromkeys(taken))}
         parts = [
             (name, number)
             for name in names
@@ -56,7 +57,9 @@ class NormalForms:
         ]
         shapes = tuple((self._shapes[name], self._cuts.get(name, WHOLE)) for name in names)
         numbers = tuple((k, binding[k]) for k in sorted(number_placeholders(expression)))
-        key = id(target.rule), shapes, numbers, cuts
+        # Of concat(0, a.{i}, a.0, a.1) a layer may take its first source twice, or its second.
+        places = tuple(names[name] for name in taken)
+        key = id(target.rule), shapes, places, numbers, cuts
         if key not in self._made:
             place = {part: n for n, part in enumerate(parts)}
 

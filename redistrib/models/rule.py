@@ -105,7 +105,7 @@ class Rule:
 
     def sources(self, binding: Binding) -> list[str]:
         """The names of the sources under a binding, each once."""
-        return source_names(self.expression, binding)
+        return list(dict.fromkeys(source_names(self.expression, binding)))
 
     def _candidates(self, names: Iterable[str]) -> list[dict[str, int]]:
         """Bindings that some source of each kind allows; the ranges alone where they say all."""

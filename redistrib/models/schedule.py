@@ -115,6 +115,7 @@ class Route:
         self.part_bytes = elements * itemsize(narrowest(copy.dtypes))
         self.served = fans * self.parts
         self.relayed = pieces * self.parts if self.relays else 0
+        self._holders: dict[int, int] = {}
         self._tables(whole, cut)
 
     def _tables(self, whole: tuple[CopyDigit, ...], cut: CopyDigit | None) -> None:
@@ -233,11 +234,10 @@ class Route:
 
     def _held_by(self, position: int) -> int:
         """The first position that holds the same of the source as one does."""
-        source = self.source
-        return sum(
-            source.weight(d) * source.coordinate(d, position)
-            for d, _ in self.copy.source.coordinates
-        )
+        if position not in self._holders:
+            weights = [(self.source.weight(d), d.size) for d, _ in self.copy.source.coordinates]
+            self._holders[position] = sum(w * (position // w % size) for w, size in weights)
+        return self._holders[position]
 
 
 def all_of(

@@ -61,4 +61,6 @@ class Tiles:
 
     def holds_value(self, position: int) -> bool:
         """Whether a position holds the value of a partial type, and not the identity."""
-        return not any(self.coordinate(digit, position) for digit in self.partial)
+        return not self.partial or not any(
+            self.coordinate(digit, position) for digit in self.partial
+        )

@@ -309,21 +309,25 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """An array of a shape and dtype that tells where views of its elements come from."""
+    """An array of a shape and dtype that tells where views of its elements come from.
+
+    `made` is what has been done to the sources: where it is equal, views come from the same places.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     pull: Callable[[Views, int], Iterator[Piece]]
+    made: object
 
 
-def source_of(name: str, shape: Shape) -> Origin:
-    """A source: its elements come from itself."""
+def source_of(name: str, shape: Shape, number: int = 0) -> Origin:
+    """A source: its elements come from itself. It is told from other sources by its number."""
 
     def pull(views: Views, side: int) -> Iterator[Piece]:
         del side
         yield Piece(name, (shape.dtype,), views)
 
-    return Origin(shape.shape, shape.dtype, pull)
+    return Origin(shape.shape, shape.dtype, pull, number)
 
 
 class Origins:
@@ -342,7 +346,8 @@ class Origins:
             ]
             yield from array.pull(views.mapped(side, sums), side)
 
-        return Origin(tuple(len(spans[dim]) for dim in kept), array.dtype, pull)
+        made = "index", array.made, tuple(spans), tuple(dropped)
+        return Origin(tuple(len(spans[dim]) for dim in kept), array.dtype, pull, made)
 
     def concat(self, dim: int, parts: Sequence[Origin]) -> Origin:
         ends = [0, *accumulate(part.shape[dim] for part in parts)]
@@ -352,8 +357,9 @@ class Origins:
                 sums = [(-ends[number] * (d == dim), [(d, 1)]) for d in range(part.rank(side))]
                 yield from parts[number].pull(part.mapped(side, sums), side)
 
-        shape = parts[0].shape
-        return Origin((*shape[:dim], ends[-1], *shape[dim + 1 :]), parts[0].dtype, pull)
+        shape = (*parts[0].shape[:dim], ends[-1], *parts[0].shape[dim + 1 :])
+        made = "concat", dim, *((part.made, part.shape[dim]) for part in parts)
+        return Origin(shape, parts[0].dtype, pull, made)
 
     def stack(self, dim: int, parts: Sequence[Origin]) -> Origin:
         def pull(views: Views, side: int) -> Iterator[Piece]:
@@ -361,8 +367,9 @@ class Origins:
                 sums = [(0, [(d, 1)]) for d in range(part.rank(side)) if d != dim]
                 yield from parts[number].pull(part.mapped(side, sums), side)
 
-        shape = parts[0].shape
-        return Origin((*shape[:dim], len(parts), *shape[dim:]), parts[0].dtype, pull)
+        shape = (*parts[0].shape[:dim], len(parts), *parts[0].shape[dim:])
+        made = "stack", dim, *(part.made for part in parts)
+        return Origin(shape, parts[0].dtype, pull, made)
 
     def rearrange(self, array: Origin, regrouping: Regrouping) -> Origin:
         digits: list[int | None] = [*regrouping.order]  # None: repeats
@@ -393,7 +400,8 @@ class Origins:
             for part in parts:
                 yield from array.pull(part.mapped(side, sums), side)
 
-        return Origin(regrouping.shape, array.dtype, pull)
+        made = "rearrange", array.made, regrouping
+        return Origin(regrouping.shape, array.dtype, pull, made)
 
     def pad(self, array: Origin, dim: int, size: int) -> Origin:
         def pull(views: Views, side: int) -> Iterator[Piece]:
@@ -403,7 +411,8 @@ class Origins:
                 else:
                     yield from array.pull(part, side)
 
-        return Origin((*array.shape[:dim], size, *array.shape[dim + 1 :]), array.dtype, pull)
+        shape = (*array.shape[:dim], size, *array.shape[dim + 1 :])
+        return Origin(shape, array.dtype, pull, ("pad", array.made, dim, array.shape[dim], size))
 
     def cast(self, array: Origin, dtype: str) -> Origin:
         def pull(views: Views, side: int) -> Iterator[Piece]:
@@ -411,4 +420,4 @@ class Origins:
                 longer = dtypes if dtypes[-1] == dtype else (*dtypes, dtype)
                 yield Piece(source, longer, part)
 
-        return Origin(array.shape, dtype, pull)
+        return Origin(array.shape, dtype, pull, ("cast", array.made, dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -117,6 +118,17 @@ def test_layers_share_their_atoms() -> None:
     assert all(form.parts is made[0].parts for form in made)
     shapes["b.1"] = Shape((5, 2), "f32")
     assert len({NormalForms(shapes).of(t).parts[0].shape for t in w.targets(shapes).values()}) == 2
+
+
+def test_layers_that_take_one_source_twice_have_atoms_of_their_own() -> None:
+    arrays = {f"a.{i}": np.arange(3) + 10 * i for i in range(3)}
+    shapes = {name: Shape(a.shape, dtype_name(a.dtype)) for name, a in arrays.items()}
+    for names in product(("a.{i}", "a.{i+1}", "a.0", "a.1"), repeat=3):
+        w = WeightMap.parse(f"t.{{i}} = concat(0, {', '.join(names)}) for {{i}} in 0:2")
+        forms, meant = NormalForms(shapes), w(arrays)
+        for name, target in w.targets(arrays).items():
+            result, _ = copied(forms.of(target), arrays)
+            assert np.array_equal(result, meant[name]), (names, name)
 
 
 def test_a_slice_of_whole_steps_is_one_atom() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import prod
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 
 import redistrib as rd
 from redistrib.errors import CheckError
+from redistrib.models.alike import Kind, Kinds, same_transfers
 from redistrib.models.check import check_model
 from redistrib.models.coverage import fault, strided
 from redistrib.models.model_plan import ModelPlan
@@ -32,6 +33,9 @@ class Changed(ModelPlan):
         for transfer in vars(self)["changed"][move.target]:
             if device in (transfer.sender, transfer.receiver):
                 yield transfer
+
+    def pattern(self, move: Move) -> object:
+        return move.target
 
 
 def changed(rng: random.Random, plan: ModelPlan) -> Changed:
@@ -190,6 +194,94 @@ class SendsMore(ModelPlan):
             yield transfer
             if transfer.sender == device == 0:
                 yield transfer
+
+
+def layers(seed: int) -> ModelPlan:
+    """A model of six layers in three stages, two of them on devices that others have, too."""
+    rng = random.Random(f"layers {seed}")
+    sizes = {"x": rng.choice((1, 2, 3)), "y": rng.choice((1, 2))}
+    count = prod(sizes.values())
+    first = rng.choice((0, count, 3 * count))
+    meshes = [rd.Mesh(sizes, devices=range(n * count, n * count + count)) for n in range(3)]
+    serve = rd.Mesh({"z": rng.choice((2, 3, 6)), "r": 2})
+    serve = rd.Mesh(serve.axes, devices=range(first, first + serve.num_devices))
+    rows, columns = rng.choice((("x", "y"), ("y", "x"), ("x,y", "")))
+    a = f"f32[12{{{rows}}}, 12{{{columns}}}]" if columns else f"f32[12{{{rows}}}, 12]"
+    types = {f"a.{i}": (a, meshes[i // 2]) for i in range(6)}
+    types |= {f"b.{i}": ("f32[12, 12]", meshes[i // 2]) for i in range(6)}
+    text = rng.choice(
+        (
+            "t.{i} = concat(0, a.{i}, b.{i})",
+            "t.{i} = concat(0, b.{i}, b.0)",
+            'concat(1, rearrange(a.{i}, "m n -> n m"), b.{i})[::2, 6:18]',
+            "t.{i} = cast(stack(0, a.{i}, b.{i}), bf16)[:, {i}:6]",
+        )
+    )
+    w = rd.WeightMap.parse(text if "=" in text else f"t.{{i}} = {text}")
+    shapes = w.shapes(dict.fromkeys(types, ((12, 12), "f32")))
+    dst = {
+        name: (f"{dtype}[{', '.join([f'{n}' for n in shape[:-1]] + [f'{shape[-1]}{{z}}'])}]", serve)
+        for name, (shape, dtype) in shapes.items()
+    }
+    return rd.plan_model(types, dst, weights=w, least_part=rng.choice((1, 1 << 20)))
+
+
+def test_moves_of_a_kind_have_the_same_transfers_on_all_devices() -> None:
+    shared = 0
+    for seed in range(repetitions(12, 1000)):
+        plan = layers(seed)
+        kinds = Kinds(plan)
+        first: dict[object, Kind] = {}
+        for move in plan.moves:
+            kind = kinds.of(move, None, list(dict.fromkeys(name for name, _ in move.sources)))
+            like = first.setdefault(kind.key, kind)
+            shared += like is not kind
+            for turn in range(len(kind.devices) if like is not kind else 0):
+                assert same_transfers(plan, like, kind, turn), (seed, move.target)
+        check_model(plan)
+    assert shared > 4
+
+
+class WrongLater(ModelPlan):
+    """A plan that says that all layers are alike, and has other transfers in the last."""
+
+    def transfers(self, move: Move, device: int) -> Iterator[Transfer]:
+        for transfer in super().transfers(move, device):
+            view = transfer.view
+            last = move is self.moves[-1]
+            yield transfer._replace(view=View(view[0], view[1] + last, view.runs))
+
+
+def test_a_layer_that_is_not_like_the_others_is_found() -> None:
+    stages = [rd.Mesh({"x": 2}, devices=range(2 * n, 2 * n + 2)) for n in range(4)]
+    types = {f"{n}": ("f32[4{x}, 4]", mesh) for n, mesh in enumerate(stages)}
+    plan = rd.plan_model(types, dict.fromkeys(types, ("f32[4, 4]", stages[0])))
+    wrong = WrongLater(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+    with pytest.raises(CheckError):
+        check_model(wrong)
+
+
+def test_a_layer_that_takes_the_steps_or_sources_of_another_is_found() -> None:
+    stages = [rd.Mesh({"x": 2}, devices=range(2 * n, 2 * n + 2)) for n in range(2)]
+    src = {f"{x}.{n}": ("f32[8{x}]", stages[n]) for n in range(2) for x in "ab"}
+    serve = rd.Mesh({"y": 2}, devices=(8, 9))
+    for first, second in (("a.0[0:4]", "a.1[4:8]"), ("concat(0, a.0, b.0)", "concat(0, a.1, b.1)")):
+        w = rd.WeightMap.parse(f"t.0 = {first}\nt.1 = {second}")
+        size = 4 if "[" in first else 16
+        dst = {f"t.{n}": (f"f32[{size}{{y}}]", serve) for n in range(2)}
+        plan = rd.plan_model(src, dst, weights=w)
+        check_model(plan)
+        one, other = plan.moves
+        changed = {"steps": one.steps} if size == 4 else {"sources": other.sources[::-1]}
+        with pytest.raises(CheckError):
+            check_model(replace(plan, moves=(one, replace(other, **changed))))
+
+
+def test_more_transfers_than_are_followed_are_refused_at_once() -> None:
+    mesh = rd.Mesh(d=2048)
+    plan = rd.plan_model({"w": ("f32[2048{d}, 2048]", mesh)}, {"w": ("f32[2048, 2048{d}]", mesh)})
+    with pytest.raises(CheckError, match="4194304 transfers or more"):
+        check_model(plan)
 
 
 def test_what_nobody_waits_for_is_found() -> None:

@@ -21,6 +21,7 @@ TILES = "redistrib/models/tiles.py"
 SEGMENTS = "redistrib/models/segments.py"
 RELABEL = "redistrib/models/relabel.py"
 CHECK = "redistrib/models/check.py"
+GROUPS = "redistrib/models/groups.py"
 COVERAGE = "redistrib/models/coverage.py"
 VIEWS = "redistrib/models/views.py"
 MESSAGES = "redistrib/backends/model_messages.py"
@@ -404,10 +405,24 @@ MUTANTS = (
     ),
     Mutant(
         "the checker lets one send what nobody waits for",
+        GROUPS,
+        "collected",
+        "not np.array_equal(_sorted(expected), _sorted(sent))",
+        "len(expected) > len(sent)",
+    ),
+    Mutant(
+        "moves of one kind may mean other elements",
         CHECK,
-        "_Check._collected",
-        "not np.array_equal(expected.sorted(), sent.sorted())",
-        "len(expected.columns) > len(sent.columns)",
+        "_Check.run",
+        "kinds.of(move, origin.made, sources)",
+        "kinds.of(move, None, sources)",
+    ),
+    Mutant(
+        "targets of one rule may take their sources in another order",
+        NORMAL_FORM,
+        "NormalForms.of",
+        "tuple(names[name] for name in taken)",
+        "tuple(names[name] for name in names)",
     ),
     Mutant(
         "a view may wrap around the end of a row",

@@ -1,0 +1,152 @@
+"""The transfers of one move, of all devices, in groups that differ in devices and offsets alone.
+
+Four devices that each take a row of `w: f32[4{x}, 6]` from the others have one group, of 12 rows
+
+    sender  receiver  target offset  source offset
+         0         1              0              0
+         0         2              0              0  ...
+
+and another for what each keeps. Both sides of a transfer must have it: what devices wait for is
+compared with what others send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redistrib.errors import CheckError
+from redistrib.models.coverage import Strided, strided
+from redistrib.models.moves import ModelMoves, Move
+from redistrib.models.segments import AnyType
+from redistrib.models.transfers import Transfer
+from redistrib.types.mesh import Mesh
+
+Numbers = NDArray[np.int64]
+SENDS, RECEIVES = 0, 1
+COLUMNS = "sends", "receives"
+
+
+class Group:
+    """Transfers that differ in their devices and offsets alone: a row of `columns` each.
+
+    Columns: sender (-1 for none), receiver, target offset, source offset.
+    """
+
+    def __init__(self, like: Transfer, columns: Numbers) -> None:
+        self.like = like
+        self.columns = columns
+        self._positions: dict[tuple[int, Mesh], Numbers] = {}
+
+    @property
+    def senders(self) -> Numbers:
+        """The device that each is from; -1 for a fill."""
+        return self.columns[:, SENDS]
+
+    @property
+    def receivers(self) -> Numbers:
+        """The device that each is to."""
+        return self.columns[:, RECEIVES]
+
+    @property
+    def crossing(self) -> Numbers:
+        """The rows that go from one device to another."""
+        rows: Numbers = self.columns[(self.senders >= 0) & (self.senders != self.receivers)]
+        return rows
+
+    def positions(self, t: AnyType, column: int) -> Numbers:
+        """The positions of senders or receivers on the mesh of a type. Raises CheckError."""
+        key = column, t.mesh
+        if key not in self._positions:
+            devices, ids = self.columns[:, column], np.array(t.mesh.ids)
+            order = np.argsort(ids)
+            place = np.searchsorted(ids, devices, sorter=order)
+            found = order[np.minimum(place, len(ids) - 1)]
+            if (odd := devices[ids[found] != devices]).size:
+                raise CheckError(
+                    f"{self.like.target}: device {odd[0]} {COLUMNS[column]} and is not on the mesh "
+                    f"of {t}; it does not have what it sends",
+                    target=self.like.target,
+                )
+            self._positions[key] = found
+        return self._positions[key]
+
+    def written(self) -> list[tuple[int, Strided]]:
+        """Receiver, and what is written there, unless that is nothing."""
+        if not self.like.view.size:
+            return []
+        _, runs = strided(0, [(n, t) for n, t, _ in self.like.view.runs])
+        return [(row[1], (row[2], runs)) for row in self.columns.tolist()]
+
+    def read(self) -> list[tuple[int, Strided]]:
+        """Sender, and what is read there, each element once."""
+        _, runs = strided(0, [(n, s) for n, _, s in self.like.view.runs if s])
+        return [(row[0], (row[3], runs)) for row in self.columns.tolist()]
+
+
+class _Side(NamedTuple):
+    """Columns of alike transfers as they are taken in, or as they are given: four numbers each."""
+
+    taken: list[int]
+    given: list[int]
+
+
+def collected(plan: ModelMoves, move: Move, most: int) -> tuple[list[Group], int]:
+    """What all devices take in or fill for a move, and how many transfers that are.
+
+    Raises CheckError where a sender does not have one, and for more than so many: at once where the
+    first and the last device of the target's mesh take so many that all will.
+    """
+    ids = plan.dst[move.target].mesh.ids
+    least = min(sum(t.receiver == n for t in plan.transfers(move, n)) for n in (ids[0], ids[-1]))
+    if least * len(ids) > most:
+        raise _too_many(move, least * len(ids), most)
+    rows: dict[object, tuple[Transfer, _Side]] = {}
+    count = 0
+    for device in plan.devices:
+        for transfer in plan.transfers(move, device):
+            sender, receiver, target, source, view, dtypes, phase, reduction = transfer
+            start, origin, runs = view
+            key = sender is None, target, source, runs, dtypes, phase, reduction
+            if key not in rows:
+                rows[key] = transfer, _Side([], [])
+            taken, given = rows[key][1]
+            if receiver == device:
+                taken += (-1 if sender is None else sender, receiver, start, origin)
+                count += 1
+            elif sender == device:
+                given += (sender, receiver, start, origin)
+        if count > most:
+            raise _too_many(move, count, most)
+    groups = []
+    for transfer, (taken, given) in rows.values():
+        group, sent = Group(transfer, _columns(taken)), _columns(given)
+        expected = group.crossing
+        if not np.array_equal(_sorted(expected), _sorted(sent)):
+            raise CheckError(
+                f"{move.target}: what devices wait for of {transfer.source} is not what others "
+                f"send: {len(expected)} transfers against {len(sent)}",
+                target=move.target,
+            )
+        groups.append(group)
+    return groups, count
+
+
+def _too_many(move: Move, count: int, most: int) -> CheckError:
+    return CheckError(
+        f"{move.target}: its devices have {count} transfers or more; they are followed one by one, "
+        f"and {most} are left: the same move on fewer devices can be checked",
+        target=move.target,
+    )
+
+
+def _columns(numbers: Sequence[int]) -> Numbers:
+    return np.array(numbers, np.int64).reshape(-1, 4)
+
+
+def _sorted(columns: Numbers) -> Numbers:
+    """The rows in an order that depends on them alone."""
+    return columns[np.lexsort(columns.T)]
