@@ -133,12 +133,17 @@ def wrapped(
     problem: Problem, opening: Steps, between: Iterator[Proposal], closing: Steps
 ) -> Iterator[Proposal]:
     """Proposals for what lies between some steps, with these steps."""
+    # Where digits do not match, what is too dear has been found all the same: see `feasible`.
+    aligned = problem.refinement.aligned
+    spent = total_seconds(problem.step_costs(opening)) if aligned else 0.0
     for inner in between:
         if not (opening or closing):
             yield inner
             continue
 
         def solve(best: Candidate | None, inner: Proposal = inner) -> Candidate | None:
+            if best is not None and aligned and spent >= best.seconds:
+                return None
             found = inner.solve(best)
             if found is None:
                 return None

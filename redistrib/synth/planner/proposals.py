@@ -209,7 +209,7 @@ def _around(problem: Problem) -> Iterator[Proposal]:
     if late is not None:
         yield from wrapped(problem, [], _middle(problem, src, late[0]), late[1])
     for opening, start in openings(src, dst, roles):
-        for end, closing in closings(start, dst, roles):
+        for end, closing in closings(start, dst, partial_roles(start, dst)):
             yield from wrapped(problem, opening, _middle(problem, start, end), closing)
 
 

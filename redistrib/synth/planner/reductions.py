@@ -16,6 +16,7 @@ from redistrib.errors import LayoutError
 from redistrib.synth.plan.collectives import (
     AllReduce,
     Collective,
+    CollectivePermute,
     DynamicSlice,
     ReduceScatter,
     ReplicatedToPartial,
@@ -27,6 +28,7 @@ from redistrib.types.digits import (
     IndexDigit,
     Local,
     Placement,
+    apart,
     inside,
     is_chain,
     piece_of,
@@ -106,9 +108,8 @@ def reduce_partial(
     What the target slices anyway is sliced first, and a reduced digit goes where the target wants
     it, else to any local place; only where there is none is it an all_reduce.
     """
-    steps: list[Collective] = []
     if not roles.reduce:
-        return steps, src
+        return [], src
 
     def step(collective: Collective) -> bool:
         nonlocal src
@@ -119,8 +120,7 @@ def reduce_partial(
         steps.append(collective)
         return True
 
-    for device, index in dst.placements:
-        step(DynamicSlice(((device, index),)))
+    steps, src = _sliced(src, dst)
     wanted = dict(dst.placements)
     placed = {
         device
@@ -140,18 +140,63 @@ def reduce_partial(
     return steps, src
 
 
+def _sliced(src: ArrayType, dst: ArrayType) -> tuple[list[Collective], ArrayType]:
+    """What the target slices anyway, as far as there is room, and the type after it."""
+    steps: list[Collective] = []
+    for placement in dst.placements:
+        step = DynamicSlice((placement,))
+        try:
+            src = step.apply(src)
+        except LayoutError:
+            continue
+        steps.append(step)
+    return steps, src
+
+
 def openings(
     src: ArrayType, dst: ArrayType, roles: PartialRoles
 ) -> Iterator[tuple[list[Collective], ArrayType]]:
     """Ways to reduce what must be, and the types they end in: scattered, or by one all_reduce.
 
-    The second leaves all places free for what moves: on x=6, y=12,
-    `[4{y:(6)2}, 6] max{x,y:(1)6} -> [4{y:(3)4}, 6]` is then one all_to_all and a slice.
+    The latter leaves all places free for what moves: on x=6, y=12,
+    `[4{y:(6)2}, 6] max{x,y:(1)6} -> [4{y:(3)4}, 6]` is then one all_to_all and a slice. What the
+    target slices may come before it. Where other digits become partial, addends may be handed on.
     """
     yield reduce_partial(src, dst, roles)
-    if roles.reduce:
-        step = AllReduce(tuple(sorted(roles.reduce)))
-        yield [step], step.apply(src)
+    if not roles.reduce:
+        return
+    step = AllReduce(tuple(sorted(roles.reduce)))
+    yield [step], step.apply(src)
+    steps, start = _sliced(src, dst)
+    if steps:
+        yield [*steps, step], step.apply(start)
+    handed = hand_on(src, roles)
+    if handed is not None:
+        start = handed.apply(src)
+        rest, start = reduce_partial(start, dst, partial_roles(start, dst))
+        yield [handed, *rest], start
+
+
+def hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
+    """One permute by which digits that become partial take the addends of those to reduce.
+
+    On y=3, z=6, `[] max{y} -> [] max{z}` hands on from y to z:(1)3, and z:(3)2 has copies, where
+    an all_reduce would take two latencies. None where no digit can.
+    """
+    if src.reduction != roles.reduction:
+        return None
+    takers = [d for d in sorted(roles.produce) if all(apart(d, o) for o, _ in src.placements)]
+    routes: list[tuple[DeviceDigit, DeviceDigit]] = []
+    for whole in sorted(roles.reduce):
+        left = whole
+        for n, taker in enumerate(takers):
+            size = gcd(left.size, taker.size)
+            if size > 1:
+                one, other = (DeviceDigit(d.axis, d.pre, size) for d in (left, taker))
+                routes += [(one, other), (other, one)]
+                left = DeviceDigit(left.axis, one.end, left.size // size)
+                takers[n] = DeviceDigit(taker.axis, other.end, taker.size // size)
+    return CollectivePermute(tuple(routes)) if routes else None
 
 
 def closings(
