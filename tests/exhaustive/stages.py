@@ -30,6 +30,7 @@ from tests.jax.survey import check
 from tests.models.random_moves import random_case
 from tests.models.verify import check_case
 from tests.oracle.laws import FAMILIES, verify_matrix
+from tests.oracle.questions import verify_question
 from tests.paper.programs import verify_paper
 from tests.uneven import meaning
 from tests.uneven.test_plans import types_of
@@ -49,6 +50,7 @@ BUDGET_BLOCK = 25  # large pairs in a unit
 JAX_BLOCK = 10  # pairs in a unit
 MOVES_BLOCK = 50  # models in a unit
 UNEVEN_SIZES = 14
+QUESTIONS, QUESTION_BLOCK = 20_000, 250  # on prices, in all and in a unit
 PROGRAMS, PROGRAM_BLOCK = 2000, 50  # random programs, in all and in a unit
 
 
@@ -298,7 +300,10 @@ def law_files() -> list[Path]:
 
 
 def run_laws(unit: int) -> Counter[str]:
-    """The tests of one file, each law tried many times."""
+    """The tests of one file, each law tried many times, or a block of random questions."""
+    if unit >= (files := len(law_files())):
+        blocks = range((unit - files) * QUESTION_BLOCK, (unit - files + 1) * QUESTION_BLOCK)
+        return sum(map(verify_question, blocks), Counter[str]())
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", law_files()[unit]],
         cwd=ROOT,
@@ -334,8 +339,9 @@ def stages(examples: int) -> Iterator[Stage]:
     )
     yield Stage(
         "laws",
-        "the tests that try a law on random inputs, with many of them",
-        lambda _: range(len(law_files())),
+        "the tests that try a law on random inputs, with many of them, and the laws of prices on"
+        " 20,000 random questions of all types under every profile",
+        lambda _: range(len(law_files()) + QUESTIONS // QUESTION_BLOCK),
         run_laws,
     )
     yield Stage(

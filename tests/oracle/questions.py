@@ -7,18 +7,24 @@ that is shipped.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 import redistrib as rd
 from redistrib.synth.plan.profile import profile_names
+from redistrib.synth.planner.problem import Effort
 from redistrib.types.digits import DeviceDigit, Factor, Local
+from redistrib.types.refinement import refine
 from tests.generators import random_layout, random_pair
 
 PROFILES = (None, *profile_names())
 
 APART = 72 * 6144  # devices: a multiple of what a level of any profile holds
+EFFORTS: tuple[Effort, ...] = ("fast", "best")
+CUT = 2.01  # by which an answer may be dearer where a search was cut: twice as many latencies
 MOST = 1.05  # by which a single answer may be above a way through a third layout
 
 
@@ -116,15 +122,109 @@ def with_idle_axis(t: rd.ArrayType, size: int) -> rd.ArrayType:
     return rd.ArrayType(mesh, t.dtype, t.shape, t.dims, t.partial, t.reduction or "sum")
 
 
-def verify_names_and_orders(seed: int) -> None:
+def verify_question(seed: int) -> Counter[str]:
+    """All laws of one random question; what was seen of those that hold for searches that end.
+
+    A search near the ends, on a mesh too large for a proof, may be cut by its work: then another
+    question with the same answer may cost more. That is counted, not refused.
+    """
+    asked = random_question(seed)
+    counts: Counter[str] = Counter(questions=1)
+    try:
+        if asked.src.mesh != asked.dst.mesh:
+            verify_limits(asked)
+            return counts + Counter({"on two meshes": 1})
+        verify_names_and_orders(asked, random.Random(seed))
+        counts += verify_limits(asked)
+        counts += verify_idle_axis(asked, random.Random(seed).choice((2, 3, 4)))
+        counts += verify_ways_to_ask(asked)
+        if asked.between is not None:
+            counts += verify_third(asked, asked.between)
+    except Exception as error:
+        raise AssertionError(f"seed {seed}: {asked}: {error!r}") from error
+    return counts
+
+
+def proved(*types: rd.ArrayType) -> bool:
+    """Whether digits match and nothing is summed, so that no search has a part in the price."""
+    return refine(*types).aligned and not any(t.partial for t in types)
+
+
+def verify_names_and_orders(asked: Question, rng: random.Random) -> None:
     """Other names, another order of the mesh and of dimensions change no price, to the last bit."""
-    asked, rng = random_question(seed), random.Random(seed)
-    if asked.src.mesh != asked.dst.mesh:
-        return
     types = [asked.src, asked.dst]
     other = relabelled(rng, types)
-    for effort in ("fast", "best"):
+    for effort in EFFORTS:
         found, again = (
             rd.cost(*ends, profile=asked.profile, effort=effort) for ends in (types, other)
         )
-        assert found == again, f"seed {seed}: {asked}"
+        assert found == again, (effort, found, again)
+
+
+def verify_limits(asked: Question) -> Counter[str]:
+    """A larger memory limit never costs more, and none costs no less than the larger end."""
+    src, dst = asked.src, asked.dst
+    least, whole = max(src.tile_bytes, dst.tile_bytes), src.size * src.itemsize
+    limits = [None, *sorted({least, 2 * least, max(least, whole)})]
+    counts: Counter[str] = Counter()
+    for effort in EFFORTS:
+        found = [
+            rd.cost(src, dst, profile=asked.profile, memory_limit=limit, effort=effort).seconds
+            for limit in limits
+        ]
+        for smaller, larger in pairwise(found):
+            if larger > smaller:
+                assert src.mesh == dst.mesh, (limits, found)
+                assert not proved(src, dst), (limits, found)
+                assert larger <= smaller * CUT, (limits, found)
+                counts["dearer with a larger limit"] += 1
+    return counts
+
+
+def verify_idle_axis(asked: Question, size: int) -> Counter[str]:
+    """One more axis, which neither type uses, never makes dearer."""
+    types = [asked.src, asked.dst]
+    idle = [with_idle_axis(t, size) for t in types]
+    counts: Counter[str] = Counter()
+    for effort in EFFORTS:
+        found, again = (
+            rd.cost(*ends, profile=asked.profile, effort=effort).seconds for ends in (types, idle)
+        )
+        if again > found:
+            assert not proved(*types), (effort, found, again)
+            assert again <= found * CUT, (effort, found, again)
+            counts["dearer with an idle axis"] += 1
+    return counts
+
+
+def verify_ways_to_ask(asked: Question) -> Counter[str]:
+    """A vector has the single price, and the matrix of one pair is near: it searches for less."""
+    src, dst = asked.src, asked.dst
+    oracle = rd.Oracle(src.mesh, asked.profile)
+    single = oracle.cost(src, dst).seconds
+    assert oracle.cost_vector([src], [dst]).tolist() == [single]
+    of_matrix = float(oracle.cost_matrix([src], [dst])[0, 0])
+    assert single <= of_matrix * MOST, (single, of_matrix)
+    if of_matrix > single:
+        assert of_matrix <= single * CUT, (single, of_matrix)
+        return Counter({"single below the matrix": 1})
+    return Counter()
+
+
+def verify_third(asked: Question, between: rd.ArrayType) -> Counter[str]:
+    """A way through a third type, if no tile exceeds the ends, gains nothing in a matrix."""
+    src, dst = asked.src, asked.dst
+    if between.tile_bytes > max(src.tile_bytes, dst.tile_bytes):
+        return Counter()
+    oracle = rd.Oracle(src.mesh, asked.profile)
+    types = [src, between, dst]
+    matrix = oracle.cost_matrix(types, types)
+    assert matrix[0, 2] <= (matrix[0, 1] + matrix[1, 2]) * (1 + 1e-9), matrix
+    single = oracle.cost(src, dst).seconds
+    through = oracle.cost(src, between).seconds + oracle.cost(between, dst).seconds
+    counts = Counter({"with a third type": 1})
+    if single > through * MOST:
+        assert not proved(src, dst), (single, through)
+        assert single <= through * CUT, (single, through)
+        counts["cheaper through a third type"] += 1
+    return counts
