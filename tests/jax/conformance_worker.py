@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from redistrib.backends import jax as rjax
 from redistrib.types.tile import same_bits
-from tests.jax import primitives
+from tests.jax import behaviours, primitives
 from tests.repetitions import repetitions
 from tests.worker import Cases
 
@@ -163,6 +163,13 @@ def primitives_each_in_a_call() -> None:
     every = [*primitives.CALLS]
     for first in range(repetitions(1, 6)):
         assert not primitives.differences(every[(first + 1) % 6 :: 6])
+
+
+@case
+def what_jax_documents_of_jit_and_shard_map() -> None:
+    every = [*behaviours.PROGRAMS]
+    for first in range(repetitions(1, 4)):
+        assert not [found for name in every[first::4] if (found := behaviours.difference(name))]
 
 
 @case

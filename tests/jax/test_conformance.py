@@ -15,6 +15,7 @@ CASES = (
     "a_transformer_step_with_an_embedding_and_adam",
     "a_convnet_with_its_gradient",
     "primitives_each_in_a_call",
+    "what_jax_documents_of_jit_and_shard_map",
     "dropout_in_a_rematerialized_scan",
     "a_training_step_with_explicit_axes",
     "values_that_are_constrained_together_are_one_call",
