@@ -173,6 +173,29 @@ def what_jax_documents_of_jit_and_shard_map() -> None:
 
 
 @case
+def windowed_reductions_of_several_are_laid_out_as_in_plain_jax() -> None:
+    """Else XLA's partitioner takes the process down, or finds tiles of two shapes."""
+    x, y = put(numbers(8, 8), "data", "model"), put(numbers(8, 8, seed=1), "data", "model")
+
+    def highest(x: jax.Array) -> jax.Array:
+        return jax.lax.reduce_window(x, -np.inf, jax.lax.max, (2, 2), (2, 2), "VALID")
+
+    def slopes(x: jax.Array, y: jax.Array, spec: Any, before: Any, around: Any) -> Any:
+        tiles = jax.shard_map(lambda t: t * 2, mesh=MESH, in_specs=spec, out_specs=spec)
+        x, y = (with_sharding_constraint(value, at("model")) for value in (x, y))
+        pair = jax.jvp(around(highest), (before(x),), (before(y),))
+        ends = jax.tree.map(lambda v: with_sharding_constraint(jnp.sin(v), at("model")), pair)
+        return ends, tiles(x)
+
+    programs = (
+        (P("data"), lambda x: x * 2, jax.jit),
+        (P(None, "model"), lambda x: x, lambda f: f),
+    )
+    for spec, before, around in programs[: repetitions(1, 2)]:
+        compare(partial(slopes, spec=spec, before=before, around=around), x, y)
+
+
+@case
 def dropout_in_a_rematerialized_scan() -> None:
     x, weights = put(numbers(8, 16), "data"), put(numbers(3, 16, 16, seed=1), None, None, "model")
 

@@ -22,7 +22,7 @@ from jax.extend.core import primitives
 from jax.sharding import Mesh, NamedSharding
 
 from redistrib.backends import jax as rjax
-from redistrib.backends.jax.explain import equations_in
+from redistrib.backends.jax.jaxprs import equations_in
 from redistrib.types.tile import same_bits
 
 MESH = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("data", "model"))

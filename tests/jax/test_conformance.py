@@ -16,6 +16,7 @@ CASES = (
     "a_convnet_with_its_gradient",
     "primitives_each_in_a_call",
     "what_jax_documents_of_jit_and_shard_map",
+    "windowed_reductions_of_several_are_laid_out_as_in_plain_jax",
     "dropout_in_a_rematerialized_scan",
     "a_training_step_with_explicit_axes",
     "values_that_are_constrained_together_are_one_call",

@@ -8,16 +8,15 @@ Bytes are read from the compiled programs, ours and XLA's in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.extend import core
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.carriers import carrier
+from redistrib.backends.jax.jaxprs import equations_in
 from redistrib.backends.jax.moves import move_p
 from redistrib.backends.jax.optimize import optimize
 from redistrib.backends.jax.partitioned import observing
@@ -108,17 +107,3 @@ def _of_array(x: Any, target: Any, options: Options) -> Explanation:
 
 def _traffic(compiled: Any) -> HloTraffic:
     return hlo_traffic(compiled.as_text())
-
-
-def equations_in(jaxpr: Any) -> Iterator[Any]:
-    """All equations of a jaxpr, each before those of the jaxprs inside it."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for value in jax.tree.leaves(
-            list(eqn.params.values()),
-            is_leaf=lambda v: isinstance(v, (core.Jaxpr, core.ClosedJaxpr)),
-        ):
-            if isinstance(value, core.ClosedJaxpr):
-                yield from equations_in(value.jaxpr)
-            elif isinstance(value, core.Jaxpr):
-                yield from equations_in(value)

@@ -19,6 +19,7 @@ from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import AxisType, NamedSharding
 
+from redistrib.backends.jax.jaxprs import as_in_plain_jax
 from redistrib.backends.jax.moves import find_move, move_p, move_params
 from redistrib.backends.jax.partitioned import free_p
 from redistrib.backends.jax.planning import Options
@@ -41,8 +42,9 @@ def optimize(
     Results are the same bit for bit as far as XLA computes the rest alike, and those that are
     constrained are laid out as they were asked to be. What cannot be planned (uneven tiles, other
     kinds of memory, types inside shard_map, constraints in the rules of a `custom_vjp` that is
-    differentiated outside) stays with XLA; so does what exceeds `memory_limit`, in bytes per device
-    or a text as "1GiB", for each tile between two collectives. Raises RedistribError for an option
+    differentiated outside, or beside a windowed reduction of several arrays) stays with XLA; so
+    does what exceeds `memory_limit`, in bytes per device or a text as "1GiB", for each tile between
+    two collectives. Raises RedistribError for an option
     that there is not.
     """
     if function is None:
@@ -106,9 +108,9 @@ class _Rewriting:
         eqns: list[Any] = []
         freed: dict[Any, Any] = {}  # a constrained value -> what the equations after it use
         constraints: dict[Any, Any] = {}
-        for eqn in jaxpr.eqns:
+        for eqn, stays in zip(jaxpr.eqns, as_in_plain_jax(jaxpr), strict=True):
             used = [freed.get(v, v) if isinstance(v, core.Var) else v for v in eqn.invars]
-            new, found = self.equation(eqn.replace(invars=used))
+            new, found = self.equation(eqn if stays else eqn.replace(invars=used), stays)
             eqns += new
             for var, constraint in zip(eqn.outvars, found, strict=True):
                 if constraint is not None:
@@ -120,11 +122,15 @@ class _Rewriting:
         eqns = [e for e in eqns if e.primitive is not free_p or e.outvars[0] in needed]
         return jaxpr.replace(eqns=_freed_together(eqns)), results
 
-    def equation(self, eqn: Any) -> tuple[list[Any], Constraints]:
-        """The equations in the place of one, and the constraint that each of its results has."""
+    def equation(self, eqn: Any, stays: bool) -> tuple[list[Any], Constraints]:
+        """The equations in the place of one, and the constraint that each of its results has.
+
+        What is constrained is freed before, unless it `stays` in the layout that it has.
+        """
         match eqn.primitive.name:
             case "sharding_constraint" if self.plans(eqn, eqn.params["sharding"]):
-                return self.constraint(eqn, eqn.invars[0], eqn.outvars[0]), [eqn]
+                new = [eqn] if stays else self.constraint(eqn, eqn.invars[0], eqn.outvars[0])
+                return new, [eqn]
             case "reshard" if self.plans(eqn, eqn.params["dst_sharding"]):
                 return self.reshard(eqn), [None]
             case "shard_map" | "redistribute" | "redistribute_to":
