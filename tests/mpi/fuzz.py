@@ -289,7 +289,7 @@ class _Caller:
     def call(self, number: int) -> None:
         given = self.array(number)
         shared = self.drawn.options["shared"]
-        how = self.rng.choice(("call", "start", "test", "batch", "again"))
+        how = self.rng.choice(("call", "start", "test", "several", "batch", "again"))
         if how == "batch" and not shared:
             more = [self.array(number + 100 + n) for n in range(self.rng.randint(0, 3))]
             gives = self.drawn.index is not None or self.rng.random() < 0.7
@@ -300,6 +300,16 @@ class _Caller:
                 more, self.made.batch([item.tile for item in more], outs), strict=True
             ):
                 item.check(result)
+            return
+        if how == "several" and not shared:
+            begun = [
+                (item, self.made.start(item.tile, item.out))
+                for item in (given, self.array(number + 200), self.array(number + 201))
+            ]
+            own = random.Random(f"{self.seed} {number} {self.comm.rank}")
+            for item, running in own.sample(begun, len(begun)):
+                [found] = running.wait()
+                item.check(found)
             return
         if self.lent is not None and self.rng.random() < 0.7:
             if given.old is not None:
