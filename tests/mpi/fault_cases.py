@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from typing import Any
 
 import numpy as np
@@ -292,3 +293,42 @@ def several_calls_of_one_object_are_in_flight(comm: MPI.Intracomm) -> None:
                     assert same_bits(result, tile_of(array, dst, comm.rank)), (texts, number)
             made.start(tile)
             made.start(tile)  # leaving ends both
+
+
+@case
+def calls_that_are_done_again_are_right_among_others(comm: MPI.Intracomm) -> None:
+    """On the same tiles with other data, other tiles, started ones, after errors, when tiles go."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    array, rank = example(plan.src), comm.rank
+    tile, expected = (np.array(tile_of(array, t, rank)) for t in (plan.src, plan.dst))
+    out, other = np.zeros_like(expected), np.zeros_like(expected)
+    full_calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        full = rmpi.Redistribution._run
+
+        def counted(*given: Any, **options: Any) -> Any:
+            full_calls.append(1)
+            return full(*given, **options)
+
+        patch.setattr(rmpi.Redistribution, "_run", counted)
+        with rmpi.Redistribution.from_plan(plan, comm, check="none") as made:
+            for number in range(24):
+                tile += 1
+                into = other if number % 8 == 5 else out
+                if number % 8 == 6:
+                    [found] = made.start(tile, into).wait()
+                elif number == 16 + rank % 2:  # whether a rank takes the short way is up to it
+                    found = made(tile)
+                else:
+                    found = made(tile, into)
+                assert same_bits(found, expected + number + 1)
+                if number == 11:
+                    with pytest.raises(rd.BackendError, match="rank 1: tile is a"):
+                        rmpi.gather(WRONG if rank == 1 else tile, plan.src, comm)
+                into[...] = 0
+            assert len(full_calls) < 18, "the others are done again"
+            seen = weakref.ref(tile)
+            del tile, found
+            assert seen() is None, "nothing is kept"
+            tile = np.array(tile_of(array, plan.src, rank))
+            assert same_bits(made(tile, out), expected)

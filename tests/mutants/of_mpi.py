@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 ADDING = "redistrib/backends/mpi/adding.py"
+AGAIN = "redistrib/backends/mpi/again.py"
 AGREEMENT = "redistrib/backends/mpi/agreement.py"
 ARRAYS = "redistrib/backends/mpi/arrays.py"
 CALLS = "redistrib/backends/mpi/calls.py"
@@ -458,5 +459,26 @@ if left and (
         "receives_once",
         "_shared(box, whole) in (_shared(box, part), _size(whole))",
         "True",
+    ),
+    Mutant(
+        "a call is done again on the tiles of another",
+        AGAIN,
+        "Again.__call__",
+        "self._tile() is not tile or self._out() is not out or self._stale",
+        "self._stale",
+    ),
+    Mutant(
+        "messages that were released are started again",
+        AGAIN,
+        "Again._stale",
+        "self._messages.under_way or self._messages.requests is not self._requests",
+        "self._messages.under_way",
+    ),
+    Mutant(
+        "a call done again keeps its tags after a fault",
+        AGAIN,
+        "Again.__call__",
+        "faults.raised or faults.known is not None or faults.cleared != self._cleared",
+        "False",
     ),
 )

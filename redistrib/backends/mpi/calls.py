@@ -31,7 +31,7 @@ def fused(
     """All phases of a call, between the arrays before, between and after them."""
     for number, phase in enumerate(phases):
         watch.step = f"{phase.name} ({number + 1} of {len(phases)})"
-        sources, targets = (_seen(phase, level) for level in levels[number : number + 2])
+        sources, targets = (seen(phase, level) for level in levels[number : number + 2])
         yield from phase.run(sources, targets)
     _put(levels[-1] if phases else levels[0], results)
 
@@ -67,7 +67,18 @@ def by_steps(
     _put(held, results)
 
 
-def _seen(phase: Phase, tiles: Tiles) -> list[Tile | None]:
+def call_of(number: int, arrays: int) -> str:
+    """What a call is, the same on all ranks."""
+    return f"a call of redistribution {number} with {arrays} arrays"
+
+
+def end_all(under_way: Sequence[Running], *, soon: bool) -> None:
+    """End calls in the order in which they were started; `soon`: or give them up."""
+    for running in tuple(under_way):
+        running.end_soon() if soon else running.wait()
+
+
+def seen(phase: Phase, tiles: Tiles) -> list[Tile | None]:
     """The tiles as a phase sees them: with their dimensions in reverse, if so."""
     return [tile.T if tile is not None and phase.after.reverse else tile for tile in tiles]
 

@@ -168,6 +168,22 @@ def check_tile(
         )
 
 
+def check_given(
+    tiles: Sequence[Tile | None],
+    outs: Sequence[Tile | None],
+    ends: Sequence[tuple[ArrayType, tuple[int, ...] | None]],
+    dtype: np.dtype[Any],
+    *,
+    in_place: bool,
+) -> None:
+    """Check tiles and the outs among the results; `ends`: types with this rank's shapes."""
+    for tile, out in zip(tiles, outs, strict=True):
+        check_tile(tile, *ends[0], dtype, "tile")
+        if out is not None:
+            check_tile(out, *ends[1], dtype, "out")
+    check_results(tiles, outs, in_place=in_place)
+
+
 def check_results(
     tiles: Sequence[Tile | None], outs: Sequence[Tile | None], *, in_place: bool = False
 ) -> None:

@@ -73,7 +73,7 @@ class Private:
 
 
 @dataclass(slots=True)
-class _Slot:
+class Slot:
     """What is kept with a communicator: the duplicate once there is one, and who is at work.
 
     busy: held by the thread that is inside a call. others: threads that came meanwhile.
@@ -83,6 +83,11 @@ class _Slot:
     lost: bool = False
     busy: threading.Lock = field(default_factory=threading.Lock)
     others: int = 0
+
+    def check_alone(self) -> None:
+        """Raise BackendError if another thread waits for what this one has claimed."""
+        if self.others:
+            raise _mixed()
 
 
 _MAKING = threading.Lock()
@@ -105,7 +110,7 @@ def check_communicator(comm: object) -> None:
 def _keyval() -> int:
     """The attribute of ours. Made late: MPI may be initialised after this module is imported."""
 
-    def release(comm: MPI.Comm, keyval: int, slot: _Slot) -> None:  # noqa: ARG001
+    def release(comm: MPI.Comm, keyval: int, slot: Slot) -> None:  # noqa: ARG001
         if slot.private is not None:
             slot.private.node.Free()
             slot.private.comm.Free()
@@ -113,11 +118,12 @@ def _keyval() -> int:
     return MPI.Comm.Create_keyval(delete_fn=release)
 
 
-def _slot(comm: MPI.Intracomm) -> _Slot:
+def slot_of(comm: MPI.Intracomm) -> Slot:
+    """What is kept with a communicator."""
     with _MAKING:
         slot = comm.Get_attr(_keyval())
-        if not isinstance(slot, _Slot):
-            slot = _Slot()
+        if not isinstance(slot, Slot):
+            slot = Slot()
             comm.Set_attr(_keyval(), slot)
         return slot
 
@@ -131,7 +137,7 @@ def claimed(comm: MPI.Intracomm) -> Iterator[BackendError | None]:
     first one raises at its end. Raises BackendError for what is no communicator.
     """
     check_communicator(comm)
-    slot = _slot(comm)
+    slot = slot_of(comm)
     error = None
     if not slot.busy.acquire(blocking=False):
         slot.others += 1
@@ -140,16 +146,14 @@ def claimed(comm: MPI.Intracomm) -> Iterator[BackendError | None]:
         error = _mixed()
     try:
         yield error
-        if slot.others:
-            raise _mixed()
+        slot.check_alone()
     finally:
         slot.busy.release()
 
 
 def check_alone(comm: MPI.Intracomm) -> None:
     """Raise BackendError if another thread waits for the communicator that this one has claimed."""
-    if _slot(comm).others:
-        raise _mixed()
+    slot_of(comm).check_alone()
 
 
 def _mixed() -> BackendError:
@@ -164,7 +168,7 @@ def private(comm: MPI.Intracomm, timeout: float | None = None) -> Private:
     Raises BackendError if it is to be made and not all ranks come within `timeout` seconds; which
     do not cannot be known before there is one.
     """
-    slot = _slot(comm)
+    slot = slot_of(comm)
     if slot.private is None:
         if slot.lost:
             raise BackendError(f"{FIRST} failed before, as not all ranks came", step=FIRST)
@@ -182,7 +186,7 @@ def private(comm: MPI.Intracomm, timeout: float | None = None) -> Private:
     return slot.private
 
 
-def _finish(slot: _Slot, request: MPI.Request, timeout: float | None) -> None:
+def _finish(slot: Slot, request: MPI.Request, timeout: float | None) -> None:
     """Wait for a request of all ranks, asleep: whoever comes late needs the processor."""
     end = None if timeout is None else time.monotonic() + timeout
     while not request.Test():

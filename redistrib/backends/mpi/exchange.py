@@ -169,6 +169,18 @@ class TileExchange(Phase):
             outstanding.repeat(self._direct(sources, targets))
             yield from transfer(flows, outstanding, meanwhile)
 
+    def again(
+        self, source: Tile | None, target: Tile | None
+    ) -> tuple[Repeated, list[tuple[Tile, Tile]]]:
+        """The messages between these tiles, made, and what is copied: target and source."""
+        [source], [target] = opaque([source]), opaque([target])
+        copies = [
+            (view(target, overlap.put, overlap.shape), view(source, overlap.take, overlap.shape))
+            for overlap in self.own
+            if source is not None and target is not None
+        ]
+        return self._direct([source], [target]), copies
+
     def _copy_own(self, sources: Tiles, targets: Tiles) -> None:
         for source, target in zip(sources, targets, strict=True):
             if source is not None and target is not None:

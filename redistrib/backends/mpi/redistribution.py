@@ -11,18 +11,18 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
+from redistrib.backends.mpi.again import Again
 from redistrib.backends.mpi.agreement import Watch
-from redistrib.backends.mpi.calls import Running, by_steps, forwards, fused
+from redistrib.backends.mpi.calls import Running, by_steps, call_of, end_all, forwards, fused
 from redistrib.backends.mpi.checks import (
     C_ORDER,
     F_ORDER,
     Index,
-    check_results,
-    check_tile,
+    check_given,
     memory_order,
     usable_timeout,
 )
-from redistrib.backends.mpi.communicators import check_alone, claimed, private
+from redistrib.backends.mpi.communicators import check_alone, claimed, private, slot_of
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.exchange import Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
@@ -178,6 +178,7 @@ class Redistribution:
             self.out = None
             self._shared: SharedTiles | None = None
             self._under_way: list[Running] = [] if under_way is None else under_way
+            self._again: Again | None = None
             self._lent: list[tuple[Tile, Redistribution]] = []
             self._phases: list[Phase] = []
             self._reverse = False
@@ -250,7 +251,14 @@ class Redistribution:
         in the target returns None. If a rank was given something else, `check` says who raises;
         `out` is undefined then.
         """
-        return self._run([tile], [out]).wait()[0]
+        again = self._again
+        if again is not None and not self._under_way and again(tile, out):
+            return out
+        [result] = self._run([tile], [out]).wait()
+        if self._check == "none" and self._at_once() and result is out and not self._lent:
+            slot = slot_of(self._given_comm)
+            self._again = Again.of(self.watch, slot, self._phases[0], tile, out, self._number)
+        return result
 
     def start(self, tile: Tile | None, out: Tile | None = None) -> Running:
         """Begin a call; `wait()` ends it and returns a list of one tile. Collective.
@@ -298,8 +306,7 @@ class Redistribution:
             if any(out is lent for out in outs):
                 return Redistribution._run(twin, tiles, [None], starts=starts, meets=meets)
         with claimed(self._given_comm) as contended:
-            call = f"a call of redistribution {self._number} with {len(tiles)} arrays"
-            operation = self.watch.begin(call)
+            operation = self.watch.begin(call_of(self._number, len(tiles)))
             results: list[Tile | None] = []
             error = contended or self._refused(starts)
             transfer = self._transfer(operation, tiles, outs, results, error, meets)
@@ -381,11 +388,8 @@ class Redistribution:
                 raise BackendError("a shared result is the array `out`: one, and no other is given")
             outs = [self.out]
         if self._check != "none":
-            for tile, out in zip(tiles, outs, strict=True):
-                check_tile(tile, self.src, self._shapes[0], self.dtype, "tile")
-                if out is not None:
-                    check_tile(out, self.dst, self._shapes[1], self.dtype, "out")
-            check_results(tiles, outs, in_place=self._problem.in_place)
+            ends = (self.src, self._shapes[0]), (self.dst, self._shapes[1])
+            check_given(tiles, outs, ends, self.dtype, in_place=self._problem.in_place)
         return outs
 
     def _result(self, out: Tile | None, order: int = C_ORDER) -> Tile | None:
@@ -430,7 +434,7 @@ class Redistribution:
         for phase in self._phases:
             phase.free()
         self._channel.datatypes.free()
-        self._phases, self._shared, self._lent = [], None, []
+        self._phases, self._shared, self._lent, self._again = [], None, [], None
 
     def __enter__(self) -> Self:
         return self
@@ -441,10 +445,6 @@ class Redistribution:
         After an exception the others are given a second to do their part of it.
         """
         try:
-            for running in tuple(self._under_way):
-                if kind is None:
-                    running.wait()
-                else:
-                    running.end_soon()
+            end_all(self._under_way, soon=kind is not None)
         finally:
             self.free()

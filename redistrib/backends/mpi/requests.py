@@ -80,9 +80,9 @@ class Outstanding:
         """Start to receive one."""
         self._add(self.comm.Irecv(message, peer, self.tag), peer, True, owner)
 
-    def repeat(self, messages: Repeated) -> None:
-        """Start messages that were made for several calls."""
-        if messages.requests:
+    def repeat(self, messages: Repeated, *, started: bool = False) -> None:
+        """Start messages that were made for several calls, unless they are `started`."""
+        if messages.requests and not started:
             MPI.Prequest.Startall(messages.requests)
         self._repeated = messages
         messages.under_way = True

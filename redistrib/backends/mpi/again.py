@@ -1,0 +1,124 @@
+"""A call on the tiles of the call before it: its messages are started again, and no more is done.
+
+For `check="none"`, in loops that give the same tile and `out` each time, where all travels straight
+from tile to tile. It keeps addresses and weak references, so no array lives longer for it.
+
+It is one of the operations that all ranks count (faults.py), whether or not another rank takes this
+way; where an error is known, a call was started, or the ranks were given up, the full way is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from redistrib.backends.mpi.agreement import LISTEN, YIELDS, Watch
+from redistrib.backends.mpi.calls import call_of, forwards, seen
+from redistrib.backends.mpi.communicators import Slot
+from redistrib.backends.mpi.datatypes import Tile, address_of
+from redistrib.backends.mpi.exchange import Phase, TileExchange
+from redistrib.backends.mpi.faults import Operation
+from redistrib.backends.mpi.lifetime import alive
+from redistrib.backends.mpi.requests import Outstanding
+
+Ends = tuple[Tile | None, Tile | None]
+"""A tile of the source and one of the target."""
+
+
+class Again:
+    """What one call of an exchange did, to be done again.
+
+    looked_at: the tiles as the phase sees them. text: what the call is, for others that ask.
+    """
+
+    def __init__(
+        self, watch: Watch, slot: Slot, phase: TileExchange, given: Ends, looked_at: Ends, text: str
+    ) -> None:
+        self._watch, self._slot, self._text = watch, slot, text
+        self._tile, self._out = (_reference(array) for array in given)
+        self._messages, copies = phase.again(*looked_at)
+        self._requests = self._messages.requests
+        self._copies = [(_without_owner(a), _without_owner(b)) for a, b in copies]
+        self._cleared = watch.private.faults.cleared
+
+    @classmethod
+    def of(
+        cls,
+        watch: Watch,
+        slot: Slot,
+        phase: Phase,
+        tile: Tile | None,
+        out: Tile | None,
+        number: int,
+    ) -> Again | None:
+        """How to do again what a redistribution just did; None where more is needed for it."""
+        backwards = forwards(tile) is not tile or forwards(out) is not out
+        if not isinstance(phase, TileExchange) or backwards or watch.timeout is not None:
+            return None
+        looked_at = seen(phase, [tile, out])
+        return cls(
+            watch, slot, phase, (tile, out), (looked_at[0], looked_at[1]), call_of(number, 1)
+        )
+
+    def __call__(self, tile: Tile | None, out: Tile | None) -> bool:
+        """Whether the call was done; if not, nothing was, and the full way is to be taken."""
+        if self._tile() is not tile or self._out() is not out or self._stale:
+            return False
+        private = self._watch.private
+        faults, slot = private.faults, self._slot
+        if not alive() or private.lost or private.abandoned or not slot.busy.acquire(False):
+            return False
+        try:
+            faults.listen()
+            if faults.raised or faults.known is not None or faults.cleared != self._cleared:
+                return False
+            self._run(faults.begin(self._text))
+        finally:
+            slot.busy.release()
+        slot.check_alone()
+        return True
+
+    @property
+    def _stale(self) -> bool:
+        """Whether the messages are under way, or were released for those of other tiles."""
+        return self._messages.under_way or self._messages.requests is not self._requests
+
+    def _run(self, operation: Operation) -> None:
+        requests = self._messages.requests
+        if requests:
+            MPI.Prequest.Startall(requests)
+        for target, source in self._copies:
+            target[...] = source
+        for _ in range(LISTEN if requests else 0):
+            if MPI.Request.Testall(requests):
+                return
+            if YIELDS:
+                os.sched_yield()
+        watch = self._watch
+        try:
+            with Outstanding(watch.comm, 0, self._tile(), self._out()) as outstanding:
+                outstanding.repeat(self._messages, started=True)
+                outstanding.last = True
+                while outstanding.requests:
+                    outstanding.remove(watch.some(outstanding, operation))
+        except BaseException as error:
+            watch.left(operation, error)
+            raise
+
+
+def _reference(array: Tile | None) -> Callable[[], Any]:
+    return (lambda: None) if array is None else weakref.ref(array)
+
+
+def _without_owner(view: Tile) -> Tile:
+    """The same memory as an array that keeps nothing alive."""
+    extent = view.itemsize + sum(
+        (n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)
+    )
+    memory: Any = MPI.buffer.fromaddress(address_of(view), extent)
+    return np.ndarray(view.shape, view.dtype, memory, 0, view.strides)
