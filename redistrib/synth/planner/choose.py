@@ -115,9 +115,8 @@ def choose(problem: Problem, strategy: StrategyLike = "auto") -> Candidate:
     if callable(strategy):
         return custom(problem, strategy)
     check_name("strategy", strategy, STRATEGIES)
-    # The paper's route has no sums, and says so of the types that were asked for.
-    refused = strategy == "paper" and problem.partial
-    asked = Asked.unchanged(problem) if refused else Asked.of(problem)
+    # The paper's route is of the types that were asked for; it has no sums, and says so of them.
+    asked = Asked.unchanged(problem) if strategy == "paper" else Asked.of(problem)
     planned = asked.planned()
     try:
         return _answer(asked, cheapest(planned, _proposals_of(planned, strategy)))
