@@ -31,19 +31,20 @@ def balanced(routes: Sequence[tuple[Route, Tiles, Tiles]]) -> list[Crossing]:
     """The routes, each with its turn."""
     shares = _Shares()
     sizes = [route.part_bytes for route, _, _ in routes]
-    first = Turn()
-    turns = {first: first}  # one object each: layers share their routes and their turns
-    crossings = [Crossing(*route, first) for route in routes]
+    turns = [Turn()] * len(routes)
     for n in sorted(range(len(routes)), key=sizes.__getitem__, reverse=True):
         route, source, target = routes[n]
         serving, relaying = route.served % source.replicas, route.relayed % target.replicas
         if serving or relaying:
-            turn = Turn(
+            turns[n] = Turn(
                 _next(shares.of(source), serving, sizes[n]) if serving else 0,
                 _next(shares.of(target), relaying, sizes[n]) if relaying else 0,
             )
-            crossings[n] = Crossing(route, source, target, turns.setdefault(turn, turn))
-    return crossings
+    made: dict[object, Crossing] = {}  # one object for those that are equal: layers share them
+    return [
+        made.setdefault((*map(id, route), turn), Crossing(*route, turn))
+        for route, turn in zip(routes, turns, strict=True)
+    ]
 
 
 class _Shares:

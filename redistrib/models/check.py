@@ -224,13 +224,13 @@ class _Check:
         other = origin if own else self._origins.get(str(transfer.source))
         passed_on = (group.senders != group.receivers).any()
         right = own if transfer.phase == 1 else not passed_on
-        if other is None or transfer.dtypes != (other.dtype,) or not right:
+        if other is None or transfer.dtypes[0] != other.dtype or not right:
             self._refuse(move, group, views)
             return
         t = self.plan.dst[str(transfer.source)]
         for part in self._read(move, group, t, views):
             for name, dtypes, both in other.pull(part, READ):
-                yield (name, dtypes) == wanted and _same(both)
+                yield (name, (*dtypes, *transfer.dtypes[1:])) == wanted and _same(both)
 
     def _read(self, move: Move, group: Group, t: AnyType, views: Views) -> Iterator[Views]:
         """Views with what they read as elements of the array that it is of."""

@@ -259,7 +259,8 @@ def _moves(
             types = [(src[source], part) for source, part in form.sources]
             copied[key] = tuple(_steps(form, types, t))
         moves.append(Move(name, form.sources, copied[key]))
-    return moves
+    # What is cast further can be made of what is not, if that is there first: where memory allows.
+    return sorted(moves, key=lambda move: max((len(s.copy.dtypes) for s in move.steps), default=0))
 
 
 def _layout(t: AnyType) -> object:
@@ -303,7 +304,7 @@ def _once(moves: Iterable[Move], dst: Mapping[str, AnyType]) -> Iterator[Move]:
     """The moves, in order, with the steps marked whose elements are on their devices by then.
 
     Tied weights and sources that are wanted twice: what is needed of a source, and where, is what
-    an earlier target has brought there.
+    an earlier target has brought there, in the same dtypes or before it is cast further.
     """
     first: dict[object, Again] = {}
     needs: dict[int, object] = {}  # by copy: layers share them
@@ -317,10 +318,13 @@ def _once(moves: Iterable[Move], dst: Mapping[str, AnyType]) -> Iterator[Move]:
                 source = move.sources[step.copy.number]
                 if id(step.copy) not in needs:
                     needs[id(step.copy)] = _needs(step.copy)
-                key = source, needs[id(step.copy)], step.copy.dtypes, t.mesh, partial
-                own = Again(move.target, step.part, step.copy)
-                again = first.setdefault(key, own)
-                again = None if again is own else again
+                where = source, needs[id(step.copy)], t.mesh, partial
+                dtypes = step.copy.dtypes
+                chains = (dtypes[:n] for n in range(len(dtypes), 0, -1))
+                keys = ((*where, chain) for chain in chains)
+                again = next((first[key] for key in keys if key in first), None)
+                if again is None:  # else it is there in the last phase only
+                    first[*where, dtypes] = Again(move.target, step.part, step.copy)
             steps.append(replace(step, again=again) if again else step)
         yield replace(move, steps=tuple(steps)) if any(s.again for s in steps) else move
 

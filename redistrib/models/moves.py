@@ -43,7 +43,10 @@ PHASES = 3
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A copy that puts the same elements on the same devices, of a target made before."""
+    """A copy that puts the same elements on the same devices, of a target made before.
+
+    Its dtypes are those of the step that takes from it, or the first of them.
+    """
 
     target: str
     part: int
@@ -125,7 +128,8 @@ class ModelMoves:
     @cached_property
     def devices(self) -> tuple[int, ...]:
         """The ids of all devices, ascending."""
-        meshes = {t.mesh for t in (*self.src.values(), *self.dst.values())}
+        types = {id(t): t for t in (*self.src.values(), *self.dst.values())}
+        meshes = {t.mesh for t in types.values()}
         return tuple(sorted({device for mesh in meshes for device in mesh.ids}))
 
     # --- schedules ---------------------------------------------------------------------------
@@ -220,7 +224,7 @@ class ModelMoves:
         view = all_of(step.copy, tiles, place, again.copy, read)
         if view is not None:
             device = tiles.ids[place]
-            dtypes = step.copy.dtypes[-1:]
+            dtypes = step.copy.dtypes[len(again.copy.dtypes) - 1 :]
             yield Transfer(device, device, move.target, again.target, view, dtypes, 2)
 
     def _identity(self, move: Move, device: int) -> Iterator[Transfer]:

@@ -196,7 +196,10 @@ def _write(
 
 def _check_dtypes(plan: ModelMoves, move: Move, transfer: Transfer) -> None:
     target = plan.dst[move.target].dtype
-    first = target if transfer.phase or transfer.source is None else plan.src[transfer.source].dtype
+    first = target
+    if transfer.source is not None:
+        given = plan.dst if transfer.phase else plan.src
+        first = given[transfer.source].dtype
     if (transfer.dtypes[0], transfer.dtypes[-1]) != (first, target):
         raise WrongError(
             f"{move.target}: elements go from {first} to {target}; a transfer says "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -139,9 +140,32 @@ def test_a_source_wanted_in_two_dtypes_is_right_in_both() -> None:
     plan = plan_model(src, dst, weights=WeightMap.parse("t = cast(w, f16)\nu = w"))
     arrays = {"w": np.random.default_rng(0).random((8, 4)).astype("f4")}
     meant = {"t": arrays["w"].astype("f2"), "u": arrays["w"], "w": arrays["w"]}
+    # u crosses in f32; what t needs is on the same devices then. w is whole on each of them.
+    assert plan.received_bytes == plan.lower_bound_bytes + 8 * 4 == (8 + 32) * 4
+    check_model(plan)
     tiles = run_model(plan, scatter_model(arrays, plan.src))
     for device, made in scatter_model(meant, plan.dst).items():
         assert all(np.array_equal(tiles[device][name], made[name]) for name in made)
+
+
+def test_what_is_cast_further_is_made_of_what_is_there_in_any_order_of_targets() -> None:
+    chains = {"a": "w", "b": "cast(w, f16)", "c": "cast(cast(w, f16), f32)", "d": "cast(w, i32)"}
+    chains |= {"e": "stack(0, cast(w, f16), cast(w, f16))", "f": "cast(w, f16)"}
+    kinds = {"a": "f32", "b": "f16", "c": "f32", "d": "i32", "e": "f16", "f": "f16"}
+    w = WeightMap.parse("\n".join(f"{name} = {text}" for name, text in chains.items()))
+    array = {"w": np.arange(32, dtype="f4").reshape(8, 4) * 0.7}
+    for n, names in enumerate(permutations(chains)):
+        if n % 60:
+            continue
+        dst = {x: (f"{kinds[x]}[{'2, ' * (x == 'e')}8{{tp}}, 4]", SERVE) for x in names}
+        src = {"w": ("f32[8{tp}, 4]", TRAIN)}
+        for keep in (True, False):
+            plan = plan_model(src, dst, weights=w, keep_sources=keep)
+            check_model(plan)
+            assert not keep or plan.received_bytes == plan.lower_bound_bytes == 8 * 4
+            tiles = run_model(plan, scatter_model(array, plan.src))
+            for device, made in scatter_model(w(array), plan.dst).items():
+                assert all(np.array_equal(tiles[device][name], made[name]) for name in made)
 
 
 def test_replicas_share_the_sending_of_a_model() -> None:

@@ -273,8 +273,8 @@ MUTANTS = (
         "targets of other dtypes share what was brought",
         PLAN,
         "_once",
-        "source, needs[id(step.copy)], step.copy.dtypes, t.mesh, partial",
-        "source, needs[id(step.copy)], t.mesh, partial",
+        "first[*where, dtypes] = Again(move.target, step.part, step.copy)",
+        "first[*where, dtypes[:1]] = Again(move.target, step.part, step.copy)",
     ),
     Mutant(
         "a target may have another shape than the map makes",
