@@ -537,16 +537,16 @@ if size > 4 * limit:
     Mutant(
         "replicas on another mesh do not gather what each of them received",
         ACROSS,
-        "plan_across",
-        "[*opening, exchange_traffic(start, crossed).exchange, AllGather(gathered), *closing]",
-        "[*opening, exchange_traffic(start, crossed).exchange, *closing]",
+        "_beside_exchange",
+        "[AllGather(gathered), *closing]",
+        "closing",
     ),
     Mutant(
         "the rest of a spread digit begins where its part does",
         ACROSS,
         "_parts",
-        "part.end",
-        "part.pre",
+        "DeviceDigit(rest.axis, part.end, rest.size // size)",
+        "DeviceDigit(rest.axis, part.pre, rest.size // size)",
     ),
     Mutant(
         "what becomes partial on another mesh is gathered, too",

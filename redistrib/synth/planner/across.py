@@ -14,34 +14,55 @@ from collections.abc import Iterable, Sequence
 from math import gcd
 
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
+from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import exchange_traffic
+from redistrib.synth.planner.ordered import in_order
 from redistrib.synth.planner.reductions import (
     local_runs,
     make_partial,
     partial_roles,
     reduce_partial,
 )
+from redistrib.synth.planner.relabel import relabelled
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, split_off
 
 
-def plan_across(src: ArrayType, dst: ArrayType, *, spread: bool) -> list[Collective]:
+def plan_across(
+    src: ArrayType, dst: ArrayType, links: Profile, *, spread: bool
+) -> list[Collective]:
     """Steps between types on two meshes, all tiles within the larger of both ends.
 
     With `spread`, each of the target's replicas receives a part, where sizes divide, and gathers
-    the others; without, each receives its tile.
+    the others; without, each receives its tile. What is chosen does not depend on names and orders;
+    `links` are those of the source mesh.
     """
+    (start, end), (of_src, of_dst) = in_order((src, dst), links)
+    opening, crossed, closing = _beside_exchange(start, end, spread)
+    opening = relabelled(src, opening, of_src)
+    for step in opening:
+        src = step.apply(src)
+    received = dst.replace(placements=(), partial=())
+    for step in relabelled(received, [DynamicSlice(crossed.placements)], of_dst):
+        received = step.apply(received)
+    exchange = exchange_traffic(src, received).exchange
+    return [*opening, exchange, *relabelled(received, closing, of_dst)]
+
+
+def _beside_exchange(
+    src: ArrayType, dst: ArrayType, spread: bool
+) -> tuple[list[Collective], ArrayType, list[Collective]]:
+    """The steps before the exchange, the type that it makes, and the steps after it."""
     unreduced = src.replace(partial=())
     opening, start = reduce_partial(src, unreduced, partial_roles(src, unreduced))
     whole = dst.replace(partial=())
-    parts = _parts(whole) if spread else ()
+    parts = _parts(whole, start) if spread else ()
     middle = DynamicSlice(parts).apply(whole)
     end, closing = make_partial(middle, dst, partial_roles(whole, dst))
     gathered = _without(parts, [device for device, _ in end.placements])
     if not gathered:
-        return [*opening, exchange_traffic(start, end).exchange, *closing]
-    crossed = DynamicSlice(gathered).apply(end)
-    return [*opening, exchange_traffic(start, crossed).exchange, AllGather(gathered), *closing]
+        return opening, end, closing
+    return opening, DynamicSlice(gathered).apply(end), [AllGather(gathered), *closing]
 
 
 def _without(parts: Sequence[Placement], kept: Sequence[DeviceDigit]) -> tuple[Placement, ...]:
@@ -59,12 +80,21 @@ def _outside(part: Placement, digit: DeviceDigit) -> Iterable[Placement]:
     return split_off(part, DeviceDigit(digit.axis, low, high // low))
 
 
-def _parts(t: ArrayType) -> tuple[Placement, ...]:
-    """What the replicas of a type can own: parts of its free digits, with local digits of it."""
+def _parts(t: ArrayType, start: ArrayType) -> tuple[Placement, ...]:
+    """What the replicas of a type can own: parts of its free digits, with local digits of it.
+
+    First what somebody owns in `start`: such a part comes from few peers.
+    """
+
+    def apart_from_owners(run: IndexDigit) -> bool:
+        return not any(
+            run.dim == index.dim and run.pre <= index.pre < run.end for _, index in start.placements
+        )
+
     parts: list[Placement] = []
     for device in t.free_digits:
         rest = device
-        for run in local_runs(DynamicSlice(tuple(parts)).apply(t)):
+        for run in sorted(local_runs(DynamicSlice(tuple(parts)).apply(t)), key=apart_from_owners):
             size = gcd(rest.size, run.size)
             if size > 1:
                 part = DeviceDigit(rest.axis, rest.pre, size)

@@ -15,19 +15,20 @@ orders cannot change a price, because they are not in the question that is plann
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.relabel import Digits, relabelled
+from redistrib.text import MAX_INTEGER
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, IndexDigit, Local
 from redistrib.types.mesh import Mesh
 
-Thing = str | int
-"""An axis by its name, or a dimension."""
+Thing = tuple[int, str] | int
+"""An axis, by the number of its mesh and its name, or a dimension."""
 _Looks = tuple[Any, ...]
 
 
@@ -50,11 +51,36 @@ class Ordered:
 
 def ordered(src: ArrayType, dst: ArrayType, links: Profile) -> Ordered:
     """A question on one mesh, of an array with elements, in its own order."""
-    order = order_of(src, dst, links)
-    axes = [thing for thing in order if isinstance(thing, str)]
+    (start, end), (digits, _) = in_order((src, dst), links)
+    names = {parts[0].axis: name for name, parts in digits.axes.items()}
+    return Ordered(start, end, _renamed(links, names), digits)
+
+
+def in_order(
+    types: tuple[ArrayType, ArrayType], links: Profile
+) -> tuple[list[ArrayType], list[Digits]]:
+    """Two types in their order, and what the digits of each stand for.
+
+    They are on one mesh or on two; `links` are those of the first.
+    """
+    order = order_of(types, links)
     dims = [thing for thing in order if isinstance(thing, int)]
-    sizes, names = src.mesh.sizes, {axis: f"d{n}" for n, axis in enumerate(axes)}
-    mesh = Mesh([(names[axis], sizes[axis]) for axis in axes])
+    # A dimension without elements has room for every digit.
+    of_dims = [(IndexDigit(dim, 1, types[0].shape[dim] or MAX_INTEGER),) for dim in dims]
+    found, digits = [], []
+    for at, t in enumerate(types):
+        number = 0 if t.mesh == types[0].mesh else at
+        axes = [thing[1] for thing in order if not isinstance(thing, int) and thing[0] == number]
+        names = {axis: f"d{n}" for n, axis in enumerate(axes)}
+        sizes = t.mesh.sizes
+        found.append(_placed(t, Mesh([(names[axis], sizes[axis]) for axis in axes]), names, dims))
+        whole = {names[axis]: (DeviceDigit(axis, 1, sizes[axis]),) for axis in axes}
+        digits.append(Digits(whole, of_dims))
+    return found, digits
+
+
+def _placed(t: ArrayType, mesh: Mesh, names: Mapping[str, str], dims: Sequence[int]) -> ArrayType:
+    """A type with other names of its axes, on their mesh, and its dimensions in an order."""
 
     def renamed(digit: DeviceDigit) -> DeviceDigit:
         return DeviceDigit(names[digit.axis], digit.pre, digit.size)
@@ -62,22 +88,14 @@ def ordered(src: ArrayType, dst: ArrayType, links: Profile) -> Ordered:
     def factor(given: Factor) -> Factor:
         return given if isinstance(given, Local) else renamed(given)
 
-    start, end = (
-        ArrayType(
-            mesh,
-            t.dtype,
-            [t.shape[dim] for dim in dims],
-            [list(map(factor, t.dims[dim])) for dim in dims],
-            map(renamed, t.partial),
-            t.reduction or "sum",
-        )
-        for t in (src, dst)
+    return ArrayType(
+        mesh,
+        t.dtype,
+        [t.shape[dim] for dim in dims],
+        [list(map(factor, t.dims[dim])) for dim in dims],
+        map(renamed, t.partial),
+        t.reduction or "sum",
     )
-    digits = Digits(
-        {names[axis]: (DeviceDigit(axis, 1, sizes[axis]),) for axis in axes},
-        [(IndexDigit(dim, 1, src.shape[dim]),) for dim in dims],
-    )
-    return Ordered(start, end, _renamed(links, names), digits)
 
 
 def _renamed(links: Profile, names: Mapping[str, str]) -> Profile:
@@ -90,19 +108,18 @@ def _renamed(links: Profile, names: Mapping[str, str]) -> Profile:
     return replace(links, axes=tuple(sorted(of_axes)), levels=())
 
 
-def order_of(src: ArrayType, dst: ArrayType, links: Profile) -> list[Thing]:
+def order_of(types: tuple[ArrayType, ArrayType], links: Profile) -> list[Thing]:
     """The axes and dimensions, in an order that neither names nor orders have a part in.
 
     Each has looks: its size, its links, and what uses it, with the looks of what it is used with,
     until no two more can be told apart. Of several that look alike the first goes first: they can
     trade places, unless digits go around in cycles of different lengths that look alike.
     """
-    uses = _uses(src, dst)
-    sizes = src.mesh.sizes
-    looks: dict[Thing, _Looks] = {
-        axis: (0, size, *_links(links, axis, size)) for axis, size in sizes.items()
-    }
-    looks |= {dim: (1, n) for dim, n in enumerate(src.shape)}
+    uses = _uses(types)
+    looks: dict[Thing, _Looks] = {dim: (2, n) for dim, n in enumerate(types[0].shape)}
+    for number, axis in (thing for thing in uses if not isinstance(thing, int)):
+        size = types[number].mesh.sizes[axis]
+        looks[number, axis] = (number, size, *(_links(links, axis, size) if number == 0 else ()))
     ranks = _ranks(looks)
     while True:
         finer = _ranks(
@@ -128,18 +145,24 @@ def _links(links: Profile, axis: str, size: int) -> Iterable[object]:
     return link.latency, link.bandwidth, *((a, b, c.latency, c.bandwidth) for a, b, c in parts)
 
 
-def _uses(src: ArrayType, dst: ArrayType) -> dict[Thing, list[tuple[Thing, int, int, int, int]]]:
+def _uses(
+    types: tuple[ArrayType, ArrayType],
+) -> dict[Thing, list[tuple[Thing, int, int, int, int]]]:
     """Per axis and dimension what it is used with, and how: with itself where an axis is summed."""
     uses: dict[Thing, list[tuple[Thing, int, int, int, int]]] = {
-        thing: [] for thing in (*src.mesh.sizes, *range(len(src.shape)))
+        dim: [] for dim in range(len(types[0].shape))
     }
-    for side, t in enumerate((src, dst)):
+    for side, t in enumerate(types):
+        number = 0 if t.mesh == types[0].mesh else side
+        for name, _ in t.mesh.axes:
+            uses.setdefault((number, name), [])
         for device, index in t.placements:
-            use = side, device.pre, index.pre, device.size
-            uses[device.axis].append((index.dim, *use))
-            uses[index.dim].append((device.axis, *use))
+            axis, use = (number, device.axis), (side, device.pre, index.pre, device.size)
+            uses[axis].append((index.dim, *use))
+            uses[index.dim].append((axis, *use))
         for device in t.partial:
-            uses[device.axis].append((device.axis, side, device.pre, 0, device.size))
+            axis = number, device.axis
+            uses[axis].append((axis, side, device.pre, 0, device.size))
     return uses
 
 

@@ -93,7 +93,9 @@ def _across(problem: Problem) -> Iterator[Proposal]:
     """
     src, dst = problem.src, problem.dst
     yield from_steps(
-        "direct: spread over replicas", problem, lambda _: plan_across(src, dst, spread=True)
+        "direct: spread over replicas",
+        problem,
+        lambda _: plan_across(src, dst, problem.links, spread=True),
     )
     yield Proposal("direct", lambda _: direct(problem))
 
@@ -136,7 +138,7 @@ def _direct_copies(problem: Problem) -> Candidate | None:
 def _direct_steps(problem: Problem) -> tuple[Steps, Traffic | None]:
     """The steps of `direct`, and the traffic of the exchange if there is one."""
     if problem.across:
-        return plan_across(problem.src, problem.dst, spread=False), None
+        return plan_across(problem.src, problem.dst, problem.links, spread=False), None
     roles = partial_roles(problem.src, problem.dst)
     opening, start = reduce_partial(problem.src, problem.dst, roles)
     end, closing = make_partial(start, problem.dst, roles)
