@@ -191,6 +191,13 @@ partial.append(old)
         "sizes",
     ),
     Mutant(
+        "runs whose targets share an axis are counted apart",
+        REPLICAS,
+        "_apart",
+        "mine.intersection(group[0])",
+        "set()",
+    ),
+    Mutant(
         "a sender without replicas gives each element once, however many want it",
         REPLICAS,
         "route_component",

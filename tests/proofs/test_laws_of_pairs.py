@@ -333,6 +333,28 @@ def test_replicas_of_misaligned_exchanges_are_loaded_as_the_proof_says() -> None
     assert spreads >= 50
 
 
+def test_senders_without_a_table_serve_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many pieces for a table, they are counted for groups of runs apart."""
+    monkeypatch.setattr("redistrib.synth.plan.replicas.MAX_ROUTED", 0)
+    route_component.cache_clear()
+    seen = 0
+    for src, dst in pairs(800):
+        devices = np.arange(src.mesh.num_devices)
+        if refine(src, dst).aligned or not 0 < dst.tile_size * len(devices) <= 1024:
+            continue
+        found = exchange_traffic(src, dst)
+        sent = np.zeros(len(devices), int)
+        for receiver in devices:
+            wanted = np.ix_(*dst.tile(int(receiver)))
+            senders = exchange_senders(found.exchange, src, np.array(receiver), wanted, src.shape)
+            senders = np.broadcast_to(senders, dst.tile_shape).reshape(-1)
+            sent += np.bincount(senders[senders != receiver], minlength=len(devices))
+        assert found.sent == sent.max(), f"{src} -> {dst}"
+        seen += 1
+    route_component.cache_clear()
+    assert seen >= 20
+
+
 def _owned_values(
     axes: tuple[DeviceDigit, ...], owners: list[DeviceDigit]
 ) -> list[tuple[int, ...]]:

@@ -24,9 +24,10 @@ from redistrib.types.digits import (
     DeviceDigit,
     IndexDigit,
     Positions,
+    complement,
     digit_values,
+    inside,
     weight,
-    with_digits,
 )
 from redistrib.types.mesh import home_positions, whole_axes
 from redistrib.types.overlap import Meetings, held_and_needed, meetings, run_meetings
@@ -61,7 +62,6 @@ def route_component(component: Component) -> Routed:
     found = meetings(component)
     owners = tuple(device for device, _ in component.src)
     at = np.arange(prod(axis.size for axis in component.axes))
-    targets = [digit_values(met.targets, at, component.axes) for met in found]
     kept = held_and_needed(component, found)
     peers = senders_of(component, found)
     tiles = prod(owner.size for owner in owners)
@@ -70,11 +70,11 @@ def route_component(component: Component) -> Routed:
         tile = prod(run.size for run in component.dims) // tiles
         return Routed(None, np.full(len(at), tile * wanted), kept, int(peers.max()))
     if peers.sum() <= MAX_ROUTED:
+        targets = [digit_values(met.targets, at, component.axes) for met in found]
         pieces = _pieces(found, targets, owners)
         held = digit_values(owners, at, component.axes)
         return _route(pieces, held, at, component.axes, owners)
-    served = _served_alike(component, found, targets, owners)
-    return Routed(None, served, kept, int(peers.max()))
+    return Routed(None, _served_alike(component, found, owners), kept, int(peers.max()))
 
 
 def senders_of(component: Component, found: Sequence[Meetings]) -> Positions:
@@ -87,20 +87,48 @@ def senders_of(component: Component, found: Sequence[Meetings]) -> Positions:
 
 
 def _served_alike(
-    component: Component,
-    found: Sequence[Meetings],
-    targets: Sequence[Positions],
-    owners: tuple[DeviceDigit, ...],
+    component: Component, found: Sequence[Meetings], owners: tuple[DeviceDigit, ...]
 ) -> Positions:
-    """What each sender gives where it serves the receivers that are like it in its free digits."""
-    at = np.arange(len(targets[0]))
-    like = with_digits(at, owners, np.zeros_like(at), component.axes)
-    alike, counts = np.unique(np.stack([like, *targets]), axis=1, return_counts=True)
-    which, values, sizes = _pieces(found, list(alike[1:]), owners)
-    senders = with_digits(alike[0][which], owners, values, component.axes)
-    served = np.zeros_like(at)
-    np.add.at(served, senders, sizes * counts[which])
-    return served
+    """What each sender gives where it serves the receivers that are like it in its free digits.
+
+    Where the targets of two runs share no axis, what a receiver needs in the one says nothing of
+    the other: pieces are counted for such groups of runs apart, and what is given is their product.
+    """
+    at = np.arange(prod(axis.size for axis in component.axes))
+    served = np.ones_like(at)
+    left = list(component.axes)
+    for axes, runs in _apart(component.axes, found):
+        mine = [[d for d in owners if inside(d, axis)] for axis in axes]
+        free = [d for used, axis in zip(mine, axes, strict=True) for d in complement(used, axis)]
+        held = tuple(digit for met in runs for digit in met.owners)
+        tiles = prod(digit.size for digit in held)
+        receivers = np.arange(prod(axis.size for axis in axes))
+        of_receiver = [
+            digit_values(digits, receivers, axes)
+            for digits in (free, *(met.targets for met in runs))
+        ]
+        (alike, *targets), counts = np.unique(of_receiver, axis=1, return_counts=True)
+        which, values, sizes = _pieces(runs, targets, held)
+        given = np.zeros(prod(digit.size for digit in free) * tiles, np.int64)
+        np.add.at(given, alike[which] * tiles + values, sizes * counts[which])
+        served *= given[digit_values((*free, *held), at, component.axes)]
+        left = [axis for axis in left if axis not in axes]
+    return served * prod(d.size for d in owners if any(inside(d, axis) for axis in left))
+
+
+def _apart(
+    axes: Sequence[DeviceDigit], found: Sequence[Meetings]
+) -> list[tuple[list[DeviceDigit], list[Meetings]]]:
+    """The runs in groups that share no axis of their targets, each with these axes."""
+    groups: list[tuple[list[DeviceDigit], list[Meetings]]] = []
+    for met in found:
+        mine, runs = {axis for axis in axes for d in met.targets if inside(d, axis)}, [met]
+        for group in groups[:]:
+            if mine.intersection(group[0]):
+                groups.remove(group)
+                mine, runs = mine.union(group[0]), group[1] + runs
+        groups.append(([axis for axis in axes if axis in mine], runs))
+    return groups
 
 
 _Pieces = tuple[Positions, Positions, Positions]
