@@ -106,7 +106,8 @@ class MeetingSearch:
     def run(self) -> list[Collective] | None:
         """The steps; None where none take less than the bound, or no work is left."""
         with self.work.share(2) as self.pricing:
-            meetings = (*self._permuted(), *self._equal())
+            equal = list(self._equal())  # far fewer, so the work that is shared suffices for them
+            meetings = (*self._permuted(), *equal)
         ordered = [(floor, n, build) for n, (floor, build) in enumerate(meetings)]
         heapify(ordered)
         best, found, built = self.bound, None, 0

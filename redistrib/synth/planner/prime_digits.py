@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, divisors, primes
@@ -37,6 +38,7 @@ def prime_systems(
         yield tuple(digit for part in choice for digit in part)
 
 
+@lru_cache(maxsize=1 << 10)
 def _orders(name: str, pre: int, size: int) -> list[tuple[DeviceDigit, ...]]:
     """All ways to cut a part of an axis, which starts after `pre` positions, into primes."""
     if size == 1:
@@ -69,18 +71,23 @@ def split_state(
 
 def merge_state(owned: dict[DeviceDigit, IndexDigit]) -> State:
     """Join neighbours: the minor end of one placement is the major end of the next, in both."""
-    merged: list[Placement] = []
-    for device, index in sorted(owned.items(), key=lambda p: (p[1].dim, p[1].pre)):
+    merged: list[tuple[DeviceDigit, IndexDigit, int]] = []
+    for index, device in sorted(zip(owned.values(), owned, strict=True)):
         if merged:
-            d, i = merged[-1]
-            if (d.axis, d.end, i.dim, i.end) == (device.axis, device.pre, index.dim, index.pre):
-                merged[-1] = (
-                    DeviceDigit(d.axis, d.pre, d.size * device.size),
-                    IndexDigit(i.dim, i.pre, i.size * index.size),
-                )
+            d, i, size = merged[-1]
+            same = d.axis == device.axis and i.dim == index.dim
+            if same and d.pre * size == device.pre and i.pre * size == index.pre:
+                merged[-1] = (d, i, size * device.size)
                 continue
-        merged.append((device, index))
-    return frozenset(merged)
+        merged.append((device, index, device.size))
+    return frozenset(
+        [
+            (d, i)
+            if d.size == size
+            else (DeviceDigit(d.axis, d.pre, size), IndexDigit(i.dim, i.pre, size))
+            for d, i, size in merged
+        ]
+    )
 
 
 FREE = -1
@@ -139,7 +146,4 @@ class PrimePlaces:
 
 def compatible(a: IndexDigit, b: IndexDigit) -> bool:
     """Whether two index digits may be owned at once: they do not overlap, and their bounds nest."""
-    if a.dim != b.dim:
-        return True
-    apart = a.end <= b.pre or b.end <= a.pre
-    return apart and all(x % y == 0 or y % x == 0 for x in (a.pre, a.end) for y in (b.pre, b.end))
+    return a.dim != b.dim or b.pre % a.end == 0 or a.pre % b.end == 0

@@ -291,10 +291,13 @@ def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
         work = problem.work if bound < inf else None
         return exact_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING), work)
 
-    if types > MAX_PROOF_TYPES:
+    if types > MAX_PROOF_TYPES and feasible:
         yield _near(problem)
+    elif types > MAX_PROOF_TYPES:
+        *_, (opening, start) = openings(src, dst, partial_roles(src, dst))
+        if opening:
+            yield _near(problem)
         if not feasible:
-            *_, (opening, start) = openings(src, dst, partial_roles(src, dst))
             between = replace(problem, src=start, common=problem.refined(start, dst))
             yield from wrapped(problem, opening, iter([_near(between, MAX_EDGES_ONLY)]), [])
     yield from_steps("collectives: exact", problem, shortest, search=True)

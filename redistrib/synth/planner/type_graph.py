@@ -81,7 +81,7 @@ class TypeGraph:
         sizes = {d.size for d in self.systems[0]}
         self.places = PrimePlaces(prime_places(like.shape, sizes) if indices is None else indices)
         self._most_permutes = None if indices is None else MAX_PERMUTES
-        self._itemsize = like.itemsize
+        self._elements, self._itemsize = like.size, like.itemsize
         self._states: dict[tuple[int, Places], State] = {}
         self._speeds: dict[object, tuple[float, float]] = {}
         self._permuted: dict[object, list[tuple[int, Places]]] = {}
@@ -132,7 +132,7 @@ class TypeGraph:
 
     def tile(self, state: State) -> int:
         """Elements that a device holds."""
-        return self.like.size // prod(device.size for device, index in state if index.dim >= 0)
+        return self._elements // prod([device.size for device, index in state if index.dim >= 0])
 
     def reached(self, edge: Edge) -> State:
         """The state that an edge leads to."""
@@ -212,10 +212,12 @@ class TypeGraph:
         system = self.systems[number]
         owners = [k for k, at in enumerate(places) if at >= 0]
         for group, devices in _groups(system, owners):
-            received = tile * (prod(d.size for d in devices) - 1)
-            after = tuple(FREE if k in group else at for k, at in enumerate(places))
+            received = tile * (prod([d.size for d in devices]) - 1)
+            after = list(places)
+            for k in group:
+                after[k] = FREE
             seconds = self._price(devices, received, AllGather.collective)
-            yield Edge(number, after, "gather", seconds)
+            yield Edge(number, tuple(after), "gather", seconds)
 
     def _all_reduces(self, number: int, places: Places, tile: int) -> Iterator[Edge]:
         system = self.systems[number]
@@ -243,7 +245,7 @@ class TypeGraph:
     ) -> Edge:
         moved = tuple(map(ne, places, after))
         devices = list(compress(self.systems[number], moved))
-        group = prod(device.size for device in devices)
+        group = prod([device.size for device in devices])
         seconds = self._price(devices, tile // group * (group - 1), collective)
         return Edge(number, after, collective, seconds)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-MAX_STEPS = 12_000
+MAX_STEPS = 11_000
 """Of one question: each takes five to ten microseconds."""
 
 
