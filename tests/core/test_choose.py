@@ -44,6 +44,26 @@ def test_an_explanation_says_why_a_candidate_is_infeasible() -> None:
     assert "the limit is 72" in str(found["collectives: halfway"])
 
 
+def test_an_explanation_says_what_became_of_every_candidate() -> None:
+    """Only what a search says depends on what came before; any other has a plan or has none."""
+    searches = {f"collectives: {name}" for name in ("halfway", "near the ends", "exact")}
+    none = searched = dearer = 0
+    for seed in range(repetitions(20, 300)):
+        src, dst = random_pair(random.Random(seed).choice, partial=seed % 2 == 0)
+        explanation = rd.explain(src, dst)
+        for name, found in explanation.alternatives:
+            text = str(found)
+            assert "inf us" not in text
+            if isinstance(found, rd.Plan):
+                dearer += found.seconds > explanation.plan.seconds
+            elif " us" in text:
+                assert name in searches
+                searched += "searched" in text
+            else:
+                none += text == "has no plan for such a pair"
+    assert min(none, searched, dearer) >= 5
+
+
 def test_auto_proposes_what_collectives_and_direct_do() -> None:
     for seed in range(repetitions(20, 60)):
         src, dst = random_pair(random.Random(seed).choice, partial=seed % 2 == 0)

@@ -97,9 +97,12 @@ def from_steps(
 def cheapest(
     problem: Problem,
     proposed: Iterable[Proposal],
-    tried: Callable[[str, Candidate | str], None] | None = None,
+    tried: Callable[[Proposal, Candidate | str | None], None] | None = None,
 ) -> Candidate:
-    """`choose` among some proposals; `tried` is told what became of each."""
+    """`choose` among some proposals; `tried` is told what became of each.
+
+    That is None where one that is no search gave nothing that is cheaper than the best so far.
+    """
     best: Candidate | None = None
     floor: float | None = None
     reasons: list[RedistribError] = []
@@ -111,17 +114,19 @@ def cheapest(
             if bound * (1 - ROUNDING) <= floor:
                 if tried is None:
                     break
-                tried(proposal.name, f"not searched: no plan takes less than {floor * 1e6:.3g} us")
+                tried(proposal, f"not searched: no plan takes less than {floor * 1e6:.3g} us")
                 continue
         try:
             found = proposal.solve(best)
         except (InfeasibleError, LayoutError) as error:
             reasons.append(error)
             if tried is not None:
-                tried(proposal.name, str(error))
+                tried(proposal, str(error))
             continue
         if tried is not None:
-            tried(proposal.name, f"nothing below {bound * 1e6:.3g} us" if found is None else found)
+            below = "" if best is None else f" below {bound * 1e6:.3g} us"
+            nothing = f"searched, found nothing{below}" if proposal.search else None
+            tried(proposal, nothing if found is None else found)
         if found is not None and (best is None or found.seconds < bound):
             best = found
     if best is None:

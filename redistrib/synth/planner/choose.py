@@ -326,18 +326,33 @@ def explain(
 ) -> Explanation:
     """Why this plan: all that `auto` chooses from, with the one that it chose. Raises as `plan`."""
     problem = make_problem(src, dst, memory_limit, profile, effort)
-    tried: list[tuple[str, Candidate | str]] = []
+    tried: list[tuple[Proposal, Candidate | str | None]] = []
     asked = Asked.of(problem)
     planned = asked.planned()
     best = cheapest(planned, proposals(planned), lambda *what: tried.append(what))
     plans = [
-        (name, found if isinstance(found, str) else _answer(asked, found).plan(problem, "auto"))
-        for name, found in tried
+        (proposal.name, _alternative(asked, problem, proposal, found)) for proposal, found in tried
     ]
     chosen = next(at for at, (_, found) in enumerate(tried) if found is best)
     made = plans[chosen][1]
     assert isinstance(made, Plan)
     return Explanation(made, tuple(plans), chosen)
+
+
+def _alternative(
+    asked: Asked, problem: Problem, proposal: Proposal, found: Candidate | str | None
+) -> Plan | str:
+    """The plan of a proposal, or why there is none.
+
+    One that gave nothing was asked for what is cheaper than the best; asked again it gives its plan
+    at any price, if it has one.
+    """
+    if found is None:
+        try:
+            found = proposal.solve(None) or "has no plan for such a pair"
+        except (InfeasibleError, LayoutError) as error:
+            return str(error)
+    return found if isinstance(found, str) else _answer(asked, found).plan(problem, "auto")
 
 
 def _summary(found: Plan) -> str:
