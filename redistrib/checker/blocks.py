@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from redistrib.types.digits import DeviceDigit, Local, digit_values
 from redistrib.types.mesh import whole_axes
 
 _PER_RECEIVER = 16
-"""What a receiver costs by itself, in things enumerated."""
+"""What a receiver or an owner costs by itself, in things enumerated."""
 
 
 def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[ArrayType]:
@@ -58,43 +59,50 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
     """Elements that the worst device receives and sends, and the most senders of one."""
     if not src.size:
         return 0, 0, 0
-    before, after = src.mesh.num_devices, dst.mesh.num_devices
-    effort.spend(before + after)
+    before, after = np.arange(src.mesh.num_devices), np.arange(dst.mesh.num_devices)
+    axes, axes_after = whole_axes(src.mesh), whole_axes(dst.mesh)
+    effort.spend(len(before) + _PER_RECEIVER * len(after))
     here, there = np.array(src.mesh.ids), np.array(dst.mesh.ids)
     place = {device: position for position, device in enumerate(src.mesh.ids)}
     home = np.array([place.get(device, -1) for device in dst.mesh.ids])
-    owned = [_owners(t, dim) for t in (src, dst) for dim in range(len(src.shape))]
-    own, want = owned[: len(src.shape)], owned[len(src.shape) :]
-    kind = object if src.size * max(before, after) >= 1 << 62 else np.int64
-    tables = [_table(src, dst, dim, effort).astype(kind) for dim in range(len(src.shape))]
-    # Devices alike in all that owns nothing are one class; a stranger is like one of a class.
-    rest = digit_values([*src.free_digits, *src.partial], np.arange(before), whole_axes(src.mesh))
-    copies = digit_values(src.free_digits, np.arange(before), whole_axes(src.mesh))
-    strangers = np.arange(after) % prod(digit.size for digit in src.free_digits)
-    addend = digit_values(src.partial, np.arange(before), whole_axes(src.mesh))
-    alike, alone = _members(rest), _members(np.where(addend == 0, copies, -1))
-    received, sent, peers = np.zeros(after, kind), np.zeros(before, kind), 0
-    effort.spend(_PER_RECEIVER * after)
-    for receiver in range(after):
-        at_home = home[receiver] >= 0
-        senders = alike[rest[home[receiver]]] if at_home else alone[strangers[receiver]]
-        effort.spend(len(senders))
-        elements = np.ones(len(senders), np.int64).astype(kind)
-        for dim, table in enumerate(tables):
-            elements = elements * table[own[dim][senders], want[dim][receiver]]
-        require(int(elements.sum()) == _size(dst, receiver), "each element comes from one device")
-        peers = max(peers, int((elements > 0).sum()))
-        away = here[senders] != there[receiver]
-        received[receiver] = elements[away].sum()
-        sent[senders[away]] += elements[away]
-    return int(received.max()), int(sent.max()), peers
+    kind = object if src.size * max(len(before), len(after)) >= 1 << 62 else np.int64
+    # A sender is known by what its digits that own nothing are, and its owners, dimension by
+    # dimension. A stranger is like one copy, with the first addend of each sum.
+    others = [*src.free_digits, *src.partial]
+    copies, addends = (prod(d.size for d in of) for of in (src.free_digits, src.partial))
+    rest = digit_values(others, before, axes)
+    sender = np.where(home >= 0, rest[home], after % copies * addends)
+    receiver = after
+    elements, wanted = (np.ones(len(after), np.int64).astype(kind) for _ in range(2))
+    for dim in range(len(src.shape)):
+        table = _table(src, dst, dim, effort)
+        want = digit_values(_digits(dst, dim), after, axes_after)
+        wanted = wanted * table.sizes[want]
+        first, last = (np.searchsorted(table.after, want[receiver], side) for side in _SIDES)
+        count = last - first
+        effort.spend(int(count.sum()))
+        at = np.repeat(np.arange(len(receiver)), count)
+        entry = np.arange(len(at)) - np.repeat(np.cumsum(count) - last, count)
+        tiles = prod(digit.size for digit in _digits(src, dim))
+        sender = sender[at] * tiles + table.before[entry]
+        receiver, elements = receiver[at], elements[at] * table.common[entry]
+    owners = [digit for dim in range(len(src.shape)) for digit in _digits(src, dim)]
+    sender = np.argsort(digit_values([*others, *owners], before, axes))[sender]
+    came = _sums(receiver, elements, len(after))
+    require(bool((came == wanted).all()), "each element comes from one device")
+    away = here[sender] != there[receiver]
+    received = _sums(receiver[away], elements[away], len(after))
+    sent = _sums(sender[away], elements[away], len(before))
+    return int(received.max()), int(sent.max()), int(np.bincount(receiver).max())
 
 
-def _members(classes: Numbers) -> dict[int, Numbers]:
-    """The positions of each class, ascending."""
-    order = np.argsort(classes, kind="stable")
-    found, first = np.unique(classes[order], return_index=True)
-    return dict(zip(found.tolist(), np.split(order, first[1:]), strict=True))
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+def _sums(positions: Numbers, elements: Numbers, count: int) -> Numbers:
+    sums = np.zeros(count, elements.dtype)
+    np.add.at(sums, positions, elements)
+    return sums
 
 
 def block_bound(src: ArrayType, dst: ArrayType, effort: Effort) -> int:
@@ -105,10 +113,6 @@ def block_bound(src: ArrayType, dst: ArrayType, effort: Effort) -> int:
     if rows > 1:
         return 0 if {*src.mesh.ids} & {*dst.mesh.ids} else -(-dst.tile_size // rows)
     return dst.tile_size if addends > 1 else block_loads(src, dst, effort)[0]
-
-
-def _size(t: ArrayType, position: int) -> int:
-    return prod(t.tile_shape_at(position))
 
 
 def _digits(t: ArrayType, dim: int) -> list[DeviceDigit]:
@@ -128,26 +132,38 @@ def _num_runs(t: ArrayType, dim: int) -> int:
     return min(n, prod(factor.size for factor in factors))
 
 
-def _table(src: ArrayType, dst: ArrayType, dim: int, effort: Effort) -> Numbers:
-    """The indices that each pair of owners has in common."""
-    sides = []
+class _Table(NamedTuple):
+    """The owners of a dimension that have indices in common, and how many; how many one wants.
+
+    By the owner after, then the one before.
+    """
+
+    before: Numbers
+    after: Numbers
+    common: Numbers
+    sizes: Numbers
+
+
+def _table(src: ArrayType, dst: ArrayType, dim: int, effort: Effort) -> _Table:
+    """The table of a dimension: between two places where an owner begins or ends there is one."""
+    sides: list[tuple[Numbers, Numbers]] = []
     for t in (src, dst):
-        count = prod(digit.size for digit in _digits(t, dim))
-        effort.spend(count)
+        effort.spend(_PER_RECEIVER * prod(digit.size for digit in _digits(t, dim)))
         effort.spend(_num_runs(t, dim))
         first = np.unique(_owners(t, dim), return_index=True)[1].tolist()
-        sides.append([t.index_runs(dim, position) for position in first])
-    others = np.concatenate(sides[0])
-    owner = np.repeat(np.arange(len(sides[0])), [len(runs) for runs in sides[0]])
-    effort.spend(len(others) * len(sides[1]))
-    # Indices of an owner below a place: those of the runs before, and what is inside the last one.
-    table = np.zeros((len(sides[0]), len(sides[1])), np.int64)
-    for after, runs in enumerate(sides[1]):
-        if not len(runs):
-            continue
-        sizes = runs[:, 1] - runs[:, 0]
-        at = np.maximum(np.searchsorted(runs[:, 0], others, "right") - 1, 0)
-        inside = np.clip(others - runs[at, 0], 0, sizes[at])
-        below = (np.cumsum(sizes) - sizes)[at] + inside
-        np.add.at(table[:, after], owner, below[:, 1] - below[:, 0])
-    return table
+        held = [t.index_runs(dim, position) for position in first]
+        runs, owner = np.concatenate(held), np.repeat(np.arange(len(held)), [*map(len, held)])
+        order = np.argsort(runs[:, 0])
+        runs, owner = runs[order], owner[order]
+        ends = [0, *runs[:, 1].tolist()], [*runs[:, 0].tolist(), t.shape[dim]]
+        require(ends[0] == ends[1], "each index of a dimension has one owner")
+        sides.append((runs, owner))
+    cuts = np.unique(np.concatenate([runs.reshape(-1) for runs, _ in sides]))
+    before, after = (
+        owner[np.searchsorted(runs[:, 0], cuts[:-1], "right") - 1] for runs, owner in sides
+    )
+    pairs, place = np.unique(np.stack([after, before]), axis=1, return_inverse=True)
+    common = _sums(place.reshape(-1), np.diff(cuts), pairs.shape[1])
+    runs, owner = sides[1]
+    sizes = _sums(owner, runs[:, 1] - runs[:, 0], prod(d.size for d in _digits(dst, dim)))
+    return _Table(pairs[1], pairs[0], common, sizes)

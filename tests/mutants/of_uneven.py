@@ -129,8 +129,8 @@ MUTANTS = (
         "the checker counts what stays as received",
         CHECKED,
         "block_loads",
-        "here[senders] != there[receiver]",
-        "senders >= 0",
+        "here[sender] != there[receiver]",
+        "sender >= 0",
     ),
     Mutant(
         "the checker pads whatever a plan says",
