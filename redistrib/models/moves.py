@@ -220,7 +220,7 @@ class ModelMoves:
         assert step.again is not None
         tiles = self._tiles(self.target_part(move, step).type)
         again = step.again
-        read = self._parts(self.dst[again.target])[again.part].type
+        read = self._tiles_of(self.dst[again.target])[again.part]
         view = all_of(step.copy, tiles, place, again.copy, read)
         if view is not None:
             device = tiles.ids[place]

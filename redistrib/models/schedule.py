@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 from redistrib.models.copies import Copy, CopyDigit, Walk
 from redistrib.models.tiles import Tiles
-from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.dtypes import itemsize
 
@@ -229,7 +228,7 @@ class Route:
     def placed(self, delivery: Delivery) -> Delivery:
         """The delivery with its view in the tiles that its two devices have."""
         source = self.target if delivery.relayed else self.source
-        ends = self.target.type, delivery.receiver, source.type, delivery.sender
+        ends = self.target, delivery.receiver, source, delivery.sender
         return delivery._replace(view=relaid(delivery.view, *ends))
 
     def _held_by(self, position: int) -> int:
@@ -245,12 +244,12 @@ def all_of(
     tiles: Tiles,
     position: int,
     other: Copy | None = None,
-    read: ArrayType | None = None,
+    read: Tiles | None = None,
 ) -> View | None:
     """All that a copy writes at a position of its target's mesh; None if it has no part.
 
-    The source side is another copy's target, of the type `read`, which has the same digits; none
-    for a fill.
+    The source side is another copy's target, with the tiles `read`, which has the same digits;
+    none for a fill.
     """
     digits = [(digit.target, digit.size) for digit in copy.digits if digit.target.owner]
     solved = _Solver(tiles, copy.target.coordinates, digits)
@@ -265,7 +264,7 @@ def all_of(
     ]
     start = other.target.offset if other is not None else 0
     view = View(copy.target.offset, start, _runs(tuple(inside)))
-    return relaid(view, tiles.type, position, read or tiles.type, position)
+    return relaid(view, tiles, position, read or tiles, position)
 
 
 class _Solver:
@@ -331,13 +330,13 @@ def _entry(
     return number, table[number]
 
 
-def relaid(view: View, target: ArrayType, receiver: int, source: ArrayType, sender: int) -> View:
+def relaid(view: View, target: Tiles, receiver: int, source: Tiles, sender: int) -> View:
     """A view of the largest tiles of two types as one of the tiles at two positions.
 
     Runs are neighbours or not in the tiles that there are, so they are merged only now.
     """
-    there = target.tile_shape, target.tile_shape_at(receiver)
-    here = source.tile_shape, source.tile_shape_at(sender)
+    there = target.type.tile_shape, target.shape_at(receiver)
+    here = source.type.tile_shape, source.shape_at(sender)
     runs = [(n, _relaid(t, *there), _relaid(s, *here)) for n, t, s in view.runs]
     starts = _relaid(view.target_offset, *there), _relaid(view.source_offset, *here)
     return View(*starts, _merged(runs))

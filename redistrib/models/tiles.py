@@ -34,6 +34,7 @@ class Tiles:
         self.free = t.free_digits
         self._weights = {d: weight(d, axes) for d in (*self.owners, *t.partial, *self.free)}
         self.replicas = prod(digit.size for digit in self.free)
+        self._shapes: dict[int, tuple[int, ...]] = {}
 
     def weight(self, digit: DeviceDigit) -> int:
         """How many positions further the next value of a digit is."""
@@ -49,6 +50,12 @@ class Tiles:
         for digit in self.free:
             number = number * digit.size + self.coordinate(digit, position)
         return number
+
+    def shape_at(self, position: int) -> tuple[int, ...]:
+        """The shape of the tile at a position; `type.tile_shape` is that of the largest."""
+        if position not in self._shapes:
+            self._shapes[position] = self.type.tile_shape_at(position)
+        return self._shapes[position]
 
     @cached_property
     def offsets(self) -> list[int]:
