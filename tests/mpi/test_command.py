@@ -40,8 +40,8 @@ def test_run_reports_time_speed_and_memory_of_the_worst_rank(tmp_path: Path) -> 
     assert answer["rank_received_bytes"] == answer["received_bytes"] == array.nbytes * 3 // 16
     speed = answer["rank_received_bytes"] / sorted(answer["seconds"])[1] / 1e9
     assert answer["gigabytes_per_second"] == pytest.approx(speed)
-    # The first strided messages of a process make MPICH take some 2.1 MiB, once.
-    assert answer["rank_extra_bytes"] <= 0.1 * array.nbytes / 4 + (2 << 20) + (1 << 19)
+    # Far below the 2 MiB that MPICH takes for requests when the redistribution is made.
+    assert answer["rank_extra_bytes"] <= 0.1 * array.nbytes / 4 + (1 << 20)
     assert answer["rank_peak_bytes"] > answer["rank_extra_bytes"]
     out, _ = output(4, "run", *problem, "--backend", "mpi")
     assert "mpi: every element is right" in out
