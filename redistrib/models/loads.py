@@ -6,6 +6,7 @@ give each position of the target's mesh its elements, its own part, and the send
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -13,6 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from redistrib.models.copies import Copy
 from redistrib.models.schedule import Route, Turn
 from redistrib.models.tiles import Tiles
 from redistrib.types.digits import DeviceDigit
@@ -37,13 +39,24 @@ class Load:
         )
 
 
+def routed(copy: Copy, source: Tiles, target: Tiles, least_part: int, *, apart: bool) -> Route:
+    """The route of a copy: where some that want a piece hold it, cut for those that take it."""
+    route = Route(copy, source, target, least_part, apart=apart)
+    if not apart and source.replicas > 1:
+        counted = [np.bincount(base[takes]).max(initial=0) for base, takes in _pieces(route)]
+        takers = int(max(counted, default=0))
+        if 0 < takers < route.served // route.parts:
+            return Route(copy, source, target, least_part, apart=apart, takers=takers)
+    return route
+
+
 def load_of(route: Route) -> Load:
     """What the deliveries of a route add up to, where the first replicas begin."""
     source, target = route.source, route.target
     here = np.arange(len(target.ids))
-    known, part_of = solved(route, here)
-    wanted = part_of & holds_value(target, here)
-    home = np.array([source.places.get(device, -1) for device in target.ids])
+    known, _ = solved(route, here)
+    home = _home(route)
+    of_own = _replica(source, np.maximum(home, 0))
     received = np.zeros(len(here), np.int64)
     sent = np.zeros(len(source.ids), np.int64)
     relayed = np.zeros(len(here), np.int64)
@@ -54,13 +67,7 @@ def load_of(route: Route) -> Load:
     fan = np.zeros(len(here), np.int64)
     for digit in route.fans:
         fan = fan * digit.size + known[id(digit)]
-    for number, values in enumerate(product(*(range(d.size) for d in route.pieces))):
-        base, own = np.zeros(len(here), np.int64), home >= 0
-        for owner, first in route.copy.source.coordinates:
-            value = first + walked(route, known, values, owner)
-            base += value * source.weight(owner)
-            own &= coordinate(source, owner, np.maximum(home, 0)) == value
-        takes = wanted & ~own
+    for number, (base, takes) in enumerate(_pieces(route)):
         received += whole * takes
         for part in range(route.parts):
             crossing = takes
@@ -69,9 +76,31 @@ def load_of(route: Route) -> Load:
                 crossing = takes & (replica == relay)
                 relayed += each * (target.replicas - 1) * crossing
             item = (fan * route.receivers + replica % route.receivers) * route.parts + part
+            item = np.where(home >= 0, of_own + part * route.part_step, item)
             sender = base + offsets[item % source.replicas]
             np.add.at(sent, sender[crossing], each)
     return Load(received, sent, relayed)
+
+
+def _pieces(route: Route) -> Iterator[tuple[Counts, NDArray[np.bool_]]]:
+    """For each piece and position of the target: its first holder, and whether it has to come."""
+    source, target = route.source, route.target
+    here, home = np.arange(len(target.ids)), _home(route)
+    known, part_of = solved(route, here)
+    wanted = part_of & holds_value(target, here)
+    for values in product(*(range(d.size) for d in route.pieces)):
+        base, own = np.zeros(len(here), np.int64), home >= 0
+        for owner, first in route.copy.source.coordinates:
+            value = first + walked(route, known, values, owner)
+            base += value * source.weight(owner)
+            own &= coordinate(source, owner, np.maximum(home, 0)) == value
+        yield base, wanted & ~own
+
+
+def _home(route: Route) -> Counts:
+    """The position in the source's mesh of each position of the target's; -1 for none."""
+    places = route.source.places
+    return np.array([places.get(device, -1) for device in route.target.ids])
 
 
 def solved(route: Route, here: Counts) -> tuple[dict[int, Counts], NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ from redistrib.errors import LayoutError
 from redistrib.models.balance import Crossing, balanced
 from redistrib.models.bounds import Taken, least_bytes
 from redistrib.models.copies import Copy
-from redistrib.models.loads import Load, load_of
+from redistrib.models.loads import Load, load_of, routed
 from redistrib.models.memory import LEAST_CHUNK, Memory
 from redistrib.models.order import Bytes
 from redistrib.models.schedule import Delivery, Route, Turn, View, all_of, narrowest
@@ -290,7 +290,7 @@ class ModelMoves:
                 if apart[ends]:
                     key = id(copy), id(self._alike(source)), id(self._alike(target))
                 if key not in routes:
-                    routes[key] = Route(copy, source, target, self.least_part, apart=apart[ends])
+                    routes[key] = routed(copy, source, target, self.least_part, apart=apart[ends])
                 made.append((routes[key], source, target))
         crossings = iter(balanced(made))
         return {

@@ -14,6 +14,9 @@ and goes on to the others from there: every element crosses once. Otherwise each
 it holds, and takes the rest itself. Of the source's replicas the senders take turns: those that
 want the same piece, in the order of fan (the value of the digits that walk the target alone),
 replica and part, are served by replicas serving, serving + 1, ... A `Turn` is where both begin.
+One that is itself replica r of the source, of another tile, is served by replica r + serving, and
+its further parts by others, as far apart as can be: on one mesh those that want a piece and do not
+hold it are then spread over the replicas, whichever they are.
 
 Positions, and offsets in tiles, are linear in the counts of all digits: what each piece, fan and
 part adds to them is a table, made once for all devices.
@@ -78,7 +81,8 @@ class Route:
 
     Parts of pieces have `least_part` bytes at least, and cross with `part_bytes`. The replicas of
     one source tile give `served` parts, those of a target tile pass on `relayed`. `apart`: no
-    device is on both meshes; only then the ids of the devices do not count.
+    device is on both meshes; only then the ids of the devices do not count. `takers`: at most so
+    many devices take the same piece, where some of those that want it hold it.
     """
 
     def __init__(
@@ -88,16 +92,19 @@ class Route:
         target: Tiles,
         least_part: int = 1,
         *,
-        apart: bool | None = None,
+        apart: bool = False,
+        takers: int = 0,
     ) -> None:
         self.copy, self.source, self.target = copy, source, target
-        self.inside = [d for d in copy.digits if d.target.owner is None and d.source.owner is None]
-        self.pieces = [d for d in copy.digits if d.target.owner is None and d.source.owner]
-        self.fans = [d for d in copy.digits if d.target.owner and d.source.owner is None]
-        self.ranks = [d for d in copy.digits if d.target.owner and d.source.owner]
+        self.inside, self.pieces, self.fans, self.ranks = (
+            [
+                d
+                for d in copy.digits
+                if bool(d.target.owner) is there and bool(d.source.owner) is here
+            ]
+            for there, here in ((False, False), (False, True), (True, False), (True, True))
+        )
         self.uneven = bool(source.type.uneven or target.type.uneven)
-        if apart is None:
-            apart = source.places.keys().isdisjoint(target.places)
         self.apart = apart
         # What is passed on is read from target tiles, so it has their dtype.
         narrow = copy.dtypes[-1] == narrowest(copy.dtypes)
@@ -106,13 +113,16 @@ class Route:
         self.receivers = 1 if self.relays else target.replicas
         fans = prod(digit.size for digit in self.fans) * self.receivers
         pieces = prod(digit.size for digit in self.pieces)
-        most = max(source.replicas // fans, target.replicas // pieces if self.relays else 1)
+        most = max(
+            source.replicas // (takers or fans), target.replicas // pieces if self.relays else 1
+        )
         size = prod(d.size for d in self.inside if d.source.stride) * itemsize(copy.dtypes[0])
         most = max(1, min(most, size // least_part))
         self.parts, whole, cut = _in_parts(self.inside, most)
         elements = prod(d.size for d in self.inside if d.source.stride) // self.parts
         self.part_bytes = elements * itemsize(narrowest(copy.dtypes))
         self.served = fans * self.parts
+        self.part_step = source.replicas // min(self.parts, source.replicas)
         self.relayed = pieces * self.parts if self.relays else 0
         self._holders: dict[int, int] = {}
         self._tables(whole, cut)
@@ -120,6 +130,7 @@ class Route:
     def _tables(self, whole: tuple[CopyDigit, ...], cut: CopyDigit | None) -> None:
         """What the pieces, fans and parts add to positions and offsets, and the runs of views."""
         source, target = self.source, self.target
+        self._given: dict[int, dict[int, list[Delivery]]] = {}  # by position and replica that gives
         self._holder = sum(source.weight(d) * value for d, value in self.copy.source.coordinates)
         self._receiver = sum(target.weight(d) * value for d, value in self.copy.target.coordinates)
         self._from_ranks = _steps(source, [d.source for d in self.ranks])
@@ -163,7 +174,7 @@ class Route:
         own = None if self.apart else source.places.get(target.ids[position])
         held = None if own is None else self._held_by(own)
         replica = target.replica(position)
-        item = (fan * self.receivers + replica % self.receivers) * self.parts + turn.serving
+        item = (fan * self.receivers + replica % self.receivers) * self.parts
         relay, beside = turn.relaying, position - target.offsets[replica]
         for step, start in self._pieces:
             place = self.copy.target.offset + start
@@ -177,7 +188,9 @@ class Route:
                     yield Delivery(beside + target.offsets[passes_on], position, view, True)
                 else:
                     view = View(place + further, origin + there, self._runs)
-                    sender = source.offsets[(item + part) % source.replicas]
+                    sender = source.offsets[
+                        (self._server(item + part, own) + turn.serving) % source.replicas
+                    ]
                     yield Delivery(holder + step + sender, position, view)
             relay += self.parts
 
@@ -186,15 +199,31 @@ class Route:
         counts = self._solved_in_source(position)
         if counts is None:
             return
+        # Those that this replica serves have these numbers among all that want the piece.
+        mine = (self.source.replica(position) - turn.serving) % self.source.replicas
+        if self.apart:
+            items = range(mine, self.served, self.source.replicas)
+            yield from self._asked(position, counts, items, turn.relaying)
+            return
+        if position not in self._given:
+            held, given = self._held_by(position), self._given.setdefault(position, {})
+            asked = self._asked(position, counts, range(self.served), 0)
+            for item, delivery in enumerate(asked):
+                own = self.source.places.get(self.target.ids[delivery.receiver])
+                if own is None or self._held_by(own) != held:
+                    given.setdefault(self._server(item, own), []).append(delivery)
+        yield from self._given[position].get(mine, [])
+
+    def _asked(
+        self, position: int, counts: Sequence[int], items: Iterable[int], relaying: int
+    ) -> Iterator[Delivery]:
+        """What those with these numbers want of a position of the source's mesh."""
         pieces = len(self.pieces)
         number, (_, place) = _entry(self.pieces, self._pieces, counts[:pieces])
         place += self.copy.target.offset
         first = self._receiver + _dot(counts[pieces:], self._to_ranks)
-        held, replica = self._held_by(position), self.source.replica(position)
-        # Those that this replica serves have these numbers among all that want the piece.
-        mine = (replica - turn.serving) % self.source.replicas
-        relay = turn.relaying + number * self.parts
-        for item in range(mine, self.served, self.source.replicas):
+        relay = relaying + number * self.parts
+        for item in items:
             rest, part = divmod(item, self.parts)
             fan, receiver = divmod(rest, self.receivers)
             step, origin = self._fans[fan]
@@ -202,10 +231,8 @@ class Route:
             if self.relays:
                 receiver = (relay + part) % self.target.replicas
             to = first + step + self.target.offsets[receiver]
-            own = None if self.apart else self.source.places.get(self.target.ids[to])
-            if own is None or self._held_by(own) != held:
-                origin += self.copy.source.offset + there
-                yield Delivery(position, to, View(place + further, origin, self._runs))
+            origin += self.copy.source.offset + there
+            yield Delivery(position, to, View(place + further, origin, self._runs))
 
     def relay_sends(self, position: int, turn: Turn) -> Iterator[Delivery]:
         """What a position of the target's mesh passes on to the other replicas of its tile."""
@@ -224,6 +251,12 @@ class Route:
             place = self.copy.target.offset + self._pieces[number][1] + self._parts[part][0]
             view = View(place, place, self._relayed_runs)
             yield from (Delivery(position, other, view, True) for other in others)
+
+    def _server(self, item: int, own: int | None) -> int:
+        """The replica that gives a part at turn 0; `own`: where the taker is in the source."""
+        if own is not None:
+            item = self.source.replica(own) + item % self.parts * self.part_step
+        return item % self.source.replicas
 
     def placed(self, delivery: Delivery) -> Delivery:
         """The delivery with its view in the tiles that its two devices have."""

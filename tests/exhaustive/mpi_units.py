@@ -26,16 +26,21 @@ MEMORY = 10 << 30
 Unit = tuple[Installation, int, str, tuple[Any, ...]]
 
 
+def model_units() -> list[Unit]:
+    """Per MPI: 500 models."""
+    return [
+        (mpi, ranks, "models_move_as_numpy_says", (10_000 * ranks, MODELS))
+        for mpi in (MPICH, OPENMPI)
+        for ranks in RANKS
+    ]
+
+
 def units() -> list[Unit]:
-    """Per MPI: 2,000 plans, 5,000 programs, 500 models; core pairs, real cases, large tiles,
-    1,000 objects."""
+    """Per MPI: 2,000 plans, 5,000 programs; core pairs, real cases, large tiles, 1,000 objects."""
     found: list[Unit] = []
     for mpi in (MPICH, OPENMPI):
         found += [
             (mpi, ranks, "random_draws_are_right", (10_000 * ranks, DRAWS)) for ranks in RANKS
-        ]
-        found += [
-            (mpi, ranks, "models_move_as_numpy_says", (10_000 * ranks, MODELS)) for ranks in RANKS
         ]
         found += [
             (mpi, RANKS[at % len(RANKS)], "programs_equal_numpy", (at * BLOCK, BLOCK))
@@ -54,7 +59,16 @@ def units() -> list[Unit]:
 
 def run(unit: int) -> Counter[str]:
     """Run one unit; counts draws, pairs of layouts and other cases."""
-    mpi, ranks, case, arguments = units()[unit]
+    return _run(units()[unit])
+
+
+def run_models(unit: int) -> Counter[str]:
+    """Run one unit of models."""
+    return _run(model_units()[unit])
+
+
+def _run(unit: Unit) -> Counter[str]:
+    mpi, ranks, case, arguments = unit
     if case.endswith("exceed_two_gibibytes") and available() < MEMORY:
         return Counter({f"{case}: left out, too little memory": 1})
     with Pool(mpi, ranks) as pool:

@@ -412,10 +412,17 @@ def stages(examples: int) -> Iterator[Stage]:
     )
     yield Stage(
         "mpi",
-        "2,000 random plans, 5,000 programs against numpy, 500 models, every core pair and real"
-        " cases on ranks of MPICH and of Open MPI",
+        "2,000 random plans, 5,000 programs against numpy, every core pair and real cases on ranks"
+        " of MPICH and of Open MPI",
         lambda _: range(len(mpi_units.units())),
         mpi_units.run,
+    )
+    yield Stage(
+        "mpi-models",
+        "500 random models of 1 to 3 meshes a side, half of them uneven, on 2 to 8 ranks of MPICH"
+        " and 500 of Open MPI: bit for bit what numpy says",
+        lambda _: range(len(mpi_units.model_units())),
+        mpi_units.run_models,
     )
     yield Stage(
         "programs",

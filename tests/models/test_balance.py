@@ -16,24 +16,28 @@ from tests.repetitions import repetitions
 
 
 def least_worst_sender(plan: ModelPlan) -> int:
-    """Bytes that some source device sends at least, where every element crosses once.
+    """Bytes that some source device sends at least, if all that lack an element take it.
 
-    A flow from all sets of elements with the same holders, through these: the least capacity of
-    every holder with which all of it passes, by bisection.
+    On other devices every element crosses once, and goes on from there. A flow from all sets of
+    elements with the same holders, through these: the least capacity of every holder with which all
+    of it passes, by bisection.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_flow
 
     demand: Counter[frozenset[int]] = Counter()
-    for t in plan.src.values():
+    for name, t in plan.src.items():
+        end = plan.dst[name]
         assert isinstance(t, rd.ArrayType)
-        numbers = np.arange(prod(t.shape)).reshape(t.shape)
-        held = scatter_model({"a": numbers}, {"a": rd.ArrayType(t.mesh, "i64", t.shape, t.dims)})
-        holders: dict[int, set[int]] = {}
-        for device, tiles in held.items():
-            for number in tiles["a"].reshape(-1).tolist():
-                holders.setdefault(number, set()).add(device)
-        demand.update(frozenset(holding) for holding in holders.values() for _ in range(t.itemsize))
+        assert isinstance(end, rd.ArrayType)
+        holders, takers = places(t), places(end)
+        for number, holding in holders.items():
+            lacking = len(takers[number] - holding)
+            once = set(t.mesh.ids).isdisjoint(end.mesh.ids)
+            demand[frozenset(holding)] += (1 if once else lacking) * t.itemsize
+    demand = +demand
+    if not demand:
+        return 0
     sets, devices = list(demand), sorted({d for holders in demand for d in holders})
     total, size = sum(demand.values()), len(sets) + len(devices) + 2
 
@@ -54,6 +58,17 @@ def least_worst_sender(plan: ModelPlan) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle + 1, high)
     return low
+
+
+def places(t: rd.ArrayType) -> dict[int, set[int]]:
+    """The devices that have each element, by its number."""
+    numbers = np.arange(prod(t.shape)).reshape(t.shape)
+    found: dict[int, set[int]] = {}
+    held = scatter_model({"a": numbers}, {"a": rd.ArrayType(t.mesh, "i64", t.shape, t.dims)})
+    for device, tiles in held.items():
+        for number in tiles["a"].reshape(-1).tolist():
+            found.setdefault(number, set()).add(device)
+    return found
 
 
 def model(rng: random.Random) -> ModelPlan:
@@ -83,6 +98,40 @@ def test_the_worst_sender_is_near_the_least_possible() -> None:
         _, sent = counted(plan)
         sources = {device for t in plan.src.values() for device in t.mesh.ids}
         assert max(sent[device] for device in sources) <= 1.05 * least_worst_sender(plan)
+
+
+def on_the_same_devices(rng: random.Random) -> ModelPlan:
+    """Forty arrays of up to three layouts a side, on one set of devices, in some order."""
+    dp, tp = rng.choice(((2, 2), (4, 2), (3, 2), (2, 4), (2, 3)))
+    before = rd.Mesh({"dp": dp, "tp": tp})
+    y = rng.choice([n for n in (1, 2, 4, 8) if dp * tp % n == 0])
+    ids = rng.sample(range(dp * tp), dp * tp) if rng.random() < 0.3 else range(dp * tp)
+    after = rd.Mesh({"r": dp * tp // y, "y": y}, devices=ids)
+    layouts = [
+        (rng.choice((24, 48, 96)), rng.choice(("{tp}", "{tp}", "{dp,tp}", "{dp}", "")), columns)
+        for columns in rng.choices(("8{y}", "8"), k=rng.choice((1, 3)))
+    ]
+    src, dst = {}, {}
+    for n in range(40):
+        h, cut, columns = rng.choice(layouts)
+        src[f"w{n}"] = (f"f32[{h}{cut}, 8]", before)
+        dst[f"w{n}"] = (f"f32[{h}, {columns}]", after)
+    return rd.plan_model(src, dst, least_part=1)
+
+
+def test_the_worst_sender_is_near_the_least_possible_on_the_same_devices() -> None:
+    rng = random.Random("the same")
+    for _ in range(repetitions(5, 100)):
+        plan = on_the_same_devices(rng)
+        _, sent = counted(plan)
+        assert max(sent.values()) <= 1.05 * least_worst_sender(plan)
+
+
+def test_takers_of_a_piece_are_served_by_all_that_hold_it() -> None:
+    """Device (0, 1) alone lacks the first half, (1, 0) the second; two have each."""
+    here, there = rd.Mesh(x=2, y=2), rd.Mesh(x=2, y=2)
+    plan = rd.plan_model({"a": ("f32[8{y}]", here)}, {"a": ("f32[8{x}]", there)}, least_part=1)
+    assert [counted(plan)[1][device] for device in here.ids] == [8, 8, 8, 8]
 
 
 def test_sources_of_other_shapes_share_their_replicas() -> None:

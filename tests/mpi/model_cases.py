@@ -22,7 +22,7 @@ from tests.repetitions import MANY
 @case
 def models_move_as_numpy_says(comm: MPI.Intracomm, first: int = 0, count: int = 25) -> None:
     for seed in range(first, first + count):
-        drawn = random_case(seed, ranks=comm.size, uneven=seed % 2 == 1)
+        drawn = random_case(seed, ranks=comm.size, meshes=3, uneven=seed % 2 == 1)
         tiles = simulator.scatter_model(drawn.arrays, drawn.plan.src).get(comm.rank, {})
         moving = rmpi.ModelRedistribution(drawn.plan, comm, batch_bytes=64)
         made = moving(tiles)

@@ -181,7 +181,7 @@ MUTANTS = (
     Mutant(
         "one replica is sent all parts of a piece",
         SCHEDULE,
-        "Route.sends",
+        "Route._asked",
         "(relay + part) % self.target.replicas",
         "relay % self.target.replicas",
     ),
@@ -196,8 +196,22 @@ MUTANTS = (
         "replicas of a source do not take turns",
         SCHEDULE,
         "Route.receives",
-        "source.offsets[(item + part) % source.replicas]",
-        "source.offsets[item % source.replicas]",
+        "source.offsets[(self._server(item + part, own) + turn.serving) % source.replicas]",
+        "source.offsets[self._server(item, own)]",
+    ),
+    Mutant(
+        "who has another tile of the source is served as others are",
+        SCHEDULE,
+        "Route._server",
+        "own is not None",
+        "own is not None and own < 0",
+    ),
+    Mutant(
+        "an array is not cut for those that alone lack it",
+        LOADS,
+        "routed",
+        "0 < takers < route.served // route.parts",
+        "0 < takers < 0",
     ),
     Mutant(
         "an array is not cut for the replicas that share it",
