@@ -17,10 +17,14 @@ from datetime import date
 
 import numpy as np
 
+from redistrib.cli.model import m2n_lines
+from redistrib.models.loads import Load, load_of
 from redistrib.models.model_plan import ModelPlan, plan_model
+from redistrib.models.schedule import narrowest
 from redistrib.models.segments import AnyType, parse_any
 from redistrib.models.weight_map import WeightMap
 from redistrib.types.array_type import ArrayType
+from redistrib.types.dtypes import itemsize
 from redistrib.types.mesh import Mesh
 
 GIB = 2**30
@@ -258,12 +262,44 @@ def row(workload: Workload) -> str:
     scheduled = time.process_time()
     total = sum(_bytes(t) for t in workload.dst.values())
     sent, least = _senders(plan)
+    legal, m2n = _by_m2n(plan)
     return (
         f"| {workload.name} | {len(workload.src):,} to {len(workload.dst):,} "
         f"| {plan.received_bytes / GIB:.2f} | {plan.received_bytes / plan.lower_bound_bytes:.3f} "
-        f"| {total / GIB:.1f} | {sent / GIB:.3f} | {sent / least:.3f} "
+        f"| {total / GIB:.1f} | {m2n / GIB:.1f} ({legal:,} of {len(plan.dst):,}) "
+        f"| {_apart(plan) / GIB:.2f} | {sent / GIB:.3f} | {sent / least:.3f} "
         f"| {planned - start:.2f} | {scheduled - planned:.3f} ({transfers:,}) |"
     )
+
+
+def _by_m2n(plan: ModelPlan) -> tuple[int, int]:
+    """Arrays that NCCL's M2N takes, and what a device receives: all others are sent whole."""
+    legal = [": not legal: " not in line for line in m2n_lines(plan)]
+    received = [
+        plan.dst[move.target].tile_bytes if fits else _bytes(plan.dst[move.target])
+        for move, fits in zip(plan.moves, legal, strict=True)
+    ]
+    return sum(legal), sum(received)
+
+
+def _apart(plan: ModelPlan) -> int:
+    """Bytes that the worst device of the sources sends where every array is planned alone.
+
+    The first replicas serve first each time: nobody knows what the others have given.
+    """
+    place = {device: n for n, device in enumerate(plan.devices)}
+    sent = np.zeros(len(place), np.int64)
+    loads: dict[int, Load] = {}
+    for crossing in (c for found in plan.crossings.values() for c in found if c is not None):
+        route, source, target, _ = crossing
+        if id(route) not in loads:
+            loads[id(route)] = load_of(route)
+        load = loads[id(route)]
+        width = itemsize(narrowest(route.copy.dtypes))
+        sent[[place[device] for device in source.ids]] += load.sent * width
+        sent[[place[device] for device in target.ids]] += load.relayed * width
+    sources = {device for t in plan.src.values() for device in t.mesh.ids}
+    return int(max(sent[place[device]] for device in sources))
 
 
 def _bytes(t: AnyType) -> int:
@@ -293,10 +329,12 @@ def main() -> None:
     only = parser.parse_args().only
     print(f"{date.today()}, {platform.processor() or platform.machine()}, one core\n")
     print(
-        "| move | arrays | received, GiB | of the bound | full broadcast, GiB | worst sender, GiB "
-        "| of the least | planned, CPU s | one rank's schedule, CPU s (transfers) |"
+        "| move | arrays | received, GiB | of the bound | full broadcast, GiB "
+        "| M2N, GiB (legal arrays) | array by array, worst sender, GiB "
+        "| worst sender, GiB | of the least | planned, CPU s "
+        "| one rank's schedule, CPU s (transfers) |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for workload in workloads():
         if only in workload.name:
             print(row(workload), flush=True)

@@ -66,7 +66,9 @@ class SegmentedType:
             )
             if part.uneven:
                 raise LayoutError(
-                    f"the parts of a segmented type are even; got {part}", parts=self.parts
+                    f"the parts of a segmented type are even; got {part}: pad it to a size "
+                    f"that its axes divide, or give it an array of its own",
+                    parts=self.parts,
                 )
             if not same_kind or others != same or part.partial:
                 raise LayoutError(

@@ -98,6 +98,7 @@ def test_the_memory_limit_forbids_replication() -> None:
         ("f32[32{?}, 64]", rd.LayoutError, "one shape"),
         ("f32[64{?}", rd.TypeSyntaxError, "expected ',' or ']'"),
         ("f32[64{x,?}, 64{x}]", rd.LayoutError, "used once"),
+        ("f32[64{x}:ceil, 64{?}]", rd.LayoutError, "holes are filled in even types"),
     ],
 )
 def test_bad_patterns(pattern: str, error: type[rd.RedistribError], message: str) -> None:
@@ -111,3 +112,10 @@ def test_a_limit_that_nothing_fits_says_what_would() -> None:
         complete("f32[64{x,y,z}, 64]", "f32[64{?}, 64]", memory_limit=1000)
     assert error.value.least_bytes == 1024
     assert complete("f32[64{x,y,z}, 64]", "f32[64{?}, 64]", memory_limit=1024)
+
+
+@pytest.mark.parametrize("pattern", ["?", "f32[7{?}, 8]"])
+def test_an_uneven_source_is_refused(pattern: str) -> None:
+    src = rd.ArrayType.parse("f32[7{x}:ceil, 8]", MESH)
+    with pytest.raises(rd.LayoutError, match="pad it to a size that its axes divide"):
+        rd.complete(src, pattern)

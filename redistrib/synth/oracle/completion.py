@@ -87,6 +87,8 @@ def complete(
 
 def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
     """Every legal type that fits a pattern, each once."""
+    if src.uneven:
+        raise _not_even(str(src))
     holes = _read(pattern, src)
     seen: set[ArrayType] = set()
     for tried, (dims, partial) in enumerate(_fillings(holes, src)):
@@ -103,6 +105,14 @@ def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
         if filled not in seen:
             seen.add(filled)
             yield filled
+
+
+def _not_even(given: str) -> LayoutError:
+    return LayoutError(
+        f"holes are filled in even types, from an even source; got {given}: pad it to a size that "
+        f"its axes divide, or compare whole types with cost_vector",
+        given=given,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,8 @@ def _read(pattern: str, src: ArrayType) -> _Holes:
         atoms = _atoms(src, src.replace(dims=[()] * rank))
         return _Holes(((),) * rank, src.partial, src.reduction or "sum", (*range(rank),), atoms)
     text = read_type(pattern, holes=True)
+    if text.uneven:
+        raise _not_even(pattern)
     fixed = ArrayType(src.mesh, text.dtype, text.shape, text.dims, text.partial, text.reduction)
     check_pair(src, fixed)
     open_at = (*text.holes, *((_PARTIAL,) if text.open_partial else ()))

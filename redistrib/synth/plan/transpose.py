@@ -44,7 +44,11 @@ def transposed(
     """
     for t in (plan.src, plan.dst):
         if t.uneven:
-            raise LayoutError(f"only plans of even types are transposed; got {t}", type=t)
+            raise LayoutError(
+                f"only plans of even types are transposed; got {t}: pad it to a size that its axes "
+                f"divide, or, without partial axes, plan from dst to src",
+                type=t,
+            )
     for t in plan.types:  # on the way, too
         _check_linear(t)
     src, dst = plan.src, plan.types[-1]
