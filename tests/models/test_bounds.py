@@ -138,8 +138,8 @@ APART = 'rearrange({}[:, {}], "g j d h -> (g j d) h")'
 @pytest.mark.parametrize(
     ("src", "dst", "text", "received", "bound"),
     [
-        # Two dtypes: the wider one would do.
-        ("f32[24{x}]", {"a": "f32[24{x}]", "b": "bf16[24{x}]"}, "a = w\nb = cast(w, bf16)", 36, 24),
+        # Two dtypes: the wider one does.
+        ("f32[24{x}]", {"a": "f32[24{x}]", "b": "bf16[24{x}]"}, "a = w\nb = cast(w, bf16)", 24, 24),
         # Slices that overlap: 8 elements are needed, 4 and 6 come in.
         ("f32[8{x}]", {"a": "f32[10]"}, "a = concat(0, w[0:4], w[2:8])", 40, 24),
         # Slices that do not, by their ends, by twos, and by groups of heads.
