@@ -123,6 +123,27 @@ def components_take_their_least_at_once() -> Goal:
     return Goal([*given, *same], z3.And(device < n1 * n2, T - one(d1) * two(d2) <= worst))
 
 
+@proved
+def the_worst_device_across() -> Goal:
+    """Between two meshes: a device that is on the source mesh too has its own part of the target
+    tile, any other has nothing. If the worst of the devices so far misses the tile less the least
+    part, so does the worst with one device more."""
+    worst, least, mine, part = z3.Ints("worst least mine part")
+    both = z3.Bool("both")
+    given = [
+        T >= 1,
+        worst == T - least,
+        0 <= least,
+        least <= T,
+        0 <= part,
+        part <= T,
+        mine == z3.If(both, part, 0),
+    ]
+    smaller = z3.If(mine <= least, mine, least)
+    greater = z3.If(T - mine >= worst, T - mine, worst)
+    return Goal(given, greater == T - smaller)
+
+
 @false
 def every_device_receives_the_bound() -> Goal:
     """FALSE: by an exchange of an aligned pair every device receives as much as the worst one."""

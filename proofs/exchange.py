@@ -116,6 +116,46 @@ def boxes_are_products() -> Goal:
     return Goal(given, after == (common + z3.If(inside, 1, 0)) * others)
 
 
+@proved
+def a_sender_across_holds_the_element() -> Goal:
+    """Between two meshes: the sender's digit that owns an index digit has the value of that in the
+    wanted index, all other digits what the receiver says. That is a device of the mesh, and what
+    its owner is reads back as the digit of the index, whoever the receiver is."""
+    wanted, copy, owners, copies, device = z3.Ints("wanted copy owners copies device")
+    index, above, weight, rest, prefix = z3.Ints("index above weight rest prefix")
+    given = [
+        *bounded((wanted, owners), (copy, copies), (rest, weight)),
+        prefix >= 0,
+        above == prefix * owners + wanted,
+        index == above * weight + rest,
+        device == wanted * copies + copy,
+        index / weight == above,  # `digits.quotient_drops_the_suffix`
+        above % owners == wanted,  # `digits.remainder_is_the_last_digit`
+        device / copies == wanted,  # the first again
+    ]
+    holds = device / copies == index / weight % owners
+    return Goal(given, z3.And(holds, *bounded((device, owners * copies))))
+
+
+@proved
+def copies_across_serve_alike() -> Goal:
+    """Between two meshes: a receiver is a value of the digits that name a copy, and a rest, major
+    to minor. The receivers with one copy are as many as the rests: they are what lies from the copy
+    times the rests to the next copy times these, and nothing else."""
+    receiver_, copy, rests, named = z3.Ints("receiver copy rests named")
+    rest = z3.Int("rest")
+    given = [
+        *bounded((rest, rests)),
+        named >= 0,
+        copy >= 0,
+        receiver_ == named * rests + rest,
+        z3.Implies(named > copy, named * rests >= (copy + 1) * rests),
+        z3.Implies(named < copy, (named + 1) * rests <= copy * rests),
+    ]
+    served = z3.And(copy * rests <= receiver_, receiver_ < (copy + 1) * rests)
+    return Goal(given, served == (named == copy))
+
+
 @false
 def a_free_digit_keeps_its_value() -> Goal:
     """FALSE: a receiver that holds the element is its own sender even if the free digit u1 of the

@@ -4,6 +4,27 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "a device that is not on the source mesh has a part of its target tile",
+        "proofs/bound.py",
+        "the_worst_device_across",
+        "z3.If(both, part, 0)",
+        "part + 1",
+    ),
+    Mutant(
+        "a sender on another mesh has the element where its copies say so",
+        "proofs/exchange.py",
+        "a_sender_across_holds_the_element",
+        "device / copies == index / weight % owners",
+        "device % copies == index / weight % owners",
+    ),
+    Mutant(
+        "a copy serves the receivers after its own too",
+        "proofs/exchange.py",
+        "copies_across_serve_alike",
+        "receiver_ < (copy + 1) * rests",
+        "receiver_ <= (copy + 1) * rests",
+    ),
+    Mutant(
         "equal numbers have equal digits, whatever the range of the digits",
         "proofs/digits.py",
         "one_more_is_unique",

@@ -62,6 +62,11 @@ def test_the_last_line_counts_what_was_proved(everything: list[harness.Result]) 
     assert re.fullmatch(r"\d{3,} proved, 0 counter-models, 0 unknown", runner.summary(everything))
 
 
+def test_the_docs_state_how_many_are_proved() -> None:
+    count = sum(item.kind == "proved" for item in OBLIGATIONS)
+    assert f"every obligation, {count} in all" in THEORY.read_text(encoding="utf-8")
+
+
 def test_every_obligation_is_stated_once_in_words(everything: list[harness.Result]) -> None:
     words = [result.obligation.words for result in everything]
     assert all(text.endswith((".", ":")) for text in words)
