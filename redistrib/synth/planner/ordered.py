@@ -2,9 +2,9 @@
 
 Example: x=5,y=12, `f64[8, 96, 960{x}] min{y} -> f64[8, 96, 960{y}]`. What is owned at first and in
 the end, and how large it is, says more of the last dimension than of the others, and tells y, which
-is partial, from x. So the question becomes, on d0=5,d1=12,
+is partial, from x. So the question becomes, on d0=12,d1=5, the larger axis first,
 
-    f64[8, 96, 960{d0}] min{d1} -> f64[8, 96, 960{d1}]
+    f64[8, 96, 960{d1}] min{d0} -> f64[8, 96, 960{d0}]
 
 with whatever names, order of the mesh and order of dimensions it was asked.
 
@@ -119,7 +119,7 @@ def order_of(types: tuple[ArrayType, ArrayType], links: Profile) -> list[Thing]:
     looks: dict[Thing, _Looks] = {dim: (2, n) for dim, n in enumerate(types[0].shape)}
     for number, axis in (thing for thing in uses if not isinstance(thing, int)):
         size = types[number].mesh.sizes[axis]
-        looks[number, axis] = (number, size, *(_links(links, axis, size) if number == 0 else ()))
+        looks[number, axis] = (number, -size, *(_links(links, axis, size) if number == 0 else ()))
     ranks = _ranks(looks)
     while True:
         finer = _ranks(
