@@ -88,7 +88,9 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
         if links and name not in LOCAL:
             # Onto another mesh one device may send to all others.
             timed = max(received[-1], sent[-1]) if "onto" in step else received[-1]
-            seconds += links.seconds(name, crossed, timed, latencies)
+            seconds += links.seconds(name, crossed, timed, latencies, "onto" in step)
+        if links and "onto" in step:
+            links = Links.of(data["profile"], current.mesh)
         live.append(start.tile_bytes + (tiles[-2] if at[0] else 0) + tiles[-1])
         derived = {
             "type": str(current),
@@ -269,8 +271,13 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
 
 
 def _crossed(before: ArrayType, after: ArrayType, parts: Iterable[Part]) -> list[DeviceDigit]:
-    """The digits that own something else after an exchange; what has no parts is taken whole."""
-    if before.mesh == after.mesh and before.size:
+    """The digits that own something else after an exchange; what has no parts is taken whole.
+
+    Onto another mesh those that own something before it, as that mesh has digits of its own.
+    """
+    if before.mesh != after.mesh:
+        return [device for device, _ in before.placements]
+    if before.size:
         return [device for part in parts for device in part.changed]
     return [device for device, _ in {*before.placements} ^ {*after.placements}]
 
@@ -289,7 +296,8 @@ def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) 
     require(same and bool(t.uneven or after.uneven), "{} and {} are uneven, of one array", t, after)
     require(t.mesh == after.mesh or not t.partial, "to another mesh there are no partial axes")
     received, sent, peers = block_loads(t, after, effort)
-    crossed = [device for device, _ in {*t.placements, *after.placements}]
+    owners = {*t.placements, *(after.placements if after.mesh == t.mesh else ())}
+    crossed = [device for device, _ in owners]
     return after, [device for device, _ in given], received, sent, peers, crossed
 
 

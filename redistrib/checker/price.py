@@ -2,10 +2,13 @@
 
     seconds = latency * latencies + received bytes / (bandwidth * efficiency)
 
-of the slowest link that the step crosses; of an exchange onto another mesh received or sent bytes,
-whichever are more. On x=2,y=4 under levels of 4 devices, a line along y is devices 0 to 3 or 4 to
-7, inside a level, and one along x is not: x has the link of the profile. On x=8 the minor 4
-positions of x are inside and its major 2 are not: x:(2)4 has the link of the level.
+of the slowest link that the step crosses, on the mesh that it starts on. Of an exchange onto
+another mesh these are received or sent bytes, whichever are more, over the links of all owners and
+the profile's own.
+
+On x=2,y=4 under levels of 4 devices, a line along y is devices 0 to 3 or 4 to 7, inside a level,
+and one along x is not: x has the link of the profile. On x=8 the minor 4 positions of x are inside
+and its major 2 are not: x:(2)4 has the link of the level.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ COMMUNICATING = (
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The (latency, bandwidth) of parts of axes of the mesh of the source, and of all the rest."""
+    """The (latency, bandwidth) of parts of axes of a mesh, and of all the rest."""
 
     parts: list[tuple[DeviceDigit, tuple[float, float]]]
     rest: tuple[float, float]
@@ -67,16 +70,18 @@ class Links:
                     end = start
             if end > 1:
                 parts.append((DeviceDigit(axis, 1, end), _link(profile)))
-        # Where all links are one it is that of the rest, too: of the axes of another mesh.
+        # Where all links are one it is that of the rest, too: of what goes onto another mesh.
         used = {link for part, link in parts if part.size > 1}
         rest = used.pop() if len(used) == 1 else _link(profile)
         return Links(parts, rest, profile["exchange"] == "rounds", efficiency)
 
     def seconds(
-        self, name: str, crossed: Iterable[DeviceDigit], size: int, latencies: int
+        self, name: str, crossed: Iterable[DeviceDigit], size: int, latencies: int, onto: bool
     ) -> float:
         """Latency and bytes over bandwidth, of the slowest link that a step crosses."""
-        links = [link for digit in crossed for link in self._crossed(digit)] or [self.rest]
+        links = [link for digit in crossed for link in self._crossed(digit)]
+        if onto or not links:
+            links.append(self.rest)
         latencies = latencies if self.rounds or name != "exchange" else 1
         bandwidth = min(b for _, b in links) * self.efficiency.get(name, 1.0)
         return max(a for a, _ in links) * latencies + size / bandwidth

@@ -58,14 +58,15 @@ def random_question(seed: int) -> Question:
 def on_other_devices(rng: random.Random, t: rd.ArrayType) -> rd.ArrayType:
     """The type on as many devices, some or none of them those of its mesh, in any order.
 
-    Axes have other names: an axis of one name on two meshes is priced over one link.
+    Half of the time under the names of its axes, which mean nothing on another mesh.
     """
     count = t.mesh.num_devices
     first = rng.choice((0, count // 2, count))
     ids = list(range(first, first + count))
     if rng.random() < 0.5:
         rng.shuffle(ids)
-    names = {axis: f"on.{axis}" for axis, _ in t.mesh.axes}
+    prefix = rng.choice(("", "on."))
+    names = {axis: prefix + axis for axis, _ in t.mesh.axes}
     mesh = rd.Mesh([(names[axis], size) for axis, size in t.mesh.axes], devices=ids)
     return _with_names(t, mesh, names, range(len(t.shape)))
 
@@ -91,9 +92,10 @@ def random_type(rng: random.Random, like: rd.ArrayType) -> rd.ArrayType | None:
 def relabelled(rng: random.Random, types: list[rd.ArrayType]) -> list[rd.ArrayType]:
     """The same types with other names of axes, another order of each mesh and of dimensions.
 
-    The devices are where they were.
+    The devices are where they were. Two meshes may have names in common.
     """
-    meshes = {t.mesh: _renamed(rng, t.mesh, f"q{at}.") for at, t in enumerate(types)}
+    prefixes = rng.choice((("q.", "q."), ("q.", "r.")))
+    meshes = {t.mesh: _renamed(rng, t.mesh, p) for t, p in zip(types, prefixes, strict=True)}
     order = rng.sample(range(len(types[0].shape)), len(types[0].shape))
     return [_with_names(t, *meshes[t.mesh], order) for t in types]
 

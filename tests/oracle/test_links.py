@@ -121,6 +121,38 @@ def test_cutting_an_axis_where_its_links_change_changes_no_price(strategy: str) 
         assert prices[0] == prices[1], (*map(str, coarse), finer[0].mesh)
 
 
+def on_others(t: rd.ArrayType, names: dict[str, str]) -> rd.ArrayType:
+    """The type on as many devices of their own, its axes under other names."""
+    ids = [t.mesh.num_devices + n for n in t.mesh.ids]
+    mesh = rd.Mesh([(names[axis], size) for axis, size in t.mesh.axes], devices=ids)
+
+    def named(factor: Factor) -> Factor:
+        if isinstance(factor, Local):
+            return factor
+        return DeviceDigit(names[factor.axis], factor.pre, factor.size)
+
+    dims, partial = [list(map(named, dim)) for dim in t.dims], list(map(named, t.partial))
+    return rd.ArrayType(mesh, t.dtype, t.shape, dims, partial, t.reduction or "sum", dict(t.uneven))
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+def test_names_on_another_mesh_change_no_price(profile: rd.Profile | str) -> None:
+    """Its axes have links of their own, whether they share names with others or not."""
+    texts = ("f32[33{y}:ceil, 64{z}]", "f32[33{z}:ceil, 64]")
+    uneven = [rd.ArrayType.parse(text, rd.Mesh(x=2, y=4, z=8)) for text in texts]
+    for seed in range(repetitions(20, 2000)):
+        src, dst = random_pair(random.Random(seed).choice) if seed else uneven
+        axes = [axis for axis, _ in dst.mesh.axes]
+        found = []
+        for names in (axes, axes[1:] + axes[:1], [f"on.{axis}" for axis in axes]):
+            there = on_others(dst, dict(zip(axes, names, strict=True)))
+            plan = rd.plan(src, there, profile=profile)
+            assert plan.seconds_under(profile) == plan.seconds
+            rd.check(plan)
+            found.append(plan.seconds)
+        assert found[0] == found[1] == found[2], (*map(str, (src, dst)), found)
+
+
 def test_uneven_types_over_several_levels_have_prices() -> None:
     mesh = rd.Mesh(x=16)
     types = [rd.ArrayType.parse(t, mesh) for t in ("f32[33{x}:ceil, 64]", "f32[33, 64{x}]")]

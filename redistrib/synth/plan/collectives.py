@@ -362,9 +362,9 @@ class Exchange(_Placed):
     def crossed(self, before: ArrayType) -> tuple[DeviceDigit, ...]:
         if self.mesh is None and self.blocks is None:
             return refine(before, self.apply(before)).changed
-        owned, owns = {*before.placements}, {*self.placements}
-        changed = owned ^ owns if self.blocks is None else owned | owns
-        return tuple(sorted({device for device, _ in changed}))
+        # A digit of another mesh may have the name of one here; it is not crossed here.
+        owns = self.placements if self.mesh is None else ()
+        return tuple(sorted({device for device, _ in (*before.placements, *owns)}))
 
     @classmethod
     def from_data(cls, data: dict[str, Any], dst_mesh: Mesh | None = None) -> Self:

@@ -2,11 +2,13 @@
 
     seconds = latency * latencies + received bytes / (bandwidth * efficiency)
 
-of the slowest link that the step crosses. An all_gather over 4 devices of tiles of 1 MB receives
-3 MB; under the default profile, 1 us and 100 GB/s, that takes 1 us + 30 us.
+of the slowest link that the step crosses, on the mesh that it starts on. An all_gather over 4
+devices of tiles of 1 MB receives 3 MB; under the default profile, 1 us and 100 GB/s, that takes
+1 us + 30 us.
 
 In an exchange onto another mesh it is what the worst device receives or sends, whichever is more:
-one device may serve all others there. One that sends 1 MB to each of 4 takes 1 us + 40 us.
+one device may serve all others there. One that sends 1 MB to each of 4 takes 1 us + 40 us. It goes
+over the profile's own link, beside those of the source's owners: no axis leads to another mesh.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import Traffic, exchange_traffic
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.mesh import Mesh
 from redistrib.types.refinement import Refinement
 
 
@@ -33,9 +36,12 @@ class StepTraffic:
 
     def timed_bytes(self, step: Collective) -> int:
         """The bytes of a step that take time: what is sent too, where one may send to all."""
-        if isinstance(step, Exchange) and step.mesh is not None:
-            return max(self.received_bytes, self.sent_bytes)
-        return self.received_bytes
+        return max(self.received_bytes, self.sent_bytes) if onto(step) else self.received_bytes
+
+
+def onto(step: Collective) -> bool:
+    """Whether a step goes onto another mesh."""
+    return isinstance(step, Exchange) and step.mesh is not None
 
 
 def step_traffic(
@@ -66,7 +72,8 @@ def step_seconds(
     if not step.communicates:
         return 0.0
     axes = step.crossed(before) if profile.axes else ()
-    return profile.seconds(axes, traffic.timed_bytes(step), traffic.latencies, step.collective)
+    timed, latencies = traffic.timed_bytes(step), traffic.latencies
+    return profile.seconds(axes, timed, latencies, step.collective, onto(step))
 
 
 def exchange_seconds(
@@ -123,19 +130,22 @@ class Cost:
 class Term:
     """What a communicating step takes, whatever the links: its price is linear in these.
 
-    `axes` are the digits that it crosses, `timed_bytes` what its worst device receives, or sends
-    onto another mesh.
+    `axes` are the digits that it crosses, of `mesh`, the one before it; `timed_bytes` what its
+    worst device receives, or sends onto another mesh; `onto` whether it goes to another.
     """
 
     collective: str
     axes: tuple[DeviceDigit, ...]
     latencies: int
     timed_bytes: int
+    mesh: Mesh
+    onto: bool
 
-    def seconds(self, links: Profile) -> float:
-        """Its seconds under a profile with its links on the mesh, `profile.on(mesh)`."""
+    def seconds(self, profile: Profile) -> float:
+        """Its seconds under a profile."""
+        links = profile.on(self.mesh)
         axes = self.axes if links.axes else ()
-        return links.seconds(axes, self.timed_bytes, self.latencies, self.collective)
+        return links.seconds(axes, self.timed_bytes, self.latencies, self.collective, self.onto)
 
 
 def price_steps(
@@ -144,11 +154,13 @@ def price_steps(
     steps: Sequence[Collective],
     profile: Profile,
     known: Refinement | Traffic | None = None,
+    there: Profile | None = None,
 ) -> tuple[StepCost, ...]:
-    """What each step of a plan costs.
+    """What each step of a plan costs, under a profile with its links on the mesh of the source.
 
-    `known` is the refinement of its ends or the traffic of its exchange, where that was found.
-    Types between the steps are made only where there is an exchange.
+    `there` has those on the mesh of the target, if that is another. `known` is the refinement of
+    the ends or the traffic of the exchange, where that was found. Types between the steps are made
+    only where there is an exchange.
     """
     found = []
     held, itemsize = src.tile_size, src.itemsize
@@ -163,6 +175,7 @@ def price_steps(
             traffic = step_traffic(step, before, after, known)
             received, held, latencies = traffic.received_bytes, after.tile_size, traffic.latencies
             seconds = step_seconds(step, before, traffic, profile)
+            profile = there if onto(step) and there is not None else profile
         else:
             received, held, seconds = price_step(step, held, itemsize, profile)
             latencies = step.latencies if step.communicates else 0

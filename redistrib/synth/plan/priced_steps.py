@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redistrib.synth.plan.collectives import Collective
-from redistrib.synth.plan.price import StepTraffic, Term, step_seconds
+from redistrib.synth.plan.price import StepTraffic, Term, onto, step_seconds
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile, find_profile
 from redistrib.types.array_type import ArrayType
 
@@ -79,17 +79,24 @@ class PricedSteps:
         """What the communicating steps take whatever the links, in their order."""
         steps = zip(self.steps, self.types, self.traffic, strict=False)
         return tuple(
-            Term(step.collective, step.crossed(before), moved.latencies, moved.timed_bytes(step))
+            Term(
+                step.collective,
+                step.crossed(before),
+                moved.latencies,
+                moved.timed_bytes(step),
+                before.mesh,
+                onto(step),
+            )
             for step, before, moved in steps
             if step.communicates
         )
 
     def seconds_under(self, profile: Profile | str) -> float:
         """Estimated seconds of these steps under another profile: nothing is planned again."""
-        links = find_profile(profile).on(self.types[0].mesh)
+        found = find_profile(profile)
         seconds = 0.0
         for term in self.terms:
-            seconds += term.seconds(links)
+            seconds += term.seconds(found)
         return seconds
 
     @property
@@ -110,8 +117,9 @@ def seconds_of(
     profile: Profile,
 ) -> tuple[float, ...]:
     """Estimated seconds of each step."""
-    links = profile.on(types[0].mesh)
-    return tuple(
-        step_seconds(step, before, moved, links)
-        for step, before, moved in zip(steps, types, traffic, strict=False)
-    )
+    mesh, links, found = types[0].mesh, profile.on(types[0].mesh), []
+    for step, before, moved in zip(steps, types, traffic, strict=False):
+        if before.mesh != mesh:
+            mesh, links = before.mesh, profile.on(before.mesh)
+        found.append(step_seconds(step, before, moved, links))
+    return tuple(found)

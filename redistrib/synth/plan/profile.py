@@ -116,18 +116,21 @@ class Profile:
         received_bytes: int,
         latencies: int = 1,
         collective: str = "",
+        onto: bool = False,
     ) -> float:
-        """Time of one communicating step."""
+        """Time of one communicating step; `onto` another mesh or not."""
         if collective == "exchange" and self.exchange == "call":
             latencies = 1
-        latency, bandwidth = self.speed(axes, collective)
+        latency, bandwidth = self.speed(axes, collective, onto)
         return latency * latencies + received_bytes / bandwidth
 
-    def speed(self, axes: Iterable[DeviceDigit], collective: str = "") -> tuple[float, float]:
-        """Latency and bandwidth of a collective over these axes."""
+    def speed(
+        self, axes: Iterable[DeviceDigit], collective: str = "", onto: bool = False
+    ) -> tuple[float, float]:
+        """Latency and bandwidth of a collective over these axes, and over `link` onto a mesh."""
         latency, bandwidth = self.link.latency, self.link.bandwidth
         if self.axes:
-            used = list[Link]()
+            used = [self.link] if onto else []
             for device in axes:
                 known = self._of_axis.get(device.axis, self.link)
                 used += [known] if isinstance(known, Link) else self.links_of(device)

@@ -29,13 +29,13 @@ from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, split_off
 
 
 def plan_across(
-    src: ArrayType, dst: ArrayType, links: Profile, *, spread: bool
+    src: ArrayType, dst: ArrayType, links: tuple[Profile, Profile], *, spread: bool
 ) -> list[Collective]:
     """Steps between types on two meshes, all tiles within the larger of both ends.
 
     With `spread`, each of the target's replicas receives a part, where sizes divide, and gathers
     the others; without, each receives its tile. What is chosen does not depend on names and orders;
-    `links` are those of the source mesh.
+    `links` are those of the source mesh and of the target mesh.
     """
     (start, end), (of_src, of_dst) = in_order((src, dst), links)
     opening, crossed, closing = _beside_exchange(start, end, spread)

@@ -51,17 +51,17 @@ class Ordered:
 
 def ordered(src: ArrayType, dst: ArrayType, links: Profile) -> Ordered:
     """A question on one mesh, of an array with elements, in its own order."""
-    (start, end), (digits, _) = in_order((src, dst), links)
+    (start, end), (digits, _) = in_order((src, dst), (links, links))
     names = {parts[0].axis: name for name, parts in digits.axes.items()}
     return Ordered(start, end, _renamed(links, names), digits)
 
 
 def in_order(
-    types: tuple[ArrayType, ArrayType], links: Profile
+    types: tuple[ArrayType, ArrayType], links: tuple[Profile, Profile]
 ) -> tuple[list[ArrayType], list[Digits]]:
     """Two types in their order, and what the digits of each stand for.
 
-    They are on one mesh or on two; `links` are those of the first.
+    They are on one mesh or on two, each with its `links`.
     """
     order = order_of(types, links)
     dims = [thing for thing in order if isinstance(thing, int)]
@@ -108,7 +108,7 @@ def _renamed(links: Profile, names: Mapping[str, str]) -> Profile:
     return replace(links, axes=tuple(sorted(of_axes)), levels=())
 
 
-def order_of(types: tuple[ArrayType, ArrayType], links: Profile) -> list[Thing]:
+def order_of(types: tuple[ArrayType, ArrayType], links: tuple[Profile, Profile]) -> list[Thing]:
     """The axes and dimensions, in an order that neither names nor orders have a part in.
 
     Each has looks: its size, its links, and what uses it, with the looks of what it is used with,
@@ -119,7 +119,7 @@ def order_of(types: tuple[ArrayType, ArrayType], links: Profile) -> list[Thing]:
     looks: dict[Thing, _Looks] = {dim: (2, n) for dim, n in enumerate(types[0].shape)}
     for number, axis in (thing for thing in uses if not isinstance(thing, int)):
         size = types[number].mesh.sizes[axis]
-        looks[number, axis] = (number, -size, *(_links(links, axis, size) if number == 0 else ()))
+        looks[number, axis] = (number, -size, *_links(links[number], axis, size))
     ranks = _ranks(looks)
     while True:
         finer = _ranks(

@@ -78,6 +78,11 @@ class Problem:
         return bool(self.src.partial or self.dst.partial)
 
     @property
+    def links_there(self) -> Profile:
+        """The profile with its links on the mesh of the target."""
+        return self.profile.on(self.dst.mesh)
+
+    @property
     def fastest(self) -> Link:
         """No collective on the mesh of the source takes less than over this link."""
         return self.links.fastest(self.src.mesh)
@@ -93,7 +98,8 @@ class Problem:
     ) -> tuple[StepCost, ...]:
         """What each step of a plan costs; `traffic` is that of its exchange, where known."""
         known = traffic or self.common
-        return price_steps(self.src, self.dst, steps, self.links, known)
+        there = self.links_there if self.common is None else None
+        return price_steps(self.src, self.dst, steps, self.links, known, there)
 
     def limit(self, aligned: bool) -> int:
         """Elements that an intermediate tile may have.

@@ -91,13 +91,15 @@ def _across(problem: Problem) -> Iterator[Proposal]:
 
     The second crosses once to each group of replicas. No profile has a link between two meshes.
     """
-    src, dst = problem.src, problem.dst
     yield from_steps(
-        "direct: spread over replicas",
-        problem,
-        lambda _: plan_across(src, dst, problem.links, spread=True),
+        "direct: spread over replicas", problem, lambda _: _across_steps(problem, spread=True)
     )
     yield Proposal("direct", lambda _: direct(problem))
+
+
+def _across_steps(problem: Problem, spread: bool) -> Steps:
+    links = problem.links, problem.links_there
+    return plan_across(problem.src, problem.dst, links, spread=spread)
 
 
 def _exchanges(problem: Problem) -> Iterator[Proposal]:
@@ -138,7 +140,7 @@ def _direct_copies(problem: Problem) -> Candidate | None:
 def _direct_steps(problem: Problem) -> tuple[Steps, Traffic | None]:
     """The steps of `direct`, and the traffic of the exchange if there is one."""
     if problem.across:
-        return plan_across(problem.src, problem.dst, problem.links, spread=False), None
+        return _across_steps(problem, spread=False), None
     roles = partial_roles(problem.src, problem.dst)
     opening, start = reduce_partial(problem.src, problem.dst, roles)
     end, closing = make_partial(start, problem.dst, roles)
