@@ -36,3 +36,15 @@ def test_addends_are_handed_on_where_others_become_partial() -> None:
     assert permute.collective == "collective_permute"
     oracle = rd.Oracle(mesh)
     assert oracle.cost_matrix([src], [dst]) == oracle.cost(src, dst).seconds
+
+
+@pytest.mark.parametrize("sizes", [(8, 2, 2), (16, 2, 4), (12, 2, 3), (12, 3, 2)])
+def test_replicas_on_another_mesh_receive_parts_of_what_one_device_has(
+    sizes: tuple[int, int, int],
+) -> None:
+    x, a, b = sizes
+    there = rd.Mesh({"a": a, "b": b}, devices=[100 + n for n in range(a * b)])
+    for src, dst in (("f32[48{x}, 48]", "f32[48{a}, 48]"), ("f32[48, 48{x}]", "f32[48, 48{a}]")):
+        types = rd.ArrayType.parse(src, rd.Mesh(x=x)), rd.ArrayType.parse(dst, there)
+        exchange, gather = rd.plan(*types).terms
+        assert (exchange.latencies, gather.latencies) == (x // (a * b), 1)

@@ -88,7 +88,8 @@ def _parts(t: ArrayType, start: ArrayType) -> tuple[Placement, ...]:
 
     def apart_from_owners(run: IndexDigit) -> bool:
         return not any(
-            run.dim == index.dim and run.pre <= index.pre < run.end for _, index in start.placements
+            run.dim == index.dim and run.pre < index.end and index.pre < run.end
+            for _, index in start.placements
         )
 
     parts: list[Placement] = []
