@@ -432,7 +432,7 @@ def what_cannot_be_planned_is_one_clear_error_before_compilation() -> None:
         ),
         (
             rd.LayoutError,
-            "a NamedSharding or a PartitionSpec, and outside jit .* got str",
+            "a target is a NamedSharding, a PartitionSpec, a device or a Format; got str",
             lambda: rjax.reshard(x, "x"),
         ),
         (rd.LayoutError, "needs a mesh", lambda: rjax.reshard(single, P("x"))),

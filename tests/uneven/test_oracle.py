@@ -24,5 +24,5 @@ def test_vectors_and_matrices_have_the_prices_of_plans() -> None:
         oracle.cost_vector(types, types[::-1]), matrix.seconds[:, ::-1].diagonal()
     )
     assert rd.cost_matrix(types[:1], types[1:]).shape == (1, 3)
-    with pytest.raises(rd.LayoutError, match="digits are of even types"):
+    with pytest.raises(rd.LayoutError, match="holes are filled in even types"):
         rd.complete(types[0], "f32[10{?}, 8]")

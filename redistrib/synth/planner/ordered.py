@@ -2,9 +2,10 @@
 
 Example: x=5,y=12, `f64[8, 96, 960{x}] min{y} -> f64[8, 96, 960{y}]`. What is owned at first and in
 the end, and how large it is, says more of the last dimension than of the others, and tells y, which
-is partial, from x. So the question becomes, on d0=12,d1=5, the larger axis first,
+is partial, from x. So the question becomes, on d0=12,d1=5, the larger axis and the dimension that
+changes first,
 
-    f64[8, 96, 960{d1}] min{d0} -> f64[8, 96, 960{d0}]
+    f64[960{d1}, 8, 96] min{d0} -> f64[960{d0}, 8, 96]
 
 with whatever names, order of the mesh and order of dimensions it was asked.
 
@@ -116,7 +117,13 @@ def order_of(types: tuple[ArrayType, ArrayType], links: tuple[Profile, Profile])
     trade places, unless digits go around in cycles of different lengths that look alike.
     """
     uses = _uses(types)
-    looks: dict[Thing, _Looks] = {dim: (2, n) for dim, n in enumerate(types[0].shape)}
+    src, dst = types
+    # First the dimension that is cut most: what is cut further there stays one run of memory. Last
+    # what nothing changes, so that searches leave it alone.
+    looks: dict[Thing, _Looks] = {
+        dim: (2, src.mesh == dst.mesh and src.dims[dim] == dst.dims[dim], -len(uses[dim]), n)
+        for dim, n in enumerate(src.shape)
+    }
     for number, axis in (thing for thing in uses if not isinstance(thing, int)):
         size = types[number].mesh.sizes[axis]
         looks[number, axis] = (number, -size, *_links(links[number], axis, size))
