@@ -160,6 +160,10 @@ QUICK = (
     "tests/core/test_planner.py",
     "tests/paper/test_paper.py",
     "tests/core/test_across.py",
+    "tests/core/test_crossing.py",
+    "tests/core/test_bounds.py",
+    "tests/core/test_choose.py",
+    "tests/core/test_partial.py",
     "tests/core/test_checker.py",
     "tests/proofs/test_certificate.py",
 )
