@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 import redistrib as rd
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
+from redistrib.synth.planner.exact import exact_size
 from redistrib.synth.planner.problem import Problem
+from redistrib.types.refinement import refine
 from tests.budget import calls_of
 from tests.generators import random_pair, whole_axis_layouts
 from tests.repetitions import repetitions
@@ -177,6 +181,42 @@ def test_collectives_that_need_more_than_both_ends_say_how_much() -> None:
         rd.plan(src, dst, strategy="collectives")
     plan = rd.plan(src, dst, strategy="collectives", memory_limit=120)
     assert [step.collective for step in plan.steps] == ["all_gather", "dynamic_slice"]
+
+
+NO_AXES = {"", "axes"}  # of replicated tiles, and in the paper's tile{axes}global
+
+
+def axes_named(text: str) -> set[str]:
+    """The axes of all types and digits in a text."""
+    found = re.findall(r"\{([^}]*)\}", text) + re.findall(r"[\w.]+:\(\d+\)\d+", text)
+    factors = [factor.partition(":")[0] for names in found for factor in names.split(",")]
+    return {name for name in factors if not name.startswith("_")} - NO_AXES
+
+
+@pytest.mark.parametrize("links", [None, "dgx-h100"])
+def test_messages_name_what_was_asked(links: str | None) -> None:
+    """Questions are planned on axes of their own, of which no message of any strategy knows."""
+    raised: Counter[str] = Counter()
+    pairs = [random_pair(random.Random(seed).choice) for seed in range(repetitions(8, 3000))]
+    pairs += [pair(rd.Mesh(x=5), "i64[15{x}]", "i64[15{_3,x}]")]
+    large = pair(rd.Mesh(x=12, z=5), "i32[10{z}, 240{_4,x}]", "i32[10, 240{z}] sum{x}")
+    for src, dst in (*pairs, large):
+        aligned, exact = refine(src, dst).aligned, exact_size(src, dst) <= 50 or dst is large[1]
+        asked = ["collectives", "paper", "direct", *(["auto", "explain"] if not aligned else [])]
+        for strategy in (*asked, *(["exact"] if exact else [])):
+            try:
+                if strategy == "explain":
+                    text = str(rd.explain(src, dst, profile=links))
+                else:
+                    text = str(rd.plan(src, dst, strategy=strategy, profile=links))
+            except rd.RedistribError as error:
+                raised[f"{type(error).__name__} of {strategy}"] += 1
+                text = str(error)
+                assert text.startswith(f"from {src} to {dst}: "), text
+            assert axes_named(text) <= {name for name, _ in src.mesh.axes}, (strategy, text)
+    assert raised["InfeasibleError of collectives"]
+    assert raised["InfeasibleError of exact"]
+    assert raised["RedistribError of exact"]
 
 
 CASES = {

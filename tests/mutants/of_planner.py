@@ -268,11 +268,11 @@ if priced is not None:
         "plan_misaligned",
         """
 if size > limit:
-    raise _too_large(src, dst, limit, size)
+    raise _too_large(src, limit, size)
 """,
         """
 if size > 4 * limit:
-    raise _too_large(src, dst, limit, size)
+    raise _too_large(src, limit, size)
 """,
     ),
     Mutant(

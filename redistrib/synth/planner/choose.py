@@ -9,13 +9,14 @@ also asks for plans in a row with stops between them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import get_args
 
 from redistrib.display import to_html
-from redistrib.errors import InfeasibleError, LayoutError
+from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.price import Cost, StepCost, total_seconds
@@ -115,6 +116,25 @@ def choose(problem: Problem, strategy: StrategyLike = "auto") -> Candidate:
     if callable(strategy):
         return custom(problem, strategy)
     check_name("strategy", strategy, STRATEGIES)
+    with _naming(problem):
+        return _chosen(problem, strategy)
+
+
+@contextmanager
+def _naming(problem: Problem) -> Iterator[None]:
+    """Errors name the types that were asked for.
+
+    What raises them may know others only, of axes in an order of their own, and so it names none.
+    """
+    try:
+        yield
+    except RedistribError as error:
+        between = f"from {problem.src} to {problem.asked}"
+        raise type(error)(f"{between}: {error}", **vars(error)) from None
+
+
+def _chosen(problem: Problem, strategy: Strategy) -> Candidate:
+    """`choose`, for a strategy with a name; its errors name no types."""
     # The paper's route is of the types that were asked for; it has no sums, and says so of them.
     asked = Asked.unchanged(problem) if strategy == "paper" else Asked.of(problem)
     planned = asked.planned()
@@ -123,7 +143,7 @@ def choose(problem: Problem, strategy: StrategyLike = "auto") -> Candidate:
     except InfeasibleError as error:
         if strategy != "collectives":
             raise
-        raise _least_limit(problem, planned, error) from None
+        raise _least_limit(planned, error) from None
 
 
 def _answer(asked: Asked, found: Candidate) -> Candidate:
@@ -145,8 +165,8 @@ def _of_sums(
     return cheapest(problem, alone(problem, searched=False))
 
 
-def _least_limit(asked: Problem, planned: Problem, error: InfeasibleError) -> InfeasibleError:
-    """The error of what was asked with the least limit at which collectives have a plan.
+def _least_limit(planned: Problem, error: InfeasibleError) -> InfeasibleError:
+    """The error with the least limit at which collectives have a plan.
 
     A tile is the array over as many devices as divide the mesh, so there are few limits to try.
     """
@@ -160,8 +180,8 @@ def _least_limit(asked: Problem, planned: Problem, error: InfeasibleError) -> In
             except InfeasibleError:
                 continue
             return InfeasibleError(
-                f"collectives from {asked.src} to {asked.dst} need tiles of {least} bytes per "
-                f"device; the limit is {error.memory_limit}; strategy 'direct' needs less",
+                f"collectives need tiles of {least} bytes per device; the limit is "
+                f"{error.memory_limit}; strategy 'direct' needs less",
                 memory_limit=error.memory_limit,
                 least_bytes=least,
             )
@@ -236,7 +256,7 @@ def _uneven(problem: Problem, strategy: Strategy) -> Iterator[Proposal]:
                     least_bytes=least,
                 )
             even = make_problem(*ends, limit, problem.profile, problem.effort)
-            found = choose(even, strategy)
+            found = _chosen(even, strategy)
             return replace(found, name=f"padded, {found.name}", padded_shape=shape)
 
         yield Proposal("padded", solve)
@@ -244,8 +264,8 @@ def _uneven(problem: Problem, strategy: Strategy) -> Iterator[Proposal]:
         yield from_steps("blocks", problem, lambda _: block_steps(src, dst))
     elif shape is None:
         raise LayoutError(
-            f"strategy {strategy!r} is of types that padding makes even; those from {src} to "
-            f"{dst} exchange blocks, under auto or direct",
+            f"strategy {strategy!r} is of types that padding makes even; these exchange blocks, "
+            f"under auto or direct",
             src=src,
             dst=dst,
         )
@@ -329,7 +349,8 @@ def explain(
     tried: list[tuple[Proposal, Candidate | str | None]] = []
     asked = Asked.of(problem)
     planned = asked.planned()
-    best = cheapest(planned, proposals(planned), lambda *what: tried.append(what))
+    with _naming(problem):
+        best = cheapest(planned, proposals(planned), lambda *what: tried.append(what))
     plans = [
         (proposal.name, _alternative(asked, problem, proposal, found)) for proposal, found in tried
     ]

@@ -298,8 +298,7 @@ def exact_steps(
     types = exact_size(src, dst)
     if types > MAX_TYPES:
         raise RedistribError(
-            f"an exact search is among at most {MAX_TYPES} types; between {src} and {dst} there "
-            f"may be {types}",
+            f"an exact search is among at most {MAX_TYPES} types; here there may be {types}",
             types=types,
             most=MAX_TYPES,
         )
@@ -308,8 +307,8 @@ def exact_steps(
     if steps is None and bound == inf:
         least = search.least_tile() * src.itemsize
         raise InfeasibleError(
-            f"no sequence of collectives leads from {src} to {dst} through tiles of at most "
-            f"{limit * src.itemsize} bytes; with {least} there is one",
+            f"no sequence of collectives leads there through tiles of at most "
+            f"{limit * src.itemsize} bytes per device; with {least} there is one",
             memory_limit=limit * src.itemsize,
             least_bytes=least,
         )

@@ -72,10 +72,10 @@ def plan_misaligned(
         if meeting is None:
             continue
         if size > limit:
-            raise _too_large(src, dst, limit, size)
+            raise _too_large(src, limit, size)
         return [*opening, *meeting, *([DynamicSlice(sliced)] if sliced else [])]
     if src.size > limit:
-        raise _too_large(src, dst, limit, src.size)
+        raise _too_large(src, limit, src.size)
     return [AllGather(src.placements), DynamicSlice(dst.placements)]
 
 
@@ -97,11 +97,11 @@ def _in_two(
     return None
 
 
-def _too_large(src: ArrayType, dst: ArrayType, limit: int, size: int) -> InfeasibleError:
+def _too_large(src: ArrayType, limit: int, size: int) -> InfeasibleError:
     least = size * src.itemsize
     return InfeasibleError(
-        f"collectives from {src} to {dst} were found through tiles of {least} bytes per device; "
-        f"the limit is {limit * src.itemsize}; strategy 'direct' needs less",
+        f"collectives were found through tiles of {least} bytes per device; the limit is "
+        f"{limit * src.itemsize}; strategy 'direct' needs less",
         memory_limit=limit * src.itemsize,
         least_bytes=least,
     )
