@@ -387,11 +387,11 @@ def scale_lines(rows: Sequence[Figures]) -> list[str]:
         "## Simulation at 4,096 and 65,536 devices",
         "",
         "**A simulation: nothing in this table was run or timed.** Both plans are priced by the "
-        "same rule, latency + bytes / bandwidth of the slowest axis that a collective crosses; "
-        "local copies are free. XLA's plan is read from the HLO of two smaller meshes on which "
-        "one axis size differs, carried over where its collectives agree and their bytes are c "
-        "n^p, and compared with what XLA compiles at a third size. Links and their sources: "
-        "redistrib/profiles.",
+        "same rule, latency + bytes / bandwidth of the slowest link that a collective crosses, "
+        "also in one collective for each link where that is cheaper; local copies are free. XLA's "
+        "plan is read from the HLO of two smaller meshes on which one axis size differs, carried "
+        "over where its collectives agree and their bytes are c n^p, and compared with what XLA "
+        "compiles at a third size. Links and their sources: redistrib/profiles.",
         "",
         *table(header, body),
         "",

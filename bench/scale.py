@@ -6,7 +6,8 @@ collectives over the same axes at two sizes; then the bytes of each are c * n^p 
 its group c * n^q. At a third size the prediction is compared with what XLA compiles. Where any of
 this fails, the row says so and has no figure.
 
-Both plans are priced with the same links and rules, alpha-beta per axis: local copies are free.
+Both plans are priced with the same links and rules, alpha-beta per axis, a collective over several
+links also cut into one for each, whichever is cheaper: local copies are free.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import redistrib as rd
 from bench.harness import Limits, LostError, Worker
 from bench.workloads import Workload
+from redistrib.synth.plan.collectives import AllGather, AllToAll, Collective, Move, ReduceScatter
 from redistrib.synth.plan.profile import Profile, find_profile
-from redistrib.types.digits import DeviceDigit
+from redistrib.synth.planner.by_link import add_steps
+from redistrib.types.digits import DeviceDigit, IndexDigit, cut
 
 Figures = dict[str, Any]
 Collectives = list[Figures]
@@ -164,7 +168,7 @@ def _row(
     }
     if fit is not None:
         steps = predicted(fit, n)
-        row["xla_seconds"] = sum(priced(step, profile) for step in steps)
+        row["xla_seconds"] = sum(priced(step, src.mesh, profile) for step in steps)
         row["xla_received_bytes"] = sum(step["received_bytes"] for step in steps)
         row["xla_collectives"] = [f"{s['kind']} over {','.join(s['axes'])}" for s in steps]
     return row
@@ -245,9 +249,30 @@ def predicted(fit: Collectives, n: int) -> Collectives:
     return result
 
 
-def priced(one: Figures, profile: Profile) -> float:
-    """Seconds of one collective of XLA's, as a step of ours over the same axes would be priced."""
-    digits = [DeviceDigit(axis, 1, 2) for axis in one["axes"]]
+def priced(one: Figures, mesh: rd.Mesh, profile: Profile) -> float:
+    """Seconds of one collective of XLA's, as ours over the same axes would be priced.
+
+    Also cut into one for each link where that is cheaper, as ours are: a gather over nodes first.
+    """
+    whole = [
+        part
+        for axis in one["axes"]
+        for part in cut(
+            DeviceDigit(axis, 1, mesh.axis_size(axis)),
+            [end for linked in profile.parts_of(axis) for end in (linked.pre, linked.end)],
+        )
+    ]
+    owned = [(digit, IndexDigit(0, 1, digit.size)) for digit in whole]
+    if one["group"] == prod(digit.size for digit in whole):
+        delivered = int(_delivered(one))
+        held: dict[str, tuple[Collective, int]] = {
+            "all-gather": (AllGather(tuple(owned)), delivered // one["group"]),
+            "reduce-scatter": (ReduceScatter(tuple(owned)), delivered),
+            "all-to-all": (AllToAll(tuple(Move(d, i, i) for d, i in owned)), delivered),
+        }
+        if one["kind"] in held:
+            step, tile = held[one["kind"]]
+            return add_steps([step], 0.0, tile, 1, profile)[1]
     latencies = 2 if one["kind"] == "all-reduce" else 1
     collective = one["kind"].replace("-", "_")
-    return profile.seconds(digits, one["received_bytes"], latencies, collective)
+    return profile.seconds(whole, one["received_bytes"], latencies, collective)

@@ -7,8 +7,20 @@ from fractions import Fraction
 
 import pytest
 
-from bench.scale import FAMILIES, LIMITS, PROFILES, compile_xla, fitted, predicted, simulate
+import redistrib as rd
+from bench.scale import (
+    FAMILIES,
+    LIMITS,
+    PROFILES,
+    Family,
+    compile_xla,
+    fitted,
+    predicted,
+    priced,
+    simulate,
+)
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.profile import find_profile
 
 BLOW_UP = next(family for family in FAMILIES if family.name == "rows over x to columns over y")
 
@@ -43,10 +55,21 @@ def test_what_does_not_scale_has_no_figure() -> None:
         compile_xla(BLOW_UP, 2, replace(LIMITS, answer_seconds=0.01))
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_families_plan_at_full_scale(family: object) -> None:
-    import redistrib as rd
+def test_xla_too_gathers_over_nodes_first() -> None:
+    """One rule for both: a gather of XLA's costs what ours of the same array does, cut by link."""
+    for axes in ("n=4,g=8", "x=32"):
+        mesh = rd.Mesh(axes)
+        links = find_profile("dgx-h100").on(mesh)
+        names = [name for name, _ in mesh.axes]
+        gather = {"kind": "all-gather", "axes": names, "group": 32, "received_bytes": 31 * 10**6}
+        src = rd.ArrayType(mesh, "i8", (32 * 10**6,), [names])
+        ours = rd.plan(src, src.replace(dims=[()]), strategy="collectives", profile="dgx-h100")
+        assert ours.num_collectives == 2
+        assert priced(gather, mesh, links) == pytest.approx(ours.seconds)
 
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_families_plan_at_full_scale(family: Family) -> None:
     assert {family.at(n)[0].mesh.num_devices for n in family.targets} == {4096, 65536}
     for n in family.targets:
         plan = rd.plan(*family.at(n))
