@@ -241,6 +241,13 @@ MUTANTS = (
         "[self.rest]",
     ),
     Mutant(
+        "the checker prices what goes onto another mesh by the links of the source alone",
+        CHECKED_PRICE,
+        "Links.seconds",
+        "onto or not links",
+        "not links",
+    ),
+    Mutant(
         "the checker does not look into levels",
         CHECKED_PRICE,
         "Links.of",

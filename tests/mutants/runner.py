@@ -112,6 +112,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/proofs/test_proofs.py",
         "tests/proofs/test_certificate.py",
     ),
+    "redistrib/checker/price.py": ("tests/core/test_checker.py", "tests/oracle/test_links.py"),
     "redistrib/checker/": ("tests/core/test_checker.py",),
     "redistrib/backends/wire.py": ("tests/models/test_running.py",),
     # Real ranks; two of them do not crowd the machine.
