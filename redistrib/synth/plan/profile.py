@@ -131,9 +131,7 @@ class Profile:
         latency, bandwidth = self.link.latency, self.link.bandwidth
         if self.axes:
             used = [self.link] if onto else []
-            for device in axes:
-                known = self._of_axis.get(device.axis, self.link)
-                used += [known] if isinstance(known, Link) else self.links_of(device)
+            used += [link for device in axes for link in self.links_of(device)]
             if len(used) == 1:
                 latency, bandwidth = used[0].latency, used[0].bandwidth
             elif used:

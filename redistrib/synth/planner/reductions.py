@@ -170,14 +170,14 @@ def openings(
     steps, start = _sliced(src, dst)
     if steps:
         yield [*steps, step], step.apply(start)
-    handed = hand_on(src, roles)
+    handed = _hand_on(src, roles)
     if handed is not None:
         start = handed.apply(src)
         rest, start = reduce_partial(start, dst, partial_roles(start, dst))
         yield [handed, *rest], start
 
 
-def hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
+def _hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
     """One permute by which digits that become partial take the addends of those to reduce.
 
     On y=3, z=6, `[] max{y} -> [] max{z}` hands on from y to z:(1)3, and z:(3)2 has copies, where
