@@ -15,7 +15,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from redistrib.models.moves import PHASES, ModelMoves, Move
+from redistrib.models.figures import ModelFigures
+from redistrib.models.moves import PHASES, Move
 from redistrib.models.transfers import Transfer
 
 BATCH = 16 << 20
@@ -56,7 +57,7 @@ class Phase:
                 yield to, come
 
 
-def phases(plan: ModelMoves, moves: Iterable[Move], rank: int) -> Iterator[Phase]:
+def phases(plan: ModelFigures, moves: Iterable[Move], rank: int) -> Iterator[Phase]:
     """What a rank does for some moves, phase by phase."""
     transfers = [
         transfer
@@ -112,7 +113,7 @@ class Batch(NamedTuple):
     message_bytes: int
 
 
-def batches(plan: ModelMoves, batch_bytes: int) -> Iterator[Batch]:
+def batches(plan: ModelFigures, batch_bytes: int) -> Iterator[Batch]:
     """Moves in order, together as long as their target tiles stay within so many bytes.
 
     Nor do they hold more together than the peak of the plan, so its budget is kept.
@@ -130,24 +131,24 @@ def batches(plan: ModelMoves, batch_bytes: int) -> Iterator[Batch]:
         yield _batch(plan, first, len(plan.moves), last)
 
 
-def _batch(plan: ModelMoves, first: int, end: int, last: Mapping[str, int]) -> Batch:
+def _batch(plan: ModelFigures, first: int, end: int, last: Mapping[str, int]) -> Batch:
     moves = [*plan.moves[first:end]]
     used = {name: None for move in moves for name, _ in move.sources}
     released = [name for name in used if last[name] < end and not plan.keep_sources]
     return Batch(moves, released, plan.together(first, end - 1)[1] // 2)
 
 
-def needed(plan: ModelMoves, skipped: Container[str]) -> set[str]:
+def needed(plan: ModelFigures, skipped: Container[str]) -> set[str]:
     """The sources that targets are made of, but for those that are skipped."""
     return {n for move in plan.moves if move.target not in skipped for n, _ in move.sources}
 
 
-def lacking(plan: ModelMoves, completed: Iterable[str], rank: int) -> list[str]:
+def lacking(plan: ModelFigures, completed: Iterable[str], rank: int) -> list[str]:
     """The targets that a rank has to get still."""
     whole = set(completed)
     return sorted(n for n, t in plan.dst.items() if rank in t.mesh.ids and n not in whole)
 
 
-def completed_everywhere(plan: ModelMoves, heard: Iterable[Iterable[str]]) -> set[str]:
+def completed_everywhere(plan: ModelFigures, heard: Iterable[Iterable[str]]) -> set[str]:
     """The targets that no rank lacks; `heard` is what each rank does."""
     return set(plan.dst) - {name for names in heard for name in names}

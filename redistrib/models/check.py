@@ -31,10 +31,11 @@ from redistrib.checker.checker import check as check_plan
 from redistrib.errors import CheckError
 from redistrib.models.alike import Kind, Kinds, same_transfers
 from redistrib.models.check_figures import check_peak, check_totals
-from redistrib.models.coverage import MAX_CELLS, Strided, TooManyCellsError, Written, fault
+from redistrib.models.coverage import MAX_CELLS, Strided, TooManyCellsError, all_written, fault
+from redistrib.models.figures import ModelFigures
 from redistrib.models.groups import RECEIVES, SENDS, Group, collected
 from redistrib.models.interpret import Shape, interpret
-from redistrib.models.moves import PHASES, ModelMoves, Move
+from redistrib.models.moves import PHASES, Move
 from redistrib.models.rule import Target
 from redistrib.models.segments import AnyType
 from redistrib.models.views import (
@@ -57,7 +58,7 @@ MAX_PIECES = 1 << 20
 """Groups of views of one target that are straight: more come only of strides that do not fit."""
 
 
-def check_model(plan: ModelMoves) -> None:
+def check_model(plan: ModelFigures) -> None:
     """Check a plan of a whole model. Raises CheckError with the array and the reason."""
     try:
         _Check(plan).run()
@@ -81,7 +82,7 @@ class _Followed(NamedTuple):
 class _Check:
     """A plan under check, with what is derived of it once."""
 
-    def __init__(self, plan: ModelMoves) -> None:
+    def __init__(self, plan: ModelFigures) -> None:
         self.plan = plan
         self.devices = np.array(plan.devices, np.int64)
         self.totals = np.zeros((2, len(self.devices)), np.int64)
@@ -281,7 +282,7 @@ class _Check:
                 by_phase[group.like.phase][device].append(view)
                 if not valued[device] and not group.like.reduction:
                     raise CheckError(f"{move.target}: device {device} should have no value")
-        sizes = dict(zip(target.mesh.ids, self._sizes(target).tolist(), strict=True))
+        sizes = self._sizes_by_device(target)
         for device in target.mesh.ids:
             views = [view for phase in by_phase for view in phase.get(device, [])]
             key = sizes[device], tuple(sorted(views))
@@ -307,21 +308,21 @@ class _Check:
         by_phase: Sequence[Mapping[int, Sequence[Strided]]],
     ) -> None:
         """What a transfer reads of the target itself has been written in an earlier phase."""
-        written: dict[tuple[int, int], Written] = {}
+        sizes = self._sizes_by_device(self.plan.dst[move.target])
+        read: dict[tuple[int, int], list[Strided]] = defaultdict(list)
         for group in groups:
             phase = group.like.phase
-            if not phase or group.like.source != move.target:
-                continue
-            for device, view in group.read():
-                if (device, phase) not in written:
-                    earlier = [v for views in by_phase[:phase] for v in views.get(device, [])]
-                    written[device, phase] = Written(earlier)
-                if not _seen(move, written[device, phase].holds, view):
-                    raise CheckError(
-                        f"{move.target}: device {device} does not have what it sends of "
-                        f"{move.target} by then",
-                        target=move.target,
-                    )
+            if phase and group.like.source == move.target:
+                for device, view in group.read():
+                    read[device, phase].append(view)
+        for (device, phase), views in read.items():
+            earlier = [v for found in by_phase[:phase] for v in found.get(device, [])]
+            if not _seen(move, all_written, views, earlier, sizes[device]):
+                raise CheckError(
+                    f"{move.target}: device {device} does not have what it sends of "
+                    f"{move.target} by then",
+                    target=move.target,
+                )
 
     # --- types -------------------------------------------------------------------------------
 
@@ -329,6 +330,9 @@ class _Check:
         if t not in self._held:
             self._held[t] = Held(t)
         return self._held[t]
+
+    def _sizes_by_device(self, t: AnyType) -> dict[int, int]:
+        return dict(zip(t.mesh.ids, self._sizes(t).tolist(), strict=True))
 
     def _sizes(self, t: AnyType) -> Numbers:
         """Elements of the tile, by position."""
@@ -384,9 +388,9 @@ def _seen(move: Move, look: Any, *arguments: object) -> Any:
 def check(plan: Any) -> dict[str, int]:
     """Check a plan of one array (redistrib.checker) or of a whole model: its figures, now certain.
 
-    Takes a Plan, its JSON text, the data in that text, or a ModelMoves. Raises CheckError.
+    Takes a Plan, its JSON text, the data in that text, or a ModelFigures. Raises CheckError.
     """
-    if not isinstance(plan, ModelMoves):
+    if not isinstance(plan, ModelFigures):
         return check_plan(plan)
     check_model(plan)
     figures = ("received_bytes", "sent_bytes", "lower_bound_bytes", "peak_bytes")

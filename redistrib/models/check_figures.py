@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import CheckError
-from redistrib.models.moves import ModelMoves
+from redistrib.models.figures import ModelFigures
 from redistrib.models.segments import AnyType
 from redistrib.types.dtypes import itemsize
 from redistrib.types.mesh import Mesh
@@ -18,7 +18,7 @@ Bytes = NDArray[np.int64]
 """By device, in the order of the plan's."""
 
 
-def check_totals(plan: ModelMoves, totals: Bytes) -> None:
+def check_totals(plan: ModelFigures, totals: Bytes) -> None:
     """What the worst device receives and sends, with the reductions.
 
     `totals` are without: received and sent, by device in the order of the plan's.
@@ -33,7 +33,7 @@ def check_totals(plan: ModelMoves, totals: Bytes) -> None:
             raise CheckError(f"{name} is {worst}; the plan has {getattr(plan, name)}")
 
 
-def check_peak(plan: ModelMoves) -> None:
+def check_peak(plan: ModelFigures) -> None:
     """Sources not yet released, targets and scratch: the worst moment of the worst device."""
     place = {device: n for n, device in enumerate(plan.devices)}
     on: dict[Mesh, Bytes] = {}

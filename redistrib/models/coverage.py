@@ -141,23 +141,22 @@ def _grain(view: Strided) -> int:
     return gcd(first, inner, *(stride for _, stride in digits if stride > 1))
 
 
-class Written:
-    """The views that one tile has been written through, and whether others lie within."""
+def all_written(read: Sequence[Strided], written: Sequence[Strided], size: int) -> bool:
+    """Whether a tile of so many elements has been written wherever it is read.
 
-    def __init__(self, views: Sequence[Strided]) -> None:
-        self._known = set(views)
-        self._views = views
-        self._elements: set[int] | None = None
+    Raises TooManyCellsError where that is not seen within 2^24 cells.
 
-    def holds(self, view: Strided) -> bool:
-        """Whether all elements of a view have been written. Raises TooManyCellsError."""
-        if view in self._known:
-            return True
-        first, digits = view
-        if any(first == start and set(digits) <= set(more) for start, more in self._views):
-            return True
-        if self._elements is None:
-            if sum(map(size_of, self._views)) > MAX_CELLS:
-                raise TooManyCellsError
-            self._elements = {n for v in self._views for n in numbers(v).tolist()}
-        return self._elements.issuperset(numbers(view).tolist())
+    >>> all_written([(0, ((4, 2),))], [(0, ((3, 2),)), (6, ())], 8)
+    True
+    """
+    known = set(written)
+    read = [view for view in read if view not in known]
+    if not read:
+        return True
+    cells, reduced = _reduced([*written, *read], size)
+    if cells > MAX_CELLS:
+        raise TooManyCellsError
+    there = np.zeros(cells, bool)
+    for view in reduced[: len(written)]:
+        there[numbers(view)] = True
+    return all(there[numbers(view)].all() for view in reduced[len(written) :])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redistrib.errors import RedistribError
-from redistrib.models.moves import ModelMoves
+from redistrib.models.figures import ModelFigures
 from redistrib.models.segments import AnyType, parse_any
 from redistrib.text import is_number
 from redistrib.types.mesh import Mesh
@@ -45,7 +45,7 @@ KINDS = {
 }
 
 
-def moves_data(plan: ModelMoves) -> dict[str, Any]:
+def moves_data(plan: ModelFigures) -> dict[str, Any]:
     """The data of a plan."""
     meshes = list(dict.fromkeys(t.mesh for t in (*plan.src.values(), *plan.dst.values())))
     number = {mesh: n for n, mesh in enumerate(meshes)}
@@ -96,7 +96,7 @@ def check_data(text: str) -> dict[str, Any]:
     return data
 
 
-def check_figures(data: Mapping[str, Any], plan: ModelMoves) -> None:
+def check_figures(data: Mapping[str, Any], plan: ModelFigures) -> None:
     """Raise RedistribError unless a plan has the figures and the order that stand in its data."""
     derived = {name: getattr(plan, name) for name in FIGURES}
     derived["order"] = [move.target for move in plan.moves]

@@ -21,6 +21,7 @@ from redistrib.errors import (
     WeightMapError,
 )
 from redistrib.models.copies import Copy, copies
+from redistrib.models.figures import ModelFigures
 from redistrib.models.interpret import Shape
 from redistrib.models.memory import ordered
 from redistrib.models.model_data import (
@@ -30,7 +31,7 @@ from redistrib.models.model_data import (
     parse_meshes,
     parse_types,
 )
-from redistrib.models.moves import LEAST_PART, Again, ModelMoves, Move, Step
+from redistrib.models.moves import LEAST_PART, Again, Move, Step
 from redistrib.models.normal_form import NormalForm, NormalForms
 from redistrib.models.relabel import best_labels, relabelled
 from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
@@ -48,7 +49,7 @@ TypeOfArray = TypeLike | SegmentedType | tuple[str, Mesh]
 
 
 @dataclass(frozen=True)
-class ModelPlan(ModelMoves):
+class ModelPlan(ModelFigures):
     """A plan for all arrays of a model; `plan_model` makes it. Bytes are per device."""
 
     def to_json(self) -> str:

@@ -8,22 +8,19 @@ devices at once, what goes where. `transfers` are those of one device, which der
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from math import prod
-
-import numpy as np
 
 from redistrib.errors import LayoutError
 from redistrib.models.balance import Crossing, balanced
-from redistrib.models.bounds import Taken, least_bytes
 from redistrib.models.copies import Copy
-from redistrib.models.loads import Load, load_of, routed
-from redistrib.models.memory import LEAST_CHUNK, Memory
-from redistrib.models.order import Bytes
-from redistrib.models.schedule import Delivery, Route, Turn, View, all_of, narrowest
+from redistrib.models.loads import routed
+from redistrib.models.schedule import Delivery, Route, Turn, all_of
 from redistrib.models.segments import AnyType, Part, parts_of
+from redistrib.models.tile_views import View, joined
 from redistrib.models.tiles import Tiles
 from redistrib.models.transfers import Schedule, Transfer
 from redistrib.models.weight_map import WeightMap
@@ -31,10 +28,7 @@ from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.profile import Profile
 from redistrib.text import as_integer, brief
 from redistrib.types.array_type import ArrayType
-from redistrib.types.dtypes import itemsize
 
-CHUNK = 64 << 20
-"""Bytes of scratch that a move uses at most, where the budget allows it."""
 LEAST_PART = 1 << 20
 """Bytes below which a piece is not cut: then replicas share arrays, and not each of them."""
 PHASES = 3
@@ -81,15 +75,6 @@ class Move:
         return any(step.irregular for step in self.steps)
 
 
-@dataclass(frozen=True, slots=True)
-class Loads:
-    """Bytes by device: received, sent, and what it receives at least, however it is done."""
-
-    received: Bytes
-    sent: Bytes
-    least: Bytes
-
-
 @dataclass(slots=True)
 class _Memo:
     """What is derived when it is asked for, and then kept: of the same plan, always the same."""
@@ -100,11 +85,12 @@ class _Memo:
     alike: dict[int, Tiles] = field(default_factory=dict)
     parts: dict[AnyType, tuple[Part, ...]] = field(default_factory=dict)
     deliveries: dict[object, tuple[list[Delivery], list[Delivery]]] = field(default_factory=dict)
+    relayed: dict[tuple[int, ...], list[Delivery]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ModelMoves:
-    """The moves of all arrays of a model, with what they take. Bytes are per device.
+    """The moves of all arrays of a model.
 
     `reductions` are plans for the partial sources, run first; `moves` are in order. Pieces that
     replicas share are cut down to `least_part` bytes. `device_of` says, where devices were
@@ -152,6 +138,7 @@ class ModelMoves:
     def transfers(self, move: Move, device: int) -> Iterator[Transfer]:
         """What a device fills, receives, passes on and sends for one move, phase by phase."""
         late: list[Transfer] = []
+        relayed: list[list[Delivery]] = []
         made = move.target
         for step, crossing in zip(move.steps, self.crossings[move.target], strict=True):
             if crossing is not None:
@@ -161,12 +148,12 @@ class ModelMoves:
                     continue
                 assert step.copy.number is not None
                 name, _ = move.sources[step.copy.number]
-                now, relayed = self._deliveries(route, receiver, sender, turn)
+                now, later = self._deliveries(route, receiver, sender, turn)
                 here, there, dtypes = source.ids, target.ids, step.copy.dtypes
                 for a, b, view, _ in now:
                     yield Transfer(here[a], there[b], made, name, view, dtypes)
-                for a, b, view, _ in relayed:
-                    late.append(Transfer(there[a], there[b], made, made, view, dtypes[-1:], 1))
+                if later:
+                    relayed.append(later)
                 continue
             place = self._tiles_of(self.dst[move.target])[step.part].places.get(device)
             if place is not None and step.again is not None:
@@ -174,7 +161,10 @@ class ModelMoves:
             elif place is not None:
                 yield from self._fill(move, step, place)
         yield from self._identity(move, device)
-        yield from sorted(late, key=lambda transfer: transfer.phase)
+        ids, dtype = self.dst[made].mesh.ids, (self.dst[made].dtype,)
+        for a, b, view, _ in self._relayed(relayed):
+            yield Transfer(ids[a], ids[b], made, made, view, dtype, 1)
+        yield from late
 
     def pattern(self, move: Move) -> object:
         """All that the transfers of a move depend on but types, names of arrays, and device ids."""
@@ -207,6 +197,21 @@ class ModelMoves:
             if route.uneven:
                 found = [*map(route.placed, found)]
             made[key] = [d for d in found if not d.relayed], [d for d in found if d.relayed]
+        return made[key]
+
+    def _relayed(self, found: Sequence[list[Delivery]]) -> list[Delivery]:
+        """What replicas of a target pass on of all steps of a move, joined; layers share it."""
+        made = self._memo.relayed
+        key = tuple(map(id, found))
+        if key not in made:
+            by_peers: dict[tuple[int, int], list[View]] = {}
+            for delivery in chain.from_iterable(found):
+                by_peers.setdefault(delivery[:2], []).append(delivery.view)
+            made[key] = [
+                Delivery(*peers, view, True)
+                for peers, views in sorted(by_peers.items())
+                for view in sorted(joined(views))
+            ]
         return made[key]
 
     def _fill(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
@@ -307,137 +312,6 @@ class ModelMoves:
         if id(t) not in made:
             made[id(t)] = [self._tiles(part.type) for part in self._parts(t)]
         return made[id(t)]
-
-    # --- figures -----------------------------------------------------------------------------
-
-    @cached_property
-    def loads(self) -> Loads:
-        """What every device receives and sends, in bytes, in the order of `devices`."""
-        place = {device: n for n, device in enumerate(self.devices)}
-        received, sent = np.zeros((2, len(place)), np.int64)
-        for plan in self.reductions.values():
-            own = [place[device] for device in plan.src.mesh.ids]
-            received[own] += plan.received_bytes
-            sent[own] += plan.sent_bytes
-        loads: dict[int, Load] = {}
-        crossings = self.crossings  # makes the tiles
-        places = {
-            id(tiles): np.array([place[device] for device in tiles.ids])
-            for tiles in self._memo.tiles.values()
-        }
-        taken: dict[object, list[Taken]] = {}
-        for move in self.moves:
-            for step, crossing in zip(move.steps, crossings[move.target], strict=True):
-                if crossing is None:
-                    continue
-                route, source, target, turn = crossing
-                if id(route) not in loads:
-                    loads[id(route)] = load_of(route)
-                load = loads[id(route)].turned(route, turn)
-                here, there = places[id(target)], places[id(source)]
-                width = itemsize(narrowest(step.copy.dtypes))
-                received[here] += load.received * width
-                assert step.copy.number is not None
-                view = Taken(step.copy, here, load.received, width)
-                taken.setdefault(move.sources[step.copy.number], []).append(view)
-                sent[here] += load.relayed * width
-                sent[there] += load.sent * width
-        return Loads(received, sent, least_bytes(taken, len(place)))
-
-    @property
-    def received_bytes(self) -> int:
-        """What the worst device takes in over the whole move."""
-        return int(self.loads.received.max(initial=0))
-
-    @property
-    def sent_bytes(self) -> int:
-        """What the worst device gives away over the whole move."""
-        return int(self.loads.sent.max(initial=0))
-
-    @property
-    def lower_bound_bytes(self) -> int:
-        """What the worst device takes in at least, however it is done.
-
-        The elements that its target tiles need and its source tiles do not hold, in the narrowest
-        dtype on the way. Of views of one source that may share elements the largest counts alone,
-        so that nothing is counted twice.
-        """
-        return int(self.loads.least.max(initial=0))
-
-    @property
-    def seconds(self) -> float:
-        """An estimate under the profile: a latency per array, and the bytes of the worst device."""
-        link = self.profile.link
-        worst = max(self.received_bytes, self.sent_bytes)
-        moving = sum(1 for move in self.moves if any(s.copy.number is not None for s in move.steps))
-        reducing = sum(plan.seconds for plan in self.reductions.values())
-        return reducing + moving * link.latency + worst / link.bandwidth
-
-    @cached_property
-    def _memory(self) -> Memory:
-        return Memory.of(self.src, self.dst, self.reductions, self.moves, keep=self.keep_sources)
-
-    @property
-    def alive_bytes(self) -> tuple[int, ...]:
-        """What the worst device holds while each array moves, in order, without scratch."""
-        return tuple(int(row.max(initial=0)) for row in self._memory.alive)
-
-    @property
-    def peak_bytes(self) -> int:
-        """Sources not yet released + targets + scratch, at the worst moment on the worst device."""
-        return self._memory.peak(self.chunk_bytes, into_targets=self.into_targets)
-
-    @property
-    def least_budget_bytes(self) -> int:
-        """The peak with chunks of scratch as small as they get: planning with it succeeds."""
-        return self._memory.peak(LEAST_CHUNK, into_targets=self.into_targets)
-
-    def together(self, first: int, last: int) -> tuple[int, int]:
-        """Bytes of the worst device where moves `first` to `last` run as one; and its scratch."""
-        return self._memory.together(first, last, self.chunk_bytes, into_targets=self.into_targets)
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of scratch on a device at a time: as large as the budget allows."""
-        chunk = CHUNK
-        while self.memory_budget is not None and chunk > LEAST_CHUNK:
-            if self._memory.peak(chunk, into_targets=self.into_targets) <= self.memory_budget:
-                break
-            chunk //= 2
-        return chunk
-
-    @property
-    def _budget_text(self) -> str:
-        text = f"least budget {self.least_budget_bytes}"
-        if self.least_budget_bytes > self.order_bound_bytes:
-            text += f"; no order needs less than {self.order_bound_bytes}"
-        return text
-
-    def __str__(self) -> str:
-        irregular = [move.target for move in self.moves if move.irregular]
-        unused = self.unused_sources
-        lines = [
-            f"{len(self.moves)} arrays from {len(self.src)}, {len(self.devices)} devices",
-            f"  received   {self.received_bytes} bytes on the worst device "
-            f"(bound {self.lower_bound_bytes})",
-            f"  sent       {self.sent_bytes} bytes on the worst device",
-            f"  peak       {self.peak_bytes} bytes ({self._budget_text})",
-            f"  time       {self.seconds * 1e3:.3g} ms under profile {self.profile.name}",
-        ]
-        if irregular:
-            lines.append(
-                f"  irregular  {len(irregular)} arrays whose cuts fall inside tiles, such as "
-                f"{irregular[0]}"
-            )
-        if unused:
-            lines.append(f"  unused     {len(unused)} sources, such as {unused[0]}")
-        return "\n".join(lines)
-
-    @cached_property
-    def unused_sources(self) -> tuple[str, ...]:
-        """The sources that no target is made from."""
-        used = {name for move in self.moves for name, _ in move.sources}
-        return tuple(name for name in self.src if name not in used)
 
 
 def _made_by(step: Step, crossing: Crossing | None) -> tuple[int, Turn | None]:

@@ -6,7 +6,7 @@ on 4 others, with digits  4 (inside, stride 2 | coordinate of x)  and  2 (inside
 target takes in 4 pieces of 2 elements.
 
 Tiles of an uneven type differ in shape. Views are first those of the largest tile, of both sides;
-`placed` puts them where they are in smaller ones, dimension by dimension.
+`placed` puts them where they are in smaller ones.
 
 Law (senders). Piece e is cut into `parts`. If several targets hold the same tile, on devices that
 have nothing of the source, part s crosses to replica (e parts + s + relaying) mod targets alone,
@@ -30,30 +30,10 @@ from math import prod
 from typing import NamedTuple
 
 from redistrib.models.copies import Copy, CopyDigit, Walk
+from redistrib.models.tile_views import Run, View, merged, relaid
 from redistrib.models.tiles import Tiles
 from redistrib.types.digits import DeviceDigit
 from redistrib.types.dtypes import itemsize
-
-Run = tuple[int, int, int]
-"""count, stride in the target tile, stride in the source tile; elements. Stride 0 repeats."""
-
-
-class View(NamedTuple):
-    """Elements of a target tile and of what they are copied from, by offset and runs."""
-
-    target_offset: int
-    source_offset: int
-    runs: tuple[Run, ...]
-
-    @property
-    def size(self) -> int:
-        """Elements written in the target."""
-        return prod(count for count, _, _ in self.runs)
-
-    @property
-    def distinct(self) -> int:
-        """Elements read of the source, each once: what crosses a wire."""
-        return prod(count for count, _, stride in self.runs if stride)
 
 
 class Delivery(NamedTuple):
@@ -148,7 +128,7 @@ class Route:
         step = (cut.target.stride, cut.source.stride) if cut else (0, 0)
         self._parts = [(part * step[0], part * step[1]) for part in range(self.parts)]
         runs = _runs((cut, *whole) if cut else whole), _runs(whole)
-        self._whole_runs, self._runs = runs if self.uneven else (_merged(runs[0]), _merged(runs[1]))
+        self._whole_runs, self._runs = runs if self.uneven else (merged(runs[0]), merged(runs[1]))
         self._relayed_runs = tuple((n, t, t if s else 0) for n, t, s in self._runs)
         self._solved = _Solver(
             target,
@@ -363,34 +343,6 @@ def _entry(
     return number, table[number]
 
 
-def relaid(view: View, target: Tiles, receiver: int, source: Tiles, sender: int) -> View:
-    """A view of the largest tiles of two types as one of the tiles at two positions.
-
-    Runs are neighbours or not in the tiles that there are, so they are merged only now.
-    """
-    there = target.type.tile_shape, target.shape_at(receiver)
-    here = source.type.tile_shape, source.shape_at(sender)
-    runs = [(n, _relaid(t, *there), _relaid(s, *here)) for n, t, s in view.runs]
-    starts = _relaid(view.target_offset, *there), _relaid(view.source_offset, *here)
-    return View(*starts, _merged(runs))
-
-
-def _relaid(number: int, largest: Sequence[int], actual: Sequence[int]) -> int:
-    """The row-major number, in a tile of a shape, of an element given in a larger one.
-
-    >>> _relaid(9, (2, 8), (2, 5))
-    6
-    """
-    if largest == actual:
-        return number
-    found, below = 0, 1
-    for of_largest, size in zip(reversed(largest), reversed(actual), strict=True):
-        number, place = divmod(number, of_largest)
-        found += place * below
-        below *= size
-    return found
-
-
 def narrowest(dtypes: tuple[str, ...]) -> str:
     """The narrowest dtype of a chain of casts, the first of equals: elements cross in it.
 
@@ -432,16 +384,3 @@ def _runs(digits: tuple[CopyDigit, ...]) -> tuple[Run, ...]:
     """Digits inside both tiles as runs."""
     ordered = sorted(digits, key=lambda d: -d.target.stride)
     return tuple((d.size, d.target.stride, d.source.stride) for d in ordered)
-
-
-def _merged(given: Iterable[Run]) -> tuple[Run, ...]:
-    """The same runs, neighbours that are one run merged."""
-    runs: list[Run] = []
-    for count, target, source in given:
-        if count == 1:
-            continue
-        if runs and runs[-1][1:] == (target * count, source * count):
-            runs[-1] = (runs[-1][0] * count, target, source)
-        else:
-            runs.append((count, target, source))
-    return tuple(runs)

@@ -15,7 +15,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 from redistrib.errors import BackendError
-from redistrib.models.schedule import View, narrowest
+from redistrib.models.schedule import narrowest
+from redistrib.models.tile_views import View
 from redistrib.types.dtypes import itemsize
 
 MAX_DESCRIPTORS = 1 << 20

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from redistrib import display
-from redistrib.models.moves import ModelMoves
+from redistrib.models.figures import ModelFigures
 from redistrib.report.figures import format_bytes, format_seconds
 from redistrib.report.html import Markup, element, figures, fragment, table
 
 
 @display.to_html.register
-def model_html(plan: ModelMoves) -> str:
+def model_html(plan: ModelFigures) -> str:
     """The plan as an HTML fragment.
 
     Arrays of one form stand in one row, with the first and how many they are.
@@ -33,7 +33,7 @@ def model_html(plan: ModelMoves) -> str:
     )
 
 
-def _memory(plan: ModelMoves) -> Markup:
+def _memory(plan: ModelFigures) -> Markup:
     """A bar for each array: what is alive on the worst device while it moves, and the budget."""
     alive = plan.alive_bytes
     most = max([*alive, plan.memory_budget or 0, 1])
@@ -70,7 +70,7 @@ def _memory(plan: ModelMoves) -> Markup:
     )
 
 
-def _arrays(plan: ModelMoves) -> list[tuple[str, ...]]:
+def _arrays(plan: ModelFigures) -> list[tuple[str, ...]]:
     forms: dict[tuple[int, str], list[int]] = {}
     for n, move in enumerate(plan.moves):
         forms.setdefault((id(move.steps), str(plan.dst[move.target])), []).append(n)

@@ -17,7 +17,7 @@ from redistrib.models.check import check_model
 from redistrib.models.coverage import fault, strided
 from redistrib.models.model_plan import ModelPlan
 from redistrib.models.moves import Move
-from redistrib.models.schedule import View
+from redistrib.models.tile_views import View
 from redistrib.models.transfers import Transfer
 from tests.models.random_moves import random_case
 from tests.models.replay import WrongError, replay

@@ -383,3 +383,18 @@ def test_a_plan_is_a_page_of_its_own(tmp_path: Path) -> None:
     odd = plan_model({"<b>&": ("f32[4]", SERVE)}, {"<b>&": ("f32[4]", SERVE)})
     assert "&lt;b&gt;&amp;" in odd._repr_html_()
     assert "0 arrays on 0 devices" in plan_model({}, {})._repr_html_()
+
+
+def test_what_replicas_pass_on_is_joined() -> None:
+    """Sixteen experts of one array each to four replicas: each gives four to three others."""
+    here, there = Mesh(x=2), Mesh({"r": 4, "y": 2}, devices=range(2, 10))
+    plan = plan_model(
+        {f"e.{n}": ("f32[6{x}, 4]", here) for n in range(16)},
+        {"experts": ("f32[16, 6, 4{y}]", there)},
+        weights=WeightMap.parse("experts = stack(0, {n} in 0:16: e.{n})"),
+        least_part=1,
+    )
+    passed_on = [t for t in plan.schedule(2) if t.phase == 1]
+    assert len(passed_on) == 6
+    assert {t.view.size for t in passed_on} == {4 * 6 * 2}
+    check_model(plan)

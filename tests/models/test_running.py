@@ -11,7 +11,7 @@ import redistrib as rd
 from redistrib.backends import simulator
 from redistrib.backends.model_messages import batches
 from redistrib.backends.wire import BLOCK, wire_of
-from redistrib.models.schedule import View
+from redistrib.models.tile_views import View
 from redistrib.models.transfers import Transfer
 from redistrib.types.dtypes import numpy_dtype
 from tests.models import budgets

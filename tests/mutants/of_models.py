@@ -392,9 +392,9 @@ MUTANTS = (
     Mutant(
         "what is passed on may come later",
         COVERAGE,
-        "Written.holds",
-        "self._elements.issuperset(numbers(view).tolist())",
-        "bool(self._elements) or self._elements.issuperset(numbers(view).tolist())",
+        "all_written",
+        "all(there[numbers(view)].all() for view in reduced[len(written) :])",
+        "any(there[numbers(view)].any() for view in reduced[len(written) :])",
     ),
     Mutant(
         "the checker takes the first elements of views for all",

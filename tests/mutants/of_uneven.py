@@ -162,7 +162,7 @@ MUTANTS = (
     ),
     Mutant(
         "views are those of the largest tile",
-        SCHEDULE,
+        "redistrib/models/tile_views.py",
         "_relaid",
         "largest == actual",
         "len(largest) > 1",
@@ -171,7 +171,7 @@ MUTANTS = (
         "runs are merged before they are where they lie",
         SCHEDULE,
         "Route._tables",
-        "runs if self.uneven else (_merged(runs[0]), _merged(runs[1]))",
-        "(_merged(runs[0]), _merged(runs[1]))",
+        "runs if self.uneven else (merged(runs[0]), merged(runs[1]))",
+        "(merged(runs[0]), merged(runs[1]))",
     ),
 )

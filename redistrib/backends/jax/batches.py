@@ -25,8 +25,9 @@ from redistrib.backends.jax.between import Result, Union, between, in_memory, in
 from redistrib.backends.jax.host_copies import Array, transfers_to
 from redistrib.backends.jax.together import WAYS, Ends, Together, Way
 from redistrib.errors import InfeasibleError
+from redistrib.models.figures import CHUNK
 from redistrib.models.model_plan import ModelPlan
-from redistrib.models.moves import CHUNK, Move
+from redistrib.models.moves import Move
 from redistrib.models.segments import AnyType
 from redistrib.types.dtypes import numpy_dtype
 

@@ -23,7 +23,8 @@ from redistrib.backends.jax.carriers import carrier, decoded, encoded
 from redistrib.backends.jax.choices import choices
 from redistrib.backends.jax.host_copies import Array, Key, host_copies
 from redistrib.backends.jax.union_program import AXIS, union_program
-from redistrib.models.moves import CHUNK, ModelMoves, Move
+from redistrib.models.figures import CHUNK, ModelFigures
+from redistrib.models.moves import Move
 
 PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 Arrays = Mapping[Array, jax.Array]
@@ -40,7 +41,7 @@ class Result:
 
 
 def between(
-    plan: ModelMoves,
+    plan: ModelFigures,
     moves: Sequence[Move],
     inputs: Mapping[Array, NamedSharding],
     results: Mapping[str, Result],
@@ -75,7 +76,7 @@ def inputs_of(move: Move) -> list[Array]:
 
 
 def _by_host(
-    plan: ModelMoves,
+    plan: ModelFigures,
     moves: Sequence[Move],
     inputs: Mapping[Array, NamedSharding],
     results: Mapping[str, Result],
@@ -112,7 +113,7 @@ class Union:
     @classmethod
     def of(
         cls,
-        plan: ModelMoves,
+        plan: ModelFigures,
         moves: Sequence[Move],
         inputs: Mapping[Array, NamedSharding],
         results: Mapping[str, Result],
@@ -143,7 +144,7 @@ class Union:
         return cls(mesh, jax.jit(mapped))
 
     def program(
-        self, plan: ModelMoves, moves: Sequence[Move], results: Mapping[str, Result]
+        self, plan: ModelFigures, moves: Sequence[Move], results: Mapping[str, Result]
     ) -> Program:
         """A function of arrays that makes the targets of such moves."""
         same = NamedSharding(self.mesh, PartitionSpec())

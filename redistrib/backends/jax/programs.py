@@ -21,8 +21,8 @@ from redistrib.backends.jax.moves import Move
 from redistrib.backends.jax.planning import Options, Planned
 from redistrib.backends.jax.union_program import AXIS, union_program
 from redistrib.errors import BackendError, LayoutError
+from redistrib.models.figures import CHUNK
 from redistrib.models.model_plan import plan_model
-from redistrib.models.moves import CHUNK
 from redistrib.synth.plan.data import Plan, check_even
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit

@@ -31,7 +31,7 @@ from redistrib.backends.jax.colouring import edge_colouring
 from redistrib.backends.jax.host_copies import Array, transfers_to
 from redistrib.backends.jax.rounds import INDEX, after, looked_up, wait
 from redistrib.models.moves import ModelMoves, Move
-from redistrib.models.schedule import View
+from redistrib.models.tile_views import View
 from redistrib.models.transfers import Transfer
 from redistrib.synth.plan.pieces import Piece
 from redistrib.types.dtypes import numpy_dtype

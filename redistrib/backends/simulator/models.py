@@ -18,7 +18,7 @@ from redistrib.backends.model_tiles import fill, packed, put
 from redistrib.backends.simulator.arrays import run, scatter
 from redistrib.backends.wire import wire_of
 from redistrib.errors import BackendError
-from redistrib.models.moves import ModelMoves
+from redistrib.models.figures import ModelFigures
 from redistrib.models.segments import AnyType
 from redistrib.models.transfers import Transfer
 from redistrib.text import brief, is_kind
@@ -31,7 +31,7 @@ Tiles = dict[int, dict[str, Array]]
 
 
 def run_model(
-    plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]], *, wire_dtype: str | None = None
+    plan: ModelFigures, tiles: Mapping[int, Mapping[str, Any]], *, wire_dtype: str | None = None
 ) -> Tiles:
     """The tiles of all targets, from those of all sources, by device id and name.
 
@@ -59,13 +59,13 @@ class ModelRun:
 
     def __init__(
         self,
-        plan: ModelMoves,
+        plan: ModelFigures,
         tiles: Mapping[int, Mapping[str, Any]],
         *,
         wire_dtype: str | None = None,
         batch_bytes: int = BATCH,
     ) -> None:
-        if not is_kind(plan, ModelMoves) or not isinstance(tiles, Mapping):
+        if not is_kind(plan, ModelFigures) or not isinstance(tiles, Mapping):
             raise BackendError(
                 f"a model plan runs on tiles by device id and name; got {brief(plan)} and "
                 f"{brief(tiles)}"
@@ -174,7 +174,7 @@ def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Ti
     return tiles
 
 
-def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
+def _checked(plan: ModelFigures, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     checked: Tiles = {device: {} for device in plan.devices}
     for name, t in plan.src.items():
         for position, device in enumerate(t.mesh.ids):
@@ -196,7 +196,7 @@ def _checked(plan: ModelMoves, tiles: Mapping[int, Mapping[str, Any]]) -> Tiles:
     return checked
 
 
-def _reduce(plan: ModelMoves, sources: Tiles) -> None:
+def _reduce(plan: ModelFigures, sources: Tiles) -> None:
     for name, reduction in plan.reductions.items():
         ids = reduction.src.mesh.ids
         made = run(reduction, [sources[device][name] for device in ids])
