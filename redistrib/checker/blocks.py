@@ -36,7 +36,7 @@ def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[Ar
     """Both types of the padded array; cut off at the real sizes they are the real types."""
     require(bool(src.uneven or dst.uneven), "what is padded is uneven")
     require(len(shape) == len(src.shape), "padded_shape has a size for each dimension")
-    found = []
+    padded = []
     for t in (src, dst):
         even = ArrayType(t.mesh, t.dtype, shape, t.dims, t.partial, t.reduction or "sum")
         wide = {
@@ -49,10 +49,10 @@ def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[Ar
         layout = even.partial, even.reduction, dict.fromkeys(wide, "ceil")
         cut = ArrayType(t.mesh, t.dtype, t.shape, dims, *layout)
         require(cut == t, "{} is {}, padded and cut off", t, cut)
-        found.append(even)
+        padded.append(even)
     right = all(n <= size for n, size in zip(src.shape, shape, strict=True))
     require(right, "a padded size is not below the size")
-    return found
+    return padded
 
 
 def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, int, int]:
@@ -62,7 +62,7 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
     before, after = np.arange(src.mesh.num_devices), np.arange(dst.mesh.num_devices)
     axes, axes_after = whole_axes(src.mesh), whole_axes(dst.mesh)
     effort.spend(len(before) + _PER_RECEIVER * len(after))
-    here, there = np.array(src.mesh.ids), np.array(dst.mesh.ids)
+    ids, ids_after = np.array(src.mesh.ids), np.array(dst.mesh.ids)
     place = {device: position for position, device in enumerate(src.mesh.ids)}
     home = np.array([place.get(device, -1) for device in dst.mesh.ids])
     kind = object if src.size * max(len(before), len(after)) >= 1 << 62 else np.int64
@@ -70,8 +70,8 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
     # dimension. A stranger is like one copy, with the first addend of each sum.
     others = [*src.free_digits, *src.partial]
     copies, addends = (prod(d.size for d in of) for of in (src.free_digits, src.partial))
-    rest = digit_values(others, before, axes)
-    sender = np.where(home >= 0, rest[home], after % copies * addends)
+    unowned = digit_values(others, before, axes)
+    sender = np.where(home >= 0, unowned[home], after % copies * addends)
     receiver = after
     elements, wanted = (np.ones(len(after), np.int64).astype(kind) for _ in range(2))
     for dim in range(len(src.shape)):
@@ -81,16 +81,16 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
         first, last = (np.searchsorted(table.after, want[receiver], side) for side in _SIDES)
         count = last - first
         effort.spend(int(count.sum()))
-        at = np.repeat(np.arange(len(receiver)), count)
-        entry = np.arange(len(at)) - np.repeat(np.cumsum(count) - last, count)
+        row = np.repeat(np.arange(len(receiver)), count)
+        entry = np.arange(len(row)) - np.repeat(np.cumsum(count) - last, count)
         tiles = prod(digit.size for digit in _digits(src, dim))
-        sender = sender[at] * tiles + table.before[entry]
-        receiver, elements = receiver[at], elements[at] * table.common[entry]
+        sender = sender[row] * tiles + table.before[entry]
+        receiver, elements = receiver[row], elements[row] * table.common[entry]
     owners = [digit for dim in range(len(src.shape)) for digit in _digits(src, dim)]
     sender = np.argsort(digit_values([*others, *owners], before, axes))[sender]
     came = _sums(receiver, elements, len(after))
     require(bool((came == wanted).all()), "each element comes from one device")
-    away = here[sender] != there[receiver]
+    away = ids[sender] != ids_after[receiver]
     received = _sums(receiver[away], elements[away], len(after))
     sent = _sums(sender[away], elements[away], len(before))
     return int(received.max()), int(sent.max()), int(np.bincount(receiver).max())

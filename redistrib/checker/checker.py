@@ -55,16 +55,16 @@ def check(plan: Any) -> dict[str, int]:
 
     Raises CheckError if a claim does not hold; `step` is the index of the step at fault or None.
     """
-    at: list[int | None] = [None]
+    step_index: list[int | None] = [None]
     try:
-        return _check(read_plan(plan.to_json() if hasattr(plan, "to_json") else plan), at)
+        return _check(read_plan(plan.to_json() if hasattr(plan, "to_json") else plan), step_index)
     except Exception as error:  # whatever it is, the plan was not found to be right
-        where = "plan" if at[0] is None else f"step {at[0]}"
+        where = "plan" if step_index[0] is None else f"step {step_index[0]}"
         kind = "" if isinstance(error, RedistribError) else f"malformed, {type(error).__name__}: "
-        raise CheckError(f"{where}: {kind}{error}", step=at[0]) from error
+        raise CheckError(f"{where}: {kind}{error}", step=step_index[0]) from error
 
 
-def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
+def _check(data: dict[str, Any], step_index: list[int | None]) -> dict[str, int]:
     require(data["strategy"] in STRATEGIES, f"the strategy is one of {', '.join(STRATEGIES)}")
     src, dst = _ends(data)
     links = Links.of(data["profile"], src.mesh) if "profile" in data else None
@@ -74,7 +74,7 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
     current, effort, seconds = start, Effort(), 0.0
     tiles, received, sent, live = [start.tile_bytes], [0], [0], [start.tile_bytes]
     require(len(data["steps"]) <= MAX_STEPS, f"a plan has at most {MAX_STEPS} steps")
-    for at[0], unread in enumerate(data["steps"]):
+    for step_index[0], unread in enumerate(data["steps"]):
         step = read_step(unread)
         name = step["collective"]
         exchanges = data["strategy"] in EXCHANGING
@@ -91,7 +91,7 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
             seconds += links.seconds(name, crossed, timed, latencies, "onto" in step)
         if links and "onto" in step:
             links = Links.of(data["profile"], current.mesh)
-        live.append(start.tile_bytes + (tiles[-2] if at[0] else 0) + tiles[-1])
+        live.append(start.tile_bytes + (tiles[-2] if step_index[0] else 0) + tiles[-1])
         derived = {
             "type": str(current),
             "axes": [format_factor(digit, current.mesh) for digit in digits],
@@ -101,7 +101,7 @@ def _check(data: dict[str, Any], at: list[int | None]) -> dict[str, int]:
             "live_bytes": live[-1],
         }
         _same(derived, step)
-    at[0] = None
+    step_index[0] = None
     # A target that has a type on the mesh of the source may be reached there.
     target = on_mesh(dst, src.mesh) or dst
     ends = (end, on_mesh(end, src.mesh))
@@ -167,30 +167,32 @@ def _apply(name: str, step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _
     if name == "collective_permute":
         table = step.get("table")
         return _permute(step["routes"], t) if table is None else _permute_by_table(table, t, effort)
-    was, becomes, traffic = _CHANGES[name]
+    role_before, role_after, traffic = _CHANGES[name]
     # Per digit: the index digit that it owns before, and the one that it owns after.
-    items = step[("digits", "placements", "moves")[(was, becomes).count("owner")]]
-    changes: list[Any] = items if "owner" in (was, becomes) else [[digit] for digit in items]
+    items = step[("digits", "placements", "moves")[(role_before, role_after).count("owner")]]
+    changes: list[Any] = (
+        items if "owner" in (role_before, role_after) else [[digit] for digit in items]
+    )
     digits = [change[0] for change in changes]
     owns, partial = _roles(t, digits)
     for digit, *indices in changes:
-        if was == "owner":
+        if role_before == "owner":
             require(owns.pop(digit, None) == indices[0], "{} owns {} in {}", digit, indices[0], t)
-        elif was == "partial":
+        elif role_before == "partial":
             require(digit in partial, "{} is partial in {}", digit, t)
             partial.remove(digit)
         else:
             _require_free(digit, (*owns, *partial), t)
-        if becomes == "owner":
+        if role_after == "owner":
             new = indices[-1]
             fits = digit.size == new.size and new.dim < len(t.shape)
             fits = fits and t.shape[new.dim] % new.end == 0
             local = all(apart(new, index) for _, index in t.placements)
             require(fits and local, "{} is local in {} and of the size of {}", new, t, digit)
-    reduction = step["reduction"] if becomes == "partial" else t.reduction
+    reduction = step["reduction"] if role_after == "partial" else t.reduction
     require(not t.partial or t.reduction == reduction, "{} is partial under {}", t, reduction)
-    owns |= {digit: indices[-1] for digit, *indices in changes if becomes == "owner"}
-    partial |= {digit for digit in digits if becomes == "partial"}
+    owns |= {digit: indices[-1] for digit, *indices in changes if role_after == "owner"}
+    partial |= {digit for digit in digits if role_after == "partial"}
     moved = traffic(t.tile_size, size_of(digits))
     after = _typed(t, owns.items(), partial, reduction)
     return after, digits, moved, moved, 2 if name == "all_reduce" else 1, digits
@@ -284,8 +286,8 @@ def _crossed(before: ArrayType, after: ArrayType, parts: Iterable[Part]) -> list
 
 def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) -> _Applied:
     """Uneven types: the type after the step says all."""
-    given = [(device, index) for device, index in step["placements"]]
-    right = not step["replicas"] and not step.get("tables") and given == [*after.placements]
+    placements = [(device, index) for device, index in step["placements"]]
+    right = not step["replicas"] and not step.get("tables") and placements == [*after.placements]
     require(right, "an exchange of blocks has the placements of {}, and routes nothing", after)
     same = (t.shape, t.dtype, t.partial, t.reduction) == (
         after.shape,
@@ -298,7 +300,7 @@ def _exchange_blocks(step: Any, t: ArrayType, after: ArrayType, effort: Effort) 
     received, sent, peers = block_loads(t, after, effort)
     owners = {*t.placements, *(after.placements if after.mesh == t.mesh else ())}
     crossed = [device for device, _ in owners]
-    return after, [device for device, _ in given], received, sent, peers, crossed
+    return after, [device for device, _ in placements], received, sent, peers, crossed
 
 
 def _require_routed(
@@ -343,6 +345,6 @@ def _typed(t: ArrayType, owns: Any, partial: Any, reduction: str | None) -> Arra
     return ArrayType.from_placements(t.mesh, t.dtype, t.shape, owns, partial, reduction)
 
 
-def _same(derived: dict[str, Any], given: Any) -> None:
+def _same(derived: dict[str, Any], stated: Any) -> None:
     for name, value in derived.items():
-        require(given[name] == value, "{} is {}; the plan has {}", name, value, given[name])
+        require(stated[name] == value, "{} is {}; the plan has {}", name, value, stated[name])

@@ -43,16 +43,16 @@ def crossing(
     sides = t.placements, after.placements
     large = t.size * after.mesh.num_devices >= 1 << 62
     runs = [shared_of(IndexDigit(dim, 1, n), sides, effort, large) for dim, n in enumerate(t.shape)]
-    here, there = whole_axes(t.mesh), whole_axes(after.mesh)
+    spans, receiver_spans = whole_axes(t.mesh), whole_axes(after.mesh)
     positions = np.arange(t.mesh.num_devices)
     named = [*(owner for owner, _ in t.placements), *(digit for digit, _ in replicas)]
-    served: Any = (with_digits(positions, named, positions * 0, here) == 0).astype(
+    served: Any = (with_digits(positions, named, positions * 0, spans) == 0).astype(
         object if large else np.int64
     )
     for run in runs:
         mine = [pair for pair in replicas if any(inside(pair[1], owner) for owner in run.dst)]
-        at = digit_values([*run.src, *(digit for digit, _ in mine)], positions, here)
-        served = served * _asked(run, [name for _, name in mine])[at]
+        value = digit_values([*run.src, *(digit for digit, _ in mine)], positions, spans)
+        served = served * _asked(run, [name for _, name in mine])[value]
     free = [name for _, name in replicas if all(apart(name, owner) for owner in owners)]
     served = served * (after.mesh.num_devices // size_of(owners) // size_of(free))
     most = prod(int(np.diff(run.starts).max()) for run in runs)
@@ -63,25 +63,27 @@ def crossing(
     receivers = np.flatnonzero(homes >= 0)
     home = homes[receivers]
     # What a device keeps is not asked of the one that would serve it.
-    own: Any = np.ones(len(home), served.dtype)
+    overlap: Any = np.ones(len(home), served.dtype)
     sender = home * 0
     for run in runs:
-        before = digit_values(run.src, home, here)
-        own = own * run.count(before, digit_values(run.dst, receivers, there))
-        sender = with_digits(sender, run.src, before, here)
+        before = digit_values(run.src, home, spans)
+        overlap = overlap * run.count(before, digit_values(run.dst, receivers, receiver_spans))
+        sender = with_digits(sender, run.src, before, spans)
     for digit, name in replicas:
-        sender = with_digits(sender, [digit], digit_values([name], receivers, there), here)
+        sender = with_digits(
+            sender, [digit], digit_values([name], receivers, receiver_spans), spans
+        )
     kept = served * 0
-    np.subtract.at(served, sender, own)
-    np.add.at(served, home, own)
-    np.add.at(kept, home, own)
-    least = int(own.min()) if len(home) == len(homes) else 0
+    np.subtract.at(served, sender, overlap)
+    np.add.at(served, home, overlap)
+    np.add.at(kept, home, overlap)
+    least = int(overlap.min()) if len(home) == len(homes) else 0
     return least, worst({*zip(served.tolist(), kept.tolist(), strict=True)}), most
 
 
 def _asked(run: Shared, names: Sequence[DeviceDigit]) -> Numbers:
     """Indices of a run that are asked for, per value of its owners before and of named digits."""
     after, before = run.keys // run.base, run.keys % run.base
-    asked = np.zeros(run.base * size_of(names), run.counts.dtype)
-    np.add.at(asked, before * size_of(names) + digit_values(names, after, run.dst), run.counts)
-    return asked
+    counts = np.zeros(run.base * size_of(names), run.counts.dtype)
+    np.add.at(counts, before * size_of(names) + digit_values(names, after, run.dst), run.counts)
+    return counts

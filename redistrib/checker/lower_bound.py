@@ -68,11 +68,11 @@ def _what_stays(src: ArrayType, dst: ArrayType) -> tuple[int, bool, set[str]]:
             continue
         nested.add(axis)
         for low, high in pairwise(ends):
-            in_src, in_dst, kept, made = (
+            in_src, in_dst, partial_before, partial_after = (
                 any(inside(DeviceDigit(axis, low, high // low), d) for d in digits)
                 for digits in (*used, before, after)
             )
-            stay *= high // low if kept and made else 1
+            stay *= high // low if partial_before and partial_after else 1
             released |= in_src and not in_dst
     other = src.partial and dst.partial and src.reduction != dst.reduction
     return 1 if other else stay, released, nested

@@ -46,10 +46,11 @@ Cut = tuple[str | int, int]
 class Part:
     """Runs of dimensions and the digits that own them, with no bearing on other parts.
 
-    `spans` are disjoint parts of axes with all digits of the senders, `there` those of the
-    receivers. A receiver is a row-major coordinate over `there`; the same device has the coordinate
-    `home` over `spans`, or -1. A part is `plain` if every digit is a span and owns a whole run:
-    then all its digits, and the runs they own, have one size, and no coordinate is looked at.
+    `spans` are disjoint parts of axes with all digits of the senders, `receiver_spans` those of the
+    receivers. A receiver is a row-major coordinate over `receiver_spans`; the same device has the
+    coordinate `home` over `spans`, or -1. A part is `plain` if every digit is a span and owns a
+    whole run: then all its digits, and the runs they own, have one size, and no coordinate is
+    looked at.
     """
 
     runs: list[IndexDigit]
@@ -57,7 +58,7 @@ class Part:
     src: dict[DeviceDigit, IndexDigit]
     dst: dict[DeviceDigit, IndexDigit]
     plain: bool
-    there: list[DeviceDigit]
+    receiver_spans: list[DeviceDigit]
     effort: Effort
     homes: Numbers | None = None
 
@@ -86,22 +87,22 @@ class Part:
         return [shared_of(run, sides, self.effort, large) for run in self.runs]
 
     @cached_property
-    def own(self) -> Numbers:
+    def overlap(self) -> Numbers:
         """Per receiver, the elements that it has on both sides."""
-        found: Any = 1
+        elements: Any = 1
         for run in self.shared:
             before = digit_values(run.src, np.maximum(self.home, 0), self.spans)
-            found = found * run.count(before, self.wants(run))
-        return np.where(self.home >= 0, found, 0)
+            elements = elements * run.count(before, self.wants(run))
+        return np.where(self.home >= 0, elements, 0)
 
     def wants(self, run: Shared) -> Numbers:
         """Per receiver, its value of the owners of a run after."""
-        return digit_values(run.dst, np.arange(len(self.home)), self.there)
+        return digit_values(run.dst, np.arange(len(self.home)), self.receiver_spans)
 
     def least_overlap(self) -> int:
         """Elements that a device has on both sides: the least over devices."""
         if not self.plain:
-            return int(self.own.min())
+            return int(self.overlap.min())
         owner = {index: device for device, index in self.src.items()}
         if any(owner.get(index, device) != device for device, index in self.dst.items()):
             return 0
@@ -114,7 +115,7 @@ class Part:
         # Devices of one value before and one after have the same elements, others other ones.
         before, after = (digit_values(list(d), self.home, self.spans) for d in (self.src, self.dst))
         first = np.unique(after * size_of(self.src) + before, return_index=True)[1]
-        return Fraction(int(self.own[first].sum()), size_of(self.runs))
+        return Fraction(int(self.overlap[first].sum()), size_of(self.runs))
 
 
 def parts_of(
@@ -151,9 +152,9 @@ def _groups(items: Sequence[Any], links: Iterable[Sequence[Any]]) -> list[set[An
     """The items in groups: those that hold digits of one link are in one."""
     groups = [{item} for item in items]
     for link in links:
-        whole = {item for item in items if any(inside(digit, item) for digit in link)}
-        whole = whole.union(*(group for group in groups if group & whole))
-        groups = [group for group in groups if not group & whole] + [whole]
+        merged = {item for item in items if any(inside(digit, item) for digit in link)}
+        merged = merged.union(*(group for group in groups if group & merged))
+        groups = [group for group in groups if not group & merged] + [merged]
     return groups
 
 
@@ -167,9 +168,9 @@ def _across(src: ArrayType, dst: ArrayType, effort: Effort) -> Part:
     place = {device: position for position, device in enumerate(src.mesh.ids)}
     homes = np.array([place.get(device, -1) for device in dst.mesh.ids])
     runs = [IndexDigit(dim, 1, n) for dim, n in enumerate(src.shape)]
-    here, there = ([*whole_axes(t.mesh)] for t in (src, dst))
+    spans, receiver_spans = ([*whole_axes(t.mesh)] for t in (src, dst))
     before, after = (dict(t.placements) for t in (src, dst))
-    return Part(runs, here, before, after, False, there, effort, homes)
+    return Part(runs, spans, before, after, False, receiver_spans, effort, homes)
 
 
 def _split(
@@ -194,7 +195,7 @@ def _split(
             cut = new.pop()
             images[cut] = _images(cut, placements)
             more = {image for image in images[cut] if image not in cuts}
-            more = {(obj, here) for obj, here in more if _nested(here, *ends_of[obj])}
+            more = {(obj, position) for obj, position in more if _nested(position, *ends_of[obj])}
             cuts |= more
             new += more
         while wrong := {cut for cut in cuts if not images[cut] <= cuts}:
@@ -231,21 +232,21 @@ def _proposed(ends_of: dict[Any, list[set[int]]]) -> Iterator[Cut]:
         last = lcm(*every)
         ours, theirs = (pairwise(sorted({*side, last})) for side in sides)
         between = ((lcm(a, c), gcd(b, d)) for (a, b), (c, d) in product(ours, theirs))
-        found = {
+        cuts = {
             *every,
             last,
             *(cut for low, high in between if high % low == 0 for cut in (low, high)),
         }
-        yield from ((obj, cut) for cut in found if _nested(cut, *sides))
+        yield from ((obj, cut) for cut in cuts if _nested(cut, *sides))
 
 
 def _images(cut: Cut, placements: Iterable[Placement]) -> set[Cut]:
     """Where a cut inside placements falls on the other side of them."""
-    obj, here = cut
-    inner = ((d, i) for d, i in placements if d.axis == obj and d.pre < here < d.end)
-    found: set[Cut] = {(i.dim, i.pre * here // d.pre) for d, i in inner}
-    inner = ((d, i) for d, i in placements if i.dim == obj and i.pre < here < i.end)
-    return found | {(d.axis, d.pre * here // i.pre) for d, i in inner}
+    obj, position = cut
+    inner = ((d, i) for d, i in placements if d.axis == obj and d.pre < position < d.end)
+    images: set[Cut] = {(i.dim, i.pre * position // d.pre) for d, i in inner}
+    inner = ((d, i) for d, i in placements if i.dim == obj and i.pre < position < i.end)
+    return images | {(d.axis, d.pre * position // i.pre) for d, i in inner}
 
 
 def _disjoint(digits: Iterable[DeviceDigit]) -> list[DeviceDigit]:

@@ -38,10 +38,10 @@ COMMUNICATING = (
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The (latency, bandwidth) of parts of axes of a mesh, and of all the rest."""
+    """The (latency, bandwidth) of parts of axes of a mesh, and the default outside of them."""
 
     parts: list[tuple[DeviceDigit, tuple[float, float]]]
-    rest: tuple[float, float]
+    default: tuple[float, float]
     rounds: bool
     efficiency: dict[str, float]
 
@@ -60,9 +60,9 @@ class Links:
         stride = mesh.num_devices
         for axis, size in mesh.axes:
             stride //= size
-            own = [name for name in named if name.partition(":")[0] == axis]
-            parts += [(parse_device_digit(name, size), _link(named[name])) for name in own]
-            end = size if not own else 1
+            names = [name for name in named if name.partition(":")[0] == axis]
+            parts += [(parse_device_digit(name, size), _link(named[name])) for name in names]
+            end = size if not names else 1
             for level in levels:
                 start = size // _inner(mesh, size, stride, level["devices"])
                 if start < end and end % start == 0:
@@ -70,10 +70,10 @@ class Links:
                     end = start
             if end > 1:
                 parts.append((DeviceDigit(axis, 1, end), _link(profile)))
-        # Where all links are one it is that of the rest, too: of what goes onto another mesh.
+        # Where all links are one it is the default, too: that of what goes onto another mesh.
         used = {link for part, link in parts if part.size > 1}
-        rest = used.pop() if len(used) == 1 else _link(profile)
-        return Links(parts, rest, profile["exchange"] == "rounds", efficiency)
+        default = used.pop() if len(used) == 1 else _link(profile)
+        return Links(parts, default, profile["exchange"] == "rounds", efficiency)
 
     def seconds(
         self, name: str, crossed: Iterable[DeviceDigit], size: int, latencies: int, onto: bool
@@ -81,7 +81,7 @@ class Links:
         """Latency and bytes over bandwidth, of the slowest link that a step crosses."""
         links = [link for digit in crossed for link in self._crossed(digit)]
         if onto or not links:
-            links.append(self.rest)
+            links.append(self.default)
         latencies = latencies if self.rounds or name != "exchange" else 1
         bandwidth = min(b for _, b in links) * self.efficiency.get(name, 1.0)
         return max(a for a, _ in links) * latencies + size / bandwidth
@@ -90,10 +90,10 @@ class Links:
         """The links of the parts that a digit meets, and of what is in none of them."""
         met = [(part, link) for part, link in self.parts if not apart(part, digit)]
         # Primes of the digit that no part has.
-        left = Counter(primes(digit.size))
+        missing = Counter(primes(digit.size))
         for part, _ in met:
-            left -= Counter(primes(max(1, gcd(part.end, digit.end) // lcm(part.pre, digit.pre))))
-        return [link for _, link in met] + ([self.rest] if left.total() else [])
+            missing -= Counter(primes(max(1, gcd(part.end, digit.end) // lcm(part.pre, digit.pre))))
+        return [link for _, link in met] + ([self.default] if missing.total() else [])
 
 
 def _link(data: Any) -> tuple[float, float]:

@@ -50,12 +50,12 @@ def read_step(step: Any) -> dict[str, Any]:
     if type(name) is not str or name not in _COLLECTIVES:
         raise _wrong("a collective", f"one of {', '.join(_COLLECTIVES)}", name)
     by_table = name == "collective_permute" and "table" in step
-    own = {"table": _object(_PERMUTE_TABLE)} if by_table else _COLLECTIVES[name]
-    return _object(_STEP | own, _ONLY_EXCHANGE if name == "exchange" else {})(step, name)
+    fields = {"table": _object(_PERMUTE_TABLE)} if by_table else _COLLECTIVES[name]
+    return _object(_STEP | fields, _ONLY_EXCHANGE if name == "exchange" else {})(step, name)
 
 
-def _wrong(what: str, legal: str, given: Any) -> CheckError:
-    return CheckError(f"{what} is {legal}; got {repr(given)[:80]}")
+def _wrong(subject: str, legal: str, value: Any) -> CheckError:
+    return CheckError(f"{subject} is {legal}; got {repr(value)[:80]}")
 
 
 def _object(
@@ -63,103 +63,105 @@ def _object(
 ) -> ObjectReader:
     readers = {**required, **(optional or {})}
 
-    def read(value: Any, what: str) -> dict[str, Any]:
+    def read(value: Any, subject: str) -> dict[str, Any]:
         if type(value) is not dict:
-            raise _wrong(what, "an object", value)
+            raise _wrong(subject, "an object", value)
         if missing := [key for key in required if key not in value]:
-            raise CheckError(f"{what} has the key {missing[0]}; it is missing")
+            raise CheckError(f"{subject} has the key {missing[0]}; it is missing")
         if unknown := [key for key in value if key not in readers]:
-            raise _wrong(f"a key of {what}", f"one of {', '.join(readers)}", unknown[0])
+            raise _wrong(f"a key of {subject}", f"one of {', '.join(readers)}", unknown[0])
         return {key: readers[key](entry, key) for key, entry in value.items()}
 
     return read
 
 
 def _mapping(reader: Reader) -> ObjectReader:
-    def read(value: Any, what: str) -> dict[str, Any]:
+    def read(value: Any, subject: str) -> dict[str, Any]:
         if type(value) is not dict:
-            raise _wrong(what, "an object", value)
-        return {_text(key, what): reader(entry, f"{what}.{key}") for key, entry in value.items()}
+            raise _wrong(subject, "an object", value)
+        return {
+            _text(key, subject): reader(entry, f"{subject}.{key}") for key, entry in value.items()
+        }
 
     return read
 
 
 def _list(reader: Reader, most: int | None = None) -> ListReader:
-    def read(value: Any, what: str) -> list[Any]:
+    def read(value: Any, subject: str) -> list[Any]:
         if type(value) is not list or (most is not None and len(value) > most):
-            raise _wrong(what, f"a list of at most {most} items" if most else "a list", value)
-        return [reader(item, what) for item in value]
+            raise _wrong(subject, f"a list of at most {most} items" if most else "a list", value)
+        return [reader(item, subject) for item in value]
 
     return read
 
 
 def _tuple(*readers: Reader) -> Reader:
-    def read(value: Any, what: str) -> list[Any]:
+    def read(value: Any, subject: str) -> list[Any]:
         if type(value) is not list or len(value) != len(readers):
-            raise _wrong(f"an item of {what}", f"a list of {len(readers)}", value)
-        return [reader(item, what) for reader, item in zip(readers, value, strict=True)]
+            raise _wrong(f"an item of {subject}", f"a list of {len(readers)}", value)
+        return [reader(item, subject) for reader, item in zip(readers, value, strict=True)]
 
     return read
 
 
 def _or_null(reader: Reader) -> Reader:
-    return lambda value, what: None if value is None else reader(value, what)
+    return lambda value, subject: None if value is None else reader(value, subject)
 
 
-def _text(value: Any, what: str) -> str:
+def _text(value: Any, subject: str) -> str:
     if type(value) is not str or len(value) > MAX_TEXT:
-        raise _wrong(what, f"a text of at most {MAX_TEXT} characters", value)
+        raise _wrong(subject, f"a text of at most {MAX_TEXT} characters", value)
     return value
 
 
-def _integer(value: Any, what: str) -> int:
+def _integer(value: Any, subject: str) -> int:
     if type(value) is not int or value < 0:
-        raise _wrong(what, "an integer of at least 0", value)
+        raise _wrong(subject, "an integer of at least 0", value)
     return value
 
 
-def _count(value: Any, what: str) -> int:
-    if _integer(value, what) >= MOST:
-        raise _wrong(what, "below 2**63", value)
+def _count(value: Any, subject: str) -> int:
+    if _integer(value, subject) >= MOST:
+        raise _wrong(subject, "below 2**63", value)
     return int(value)
 
 
-def _number(value: Any, what: str) -> float:
+def _number(value: Any, subject: str) -> float:
     if type(value) not in (int, float) or not abs(value) < 1 << 1000:  # NaN is below nothing
-        raise _wrong(what, "a finite number", value)
+        raise _wrong(subject, "a finite number", value)
     return float(value)
 
 
-def _any_list(value: Any, what: str) -> list[Any]:
-    return _list(lambda item, _: item)(value, what)
+def _any_list(value: Any, subject: str) -> list[Any]:
+    return _list(lambda item, _: item)(value, subject)
 
 
-def _device_digit(value: Any, what: str) -> Any:
-    return parse_device_digit(_text(value, what))
+def _device_digit(value: Any, subject: str) -> Any:
+    return parse_device_digit(_text(value, subject))
 
 
-def _index_digit(value: Any, what: str) -> Any:
-    return parse_index_digit(_text(value, what))
+def _index_digit(value: Any, subject: str) -> Any:
+    return parse_index_digit(_text(value, subject))
 
 
-def _devices(value: Any, what: str) -> Any:
+def _devices(value: Any, subject: str) -> Any:
     """None, the ids by position, or the first of ids that follow one by one."""
     if isinstance(value, dict):
-        return _object({"first": _count})(value, what)
-    return _or_null(_list(_count))(value, what)
+        return _object({"first": _count})(value, subject)
+    return _or_null(_list(_count))(value, subject)
 
 
-def _rows(value: Any, what: str) -> tuple[int, Any]:
+def _rows(value: Any, subject: str) -> tuple[int, Any]:
     """The number of rows, and (row, value, sender) of each entry in their order: three arrays."""
-    rows = _list(_any_list)(value, what)
+    rows = _list(_any_list)(value, subject)
     entries = list(chain.from_iterable(rows))
     if not ({*map(type, entries)} <= {list} and {*map(len, entries)} <= {2}):
-        raise CheckError(f"an entry of {what} is a pair")
+        raise CheckError(f"an entry of {subject} is a pair")
     numbers = list(chain.from_iterable(entries))
     if not {*map(type, numbers)} <= {int} or (
         numbers and not 0 <= min(numbers) <= max(numbers) < MOST
     ):
-        raise CheckError(f"an entry of {what} is two integers of at least 0 and below 2**63")
+        raise CheckError(f"an entry of {subject} is two integers of at least 0 and below 2**63")
     row = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     return len(rows), (row, *np.array(numbers, np.int64).reshape(-1, 2).T)
 

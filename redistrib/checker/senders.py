@@ -59,16 +59,16 @@ def loads(
         _check_table(table, part)
     sender, receiver, elements, most = _requests(part, np.arange(len(part.home)))
     right = digit_values([*part.src], sender, part.spans)
-    own = part.home[receiver]
-    kept = (own >= 0) & (digit_values([*part.src], np.maximum(own, 0), part.spans) == right)
+    home = part.home[receiver]
+    kept = (home >= 0) & (digit_values([*part.src], np.maximum(home, 0), part.spans) == right)
     for device, name in replicas:
-        values = digit_values([name], receiver, part.there)
+        values = digit_values([name], receiver, part.receiver_spans)
         sender = with_digits(sender, [device], values, part.spans)
     for table in tables:
         sender = _routed(table, part, receiver, sender)
     holds = np.array_equal(digit_values([*part.src], sender, part.spans), right)
     require(holds, "who sends an element holds it")
-    require(np.array_equal(kept, sender == own), "a device keeps what it already holds")
+    require(np.array_equal(kept, sender == home), "a device keeps what it already holds")
     totals = np.zeros((2, size_of(part.spans)), elements.dtype)
     np.add.at(totals[0], sender, elements)
     np.add.at(totals[1], sender[kept], elements[kept])
@@ -77,12 +77,12 @@ def loads(
 
 def worst(served: Loads) -> Loads:
     """Those of which none sends more in all and keeps less: others never send the most."""
-    found, least = [], None
+    front, least = [], None
     for total, kept in sorted(served, key=lambda load: (-load[0], load[1])):
         if least is None or kept < least:
-            found.append((total, kept))
+            front.append((total, kept))
             least = kept
-    return {*found}
+    return {*front}
 
 
 def _check_table(table: Table, part: Part) -> None:
@@ -108,14 +108,14 @@ def _loads_alike(part: Part) -> tuple[Loads, int]:
         asking = size_of(part.spans) // size_of(part.dst)
         most = prod(int(np.diff(run.starts).max()) for run in part.shared)
         return {(size_of(part.runs) // size_of(part.src) * asking, part.least_overlap())}, most
-    at = np.arange(len(part.home))
-    free = with_digits(at, [*part.src], np.zeros_like(at), part.spans)
-    kinds = free * size_of(part.dst) + digit_values([*part.dst], at, part.spans)
+    positions = np.arange(len(part.home))
+    free = with_digits(positions, [*part.src], np.zeros_like(positions), part.spans)
+    kinds = free * size_of(part.dst) + digit_values([*part.dst], positions, part.spans)
     receivers, times = np.unique(kinds, return_index=True, return_counts=True)[1:]
     sender, kind, elements, most = _requests(part, receivers)
-    served = np.zeros(len(at), elements.dtype)
+    served = np.zeros(len(positions), elements.dtype)
     np.add.at(served, sender, elements * times[kind])
-    return worst({*zip(served.tolist(), part.own.tolist(), strict=True)}), most
+    return worst({*zip(served.tolist(), part.overlap.tolist(), strict=True)}), most
 
 
 def _requests(part: Part, receivers: Numbers) -> tuple[Numbers, Numbers, Numbers, int]:
@@ -124,18 +124,20 @@ def _requests(part: Part, receivers: Numbers) -> tuple[Numbers, Numbers, Numbers
     The sender is like the receiver in what owns nothing before: replicas and tables choose another.
     """
     wanted = [part.wants(run)[receivers] for run in part.shared]
-    many = [run.starts[b + 1] - run.starts[b] for run, b in zip(part.shared, wanted, strict=True)]
+    factors = [
+        run.starts[b + 1] - run.starts[b] for run, b in zip(part.shared, wanted, strict=True)
+    ]
     count = np.ones(len(receivers), np.int64)
-    for factor in many:
+    for factor in factors:
         count = count * factor
     part.effort.spend(int(count.sum()))
     number = np.repeat(np.arange(len(receivers)), count)
-    left = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
+    index = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
     sender = np.maximum(part.home, 0)[receivers[number]]
     elements = np.ones(len(number), np.int64)
-    for run, b, factor in zip(part.shared, wanted, many, strict=True):
-        entry = run.starts[b[number]] + left % factor[number]
-        left = left // factor[number]
+    for run, b, factor in zip(part.shared, wanted, factors, strict=True):
+        entry = run.starts[b[number]] + index % factor[number]
+        index = index // factor[number]
         sender = with_digits(sender, run.src, run.keys[entry] % run.base, part.spans)
         elements = elements * run.counts[entry]
     return sender, number, elements, int(count.max())
@@ -146,12 +148,12 @@ def _routed(table: Table, part: Part, receiver: Numbers, sender: Numbers) -> Num
     number, value, senders = table.entries
     row = receiver if part.homes is not None else digit_values(table.axes, receiver, part.spans)
     values = size_of(table.owners)
-    known, asked = (
+    known, wanted = (
         number * values + value,
         row * values + digit_values(table.owners, sender, part.spans),
     )
-    place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    has = len(known) > 0 and np.array_equal(known[place], asked)
-    require(has, "a table has a sender for every value that is asked for")
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    complete = len(known) > 0 and np.array_equal(known[place], wanted)
+    require(complete, "a table has a sender for every value that is asked for")
     require(len({*place.tolist()}) == len(known), "a table has no entry that nobody asks for")
     return with_digits(sender, table.axes, senders[place], part.spans)

@@ -115,20 +115,20 @@ class _Split:
         block, period = self.block, self.period
         step = gcd(block, period)  # blocks start at multiples of it within the period
         steps = period // step
-        at = np.arange(self.size // block)
-        before, after, _, tops = _values(self.coarse, at, block)
-        start = at * (block % period) % period // step
+        indices = np.arange(self.size // block)
+        before, after, _, tops = _values(self.coarse, indices, block)
+        start = indices * (block % period) % period // step
         kinds, times = np.unique((before * tops + after) * steps + start, return_counts=True)
         before, after, start = kinds // steps // tops, kinds // steps % tops, kinds % steps
-        at = np.arange(period // self.unit)
-        fine_before, fine_after, bases, tops = _values(self.fine, at, self.unit)
+        indices = np.arange(period // self.unit)
+        fine_before, fine_after, bases, tops = _values(self.fine, indices, self.unit)
         effort.spend(len(kinds) * bases * tops)
-        kind = at // (step // self.unit) * (bases * tops) + fine_before * tops + fine_after
+        kind = indices // (step // self.unit) * (bases * tops) + fine_before * tops + fine_after
         in_step = np.bincount(kind, minlength=steps * bases * tops).reshape(steps, -1)
         in_step = in_step.astype(object if large else np.int64) * self.unit
         until = np.cumsum([in_step[0] * 0, *in_step, *in_step], axis=0)
-        rest = until[start + block % period // step] - until[start]
-        counts = (rest + block // period * until[steps]) * times[:, None]
+        incomplete = until[start + block % period // step] - until[start]
+        counts = (incomplete + block // period * until[steps]) * times[:, None]
         values = np.arange(bases * tops)
         before = before[:, None] * bases + values // tops
         after = after[:, None] * tops + values % tops
@@ -136,10 +136,12 @@ class _Split:
         return before[some], after[some], counts[some]
 
 
-def _values(digits: Sequence[_Digit], at: Numbers, unit: int) -> tuple[Numbers, Numbers, int, int]:
+def _values(
+    digits: Sequence[_Digit], indices: Numbers, unit: int
+) -> tuple[Numbers, Numbers, int, int]:
     """The values of digits before and after at indices given in units, and how many there are."""
-    values, sizes = [np.zeros_like(at), np.zeros_like(at)], [1, 1]
+    values, sizes = [np.zeros_like(indices), np.zeros_like(indices)], [1, 1]
     for device, side, stride in digits:
-        values[side] = values[side] * device.size + at // (stride // unit) % device.size
+        values[side] = values[side] * device.size + indices // (stride // unit) % device.size
         sizes[side] *= device.size
     return values[0], values[1], sizes[0], sizes[1]

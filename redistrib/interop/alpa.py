@@ -48,16 +48,16 @@ def parse_alpa(text: str, mesh: Mesh, shape: Sequence[int], dtype: object) -> Ar
     mapping = scanner.listed(
         lambda: _mapped(scanner, sizes), _CLOSE[scanner.expect("[", "(")], trailing=True
     )
-    used = sorted(at for at, _ in mapping if at is not None)
+    used = sorted(chunk for chunk, _ in mapping if chunk is not None)
     if used != list(range(len(sizes))):
         scanner.fail(f"each of the {len(sizes)} chunks once as ShardedAxis", column)
     scanner.expect(")")
     scanner.end()
-    found = scanner.legal(lambda: split_sizes(mesh, [size for _, size in mapping]), column)
-    owner = {at: digits for (at, _), digits in zip(mapping, found, strict=True)}
+    parts = scanner.legal(lambda: split_sizes(mesh, [size for _, size in mapping]), column)
+    owner = {chunk: digits for (chunk, _), digits in zip(mapping, parts, strict=True)}
     starts = [0, *accumulate(len(dim) for dim in chunks)]
     dims = [
-        [digit for at in range(start, start + len(dim)) for digit in owner[at]]
+        [digit for chunk in range(start, start + len(dim)) for digit in owner[chunk]]
         for start, dim in zip(starts, chunks, strict=False)
     ]
     return ArrayType(mesh, dtype, shape, dims)
@@ -67,10 +67,12 @@ def format_alpa(t: ArrayType) -> str:
     """The ShardingSpec of a type. Raises LayoutError for what it has no word for."""
     check_complete(t, "a ShardingSpec")
     dims = owners(t, "a ShardingSpec")
-    chunk = {digit: at for at, digit in enumerate(d for digits in dims for d in digits)}
+    chunks = {digit: number for number, digit in enumerate(d for digits in dims for d in digits)}
     order = list(t.mesh.sizes)
-    parts = sorted([*chunk, *t.free_digits], key=lambda d: (order.index(d.axis), d.pre))
-    mapping = [f"ShardedAxis({chunk[d]})" if d in chunk else f"Replicated({d.size})" for d in parts]
+    parts = sorted([*chunks, *t.free_digits], key=lambda d: (order.index(d.axis), d.pre))
+    mapping = [
+        f"ShardedAxis({chunks[d]})" if d in chunks else f"Replicated({d.size})" for d in parts
+    ]
     sharding = [
         f"Chunked([{', '.join(str(d.size) for d in digits)}])" if digits else "NoSharding()"
         for digits in dims
@@ -90,9 +92,9 @@ def _chunks(scanner: Scanner) -> list[int]:
     if word == "Unstacked":
         scanner.fail("Chunked; Unstacked takes the dimension away, which has no type here")
     bracket = scanner.accept("[", "(")
-    found = scanner.listed(size, _CLOSE[bracket], trailing=True) if bracket else [size()]
+    sizes = scanner.listed(size, _CLOSE[bracket], trailing=True) if bracket else [size()]
     scanner.expect(")")
-    return found
+    return sizes
 
 
 def _mapped(scanner: Scanner, sizes: Sequence[int]) -> tuple[int | None, int]:
@@ -104,9 +106,9 @@ def _mapped(scanner: Scanner, sizes: Sequence[int]) -> tuple[int | None, int]:
     if word == "Replicated":
         mapped: tuple[int | None, int] = None, scanner.integer("a number of copies", 1)
     else:
-        at = scanner.integer("the number of a chunk")
-        if at >= len(sizes):
+        chunk = scanner.integer("the number of a chunk")
+        if chunk >= len(sizes):
             scanner.fail(f"the number of one of the {len(sizes)} chunks, from 0", column)
-        mapped = at, sizes[at]
+        mapped = chunk, sizes[chunk]
     scanner.expect(")")
     return mapped

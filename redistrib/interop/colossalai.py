@@ -33,10 +33,10 @@ def parse_colossalai(text: str, mesh: Mesh, shape: Sequence[int], dtype: object)
         column = scanner.column
         if scanner.accept("R"):
             return []
-        found = scanner.maybe(_SHARDED)
-        if found is None:
+        match = scanner.maybe(_SHARDED)
+        if match is None:
             scanner.fail("R, or S with numbers of mesh axes")
-        numbers = [int(digit) for digit in found[1]]
+        numbers = [int(digit) for digit in match[1]]
         if max(numbers) >= len(names):
             scanner.fail(f"axes of the mesh, 0 to {len(names) - 1}", column)
         return [names[number] for number in numbers]
@@ -53,7 +53,7 @@ def parse_colossalai(text: str, mesh: Mesh, shape: Sequence[int], dtype: object)
 def format_colossalai(t: ArrayType) -> str:
     """The sharding sequence of a type. Raises LayoutError for what it has no word for."""
     check_complete(t, "a sharding sequence")
-    number = {name: at for at, (name, _) in enumerate(t.mesh.axes)}
+    number = {name: index for index, (name, _) in enumerate(t.mesh.axes)}
     words = []
     for axes in whole_owners(t, "a sharding sequence"):
         numbers = [number[axis] for axis in axes]

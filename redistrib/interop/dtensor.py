@@ -105,7 +105,7 @@ def _long_spec(scanner: Scanner, array: Array) -> ArrayType:
     column = scanner.column
     sizes, names, ids = _device_mesh(scanner)
     if array.mesh is None:
-        named = zip(names or [f"m{at}" for at in range(len(sizes))], sizes, strict=True)
+        named = zip(names or [f"m{dim}" for dim in range(len(sizes))], sizes, strict=True)
         mesh = scanner.legal(lambda: Mesh(list(named), devices=ids), column)
         array = replace(array, mesh=mesh)
     elif [size for _, size in array.mesh.axes] != sizes or (ids and list(array.mesh.ids) != ids):
@@ -216,9 +216,9 @@ def _tensor_meta(scanner: Scanner, array: Array) -> Array:
     scanner.listed(scanner.integer, ")", trailing=True)
     for mark in (",", "dtype", "=", "torch."):
         scanner.expect(mark)
-    at = scanner.column
+    dtype_column = scanner.column
     word = scanner.take(_DTYPE, "a dtype")
-    dtype = scanner.legal(lambda: dtypes.dtype_name(word), at)
+    dtype = scanner.legal(lambda: dtypes.dtype_name(word), dtype_column)
     scanner.expect(")")
     return array.stated(scanner, column, shape=shape, dtype=dtype)
 

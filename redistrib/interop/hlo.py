@@ -93,11 +93,11 @@ def parse_hlo_tuple(
             scanner.fail(f"'}}' after {len(shapes)} shardings, one per array")
         return _sharding(scanner, mesh, *array, None)
 
-    found = scanner.listed(element, "}")
-    if len(found) != len(shapes):
+    types = scanner.listed(element, "}")
+    if len(types) != len(shapes):
         scanner.fail(f"{len(shapes)} shardings, one per array", column)
     scanner.end()
-    return found
+    return types
 
 
 def format_hlo(t: ArrayType, version: int = 2) -> str:

@@ -88,18 +88,20 @@ def tiled(
 ) -> ArrayType:
     """The type of a tiling: each tile dimension as digits of the mesh."""
     if mesh is None:
-        named = [(f"axis_{at}", size) for at, size in enumerate(tiling.sizes) if size > 1]
+        named = [(f"axis_{dim}", size) for dim, size in enumerate(tiling.sizes) if size > 1]
         mesh = Mesh(named, devices=tiling.devices.tolist())
         names = dict(named)
-        axes = [[f"axis_{at}"] if f"axis_{at}" in names else [] for at in range(len(tiling.sizes))]
+        axes = [
+            [f"axis_{dim}"] if f"axis_{dim}" in names else [] for dim in range(len(tiling.sizes))
+        ]
         return _with_kinds(tiling, mesh, shape, dtype, axes)
-    position = {device: at for at, device in enumerate(mesh.ids)}
+    position = {device: index for index, device in enumerate(mesh.ids)}
     if sorted(position) != sorted(tiling.devices.tolist()):
         scanner.fail(f"the {mesh.num_devices} devices of the mesh {mesh!r}", column)
-    at = np.array([position[device] for device in tiling.devices.tolist()])
-    tiling = _sorted_copies(Tiling(tiling.sizes, at, tiling.kinds))
-    found = linear_digits(tiling.devices)
-    parts = None if found is None else grouped_digits(found, tiling.sizes)
+    positions = np.array([position[device] for device in tiling.devices.tolist()])
+    tiling = _sorted_copies(Tiling(tiling.sizes, positions, tiling.kinds))
+    linear = linear_digits(tiling.devices)
+    parts = None if linear is None else grouped_digits(linear, tiling.sizes)
     if parts is None:
         raise LayoutError(
             f"a tile coordinate is made of digits of the mesh {mesh!r}; "
@@ -140,10 +142,10 @@ def _sorted_copies(tiling: Tiling) -> Tiling:
     """
     rank = len(tiling.sizes) - len(tiling.kinds)
     groups = {
-        kind: [rank + at for at, other in enumerate(tiling.kinds) if other == kind]
+        kind: [rank + index for index, other in enumerate(tiling.kinds) if other == kind]
         for kind in ("unreduced", "replicated")
     }
-    addends, copies = (prod(tiling.sizes[at] for at in group) for group in groups.values())
+    addends, copies = (prod(tiling.sizes[dim] for dim in group) for group in groups.values())
     grid = tiling.devices.reshape(tiling.sizes)
     grid = grid.transpose([*range(rank), *groups["unreduced"], *groups["replicated"]])
     grid = np.sort(grid.reshape(-1, addends, copies), axis=2)
@@ -174,9 +176,9 @@ def format_iota(devices: Devices) -> str | None:
     )
     if digits is None:
         return None
-    by_step = sorted(range(len(digits)), key=lambda at: -digits[at][0])
-    sizes = ",".join(str(digits[at][1]) for at in by_step) or "1"
-    order = [by_step.index(at) for at in range(len(digits))]
+    by_step = sorted(range(len(digits)), key=lambda index: -digits[index][0])
+    sizes = ",".join(str(digits[index][1]) for index in by_step) or "1"
+    order = [by_step.index(index) for index in range(len(digits))]
     transposed = f"T({','.join(map(str, order))})" if len(order) > 1 else ""
     return f"<=[{sizes}]{transposed}"
 

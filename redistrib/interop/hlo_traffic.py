@@ -72,13 +72,13 @@ def hlo_traffic(text: str, num_devices: int | None = None) -> HloTraffic:
     counts: dict[str, int] = {}
     largest = 0
     for line, times in _executed(computations, entry, 1):
-        result, kind, rest = _parse(line)
+        result, kind, arguments = _parse(line)
         if kind not in {"parameter", "tuple", "get-tuple-element", "while", "conditional"}:
             largest = max([largest, *_array_bytes(result)])
         base = kind.removesuffix("-start")
         if base not in _COLLECTIVES:
             continue
-        moved = _received(base, _result_bytes(base, result, kind != base), rest, devices)
+        moved = _received(base, _result_bytes(base, result, kind != base), arguments, devices)
         if moved.any():
             received += moved * times
             counts[base] = counts.get(base, 0) + times
@@ -87,21 +87,21 @@ def hlo_traffic(text: str, num_devices: int | None = None) -> HloTraffic:
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     """The instruction lines of every computation, and the name of the entry."""
-    found: dict[str, list[str]] = {}
+    computations: dict[str, list[str]] = {}
     entry = name = ""
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
             name = match[2]
-            found[name] = []
+            computations[name] = []
             if match[1]:
                 entry = name
         elif line.startswith("}"):
             name = ""
         elif name and _INSTRUCTION.match(line):
-            found[name].append(line)
+            computations[name].append(line)
     if not entry:
         raise RedistribError("HLO text has an ENTRY computation; got none", text=text[:200])
-    return found, entry
+    return computations, entry
 
 
 def _executed(
@@ -110,14 +110,14 @@ def _executed(
     """Every instruction that runs, with how often, but for those inside fusions and reducers."""
     for line in computations[name]:
         yield line, times
-        _, kind, rest = _parse(line)
+        _, kind, arguments = _parse(line)
         if kind not in {"while", "call", "conditional", "async-start"}:
             continue
         trips = 1
         if kind == "while":
-            known = _trips(computations, name, rest)
+            known = _trips(computations, name, arguments)
             trips = known or 0
-        for called in _called(rest):
+        for called in _called(arguments):
             if kind == "while" and known is None and _moves(computations, called):
                 raise RedistribError(
                     f"a loop with collectives has a known trip count; got {line.strip()[:200]}"
@@ -125,16 +125,16 @@ def _executed(
             yield from _executed(computations, called, times * trips)
 
 
-def _trips(computations: dict[str, list[str]], name: str, rest: str) -> int | None:
-    """How often the loop with these operands and attributes, in this computation, runs its body."""
-    if known := _TRIPS.search(rest):
+def _trips(computations: dict[str, list[str]], name: str, arguments: str) -> int | None:
+    """How often the loop with these arguments, in this computation, runs its body."""
+    if known := _TRIPS.search(arguments):
         return int(known[1])
     condition, body = (
-        _named(computations[re.search(rf"\b{part}=%?([\w.\-]+)", rest)[1]])  # type: ignore[index]
+        _named(computations[re.search(rf"\b{part}=%?([\w.\-]+)", arguments)[1]])  # type: ignore[index]
         for part in ("condition", "body")
     )
     before = _named(computations[name])
-    start = before.get(_operands(rest)[0], ("", ""))
+    start = before.get(_operands(arguments)[0], ("", ""))
     kind, compared = condition["ROOT"]
     if kind != "compare" or "direction=LT" not in compared or start[0] != "tuple":
         return None
@@ -152,39 +152,39 @@ def _trips(computations: dict[str, list[str]], name: str, rest: str) -> int | No
 
 
 def _named(lines: list[str]) -> dict[str, tuple[str, str]]:
-    """Opcode and operands with attributes of each instruction by its name; the last as ROOT too."""
-    found = {}
+    """Opcode and arguments of each instruction by its name; the last as ROOT too."""
+    instructions = {}
     for line in lines:
         name = line.split("=", 1)[0].removeprefix("  ROOT").strip().lstrip("%")
-        found[name] = _parse(line)[1:]
+        instructions[name] = _parse(line)[1:]
         if line.lstrip().startswith("ROOT"):
-            found["ROOT"] = found[name]
-    return found
+            instructions["ROOT"] = instructions[name]
+    return instructions
 
 
-def _operands(rest: str) -> list[str]:
-    return re.findall(r"%([\w.\-]+)", re.sub(r"/\*.*?\*/", "", rest).partition(")")[0])
+def _operands(arguments: str) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", re.sub(r"/\*.*?\*/", "", arguments).partition(")")[0])
 
 
 def _element(named: dict[str, tuple[str, str]], name: str) -> int | None:
     """Which element of a loop's state an instruction takes out of it."""
-    kind, rest = named.get(name, ("", ""))
-    index = re.search(r"\bindex=(\d+)", rest)
+    kind, arguments = named.get(name, ("", ""))
+    index = re.search(r"\bindex=(\d+)", arguments)
     return int(index[1]) if kind == "get-tuple-element" and index else None
 
 
 def _constant(named: dict[str, tuple[str, str]], name: str) -> int | None:
     """The value of an integer constant, or of a copy of one."""
-    kind, rest = named.get(name, ("", ""))
+    kind, arguments = named.get(name, ("", ""))
     if kind == "copy":
-        return _constant(named, _operands(rest)[0])
-    value = rest.partition(")")[0]
+        return _constant(named, _operands(arguments)[0])
+    value = arguments.partition(")")[0]
     return int(value) if kind == "constant" and re.fullmatch(r"-?\d+", value) else None
 
 
-def _called(rest: str) -> list[str]:
+def _called(arguments: str) -> list[str]:
     names = []
-    for match in _CALLED.finditer(rest):
+    for match in _CALLED.finditer(arguments):
         names += [name.strip().lstrip("%") for name in match[1].split(",")]
     return names
 
@@ -200,12 +200,12 @@ def _moves(computations: dict[str, list[str]], name: str) -> bool:
 
 
 def _parse(line: str) -> tuple[str, str, str]:
-    """Result shape, opcode, and operands with attributes of an instruction."""
+    """Result shape, opcode, and arguments (operands, then attributes) of an instruction."""
     match = _INSTRUCTION.match(line)
     text = match[1] if match else ""
     if text.startswith("("):
         depths = accumulate((char == "(") - (char == ")") for char in text)
-        end = next((at for at, depth in enumerate(depths) if not depth), len(text)) + 1
+        end = next((index for index, depth in enumerate(depths) if not depth), len(text)) + 1
         shape, rest = text[:end], text[end:].lstrip()
     else:
         shape, _, rest = text.partition(" ")
@@ -235,20 +235,22 @@ def _result_bytes(kind: str, shape: str, started: bool) -> int:
     return sum(arrays)
 
 
-def _received(kind: str, size: int, rest: str, devices: int) -> NDArray[np.int64]:
+def _received(kind: str, size: int, arguments: str, devices: int) -> NDArray[np.int64]:
     """Bytes that each device receives in one collective with a result of `size` bytes."""
     received = np.zeros(devices, dtype=np.int64)
     if kind == "collective-permute":
-        pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?\s*)*)\}", rest)
+        pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?\s*)*)\}", arguments)
         if pairs is None:
-            raise RedistribError(f"a collective-permute has source_target_pairs; got {rest[:200]}")
+            raise RedistribError(
+                f"a collective-permute has source_target_pairs; got {arguments[:200]}"
+            )
         for source, target in re.findall(r"\{(\d+),(\d+)\}", pairs[1]):
             if source != target:
                 received[int(target)] += size
         return received
     if kind == "ragged-all-to-all":
         raise RedistribError("the traffic of a ragged-all-to-all is not in the text")
-    for group in replica_groups(rest, devices):
+    for group in replica_groups(arguments, devices):
         k = len(group)
         match kind:
             case "all-gather" | "all-to-all":
@@ -280,8 +282,8 @@ def replica_groups(text: str, num_devices: int) -> list[tuple[int, ...]]:
     Raises RedistribError for any other form.
     """
     if match := _LISTED.search(text):
-        found = [_numbers(inner) for inner in re.findall(r"\{([\d,\s]*)\}", match[1])]
-        return [tuple(group) for group in found if group] or [tuple(range(num_devices))]
+        groups = [_numbers(inner) for inner in re.findall(r"\{([\d,\s]*)\}", match[1])]
+        return [tuple(group) for group in groups if group] or [tuple(range(num_devices))]
     if match := _IOTA.search(text):
         rows = _iota(match[2], match[3]).reshape(_numbers(match[1]))
         return [tuple(row) for row in rows.tolist()]
@@ -308,8 +310,8 @@ def _mesh_groups(mesh: str, devices: str | None, axes: str) -> list[tuple[int, .
         cuts[name] |= set(chosen[-1][1:])
     digits = [
         (name, low, high)
-        for name, found in cuts.items()
-        for low, high in pairwise(sorted({1, *found}))
+        for name, bounds in cuts.items()
+        for low, high in pairwise(sorted({1, *bounds}))
     ]
     total = prod(sizes.values())
     if devices is None:
@@ -320,13 +322,13 @@ def _mesh_groups(mesh: str, devices: str | None, axes: str) -> list[tuple[int, .
         ids = np.array(_numbers(devices))
     grid = ids.reshape([high // low for _, low, high in digits])
     moved = [
-        at
+        index
         for name, low, high in chosen
-        for at, (other, a, b) in enumerate(digits)
+        for index, (other, a, b) in enumerate(digits)
         if other == name and low <= a and b <= high
     ]
-    kept = [at for at in range(len(digits)) if at not in moved]
-    rows = grid.transpose(kept + moved).reshape(-1, prod(grid.shape[at] for at in moved))
+    kept = [index for index in range(len(digits)) if index not in moved]
+    rows = grid.transpose(kept + moved).reshape(-1, prod(grid.shape[dim] for dim in moved))
     return [tuple(row) for row in rows.tolist()]
 
 

@@ -79,10 +79,10 @@ def parse_named_sharding(
     scanner.expect("mesh")
     scanner.expect("=")
     column = scanner.column
-    found = _mesh(scanner)
-    if mesh is not None and mesh.axes != found.axes:
+    stated = _mesh(scanner)
+    if mesh is not None and mesh.axes != stated.axes:
         scanner.fail(f"the given mesh, {mesh}", column)
-    mesh = mesh or found
+    mesh = mesh or stated
     scanner.expect(",")
     scanner.expect("spec")
     scanner.expect("=")

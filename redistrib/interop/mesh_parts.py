@@ -19,7 +19,7 @@ def mesh_digits(mesh: Mesh, pre: int, size: int) -> list[DeviceDigit]:
 
     Raises LayoutError where the digit and the axes are not nested.
     """
-    found = []
+    digits = []
     before = 1
     for name, length in mesh.axes:
         low, high = max(pre, before), min(pre * size, before * length)
@@ -30,9 +30,9 @@ def mesh_digits(mesh: Mesh, pre: int, size: int) -> list[DeviceDigit]:
                     f"{size} values that has {pre} positions before it",
                     mesh=mesh,
                 )
-            found.append(DeviceDigit(name, low // before, high // low))
+            digits.append(DeviceDigit(name, low // before, high // low))
         before *= length
-    return found
+    return digits
 
 
 def split_sizes(mesh: Mesh, sizes: Sequence[int]) -> list[list[DeviceDigit]]:
@@ -64,7 +64,7 @@ def linear_digits(values: Positions) -> list[tuple[int, int]] | None:
     """
     if values[0] != 0:
         return None
-    found: list[tuple[int, int]] = []
+    digits: list[tuple[int, int]] = []
     while values.size > 1:
         steps = np.diff(values)
         step = int(steps[0])
@@ -75,9 +75,9 @@ def linear_digits(values: Positions) -> list[tuple[int, int]] | None:
         rows = values.reshape(-1, size)
         if not np.array_equal(rows, rows[:, :1] + step * np.arange(size)):
             return None
-        found.append((step, size))
+        digits.append((step, size))
         values = rows[:, 0]
-    return found[::-1]
+    return digits[::-1]
 
 
 def grouped_digits(
@@ -90,17 +90,17 @@ def grouped_digits(
 
     None where they are not nested.
     """
-    left = list(reversed(digits))
+    stack = list(reversed(digits))
     parts = []
     for tile in sizes:
         part = []
         wanted = tile
         while wanted > 1:
-            step, size = left.pop()
+            step, size = stack.pop()
             if size > wanted:
                 if size % wanted:
                     return None
-                left.append((step, size // wanted))
+                stack.append((step, size // wanted))
                 step, size = step * (size // wanted), wanted
             elif wanted % size:
                 return None

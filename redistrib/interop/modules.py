@@ -80,8 +80,8 @@ def _shardings(
             end = text.find('"', match.end())
             only = next(iter(meshes.values())) if len(meshes) == 1 else None
             shape, dtype = tensors[0]
-            given = text[match.end() : end if end >= 0 else None]
-            yield value, _hlo(given, only, shape, dtype, closed=closed)
+            sharding = text[match.end() : end if end >= 0 else None]
+            yield value, _hlo(sharding, only, shape, dtype, closed=closed)
         elif text[match.end()] == "[" or "per_value" in word:
             scanner.at = match.start() if "per_value" in word else match.end()
             for t in read_shardings(scanner, meshes, tensors, closed=closed):
@@ -128,24 +128,24 @@ def _place(scanner: Scanner, match: re.Match[str]) -> tuple[str, list[Tensor]]:
     return name, tensors
 
 
-def _open_brace(text: str, at: int, start: int) -> int | None:
-    """Where the attributes that `at` is in begin, on the same line; None outside of any."""
+def _open_brace(text: str, index: int, start: int) -> int | None:
+    """Where the attributes that `index` is in begin, on the same line; None outside of any."""
     depth = 0
-    for place in range(at - 1, start - 1, -1):
+    for place in range(index - 1, start - 1, -1):
         depth += {"}": 1, "{": -1}.get(text[place], 0)
         if depth < 0:
             return place
     return None
 
 
-def _line_of_types(text: str, start: int, at: int) -> int:
+def _line_of_types(text: str, start: int, index: int) -> int:
     """The end of the line that has the types of the operation that begins at `start`."""
-    end = text.find("\n", at)
+    end = text.find("\n", index)
     end = len(text) if end < 0 else end
-    if " : " in text[at:end] or not text[at:end].rstrip().endswith("{"):
+    if " : " in text[index:end] or not text[index:end].rstrip().endswith("{"):
         nearest = text.find("\n", end + 1)
         following = text[end + 1 : nearest if nearest >= 0 else None]
-        if " : " not in text[at:end] and following.lstrip().startswith(":"):
+        if " : " not in text[index:end] and following.lstrip().startswith(":"):
             return len(text) if nearest < 0 else nearest
         return end
     indent = re.match(r"\s*", text[start:])
@@ -153,7 +153,7 @@ def _line_of_types(text: str, start: int, at: int) -> int:
     return close.end() if close else end
 
 
-def _function(text: str, at: int) -> str:
+def _function(text: str, index: int) -> str:
     """The function that a place is in."""
-    names = [match[1] for match in _FUNCTION.finditer(text, 0, at)]
+    names = [match[1] for match in _FUNCTION.finditer(text, 0, index)]
     return f"@{names[-1]}" if names else "@"

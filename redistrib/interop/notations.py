@@ -57,12 +57,12 @@ def _stated(parse: Callable[[str, Mesh], ArrayType]) -> Parse:
 
     def read(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: object) -> ArrayType:
         t = parse(text, mesh)
-        given = ArrayType(mesh, dtype or t.dtype, t.shape if shape is None else shape)
-        if (given.shape, given.dtype) != (t.shape, t.dtype):
+        stated = ArrayType(mesh, dtype or t.dtype, t.shape if shape is None else shape)
+        if (stated.shape, stated.dtype) != (t.shape, t.dtype):
             raise LayoutError(
                 f"a shape and a dtype that are given are those of the text {text}; got "
-                f"{list(given.shape)} and {given.dtype}",
-                shape=given.shape,
+                f"{list(stated.shape)} and {stated.dtype}",
+                shape=stated.shape,
             )
         return t
 
@@ -147,17 +147,17 @@ def read_any(
 
 def states_array(text: str) -> bool:
     """Whether a text states the shape and the dtype of the array itself."""
-    found = (notation for notation in NOTATIONS if notation.opening.match(text.strip()))
-    return next((not notation.lacks for notation in found), False)
+    matches = (notation for notation in NOTATIONS if notation.opening.match(text.strip()))
+    return next((not notation.lacks for notation in matches), False)
 
 
 def read_as(
     name: str, text: str, mesh: Mesh, shape: Sequence[int] | None = None, dtype: object = None
 ) -> ArrayType:
     """The type in a text of the notation of this name; raises what `read_any` raises."""
-    found = [notation for notation in NOTATIONS if notation.name == name]
-    fitting = [notation for notation in found if notation.opening.match(text.strip())]
-    return _read((fitting or found)[0], text.strip(), mesh, shape, dtype)
+    named = [notation for notation in NOTATIONS if notation.name == name]
+    fitting = [notation for notation in named if notation.opening.match(text.strip())]
+    return _read((fitting or named)[0], text.strip(), mesh, shape, dtype)
 
 
 def write_as(name: str, t: ArrayType) -> str:
@@ -168,8 +168,8 @@ def write_as(name: str, t: ArrayType) -> str:
 def _read(
     notation: Notation, text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: object
 ) -> ArrayType:
-    given = {"shape": shape is not None, "dtype": dtype is not None}
-    if missing := [what for what in notation.lacks if not given[what]]:
+    stated = {"shape": shape is not None, "dtype": dtype is not None}
+    if missing := [field for field in notation.lacks if not stated[field]]:
         raise LayoutError(
             f"a layout in the notation {notation.name} does not state the {' and '.join(missing)}; "
             f"give {' and '.join(missing)} beside {brief(text)}",

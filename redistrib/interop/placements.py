@@ -98,12 +98,12 @@ def _as_if_even(t: ArrayType) -> tuple[ArrayType, dict[str, int]]:
     for dim, rule in t.uneven:
         owners = {f.axis for f in t.dims[dim] if isinstance(f, DeviceDigit)}
         axes = [name for name, _ in t.mesh.axes if name in owners]  # first tried as they are
-        given = ArrayType(t.mesh, t.dtype, [shape[dim]], [dims[dim]], uneven={0: rule})
+        dimension = ArrayType(t.mesh, t.dtype, [shape[dim]], [dims[dim]], uneven={0: rule})
         for order in permutations(axes):
             by_turns = ArrayType(t.mesh, t.dtype, [shape[dim]], [order], uneven={0: NESTED})
-            if by_turns == given:
-                whole = [DeviceDigit(axis, 1, t.mesh.axis_size(axis)) for axis in order]
-                shape[dim], dims[dim] = prod(digit.size for digit in whole), tuple(whole)
+            if by_turns == dimension:
+                digits = [DeviceDigit(axis, 1, t.mesh.axis_size(axis)) for axis in order]
+                shape[dim], dims[dim] = prod(digit.size for digit in digits), tuple(digits)
                 if [*order] != axes:
                     stated |= {axis: turn for turn, axis in enumerate(order)}
                 break
@@ -124,17 +124,17 @@ class _Tile:
         That digit may consist of several digits of the array. Raises LayoutError where it is not
         nested with them or does not divide what is left.
         """
-        left = prod(digit.size for digit in self.local[dim])
-        if device.size == 1 or not left:
+        size = prod(digit.size for digit in self.local[dim])
+        if device.size == 1 or not size:
             return []  # nothing to own
-        if left % (before * device.size):
+        if size % (before * device.size):
             raise LayoutError(
                 f"a strided shard that is uneven goes before the shards of its dimension that its "
                 f"split factor counts; got split factor {before} of dimension {dim}, and "
-                f"{left // device.size} shards beside it",
+                f"{size // device.size} shards beside it",
                 dim=dim,
             )
-        rest: list[IndexDigit] = []
+        kept: list[IndexDigit] = []
         taken: list[Placement] = []
         low, high = before, before * device.size
         start = 1
@@ -148,11 +148,11 @@ class _Tile:
                 if low <= a and b <= high:
                     taken.append((DeviceDigit(device.axis, device.pre * (a // low), b // a), piece))
                 elif b > a:
-                    rest.append(piece)
+                    kept.append(piece)
             start = end
         else:
             if prod(owner.size for owner, _ in taken) == device.size:
-                self.local[dim] = rest
+                self.local[dim] = kept
                 return taken
         sizes = [digit.size for digit in self.local[dim]]
         raise LayoutError(
@@ -182,11 +182,11 @@ class Array:
     def stated(self, scanner: Scanner, column: int, **fields: Any) -> Array:
         """With what the text states at a column, which is what was given if anything was."""
         for name, value in fields.items():
-            given = getattr(self, name)
-            if name == "dtype" and given is not None:
-                given = dtypes.dtype_name(given)
-            if given is not None and given != value:
-                scanner.fail(f"the given {name}, {given!r}", column)
+            previous = getattr(self, name)
+            if name == "dtype" and previous is not None:
+                previous = dtypes.dtype_name(previous)
+            if previous is not None and previous != value:
+                scanner.fail(f"the given {name}, {previous!r}", column)
         return replace(self, **fields)
 
 
@@ -211,8 +211,8 @@ def read_placements(
     shards: list[tuple[DeviceDigit, _Shard]] = []
     partial: list[str] = []
     reduction = "sum"
-    for at, (axis, size) in enumerate(mesh.axes):
-        if at and not scanner.accept(",") and bracket == "[":
+    for mesh_dim, (axis, size) in enumerate(mesh.axes):
+        if mesh_dim and not scanner.accept(",") and bracket == "[":
             scanner.fail(f"',' and a placement for each of the {len(mesh.axes)} mesh dimensions")
         column = scanner.column
         match scanner.take(_NAME, _PLACEMENT):
@@ -222,7 +222,7 @@ def read_placements(
             case "Shard" | "S":
                 shard = _shard(scanner, len(shape), column)
                 for place, number in enumerate((orders or {}).get(shard.dim, ())):
-                    if number == at:
+                    if number == mesh_dim:
                         shard = replace(shard, order=place)
                 shards.append((DeviceDigit(axis, 1, size), shard))
             case "Partial" | "P":
@@ -274,11 +274,11 @@ def _check_strided(t: ArrayType, dim: int, shards: Sequence[tuple[DeviceDigit, i
         return
     parts: dict[tuple[int, ...], Positions] = {(): np.arange(t.shape[dim])}
     for device, before in shards:
-        cut = {key: _chunks(left, before) for key, left in parts.items()}
+        cut = {key: _chunks(rows, before) for key, rows in parts.items()}
         parts = {
-            (*key, at): np.concatenate([_chunks(piece, device.size)[at] for piece in pieces])
+            (*key, part): np.concatenate([_chunks(piece, device.size)[part] for piece in pieces])
             for key, pieces in cut.items()
-            for at in range(device.size)
+            for part in range(device.size)
         }
     for position in range(t.mesh.num_devices):
         key = tuple(t.digit_coordinate(device, position) for device, _ in shards)
@@ -293,17 +293,17 @@ def _check_strided(t: ArrayType, dim: int, shards: Sequence[tuple[DeviceDigit, i
 def _chunks(rows: Positions, count: int) -> list[Positions]:
     """Rows as torch.chunk cuts them, with empty chunks at the end."""
     size = -(-len(rows) // count)
-    return [rows[at * size : (at + 1) * size] for at in range(count)]
+    return [rows[part * size : (part + 1) * size] for part in range(count)]
 
 
 def _undivided(shape: Sequence[int], shards: Sequence[tuple[DeviceDigit, _Shard]]) -> set[int]:
     """The dimensions that some shard, of those before it what is left, does not divide."""
-    left, found = [*shape], set()
+    sizes, undivided = [*shape], set()
     for device, shard in shards:
-        if left[shard.dim] % (shard.before * device.size) and device.size > 1:
-            found.add(shard.dim)
-        left[shard.dim] //= device.size
-    return found
+        if sizes[shard.dim] % (shard.before * device.size) and device.size > 1:
+            undivided.add(shard.dim)
+        sizes[shard.dim] //= device.size
+    return undivided
 
 
 def _shard(scanner: Scanner, rank: int, start: int, *, strided: bool = False) -> _Shard:
@@ -354,14 +354,14 @@ def _in_order(
     """Shards as they apply: left to right, or per tensor dimension in the order that is stated."""
     result = list(shards)
     for dim in {shard.dim for _, shard in shards}:
-        places = [at for at, (_, shard) in enumerate(shards) if shard.dim == dim]
-        orders = [shards[at][1].order for at in places]
+        indices = [index for index, (_, shard) in enumerate(shards) if shard.dim == dim]
+        orders = [shards[index][1].order for index in indices]
         if all(order is None for order in orders):
             continue
-        column = shards[places[0]][1].column
-        if sorted(order for order in orders if order is not None) != list(range(len(places))):
-            scanner.fail(f"an order [0] to [{len(places) - 1}] on each shard of {dim}", column)
-        for at, place in zip(places, orders, strict=True):
-            if place is not None:
-                result[places[place]] = shards[at]
+        column = shards[indices[0]][1].column
+        if sorted(order for order in orders if order is not None) != list(range(len(indices))):
+            scanner.fail(f"an order [0] to [{len(indices) - 1}] on each shard of {dim}", column)
+        for index, order in zip(indices, orders, strict=True):
+            if order is not None:
+                result[indices[order]] = shards[index]
     return result

@@ -61,7 +61,7 @@ def parse_scalapack(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: o
     sizes = fields[2:4]
     dims: list[list[Factor]] = []
     for dim, (name, count) in enumerate(mesh.axes):
-        n, block, first = (fields[at + dim] for at in (2, 4, 6))
+        n, block, first = (fields[index + dim] for index in (2, 4, 6))
         if shape is not None and (len(shape) != 2 or n != shape[dim]):
             scanner.fail(f"the given shape, {list(shape)}", columns[2 + dim])
         if first >= count:

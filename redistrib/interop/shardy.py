@@ -116,10 +116,10 @@ def read_shardings(
         scanner.expect("<")
     column = scanner.column
     scanner.expect("[")
-    left = iter(tensors)
+    pending = iter(tensors)
 
     def sharding() -> ArrayType:
-        tensor = next(left, None)
+        tensor = next(pending, None)
         if tensor is None:
             scanner.fail(f"']' after {len(tensors)} shardings, one per tensor")
         scanner.accept("#sdy.sharding")
@@ -157,28 +157,28 @@ def read_sharding(
     return with_copies(mesh, dtype, sizes, dims, *sets)
 
 
-def _named_mesh(scanner: Scanner, given: Meshes) -> Mesh:
+def _named_mesh(scanner: Scanner, meshes: Meshes) -> Mesh:
     """The mesh of a sharding: inline, by its symbol, or the one that is given."""
     column = scanner.column
     if scanner.accept("mesh"):
         inline = read_mesh(scanner)
-        if isinstance(given, Mesh) and given != inline:
-            scanner.fail(f"the given mesh, {given!r}", column)
+        if isinstance(meshes, Mesh) and meshes != inline:
+            scanner.fail(f"the given mesh, {meshes!r}", column)
         return inline
     symbol = scanner.maybe(_SYMBOL)
     if symbol is None:
         scanner.fail("@NAME or mesh<...>")
-    match given:
+    match meshes:
         case Mesh():
-            return given
+            return meshes
         case Mapping():
-            mesh = given.get(symbol[0][1:])
+            mesh = meshes.get(symbol[0][1:])
             if isinstance(mesh, Mesh):
                 return mesh
-            scanner.fail(f"one of the meshes {', '.join(map(str, given)) or '(none)'}", column)
+            scanner.fail(f"one of the meshes {', '.join(map(str, meshes)) or '(none)'}", column)
         case None:
             scanner.fail("an inline mesh, as no mesh is given", column)
-    raise LayoutError(f"a sharding is on a Mesh; got {brief(given)}", mesh=given)
+    raise LayoutError(f"a sharding is on a Mesh; got {brief(meshes)}", mesh=meshes)
 
 
 def format_sdy(t: ArrayType) -> str:
@@ -280,7 +280,7 @@ def read_mesh(scanner: Scanner) -> Mesh:
 def _refs(scanner: Scanner, mesh: Mesh, *, closed: bool = False) -> list[DeviceDigit]:
     """Axes and parts of them up to and including '}', and `?` where dimensions may be open."""
     scanner.expect("{")
-    found: list[DeviceDigit] = []
+    digits: list[DeviceDigit] = []
 
     def ref() -> None:
         column = scanner.column
@@ -291,7 +291,7 @@ def _refs(scanner: Scanner, mesh: Mesh, *, closed: bool = False) -> list[DeviceD
         name = scanner.known_axis(scanner.quoted("an axis in quotes or '}'"), mesh.sizes, column)
         size = mesh.axis_size(name)
         if not scanner.accept(":"):
-            found.append(DeviceDigit(name, 1, size))
+            digits.append(DeviceDigit(name, 1, size))
             return
         scanner.expect("(")
         pre = scanner.integer("the size before a part of an axis", 1)
@@ -299,7 +299,7 @@ def _refs(scanner: Scanner, mesh: Mesh, *, closed: bool = False) -> list[DeviceD
         part = DeviceDigit(name, pre, scanner.integer("the size of a part of an axis", 1))
         if size % part.end:
             scanner.fail(f"a part of {name!r}, whose bounds divide its size {size}", column)
-        found.append(part)
+        digits.append(part)
 
     scanner.listed(ref, "}")
-    return found
+    return digits

@@ -14,9 +14,9 @@ from redistrib.types.mesh import Mesh
 from redistrib.types.uneven import CEIL, Ceil
 
 
-def no_word(notation: str, what: str, t: ArrayType) -> LayoutError:
+def no_word(notation: str, subject: str, t: ArrayType) -> LayoutError:
     """The error for a layout that a notation cannot say."""
-    return LayoutError(f"{notation} has no word for {what}; got {t}", notation=notation, type=t)
+    return LayoutError(f"{notation} has no word for {subject}; got {t}", notation=notation, type=t)
 
 
 def no_exchange(step: Exchange) -> LayoutError:
@@ -46,7 +46,7 @@ def owners(t: ArrayType, notation: str, *, ceil: bool = False) -> list[list[Devi
     Raises LayoutError where a local factor stands among them, and for an uneven dimension: `ceil`
     says that the notation means blocks by that rule.
     """
-    found: list[list[DeviceDigit]] = []
+    dims: list[list[DeviceDigit]] = []
     for _, rule in t.uneven:
         if not (ceil and isinstance(rule, Ceil)):
             raise no_word(notation, f"uneven blocks under the rule {rule}", t)
@@ -54,14 +54,14 @@ def owners(t: ArrayType, notation: str, *, ceil: bool = False) -> list[list[Devi
         digits = [factor for factor in factors if isinstance(factor, DeviceDigit)]
         if len(digits) < len(factors):
             raise no_word(notation, "a local factor before an axis", t)
-        found.append(digits)
-    return found
+        dims.append(digits)
+    return dims
 
 
 def whole_owners(t: ArrayType, notation: str, *, ceil: bool = False) -> list[list[str]]:
     """The axes of each dimension, major to minor. Raises LayoutError for parts of axes too."""
-    found = owners(t, notation, ceil=ceil)
-    return [[_whole(digit, t, notation) for digit in digits] for digits in found]
+    dims = owners(t, notation, ceil=ceil)
+    return [[_whole(digit, t, notation) for digit in digits] for digits in dims]
 
 
 def whole_partial(t: ArrayType, notation: str) -> list[str]:

@@ -238,7 +238,7 @@ MUTANTS = (
         CHECKED_PRICE,
         "Links.seconds",
         "[link for digit in crossed for link in self._crossed(digit)]",
-        "[self.rest]",
+        "[self.default]",
     ),
     Mutant(
         "the checker prices what goes onto another mesh by the links of the source alone",
@@ -318,7 +318,7 @@ match self.view.kind:
         """
 match self.view.kind:
     case "dynamic_slice":
-        self._enter(rest[0], self.here[device])
+        self._enter(rest[0], self.receiver[device])
 """,
         """
 match self.view.kind:

@@ -52,7 +52,7 @@ def certify(plan: Any) -> Certificate:
     for all sizes a: f32[4*a{x}] -> f32[4*a] on x=4
     """
     load_z3()
-    at: int | None = None
+    index: int | None = None
     start = time.perf_counter()
     try:
         text = plan.to_json() if hasattr(plan, "to_json") else plan
@@ -68,14 +68,14 @@ def certify(plan: Any) -> Certificate:
             return Certificate(f"{src} -> {dst}", ("without elements nothing moves",), 0)
         proved = lemmas()
         views = []
-        for at, step in enumerate(data["steps"]):
-            views.append(view_of(step, types[at], types[at + 1]))
-            proved.append(f"step {at}, {step['collective']}: {prove(views[-1])}")
-        at = None
+        for index, step in enumerate(data["steps"]):
+            views.append(view_of(step, types[index], types[index + 1]))
+            proved.append(f"step {index}, {step['collective']}: {prove(views[-1])}")
+        index = None
         require(types[-1] == dst, f"the steps end in {dst}; they end in {types[-1]}")
         proved.append("so all steps together take every element to where the target type says")
         return Certificate(family(src, dst, views), tuple(proved), time.perf_counter() - start)
     except Exception as error:  # whatever it is, the plan was not proved
-        where = "plan" if at is None else f"step {at}"
+        where = "plan" if index is None else f"step {index}"
         kind = "" if isinstance(error, RedistribError) else f"malformed, {type(error).__name__}: "
-        raise CheckError(f"{where}: {kind}{error}", step=at) from error
+        raise CheckError(f"{where}: {kind}{error}", step=index) from error

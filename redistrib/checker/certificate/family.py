@@ -68,12 +68,12 @@ def _factors(t: ArrayType, dim: int, sizes: Mapping[IndexDigit, str]) -> str:
 def _names(mesh: Mesh) -> Iterator[str]:
     """Names of sizes: letters, then n22, n23, ..., without the names of axes."""
     letters = "abcdefghijklmnopqrstuvw"
-    at = 0
+    number = 0
     while True:
-        name = letters[at] if at < len(letters) else f"n{at}"
+        name = letters[number] if number < len(letters) else f"n{number}"
         if name not in mesh.sizes:
             yield name
-        at += 1
+        number += 1
 
 
 def _product(sizes: Sequence[str]) -> str:

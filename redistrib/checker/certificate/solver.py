@@ -36,19 +36,19 @@ def load_z3() -> Any:
     return z3
 
 
-def decide(given: Iterable[Any], claim: Any, seconds: float = TIMEOUT_SECONDS) -> Outcome:
+def decide(facts: Iterable[Any], claim: Any, seconds: float = TIMEOUT_SECONDS) -> Outcome:
     """Whether the claim follows from what is given; all in z3's one main context."""
     z3 = load_z3()
     solver = z3.Solver()
     solver.set("timeout", int(seconds * 1000))
-    solver.add(*given)
+    solver.add(*facts)
     solver.add(z3.Not(claim))
     start = time.perf_counter()
-    found = solver.check()
+    verdict = solver.check()
     took = time.perf_counter() - start
-    if found == z3.unsat:
+    if verdict == z3.unsat:
         return Outcome("proved", took)
-    if found == z3.sat:
+    if verdict == z3.sat:
         return Outcome("counter-model", took, solver.model())
     return Outcome("unknown", took, reason=solver.reason_unknown())
 

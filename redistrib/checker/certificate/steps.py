@@ -28,12 +28,12 @@ def lemmas() -> list[str]:
     """
     z3 = load_z3()
     h, m, g, n, k, size = z3.Ints("h m g n k size")
-    given = [*below(h, size), *below(m, k)]
+    facts = [*below(h, size), *below(m, k)]
     written = horner([(h, size), (m, k)])
     cases = {
-        "a number is below the product of its sizes": (given, z3.And(below(written, size * k))),
+        "a number is below the product of its sizes": (facts, z3.And(below(written, size * k))),
         "equal numbers have equal digits": (
-            [*given, *below(n, k), written == horner([(g, size), (n, k)])],
+            [*facts, *below(n, k), written == horner([(g, size), (n, k)])],
             z3.And(h == g, m == n),
         ),
         "every number below the product is written": (
@@ -54,29 +54,29 @@ def prove(view: View) -> str:
     require(len(set(named)) == len(named), "a step names each digit once")
     delivery = _Delivery(view)
     claims = z3.And([*delivery.elements(), *delivery.addends()])
-    given = delivery.given
-    outcome = decide(given, claims)
+    facts = delivery.facts
+    outcome = decide(facts, claims)
     if outcome.kind == "unknown":  # a model is easier to find where the sizes are given
-        outcome = decide([*given, *(size == 2 for size in delivery.symbols)], claims)
+        outcome = decide([*facts, *(size == 2 for size in delivery.symbols)], claims)
         require(outcome.kind == "counter-model", f"z3 decides the step: {outcome.reason}")
     if outcome.kind == "counter-model":
         raise CheckError(delivery.refutation(outcome.model))
-    what = "every element, from a device that holds it"
+    summary = "every element, from a device that holds it"
     if delivery.summed:
-        what = "every element, summed over each addend once"
-    if delivery.made:
-        what = f"every element, kept by one addend; {IDENTITY}"
-    return "; ".join([*view.notes, f"{what} ({outcome.seconds:.2f} s)"])
+        summary = "every element, summed over each addend once"
+    if delivery.produced:
+        summary = f"every element, kept by one addend; {IDENTITY}"
+    return "; ".join([*view.notes, f"{summary} ({outcome.seconds:.2f} s)"])
 
 
 class _Delivery:
     """A step as integers of z3: a receiver, a position of its tile, and who sends that element.
 
-    Of the all_to_all of x from rows to columns, f32[4{x}, 4] -> f32[4, 4{x}] on x=2: the receiver
-    is `here` = {x: h}; the element that it is to have at a position has the column digit h and, for
-    the rest, the `position`. The step makes x of `sender` the row digit of the position, which then
-    is a position of the sender's tile with h for the column. To prove: the element that the sender
-    has there (`source`) is the one that the receiver is to have (`element`).
+    Of the all_to_all of x from rows to columns, f32[4{x}, 4] -> f32[4, 4{x}] on x=2: the `receiver`
+    is {x: h}; the element that it is to have at a position has the column digit h and, for the
+    rest, the `position`. The step makes x of `sender` the row digit of the position, which then is
+    a position of the sender's tile with h for the column. To prove: the element that the sender has
+    there (`source`) is the one that the receiver is to have (`element`).
     """
 
     def __init__(self, view: View) -> None:
@@ -88,51 +88,51 @@ class _Delivery:
             fixed = digit.size > 1 and digit in view.fixed
             self.sizes[digit] = digit.size if fixed else z3.Int(f"size of {digit}")
         self.symbols = [size for size in self.sizes.values() if not isinstance(size, int)]
-        self.here: dict[DeviceDigit, Term] = {d: z3.Int(f"at {d}") for d in view.devices}
-        self.given: list[Any] = [size >= 1 for size in self.symbols]
-        self.given += [fact for d, value in self.here.items() for fact in below(value, d.size)]
+        self.receiver: dict[DeviceDigit, Term] = {d: z3.Int(f"at {d}") for d in view.devices}
+        self.facts: list[Any] = [size >= 1 for size in self.symbols]
+        self.facts += [fact for d, value in self.receiver.items() for fact in below(value, d.size)]
 
         # At a position of the receiver's tile a digit of the element is the owner's, or its own.
-        owned = {index: self.here[device] for device, index in after.items()}
+        owned = {index: self.receiver[device] for device, index in after.items()}
         self.position = {i: z3.Int(f"digit {i}") for i in self.sizes if i not in owned}
-        self.given += [f for i, n in self.position.items() for f in below(n, self.sizes[i])]
+        self.facts += [f for i, n in self.position.items() for f in below(n, self.sizes[i])]
         self.element: dict[IndexDigit, Term] = {**self.position, **owned}
 
-        self.sender = dict(self.here)
+        self.sender = dict(self.receiver)
         self.summed: set[DeviceDigit] = set()
-        self.made: set[DeviceDigit] = set()
+        self.produced: set[DeviceDigit] = set()
         self._entered: dict[IndexDigit, Term] = {}
-        for device, *rest in view.changes:
-            self._change(device, *rest)
+        for device, *partners in view.changes:
+            self._change(device, *partners)
         self.at_sender = self._at_sender()
         held = {index: self.sender[device] for device, index in self.before.items()}
         self.source = {**self.at_sender, **held}
 
-    def _change(self, device: DeviceDigit, *rest: Any) -> None:
+    def _change(self, device: DeviceDigit, *partners: Any) -> None:
         """What the collective does with a device digit and the digits that it names beside it."""
         match self.view.kind:
             case "dynamic_slice":
-                self._enter(rest[0], self.here[device])
+                self._enter(partners[0], self.receiver[device])
             case "all_gather":
-                self.sender[device] = self._leave(rest[0])
+                self.sender[device] = self._leave(partners[0])
             case "all_to_all":
-                self.sender[device] = self._leave(rest[0])
-                self._enter(rest[1], self.here[device])
+                self.sender[device] = self._leave(partners[0])
+                self._enter(partners[1], self.receiver[device])
             case "collective_permute":
-                self.sender[device] = self.here[rest[0]]
+                self.sender[device] = self.receiver[partners[0]]
             case "reduce_scatter":
                 self._sum(device)
-                self._enter(rest[0], self.here[device])
+                self._enter(partners[0], self.receiver[device])
             case "all_reduce":
                 self._sum(device)
             case "replicated_to_partial":
                 require(device not in self.before, f"{device} is free before the step")
                 self._make(device, 0)
             case "sharded_to_partial":
-                self._make(device, self._leave(rest[0]))
+                self._make(device, self._leave(partners[0]))
             case "exchange":
                 require(device not in self.before, f"{device} is free before the step")
-                self.sender[device] = self.here[rest[0]]
+                self.sender[device] = self.receiver[partners[0]]
             case other_kind:
                 raise CheckError(f"does not hold: {other_kind} is a collective")
 
@@ -151,25 +151,25 @@ class _Delivery:
         """All senders along this digit: whichever one has the addend."""
         self.summed.add(device)
         self.sender[device] = load_z3().Int(f"addend {device}")
-        self.given.extend(below(self.sender[device], device.size))
+        self.facts.extend(below(self.sender[device], device.size))
 
     def _make(self, device: DeviceDigit, value: Term) -> None:
         """One device along this digit keeps the element; the others hold the identity."""
-        self.made.add(device)
-        self.given.append(self.here[device] == value)
+        self.produced.add(device)
+        self.facts.append(self.receiver[device] == value)
 
     def _at_sender(self) -> dict[IndexDigit, Term]:
         """The position in the sender's tile."""
         owned = {*self.before.values()}
         if self.view.kind == "exchange":
             self.sender |= {device: self.element[index] for device, index in self.before.items()}
-            found = {index: self.element[index] for index in self.sizes if index not in owned}
+            position = {index: self.element[index] for index in self.sizes if index not in owned}
         else:
-            found = {**self.position, **self._entered}
+            position = {**self.position, **self._entered}
         before, after = self.view.types
-        made = found.keys() == self.sizes.keys() - owned
-        require(made, f"a tile of {after} is made of parts of tiles of {before}")
-        return found
+        complete = position.keys() == self.sizes.keys() - owned
+        require(complete, f"a tile of {after} is made of parts of tiles of {before}")
+        return position
 
     def elements(self) -> list[Any]:
         """The claims that the sender's element is the receiver's, and that there is a sender."""
@@ -187,26 +187,28 @@ class _Delivery:
     def addends(self) -> list[Any]:
         """The claims that what the receivers take is what there was, each addend once."""
         z3, view = load_z3(), self.view
-        kept, left = view.partial[0] - self.summed, view.partial[1] - self.made
-        fits = self.summed <= view.partial[0] and self.made <= view.partial[1] - view.partial[0]
-        fits = fits and prod(d.size for d in kept) == prod(d.size for d in left)
+        kept_before, kept_after = view.partial[0] - self.summed, view.partial[1] - self.produced
+        fits = self.summed <= view.partial[0] and self.produced <= view.partial[1] - view.partial[0]
+        fits = fits and prod(d.size for d in kept_before) == prod(d.size for d in kept_after)
         require(fits, f"the addends of {view.types[1]} are those of {view.types[0]}")
         names = {view.types[0].reduction, view.types[1].reduction, view.reduction} - {None}
         require(len(names) <= 1, f"a step has one reduction; got {sorted(map(str, names))}")
-        named = not self.made or view.reduction is not None
+        named = not self.produced or view.reduction is not None
         require(named, "a step that makes addends has a reduction")
         # A second receiver, and who sends to it.
-        here, there = self.here, {d: z3.Int(f"other {d}") for d in view.devices}
-        self.given += [fact for d, value in there.items() for fact in below(value, d.size)]
-        renamed = [(here[d], there[d]) for d in here]
-        other = {d: z3.substitute(v, *renamed) if here else v for d, v in self.sender.items()}
-        same_left = z3.And([here[d] == there[d] for d in sorted(left)])
-        claims = [same_left == z3.And([self.sender[d] == other[d] for d in sorted(kept)])]
+        receiver, second = self.receiver, {d: z3.Int(f"other {d}") for d in view.devices}
+        self.facts += [fact for d, value in second.items() for fact in below(value, d.size)]
+        renamed = [(receiver[d], second[d]) for d in receiver]
+        other = {d: z3.substitute(v, *renamed) if receiver else v for d, v in self.sender.items()}
+        same_addend = z3.And([receiver[d] == second[d] for d in sorted(kept_after)])
+        claims = [same_addend == z3.And([self.sender[d] == other[d] for d in sorted(kept_before)])]
         if view.kind == "collective_permute":
             news = {new for _, new in view.changes}
             require(news == {old for old, _ in view.changes}, "the routes of a permute permute")
-            one = z3.And([self.sender[d] == other[d] for d in view.devices])
-            claims.append(z3.Implies(one, z3.And([here[d] == there[d] for d in view.devices])))
+            same_sender = z3.And([self.sender[d] == other[d] for d in view.devices])
+            claims.append(
+                z3.Implies(same_sender, z3.And([receiver[d] == second[d] for d in view.devices]))
+            )
         return claims
 
     def refutation(self, model: Any) -> str:
@@ -216,7 +218,7 @@ class _Delivery:
             [number(horner((v[i], self.sizes[i]) for i in chain)) for chain in self.view.chains]
             for v in (self.element, self.source)
         )
-        where = ", ".join(f"{d}={number(value)}" for d, value in self.here.items())
+        where = ", ".join(f"{d}={number(value)}" for d, value in self.receiver.items())
         return (
             f"the device at {where or 'the only position'} must receive element {wanted}; it is "
             f"sent element {sent}, or that of a sender who is none, or an addend twice"

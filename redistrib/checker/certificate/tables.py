@@ -46,8 +46,8 @@ class Table:
             [p for p in split_at(t.placements, ends) if self.has(p[0])] for t in (before, after)
         )
         for device in (*(d for d, _ in (*self.old, *self.new)), *before.partial, *after.partial):
-            whole = any(inside(device, axis) for axis in self.axes)
-            require(whole or not self.has(device), f"{device} is inside an axis of the table")
+            within = any(inside(device, axis) for axis in self.axes)
+            require(within or not self.has(device), f"{device} is inside an axis of the table")
         require(not any(map(self.has, before.partial)), "a table routes no partial axis")
         runs = {index for _, index in (*self.old, *self.new)}
         while clash := next((p for p in combinations(sorted(runs), 2) if not apart(*p)), None):
@@ -72,11 +72,11 @@ class Table:
 
     def _mask(self, run: IndexDigit, placements: Sequence[Placement]) -> NDArray[np.bool_]:
         """Which indices of a run [coordinate, index] belong to a coordinate over the axes."""
-        at, indices = np.arange(self.count)[:, None], np.arange(run.size)
+        coordinates, indices = np.arange(self.count)[:, None], np.arange(run.size)
         mask = np.ones((self.count, run.size), bool)
         for device, index in (p for p in placements if inside(p[1], run)):
             stride = run.end // index.end
-            mask &= indices // stride % index.size == digit_values([device], at, self.axes)
+            mask &= indices // stride % index.size == digit_values([device], coordinates, self.axes)
         return mask
 
     def _permute(self, table: Any) -> str:
@@ -112,8 +112,8 @@ class Table:
             index = next((i for p in self.old if (i := piece_of(p, owner)) is not None), None)
             require(index is not None, f"{owner} owns something in the source")
             assert index is not None
-            at, run = next((n, r) for n, r in enumerate(self.runs) if inside(index, r))
-            held.append(indices[at] // (run.end // index.end) % index.size)
+            number, run = next((n, r) for n, r in enumerate(self.runs) if inside(index, r))
+            held.append(indices[number] // (run.end // index.end) % index.size)
             value = value * owner.size + held[-1]
         owned = prod(owner.size for owner in owners)
         require(owned == prod(d.size for d, _ in self.old), "the owners of a table are all")
@@ -124,8 +124,8 @@ class Table:
         else:
             senders = np.full((self.count, owned), -1)
             for a, row in enumerate(table["rows"]):
-                for b, one in row:
-                    senders[a, b] = one
+                for b, source in row:
+                    senders[a, b] = source
             sender = senders[receiver, value]
         right = (sender >= 0) & (sender < self.count)
         for owner, digit in zip(owners, held, strict=True):
@@ -136,5 +136,5 @@ class Table:
             f"every element is asked of a device that holds it; not so for receiver {wrong} over "
             f"{[str(axis) for axis in self.axes]}",
         )
-        how = "by their indices" if implied else "by a table"
-        return f"{how}, all {len(receiver)} elements at {self.count} coordinates enumerated"
+        method = "by their indices" if implied else "by a table"
+        return f"{method}, all {len(receiver)} elements at {self.count} coordinates enumerated"

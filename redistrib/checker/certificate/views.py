@@ -67,9 +67,9 @@ def view_of(step: Any, before: ArrayType, after: ArrayType) -> View:
     cuts = _cut([*entries, *sides[0], *sides[1], *partial[0], *partial[1]], before)
     devices = [
         DeviceDigit(name, a, b // a)
-        for name, found in cuts.items()
+        for name, positions in cuts.items()
         if isinstance(name, str)
-        for a, b in pairwise(sorted(found))
+        for a, b in pairwise(sorted(positions))
     ]
     chains = [
         [IndexDigit(dim, a, b // a) for a, b in pairwise([*sorted(cuts[dim]), max(cuts[dim])])]
@@ -96,10 +96,10 @@ def _tables(step: Any, before: ArrayType, after: ArrayType) -> list[Table]:
     kind = step["collective"]
     if kind != "exchange" and "table" not in step:
         return []
-    given = [step["table"]] if "table" in step else step.get("tables", [])
+    listed = [step["table"]] if "table" in step else step.get("tables", [])
     if kind == "exchange" and before.mesh == after.mesh:
-        given = [*given, *_implied(step, before, after)]
-    tables = [Table(table, kind, before, after) for table in given]
+        listed = [*listed, *_implied(step, before, after)]
+    tables = [Table(table, kind, before, after) for table in listed]
     data = step.get("table", step)["placements"]
     wanted = [(device_digit(d), index_digit(i)) for d, i in data]
     if kind != "exchange":
@@ -159,8 +159,8 @@ def _cut(entries: Sequence[tuple[Part, ...]], t: ArrayType) -> Cuts:
             for cut in [c for c in cuts[object_of(a)] if a.pre < c < a.end]:
                 require(cut % a.pre == 0, f"digits are nested; a cut at {cut} is not, in {a}")
                 cuts[object_of(b)].add(b.pre * (cut // a.pre))
-    for obj, found in cuts.items():
-        chain = sorted(found)
+    for obj, positions in cuts.items():
+        chain = sorted(positions)
         require(is_chain(chain), f"digits are nested; those of {obj} end at {chain}")
     return cuts
 

@@ -91,9 +91,9 @@ class _Body:
 
     def place(self, piece: Shape, groups: Groups, reduction: str) -> Shape:
         shape = (groups.size, *piece)
-        rest = f"jnp.full({_tuple(shape)}, {self._identity(reduction)}, tile.dtype)"
+        identity = f"jnp.full({_tuple(shape)}, {self._identity(reduction)}, tile.dtype)"
         number = _place(groups)
-        return self.set(f"lax.dynamic_update_index_in_dim({rest}, tile, {number}, 0)", shape)
+        return self.set(f"lax.dynamic_update_index_in_dim({identity}, tile, {number}, 0)", shape)
 
     def gather(self, tile: Shape, groups: Groups) -> Shape:
         return self.set(f"lax.all_gather(tile, {_over(groups)})", (groups.size, *tile))
@@ -112,8 +112,8 @@ class _Body:
         return self.set(self._fold(f"lax.all_gather(tile, {_over(groups)})", reduction), tile)
 
     def keep_first(self, tile: Shape, groups: Groups, reduction: str) -> Shape:
-        rest = f"jnp.array({self._identity(reduction)}, tile.dtype)"
-        return self.set(f"jnp.where({_place(groups)} == 0, tile, {rest})", tile)
+        identity = f"jnp.array({self._identity(reduction)}, tile.dtype)"
+        return self.set(f"jnp.where({_place(groups)} == 0, tile, {identity})", tile)
 
     def send(self, tile: Shape, operation: Send) -> Shape:
         mesh = _axes_of(operation.step.axes, operation.mesh)

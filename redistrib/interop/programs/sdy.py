@@ -100,10 +100,10 @@ class _Body:
         cuts = next(cuts for cuts in views if _serves(step, before, after, cuts))
         self.reshape(before, cuts)
         tensor = tensor_type(_view_shape(after, cuts), after.dtype)
-        name, what = _operation(step, before, cuts)
-        what = f"{what} " if what else ""
+        name, axes = _operation(step, before, cuts)
+        axes = f"{axes} " if axes else ""
         self._append(
-            f"sdy.{name} {what}%{self.last} out_sharding={_sharding(after, cuts)} : {tensor}"
+            f"sdy.{name} {axes}%{self.last} out_sharding={_sharding(after, cuts)} : {tensor}"
         )
 
     def _append(self, operation: str) -> None:
@@ -125,10 +125,10 @@ def _operation(step: Collective, t: ArrayType, cuts: _Cuts) -> tuple[str, str]:
             name = "sharded_to_unreduced" if t.size else "all_gather"
             return name, _axis_lists(placements, t, cuts)
         case AllToAll(moves):
-            found = _parameters(moves, t, cuts) or {}
+            moved = _parameters(moves, t, cuts) or {}
             listed = (
                 f"{_refs(digits, t.mesh)}: {source}->{target}"
-                for (source, target), digits in sorted(found.items())
+                for (source, target), digits in sorted(moved.items())
             )
             return "all_to_all", f"[{', '.join(listed)}]"
         case CollectivePermute():
@@ -161,17 +161,17 @@ def _least(*types: ArrayType) -> _Cuts:
                 end *= factor.size
                 if isinstance(factor, Local):
                     cuts[dim].add(end)
-    return tuple(tuple(sorted(found)) for found in cuts)
+    return tuple(tuple(sorted(ends)) for ends in cuts)
 
 
 def _fine(step: Collective, before: ArrayType, after: ArrayType) -> _Cuts:
     """The least cuts, and one before and after every digit that an all_to_all moves."""
-    cuts = [set(found) for found in _least(before, after)]
+    cuts = [set(ends) for ends in _least(before, after)]
     if isinstance(step, AllToAll):
         for move in step.moves:
             for index in (move.source, move.target):
                 cuts[index.dim] |= {index.pre, index.end} - {1, before.shape[index.dim]}
-    return tuple(tuple(sorted(found)) for found in cuts)
+    return tuple(tuple(sorted(ends)) for ends in cuts)
 
 
 def _serves(step: Collective, before: ArrayType, after: ArrayType, cuts: _Cuts) -> bool:
@@ -196,8 +196,8 @@ def _pieces(placements: Iterable[Placement], cuts: _Cuts) -> list[Placement]:
     """Placements in order of what they own, split at those cuts that split them."""
     pieces: list[Placement] = []
     for device, index in placements:
-        at = [(index.dim, cut) for cut in cuts[index.dim] if cut % index.pre == 0]
-        pieces += split_at([(device, index)], [cut for cut in at if index.end % cut[1] == 0])
+        splits = [(index.dim, cut) for cut in cuts[index.dim] if cut % index.pre == 0]
+        pieces += split_at([(device, index)], [cut for cut in splits if index.end % cut[1] == 0])
     return sorted(pieces, key=lambda placement: placement[1])
 
 
@@ -209,11 +209,11 @@ def _lists(t: ArrayType, cuts: _Cuts) -> list[list[DeviceDigit]] | None:
     pieces = _pieces(t.placements, cuts)
     lists = []
     for run in _runs(t, cuts):
-        found = [(device, index) for device, index in pieces if inside(index, run)]
-        ends = [run.pre, *(index.end for _, index in found)]
-        if ends[:-1] != [index.pre for _, index in found]:
+        owned = [(device, index) for device, index in pieces if inside(index, run)]
+        ends = [run.pre, *(index.end for _, index in owned)]
+        if ends[:-1] != [index.pre for _, index in owned]:
             return None
-        lists.append([device for device, _ in found])
+        lists.append([device for device, _ in owned])
     return lists if sum(map(len, lists)) == len(pieces) else None
 
 
@@ -235,20 +235,20 @@ def _parameters(
 ) -> dict[tuple[int, int], list[DeviceDigit]] | None:
     """Per pair of dimensions of a view, the axes that move; None where a dimension comes twice."""
     runs = _runs(t, cuts)
-    found: dict[tuple[int, int], list[Move]] = {}
+    groups: dict[tuple[int, int], list[Move]] = {}
     for move in sorted(moves, key=lambda move: move.target):
         ends = [
-            next((at for at, run in enumerate(runs) if inside(index, run)), None)
+            next((dim for dim, run in enumerate(runs) if inside(index, run)), None)
             for index in (move.source, move.target)
         ]
         if ends[0] is None or ends[1] is None:
             return None
-        found.setdefault((ends[0], ends[1]), []).append(move)
-    used = [dim for pair in found for dim in pair]
-    ordered = all(group == sorted(group, key=lambda move: move.source) for group in found.values())
+        groups.setdefault((ends[0], ends[1]), []).append(move)
+    used = [dim for pair in groups for dim in pair]
+    ordered = all(group == sorted(group, key=lambda move: move.source) for group in groups.values())
     if len(set(used)) < len(used) or not ordered:
         return None
-    return {pair: [move.device for move in group] for pair, group in found.items()}
+    return {pair: [move.device for move in group] for pair, group in groups.items()}
 
 
 def _in_mesh_order(axes: Iterable[DeviceDigit], mesh: Mesh) -> list[DeviceDigit]:

@@ -92,14 +92,14 @@ class _Body:
 
     def place(self, piece: _Value, groups: Groups, reduction: str) -> _Value:
         shape = (groups.size, *piece.shape)
-        rest = self._identity(shape, reduction)
+        identity = self._identity(shape, reduction)
         placed = self.reshape(piece, (1, *piece.shape))
         start = self._starts(self._place(groups), len(shape))
         types = ", ".join(
             [self._type(shape), self._type(placed.shape), *["tensor<i32>"] * len(shape)]
         )
         return self._value(
-            f"stablehlo.dynamic_update_slice %{rest}, %{placed.number}, {start} : "
+            f"stablehlo.dynamic_update_slice %{identity}, %{placed.number}, {start} : "
             f"({types}) -> {self._type(shape)}",
             shape,
         )
@@ -133,14 +133,14 @@ class _Body:
         return self._collective("all_reduce", tile, tile.shape, groups, "", reducer)
 
     def keep_first(self, tile: _Value, groups: Groups, reduction: str) -> _Value:
-        rest = self._identity(tile.shape, reduction)
+        identity = self._identity(tile.shape, reduction)
         zero = self._number("stablehlo.constant dense<0> : tensor<i32>")
         first = self._number(
             f"stablehlo.compare EQ, %{self._place(groups)}, %{zero} : "
             "(tensor<i32>, tensor<i32>) -> tensor<i1>"
         )
         return self._value(
-            f"stablehlo.select %{first}, %{tile.number}, %{rest} : "
+            f"stablehlo.select %{first}, %{tile.number}, %{identity} : "
             f"tensor<i1>, {self._type(tile.shape)}",
             tile.shape,
         )
