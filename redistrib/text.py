@@ -79,8 +79,8 @@ class Scanner:
         token = _TOKEN.match(self.text, column - 1)
         if got is None and token and token[0]:
             got = token[0]
-        given = "the end of the text" if got is None else repr(got)
-        raise self.error(f"expected {expected}, got {given}", column)
+        shown = "the end of the text" if got is None else repr(got)
+        raise self.error(f"expected {expected}, got {shown}", column)
 
     def error(self, message: str, column: int) -> TypeSyntaxError:
         """The error with this message at a column, with the text and a mark below the column."""
@@ -121,9 +121,9 @@ class Scanner:
     def ahead(self, *marks: str) -> bool:
         """Whether these marks stand here, one after another; none is taken."""
         start = self.at
-        there = all(self.accept(mark) for mark in marks)
+        matched = all(self.accept(mark) for mark in marks)
         self.at = start
-        return there
+        return matched
 
     def expect(self, *marks: str) -> str:
         """The one of these marks that stands here."""

@@ -117,8 +117,8 @@ class ArrayType:
         forms = {d: canonical_uneven(shape[d], dims[d], rule, mesh) for d, rule in rules.items()}
         factors = tuple(
             [
-                forms[dim].factors if dim in forms else canonical_dim(given, n, mesh)
-                for dim, (given, n) in enumerate(zip(dims, shape, strict=True))
+                forms[dim].factors if dim in forms else canonical_dim(raw, n, mesh)
+                for dim, (raw, n) in enumerate(zip(dims, shape, strict=True))
             ]
         )
         meaning: tuple[object, ...] = factors
@@ -151,9 +151,9 @@ class ArrayType:
 
         Raises TypeSyntaxError with the column for malformed text, LayoutError for an illegal type.
         """
-        given = read_type(text)
-        layout = given.dims, given.partial, given.reduction, given.uneven
-        return cls(mesh, given.dtype, given.shape, *layout)
+        parsed = read_type(text)
+        layout = parsed.dims, parsed.partial, parsed.reduction, parsed.uneven
+        return cls(mesh, parsed.dtype, parsed.shape, *layout)
 
     @classmethod
     def from_placements(

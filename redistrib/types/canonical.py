@@ -40,26 +40,26 @@ MAX_ELEMENTS = 1 << 240
 """Elements of an array: prices are floats, which hold their bytes times any number of devices."""
 
 
-def as_list(given: object, what: str, *, ordered: bool = True) -> list[Any]:
+def as_list(value: object, rule: str, *, ordered: bool = True) -> list[Any]:
     """The entries of a collection. Raises LayoutError for a text, and for a set if `ordered`."""
-    if isinstance(given, (list, tuple)):
-        return given if isinstance(given, list) else [*given]
-    if not isinstance(given, (str, bytes, Mapping, *((Set,) if ordered else ()))):
+    if isinstance(value, (list, tuple)):
+        return value if isinstance(value, list) else [*value]
+    if not isinstance(value, (str, bytes, Mapping, *((Set,) if ordered else ()))):
         try:
-            return [*given]  # type: ignore[misc]
+            return [*value]  # type: ignore[misc]
         except TypeError:
             pass
-    raise LayoutError(f"{what}; got {brief(given)}", given=given)
+    raise LayoutError(f"{rule}; got {brief(value)}", given=value)
 
 
 def as_shape(shape: object) -> tuple[int, ...]:
     """The sizes of an array. Raises LayoutError unless they are whole numbers, none negative."""
     rule = "a shape is a list of whole numbers, the sizes of the dimensions"
     sizes: list[int] = []
-    for given in as_list(shape, rule):
-        size = as_integer(given)
+    for entry in as_list(shape, rule):
+        size = as_integer(entry)
         if size is None:
-            raise LayoutError(f"{rule}; got {brief(given)} in {brief(shape)}", shape=shape)
+            raise LayoutError(f"{rule}; got {brief(entry)} in {brief(shape)}", shape=shape)
         if size < 0:
             raise LayoutError(f"dimensions are not negative; got {brief(shape)}", shape=shape)
         sizes.append(size)
@@ -128,10 +128,10 @@ def as_uneven(uneven: object, rank: int) -> dict[int, Rule]:
     if not isinstance(uneven, Mapping):
         raise LayoutError(f"{rule}; got {brief(uneven)}", uneven=uneven)
     rules = {}
-    for given, kind in uneven.items():
-        dim = as_integer(given)
+    for key, kind in uneven.items():
+        dim = as_integer(key)
         if dim is None or not 0 <= dim < rank:
-            raise LayoutError(f"{rule}; got the dimension {brief(given)}", uneven=uneven)
+            raise LayoutError(f"{rule}; got the dimension {brief(key)}", uneven=uneven)
         rules[dim] = as_rule(kind)
     return {dim: rules[dim] for dim in sorted(rules)}
 
@@ -201,15 +201,15 @@ def check_uses(
             )
 
 
-def uneven(size: int, product: int, given: str) -> LayoutError:
+def uneven(size: int, product: int, text: str) -> LayoutError:
     """The error for a dimension that its factors, of this product, do not divide."""
     below, above = size // product * product, (size // product + 1) * product
     legal = f"sizes: {below} and {above}" if below else f"size: {above}"
-    cut = given if given.endswith("}") else f"{size}{{x}}"
+    cut = text if text.endswith("}") else f"{size}{{x}}"
     return LayoutError(
         f"the factors of a dimension divide its size, unless a rule says how it is cut: write "
         f"{cut}:ceil (JAX, XLA), :balanced (numpy.array_split), :nested (torch.chunk, DTensor) or "
-        f":sizes(...); got {given} with product {product}; nearest legal {legal}",
+        f":sizes(...); got {text} with product {product}; nearest legal {legal}",
         size=size,
         product=product,
     )

@@ -97,16 +97,16 @@ def primes(n: int) -> list[int]:
     >>> primes(60), primes(1), primes(2**31 * (2**31 - 1))[-2:]
     ([2, 2, 3, 5], [], [2, 2147483647])
     """
-    found: list[int] = []
+    factors: list[int] = []
     p = 2
     while p * p <= n:
         if p > TRIAL:
-            return found + sorted(_large_primes(n))
+            return factors + sorted(_large_primes(n))
         while n % p == 0:
-            found.append(p)
+            factors.append(p)
             n //= p
         p += 1
-    return found + [n] * (n > 1)
+    return factors + [n] * (n > 1)
 
 
 def prime_of(n: int) -> int:
@@ -115,8 +115,8 @@ def prime_of(n: int) -> int:
     >>> prime_of(8), prime_of(6), prime_of(1)
     (2, 0, 0)
     """
-    found = {*primes(n)}
-    return found.pop() if len(found) == 1 else 0
+    distinct = {*primes(n)}
+    return distinct.pop() if len(distinct) == 1 else 0
 
 
 def _large_primes(n: int) -> list[int]:
@@ -160,11 +160,11 @@ def divisors(n: int) -> list[int]:
     >>> divisors(12), divisors(1)
     ([1, 2, 3, 4, 6, 12], [1])
     """
-    found = [1]
+    products = [1]
     for p, same in groupby(primes(n)):
         powers = [p**k for k in range(len(list(same)) + 1)]
-        found = [d * power for d in found for power in powers]
-    return sorted(found)
+        products = [d * power for d in products for power in powers]
+    return sorted(products)
 
 
 def object_of(digit: DeviceDigit | IndexDigit) -> str | int:
@@ -213,8 +213,8 @@ def split_off(placement: Placement, device: DeviceDigit) -> Iterator[Placement]:
     >>> [(str(d), str(i)) for d, i in split_off(whole, DeviceDigit("x", 2, 2))]
     [('x:(1)2', '0:(1)2'), ('x:(4)2', '0:(4)2')]
     """
-    for left in complement([device], placement[0]):
-        yield left, _owned(placement, left)
+    for part in complement([device], placement[0]):
+        yield part, _owned(placement, part)
 
 
 def split_at(
@@ -259,15 +259,15 @@ def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
     >>> [str(d) for d in complement([DeviceDigit("x", 2, 2)], DeviceDigit("x", 1, 8))]
     ['x:(1)2', 'x:(4)2']
     """
-    left = []
+    parts = []
     kind, of, end = type(whole), whole[0], whole.pre
     for digit in sorted(used, key=lambda part: part.pre):
         if digit.pre > end:
-            left.append(kind(of, end, digit.pre // end))
+            parts.append(kind(of, end, digit.pre // end))
         end = digit.end
     if whole.end > end:
-        left.append(kind(of, end, whole.end // end))
-    return left
+        parts.append(kind(of, end, whole.end // end))
+    return parts
 
 
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
@@ -326,12 +326,12 @@ def weight(digit: DeviceDigit, axes: Sequence[DeviceDigit]) -> int:
     >>> weight(DeviceDigit("x", 2, 2), axes), weight(DeviceDigit("x", 1, 2), axes)
     (3, 6)
     """
-    at = next(n for n, axis in enumerate(axes) if inside(digit, axis))
-    return axes[at].end // digit.end * prod(axis.size for axis in axes[at + 1 :])
+    index = next(n for n, axis in enumerate(axes) if inside(digit, axis))
+    return axes[index].end // digit.end * prod(axis.size for axis in axes[index + 1 :])
 
 
 def digit_values(
-    digits: Iterable[DeviceDigit], at: Positions, axes: Sequence[DeviceDigit]
+    digits: Iterable[DeviceDigit], positions: Positions, axes: Sequence[DeviceDigit]
 ) -> Positions:
     """The row-major value of these digits at positions over `axes`, elementwise.
 
@@ -339,14 +339,17 @@ def digit_values(
     >>> digit_values([DeviceDigit("y", 1, 3), DeviceDigit("x", 2, 2)], np.arange(12), axes)
     array([0, 2, 4, 1, 3, 5, 0, 2, 4, 1, 3, 5])
     """
-    values = np.zeros_like(at)
+    values = np.zeros_like(positions)
     for digit in digits:
-        values = values * digit.size + at // weight(digit, axes) % digit.size
+        values = values * digit.size + positions // weight(digit, axes) % digit.size
     return values
 
 
 def with_digits(
-    at: Positions, digits: Sequence[DeviceDigit], values: Positions, axes: Sequence[DeviceDigit]
+    positions: Positions,
+    digits: Sequence[DeviceDigit],
+    values: Positions,
+    axes: Sequence[DeviceDigit],
 ) -> Positions:
     """The positions over `axes` with these digits set to a row-major value, elementwise.
 
@@ -356,6 +359,6 @@ def with_digits(
     """
     for digit in reversed(digits):
         step = weight(digit, axes)
-        at = at + (values % digit.size - at // step % digit.size) * step
+        positions = positions + (values % digit.size - positions // step % digit.size) * step
         values = values // digit.size
-    return at
+    return positions

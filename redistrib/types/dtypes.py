@@ -65,8 +65,8 @@ def dtype_name(dtype: object) -> str:
 def _numpy_name(dtype: object) -> str:
     """The name of a numpy dtype, class or scalar; none for what is of another byte order."""
     try:
-        given = np.dtype(dtype)  # type: ignore[call-overload]
-        return str(given.name) if given.isnative else ""
+        numpy_type = np.dtype(dtype)  # type: ignore[call-overload]
+        return str(numpy_type.name) if numpy_type.isnative else ""
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError):
         return ""
 
@@ -96,8 +96,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         raise BackendError(
             f"dtype {name} needs the package ml_dtypes (pip install redistrib[dtypes])", dtype=name
         ) from error
-    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, numpy_name))
-    return found
+    numpy_type: np.dtype[Any] = np.dtype(getattr(ml_dtypes, numpy_name))
+    return numpy_type
 
 
 def exact_integers(name: str) -> int:

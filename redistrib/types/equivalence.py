@@ -62,9 +62,9 @@ def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
         return t
     if not t.mesh.same_devices(mesh):
         return None
-    there = home_positions(mesh, t.mesh)
+    positions = home_positions(mesh, t.mesh)
     used = (*(device for device, _ in t.placements), *t.partial)
-    known = {device: _digits(device, t.mesh, there, mesh) for device in used}
+    known = {device: _digits(device, t.mesh, positions, mesh) for device in used}
 
     def written(factors: Iterable[Factor]) -> list[Factor]:
         return [
@@ -89,50 +89,52 @@ def _in_parts(t: ArrayType, dim: int, rule: Rule) -> Rule:
     return Sizes(tuple(sizes_of(block_ends(t.shape[dim], counts, rule))))
 
 
-def _digits(device: DeviceDigit, before: Mesh, there: Positions, mesh: Mesh) -> list[DeviceDigit]:
+def _digits(
+    device: DeviceDigit, before: Mesh, positions: Positions, mesh: Mesh
+) -> list[DeviceDigit]:
     """The digits of `mesh`, major to minor, that are `device` of `before`; none if there are none.
 
-    `there` gives, for each position of the mesh before, the position of that device in `mesh`.
+    `positions` gives, for each position of the mesh before, the position of that device in `mesh`.
     """
     axes_before, axes = whole_axes(before), whole_axes(mesh)
-    found: list[DeviceDigit] = []
-    step, left = weight(device, axes_before), device.size
-    while left > 1:
+    digits: list[DeviceDigit] = []
+    step, remaining = weight(device, axes_before), device.size
+    while remaining > 1:
         # The next digit, minor to major, begins where the next value of `device` leads.
-        stride = int(there[step])
+        stride = int(positions[step])
         axis = next((a for a in axes if 1 <= stride // weight(a, axes) < a.size), None)
         if axis is None or axis.size * weight(axis, axes) % stride or stride % weight(axis, axes):
             return []
         room = axis.size * weight(axis, axes) // stride
-        size = gcd(room, left)
+        size = gcd(room, remaining)
         while size > 1 and (
-            gcd(room, left) % size
-            or not np.array_equal(there[: step * size : step], stride * np.arange(size))
+            gcd(room, remaining) % size
+            or not np.array_equal(positions[: step * size : step], stride * np.arange(size))
         ):
             size -= 1
         if size == 1:
             return []
-        found.insert(0, DeviceDigit(axis.axis, room // size, size))
-        step, left = step * size, left // size
-    here = np.arange(len(there))
+        digits.insert(0, DeviceDigit(axis.axis, room // size, size))
+        step, remaining = step * size, remaining // size
+    positions_before = np.arange(len(positions))
     right = np.array_equal(
-        digit_values([device], here, axes_before), digit_values(found, there, axes)
+        digit_values([device], positions_before, axes_before), digit_values(digits, positions, axes)
     )
-    return found if right else []
+    return digits if right else []
 
 
 def _holdings(t: ArrayType) -> dict[int, tuple[object, object]]:
     """Per device id, the indices it holds, and the devices among which its addends are summed."""
     ids, axes = t.mesh.ids, whole_axes(t.mesh)
     # Devices of one group differ in partial digits only, so the rest of the position names it.
-    rests = with_digits(np.arange(len(ids)), t.partial, np.zeros(1, np.intp), axes).tolist()
+    group_of = with_digits(np.arange(len(ids)), t.partial, np.zeros(1, np.intp), axes).tolist()
     groups: dict[int, set[int]] = {}
-    for device, rest in zip(ids, rests, strict=True):
-        groups.setdefault(rest, set()).add(device)
+    for device, group in zip(ids, group_of, strict=True):
+        groups.setdefault(group, set()).add(device)
     return {
         device: (
             tuple(tuple(indices.tolist()) for indices in t.tile(position)),
-            frozenset(groups[rests[position]]),
+            frozenset(groups[group_of[position]]),
         )
         for position, device in enumerate(ids)
     }

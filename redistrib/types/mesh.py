@@ -73,13 +73,13 @@ class Mesh:
         **named: int,
     ) -> None:
         sizes: dict[str, int] = {}
-        for given, size in (*_pairs(axes), *named.items()):
-            name = str(given) if isinstance(given, str) else ""  # numpy's texts too
+        for key, size in (*_pairs(axes), *named.items()):
+            name = str(key) if isinstance(key, str) else ""  # numpy's texts too
             if not AXIS_NAME.fullmatch(name):
                 raise LayoutError(
                     "an axis name is a letter or '_' followed by letters, digits, '_', '.' or '-', "
-                    f"and not '_' with digits only; got {brief(given)}",
-                    axis=given,
+                    f"and not '_' with digits only; got {brief(key)}",
+                    axis=key,
                 )
             if name in sizes:
                 raise LayoutError(f"axis names are distinct; got {name!r} twice", axis=name)
@@ -176,15 +176,15 @@ class Mesh:
 
         Raises LayoutError if the position is outside the mesh.
         """
-        rest = as_integer(position)
-        if rest is None or not 0 <= rest < self.num_devices:
+        remainder = as_integer(position)
+        if remainder is None or not 0 <= remainder < self.num_devices:
             raise LayoutError(
                 f"a position of this mesh is 0 to {self.num_devices - 1}; got {brief(position)}",
                 position=position,
             )
         result = {}
         for name, size in reversed(self.axes):
-            rest, result[name] = divmod(rest, size)
+            remainder, result[name] = divmod(remainder, size)
         return {name: result[name] for name, _ in self.axes}
 
     def __str__(self) -> str:
@@ -202,9 +202,9 @@ def _pairs(axes: object) -> Iterable[tuple[object, object]]:
     """The axes of a mesh as pairs of name and size, however they are given."""
     if isinstance(axes, str):
         return _read_axes(axes)
-    given = axes.items() if isinstance(axes, Mapping) else axes
+    pairs = axes.items() if isinstance(axes, Mapping) else axes
     try:
-        return [(name, size) for name, size in given]  # type: ignore[attr-defined]
+        return [(name, size) for name, size in pairs]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         raise LayoutError(
             f"the axes of a mesh are a mapping from names to sizes, or pairs; got {brief(axes)}",
@@ -231,20 +231,20 @@ def _ids(devices: Iterable[int], total: int) -> tuple[int, ...] | None:
     """Device ids by position; None where they are 0, 1, 2, ..."""
     rule = "device ids are distinct and not negative"
     try:
-        given = [] if isinstance(devices, (str, bytes)) else [*islice(devices, total + 1)]
+        entries = [] if isinstance(devices, (str, bytes)) else [*islice(devices, total + 1)]
     except TypeError:
-        given = []
-    ids = [as_integer(device) for device in given]
+        entries = []
+    ids = [as_integer(device) for device in entries]
     if len(ids) != total:
         count = f"more than {total}" if len(ids) > total else str(len(ids))
         raise LayoutError(
             f"a mesh of {total} positions needs {total} device ids; got {count}, {brief(devices)}",
             devices=devices,
         )
-    whole = [device for device in ids if device is not None and 0 <= device <= MAX_INTEGER]
-    if len(set(whole)) != total:
-        raise LayoutError(f"{rule}; got {brief(given)}", devices=devices)
-    return None if whole == list(range(total)) else tuple(whole)
+    legal = [device for device in ids if device is not None and 0 <= device <= MAX_INTEGER]
+    if len(set(legal)) != total:
+        raise LayoutError(f"{rule}; got {brief(entries)}", devices=devices)
+    return None if legal == list(range(total)) else tuple(legal)
 
 
 def _rebuild(axes: tuple[tuple[str, int], ...], devices: tuple[int, ...] | None) -> Mesh:
@@ -260,11 +260,11 @@ def home_positions(mesh: Mesh, onto: Mesh) -> Positions:
 
     Raises LayoutError for too many positions to enumerate.
     """
-    here, there = np.array(mesh.ids), np.array(onto.ids)
-    order = np.argsort(here)
-    place = np.minimum(np.searchsorted(here, there, sorter=order), len(here) - 1)
-    found = order[place]
-    return np.where(here[found] == there, found, -1)
+    ids, onto_ids = np.array(mesh.ids), np.array(onto.ids)
+    order = np.argsort(ids)
+    place = np.minimum(np.searchsorted(ids, onto_ids, sorter=order), len(ids) - 1)
+    positions = order[place]
+    return np.where(ids[positions] == onto_ids, positions, -1)
 
 
 def whole_axes(mesh: Mesh) -> tuple[DeviceDigit, ...]:

@@ -28,7 +28,7 @@ TypeLike = ArrayType | tuple[str, Mesh] | str | tuple[Sequence[int], object, Any
 array with its NamedSharding."""
 
 
-def as_type(given: TypeLike, mesh: Mesh | None = None) -> ArrayType:
+def as_type(value: TypeLike, mesh: Mesh | None = None) -> ArrayType:
     """The type that is given in any of these ways; `mesh` is that of a text alone.
 
     >>> str(as_type(("f32[8{x}]", Mesh(x=2)))), str(as_type("f32[8{x}]", Mesh(x=2)))
@@ -36,20 +36,20 @@ def as_type(given: TypeLike, mesh: Mesh | None = None) -> ArrayType:
 
     Raises LayoutError, and TypeSyntaxError for malformed text.
     """
-    match given:
+    match value:
         case ArrayType():
-            return given
+            return value
         case str():
             if mesh is not None:
-                return ArrayType.parse(given, mesh)
+                return ArrayType.parse(value, mesh)
         case (str(text), Mesh() as own):
             return ArrayType.parse(text, own)
         case (shape, dtype, sharding):
             return type_of(shape, dtype, sharding, uneven=True)
     raise LayoutError(
         "a type is an ArrayType, a text where the other end or an oracle has the mesh, "
-        f"(text, mesh) or (shape, dtype, NamedSharding); got {brief(given)}",
-        given=given,
+        f"(text, mesh) or (shape, dtype, NamedSharding); got {brief(value)}",
+        given=value,
     )
 
 

@@ -59,8 +59,8 @@ def held_fraction(component: Component) -> Fraction:
     """The fraction of a component's elements that some device holds and needs."""
     if component.aligned:  # a digit that owns on both sides asks for equal values of two runs
         return Fraction(1, prod(run.size for run in component.dims[1:]))
-    at = _coordinates(component)
-    cells = [met.cells(at, component.axes) for met in meetings(component)]
+    positions = _coordinates(component)
+    cells = [met.cells(positions, component.axes) for met in meetings(component)]
     kept = np.unique(np.array(cells).T[np.all([cell >= 0 for cell in cells], axis=0)], axis=0)
     sizes = [met.sizes.tolist() for met in meetings(component)]
     held = sum(prod(size[n] for size, n in zip(sizes, row, strict=True)) for row in kept.tolist())
@@ -94,13 +94,15 @@ class Meetings:
     needed: Positions
     sizes: Positions
 
-    def cells(self, at: Positions, axes: Sequence[DeviceDigit]) -> Positions:
+    def cells(self, positions: Positions, axes: Sequence[DeviceDigit]) -> Positions:
         """Per position over `axes` the pair of its own two tiles; -1 where they do not meet."""
         count = prod(digit.size for digit in self.owners)
         key = self.needed * count + self.held
-        own = digit_values(self.targets, at, axes) * count + digit_values(self.owners, at, axes)
-        found = np.minimum(np.searchsorted(key, own), len(key) - 1)
-        return np.where(key[found] == own, found, -1)
+        pairs = digit_values(self.targets, positions, axes) * count + digit_values(
+            self.owners, positions, axes
+        )
+        index = np.minimum(np.searchsorted(key, pairs), len(key) - 1)
+        return np.where(key[index] == pairs, index, -1)
 
 
 def meetings(component: Component) -> list[Meetings]:
@@ -147,11 +149,11 @@ def _coordinates(component: Component) -> Positions:
     return np.arange(prod(axis.size for axis in component.axes))
 
 
-def held_and_needed(component: Component, found: Sequence[Meetings]) -> Positions:
+def held_and_needed(component: Component, runs: Sequence[Meetings]) -> Positions:
     """Elements that a device has on both sides, per row-major coordinate over the axes."""
-    at = _coordinates(component)
-    total = np.ones(len(at), dtype=np.int64)
-    for met in found:
-        cells = met.cells(at, component.axes)
+    positions = _coordinates(component)
+    total = np.ones(len(positions), dtype=np.int64)
+    for met in runs:
+        cells = met.cells(positions, component.axes)
         total *= np.where(cells >= 0, met.sizes[cells], 0)
     return total

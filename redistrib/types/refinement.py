@@ -89,13 +89,13 @@ class Refinement:
         # Runs are numbered: dimension runs, then axis runs.
         runs: list[IndexDigit | DeviceDigit] = [run for dim in self.dims for run in dim]
         runs += self.axes
-        number = {run: at for at, run in enumerate(runs)}
+        number = {run: n for n, run in enumerate(runs)}
 
         def run_of(digit: IndexDigit | DeviceDigit) -> int:
-            found = number.get(digit)
-            if found is None:  # a piece of a misaligned run
-                found = next(at for at, run in enumerate(runs) if inside(digit, run))
-            return found
+            known = number.get(digit)
+            if known is None:  # a piece of a misaligned run
+                known = next(n for n, run in enumerate(runs) if inside(digit, run))
+            return known
 
         group: dict[int, list[int]] = {}
         uses = []
@@ -109,14 +109,14 @@ class Refinement:
                     for member in second:
                         group[member] = first
         of_group: dict[int, tuple[list[Placement], list[Placement]]] = {}
-        whole = dict.fromkeys(map(id, group.values()), True)
-        for at, (a, b, device, index) in enumerate(uses):
+        aligned = dict.fromkeys(map(id, group.values()), True)
+        for place, (a, b, device, index) in enumerate(uses):
             key = id(group[a])
             sides = of_group.setdefault(key, ([], []))
-            sides[at >= len(self.src)].append((device, index))
-            whole[key] &= runs[a] == index and runs[b] == device
+            sides[place >= len(self.src)].append((device, index))
+            aligned[key] &= runs[a] == index and runs[b] == device
         count = len(runs) - len(self.axes)
-        for key, members in {id(group[at]): group[at] for at in sorted(group)}.items():
+        for key, members in {id(group[run]): group[run] for run in sorted(group)}.items():
             members.sort()
             src, dst = of_group[key]
             yield Component(
@@ -124,7 +124,7 @@ class Refinement:
                 tuple(r for n in members if n >= count and isinstance(r := runs[n], DeviceDigit)),
                 tuple(src),
                 tuple(dst),
-                whole[key],
+                aligned[key],
             )
 
 
@@ -140,7 +140,7 @@ def refine(src: ArrayType, dst: ArrayType) -> Refinement:
     check_pair(src, dst)
     orig, uses = _own_cuts((src, dst))
     least = _closed(orig, uses)
-    cuts = {obj: sorted(found) for obj, found in least.items()}
+    cuts = {obj: sorted(positions) for obj, positions in least.items()}
     aligned = all(is_chain(chain) for chain in cuts.values())
     if not aligned:
         cuts = _common_chains(orig, least, _sizes(src), uses, (src, dst))
@@ -213,9 +213,11 @@ def check_array(src: ArrayType, dst: ArrayType) -> None:
     _check_same("dtype", src, dst, src.dtype, dst.dtype)
 
 
-def _check_same(what: str, src: ArrayType, dst: ArrayType, a: object, b: object) -> None:
+def _check_same(subject: str, src: ArrayType, dst: ArrayType, a: object, b: object) -> None:
     if a != b:
-        raise LayoutError(f"source and target have one {what}; got {a} and {b}", src=src, dst=dst)
+        raise LayoutError(
+            f"source and target have one {subject}; got {a} and {b}", src=src, dst=dst
+        )
 
 
 def _images(obj: _Object, cut: int, uses: _Uses) -> Iterable[tuple[_Object, int]]:
@@ -252,7 +254,7 @@ def _common_chains(
     added = 1
     while added:
         added = sum(_add(joint, cuts, allowed, uses) for joint in _joints(cuts, ends))
-    return {obj: sorted(found) for obj, found in cuts.items()}
+    return {obj: sorted(positions) for obj, positions in cuts.items()}
 
 
 def _respected(orig: _Cuts, sizes: dict[_Object, int], uses: _Uses) -> _Cuts:

@@ -82,7 +82,7 @@ def split(t: ArrayType, digits: Sequence[IndexDigit]) -> Split:
     sizes: list[int] = []
     axis_of: dict[IndexDigit, int] = {}
     piece_shape = []
-    rest: list[int] = []
+    inner: list[int] = []
     for dim, n in enumerate(t.shape):
         owned = [index for _, index in t.placements if index.dim == dim]
         wanted = [index for index in digits if index.dim == dim]
@@ -96,18 +96,18 @@ def split(t: ArrayType, digits: Sequence[IndexDigit]) -> Split:
             if digit in wanted:
                 axis_of[digit] = len(sizes)
             else:
-                rest.append(len(sizes))
+                inner.append(len(sizes))
                 kept *= digit.size
             sizes.append(digit.size)
         if not n:
-            rest.append(len(sizes))
+            inner.append(len(sizes))
             sizes.append(0)
         piece_shape.append(kept)
     if missing := [str(d) for d in digits if d.size > 1 and d not in axis_of]:
         raise BackendError(f"digits {missing} are not local in {t}")
     front = [axis_of[d] for d in digits if d.size > 1]
     count = prod(d.size for d in digits)
-    return Split(t.tile_shape, tuple(sizes), (*front, *rest), count, tuple(piece_shape))
+    return Split(t.tile_shape, tuple(sizes), (*front, *inner), count, tuple(piece_shape))
 
 
 def numbers(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
@@ -125,8 +125,8 @@ def groups(mesh: Mesh, digits: Sequence[DeviceDigit]) -> Positions:
     >>> groups(Mesh(x=2, y=2), [DeviceDigit("x", 1, 2)]).tolist()
     [[0, 2], [1, 3]]
     """
-    here = np.arange(mesh.num_devices)
-    first = with_digits(here, digits, np.zeros_like(here), whole_axes(mesh))
+    positions = np.arange(mesh.num_devices)
+    first = with_digits(positions, digits, np.zeros_like(positions), whole_axes(mesh))
     size = prod(digit.size for digit in digits)
     order = np.lexsort((numbers(mesh, digits), first))
     return order.reshape(-1, size)
@@ -160,5 +160,5 @@ def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether two arrays agree in shape, dtype and every bit, so that a NaN equals itself."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    one, other = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
-    return bool(np.array_equal(one, other))
+    bytes_a, bytes_b = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+    return bool(np.array_equal(bytes_a, bytes_b))

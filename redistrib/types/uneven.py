@@ -84,19 +84,19 @@ BY_NAME: dict[str, Rule] = {str(rule): rule for rule in (CEIL, BALANCED, NESTED)
 RULES = "ceil, balanced, nested or sizes(...)"
 
 
-def as_rule(given: object) -> Rule:
+def as_rule(value: object) -> Rule:
     """A rule given as one, or by name. Raises LayoutError for anything else.
 
     >>> as_rule("balanced"), as_rule("sizes(3, 3, 4)")
     (Balanced(), Sizes(sizes=(3, 3, 4)))
     """
-    if isinstance(given, (Ceil, Balanced, Nested)):
-        return given
-    sizes: Sequence[object] | None = given.sizes if isinstance(given, Sizes) else None
-    if isinstance(given, str):
-        if given in BY_NAME:
-            return BY_NAME[given]
-        name, _, rest = given.partition("(")
+    if isinstance(value, (Ceil, Balanced, Nested)):
+        return value
+    sizes: Sequence[object] | None = value.sizes if isinstance(value, Sizes) else None
+    if isinstance(value, str):
+        if value in BY_NAME:
+            return BY_NAME[value]
+        name, _, rest = value.partition("(")
         if name == "sizes" and rest.endswith(")"):
             entries = [entry.strip() for entry in rest[:-1].split(",")]
             sizes = [int(e) if is_number(e) else None for e in entries]
@@ -104,7 +104,7 @@ def as_rule(given: object) -> Rule:
         numbers = [n for n in map(as_integer, sizes) if n is not None and n >= 0]
         if len(numbers) == len(sizes):
             return Sizes(tuple(numbers))
-    raise LayoutError(f"a rule for uneven blocks is {RULES}; got {brief(given)}", rule=given)
+    raise LayoutError(f"a rule for uneven blocks is {RULES}; got {brief(value)}", rule=value)
 
 
 def padded_size(n: int, factors: Sequence[Factor]) -> int:
@@ -175,23 +175,23 @@ def count_held(n: int, factors: Sequence[Factor], rule: Rule, values: Sequence[i
     # Digit by digit, major first: all that a smaller value of a local factor leads, then the last.
     stride = padded_size(n, factors)
     inside = stride // prod([f.size for f in factors if isinstance(f, DeviceDigit)])
-    count, left, own = 0, n, iter(values)
+    count, remaining, digits = 0, n, iter(values)
     for factor in factors:
         stride //= factor.size
         match factor:
             case Local(size):
                 inside //= size
-                full = min(left // stride, size)
+                full = min(remaining // stride, size)
                 count += full * inside
                 if full == size:
                     return count
-                left -= full * stride
+                remaining -= full * stride
             case DeviceDigit():
-                start = next(own) * stride
-                if left >= start + stride:
+                start = next(digits) * stride
+                if remaining >= start + stride:
                     return count + inside
-                left = max(0, left - start)
-    return count + min(left, stride)
+                remaining = max(0, remaining - start)
+    return count + min(remaining, stride)
 
 
 def runs_held(
@@ -206,14 +206,14 @@ def runs_held(
     if not (rule is None or isinstance(rule, Ceil)):
         start, stop = _block(n, factors, rule, values)
         return np.array([[start, stop]] if start < stop else [], np.intp).reshape(-1, 2)
-    stride, own = padded_size(n, factors), iter(values)
+    stride, digits = padded_size(n, factors), iter(values)
     starts: Indices = np.zeros(1, np.intp)
     blocks = factors[:-1] if factors and isinstance(factors[-1], Local) else factors
     for factor in blocks:
         stride //= factor.size
         match factor:
             case DeviceDigit():
-                first = next(own) * stride
+                first = next(digits) * stride
                 starts = starts + first if first < n else starts[:0]
             case Local(size):
                 steps = np.arange(min(size, -(-n // stride))) * stride

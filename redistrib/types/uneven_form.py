@@ -117,8 +117,8 @@ def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
             product=padded,
         )
     kept = [factor for factor in factors if factor.size > 1]
-    rest = padded // prod([factor.size for factor in kept])
-    *above, last = coalesce([*kept, Local(rest)])
+    minor = padded // prod([factor.size for factor in kept])
+    *above, last = coalesce([*kept, Local(minor)])
     stride = block = min(n, last.size)
     idle: list[DeviceDigit] = []
     busy: list[Factor] = []  # minor to major
@@ -132,17 +132,17 @@ def _under_ceil(n: int, factors: Sequence[Factor], mesh: Mesh) -> Form:
     while busy and (more := [d for d in idle if _goes_on(d, busy[-1])]):
         idle.remove(more[0])
         busy[-1] = DeviceDigit(more[0].axis, more[0].pre, more[0].size * busy[-1].size)
-    order = {name: at for at, (name, _) in enumerate(mesh.axes)}
+    order = {name: index for index, (name, _) in enumerate(mesh.axes)}
     front = sorted(idle, key=lambda d: (order[d.axis], d.pre))
-    found: list[Factor] = [*coalesce(front), *reversed(busy)]
-    least = -(-n // prod([factor.size for factor in found]))
+    form: list[Factor] = [*coalesce(front), *reversed(busy)]
+    least = -(-n // prod([factor.size for factor in form]))
     if block != least:
-        found.append(Local(block))
-    if padded_size(n, found) == n:
-        if found and isinstance(found[-1], Local):
-            found.pop()
-        return Form(tuple(found), None, tuple(found))
-    return Form(tuple(found), CEIL, (tuple(found), block))
+        form.append(Local(block))
+    if padded_size(n, form) == n:
+        if form and isinstance(form[-1], Local):
+            form.pop()
+        return Form(tuple(form), None, tuple(form))
+    return Form(tuple(form), CEIL, (tuple(form), block))
 
 
 def _goes_on(major: DeviceDigit, minor: Factor) -> bool:
@@ -162,13 +162,13 @@ class _Owners:
 
     def coordinates(self, number: int) -> dict[str, int]:
         """The coordinates, those of 0 left out, of the owner of a block, with other digits 0."""
-        found: dict[str, int] = {}
+        coordinates: dict[str, int] = {}
         for digit in reversed(self.digits):
             number, value = divmod(number, digit.size)
             if value:
                 step = self.mesh.axis_size(digit.axis) // digit.end
-                found[digit.axis] = found.get(digit.axis, 0) + value * step
-        return found
+                coordinates[digit.axis] = coordinates.get(digit.axis, 0) + value * step
+        return coordinates
 
     def meaning(self, held: _Held) -> object:
         """Which digits own the dimension, and who has which indices."""
@@ -191,39 +191,39 @@ class _Owners:
         if any(b - a != block for _, a, b in held[:-1]) or held[-1][2] - held[-1][1] > block:
             return None
         owners = [self.coordinates(number) for number, _, _ in held]
-        found: list[DeviceDigit] = []
+        digits: list[DeviceDigit] = []
         stride = 1
         while stride < len(owners):
             if len(owners[stride]) != 1:
                 return None
             ((axis, unit),) = owners[stride].items()
-            steps = [owners[at] for at in range(0, len(owners), stride)]
+            steps = [owners[number] for number in range(0, len(owners), stride)]
             values = next(
-                (k for k, at in enumerate(steps) if at != ({axis: k * unit} if k else {})),
+                (k for k, owner in enumerate(steps) if owner != ({axis: k * unit} if k else {})),
                 len(steps),
             )
-            digit = self._digit(axis, unit, values, found, at_top=values == len(steps))
+            digit = self._digit(axis, unit, values, digits, at_top=values == len(steps))
             if digit is None:
                 return None
-            found.insert(0, digit)
+            digits.insert(0, digit)
             stride *= digit.size
-        named = _Owners(found, self.mesh)
-        if any(named.coordinates(at) != owner for at, owner in enumerate(owners)):
+        named = _Owners(digits, self.mesh)
+        if any(named.coordinates(number) != owner for number, owner in enumerate(owners)):
             return None
         idle = [
             part
             for whole in self._owned()
-            for part in complement([digit for digit in found if inside(digit, whole)], whole)
+            for part in complement([digit for digit in digits if inside(digit, whole)], whole)
         ]
-        return [*idle, *found, Local(block)]
+        return [*idle, *digits, Local(block)]
 
     def _digit(
         self, axis: str, unit: int, values: int, below: Sequence[DeviceDigit], *, at_top: bool
     ) -> DeviceDigit | None:
         """The digit that steps by `unit` on an axis, with so many values, or more at the top."""
-        end, rest = divmod(self.mesh.axis_size(axis), unit)
+        end, remainder = divmod(self.mesh.axis_size(axis), unit)
         for size in divisors(end):
-            if rest or not (size == values or (at_top and size > values)):
+            if remainder or not (size == values or (at_top and size > values)):
                 continue
             digit = DeviceDigit(axis, end // size, size)
             owned = any(inside(digit, whole) for whole in self._owned())

@@ -318,12 +318,12 @@ match self.view.kind:
         """
 match self.view.kind:
     case "dynamic_slice":
-        self._enter(rest[0], self.receiver[device])
+        self._enter(partners[0], self.receiver[device])
 """,
         """
 match self.view.kind:
     case "dynamic_slice":
-        self._enter(rest[0], 0)
+        self._enter(partners[0], 0)
 """,
     ),
     Mutant(

@@ -166,10 +166,10 @@ class _Body:
         attributes: str,
         region: str = "",
     ) -> _Value:
-        listed = _dense(groups.members().tolist())
-        given = ", ".join(filter(None, [attributes, f"replica_groups = {listed}"]))
+        members = _dense(groups.members().tolist())
+        fields = ", ".join(filter(None, [attributes, f"replica_groups = {members}"]))
         return self._value(
-            f'"stablehlo.{name}"(%{value.number}) <{{{given}}}>{region} : '
+            f'"stablehlo.{name}"(%{value.number}) <{{{fields}}}>{region} : '
             f"({self._type(value.shape)}) -> {self._type(shape)}",
             shape,
         )
