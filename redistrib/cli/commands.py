@@ -90,21 +90,21 @@ def plan(form: str, detail: Detail, output: Path | None, **stated: Any) -> int:
     """
     if form in PROGRAMS:
         stated["strategy"] = stated["strategy"] or "collectives"
-    found = plan_of(**stated)
+    planned = plan_of(**stated)
     if form == "text" and detail == "normal" and output is None and sys.stdout.isatty():
-        print_rich(found)
+        print_rich(planned)
         return 0
     match form:
         case "json":
-            text = found.to_json()
+            text = planned.to_json()
         case "html":
-            text = to_page(found)
+            text = to_page(planned)
         case "trace":
-            text = to_trace(found)
+            text = to_trace(planned)
         case "sdy" | "stablehlo" | "jax":
-            text = PROGRAMS[form](found)
+            text = PROGRAMS[form](planned)
         case _:
-            text = plan_text(found, detail)
+            text = plan_text(planned, detail)
     if output is None:
         click.echo(text)
     else:
@@ -131,17 +131,17 @@ def run(
     The array is split as SRC, redistributed, put together from DST and compared with the array.
     With --backend mpi, start one process per device: mpiexec -n 8 redistrib run ...
     """
-    found = plan_of(**stated)
-    estimate = running.check_memory(found, backend)
-    if running.needed_bytes(found, backend) >= LARGE and is_first_rank():
+    planned = plan_of(**stated)
+    estimate = running.check_memory(planned, backend)
+    if running.needed_bytes(planned, backend) >= LARGE and is_first_rank():
         click.echo(f"redistrib run: {estimate}", err=True)
-    summed = bool(found.src.partial or found.dst.partial)
+    summed = bool(planned.src.partial or planned.dst.partial)
     if source is None:
-        array = values.example_array(found.src, summed=summed)
+        array = values.example_array(planned.src, summed=summed)
     else:
-        array = values.load_array(source, found.src)
-    with progress(f"{backend}: running {found.src} -> {found.dst}"):
-        outcome = running.run(found, backend, array, repeat)
+        array = values.load_array(source, planned.src)
+    with progress(f"{backend}: running {planned.src} -> {planned.dst}"):
+        outcome = running.run(planned, backend, array, repeat)
     result = outcome.array
     if result is None:  # a rank other than 0
         return 0
@@ -151,19 +151,19 @@ def run(
             np.save(file, result)
     if form == "json":
         answer = {
-            "src": str(found.src),
-            "dst": str(found.dst),
+            "src": str(planned.src),
+            "dst": str(planned.dst),
             "backend": backend,
             "verified": verified,
-            "received_bytes": found.received_bytes,
-            "peak_tile_bytes": found.peak_tile_bytes,
-            "num_collectives": found.num_collectives,
+            "received_bytes": planned.received_bytes,
+            "peak_tile_bytes": planned.peak_tile_bytes,
+            "num_collectives": planned.num_collectives,
             "seconds": outcome.seconds,
             **outcome.figures,
         }
         click.echo(json.dumps(answer))
     else:
-        click.echo(plan_text(found, "concise"))
+        click.echo(plan_text(planned, "concise"))
         times = ", ".join(format_seconds(s) for s in outcome.seconds)
         verdict = "every element is right" if verified else "WRONG: the result differs"
         if outcome.figures:  # those of ranks
@@ -188,13 +188,13 @@ def check(path: Path, by_proof: bool) -> int:
             return check_model_file(data)
     proof = None
     with progress(f"checking {path}"):
-        found = rd.check(data)
+        derived = rd.check(data)
         if by_proof:
             from redistrib.checker.certificate import certify
 
             proof = certify(data)
     click.echo(f"{data['src']} -> {data['dst']}: correct")
-    figures = {"steps": len(data["steps"]), "strategy": data["strategy"], **found}
+    figures = {"steps": len(data["steps"]), "strategy": data["strategy"], **derived}
     width = max(map(len, figures))
     for name, value in figures.items():
         click.echo(f"  {name:{width}}  {value}")

@@ -42,8 +42,8 @@ def _mpi_library() -> str | None:
 
 
 def _jax_devices() -> list[str] | None:
-    found = _ask_python("import jax; print(*jax.devices(), sep=chr(10))")
-    return None if found is None else found.split("\n")
+    devices = _ask_python("import jax; print(*jax.devices(), sep=chr(10))")
+    return None if devices is None else devices.split("\n")
 
 
 def _ask_python(code: str) -> str | None:

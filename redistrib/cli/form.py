@@ -71,21 +71,21 @@ def answer(query: str) -> Answer:
         )
     except ValueError:  # too many fields, or no text
         return 400, _page({}, {"": "a query is the fields of this form, each once"})
-    given = dict(pairs) if pairs else dict(EXAMPLE)
+    fields = dict(pairs) if pairs else dict(EXAMPLE)
     known = {field.name for field in FIELDS}
-    if given.keys() - known or len(given) < len(pairs):
+    if fields.keys() - known or len(fields) < len(pairs):
         return 400, _page({}, {"": "a query is the fields of this form, each once"})
-    given = {name: value.strip() for name, value in given.items()}
-    long = {name for name, value in given.items() if len(value) > MAX_VALUE}
+    fields = {name: value.strip() for name, value in fields.items()}
+    long = {name for name, value in fields.items() if len(value) > MAX_VALUE}
     if long:
-        said = f"a field has at most {MAX_VALUE} characters"
+        reason = f"a field has at most {MAX_VALUE} characters"
         return 413, _page(
-            {n: v for n, v in given.items() if n not in long}, dict.fromkeys(long, said)
+            {n: v for n, v in fields.items() if n not in long}, dict.fromkeys(long, reason)
         )
-    stated = {name: value for name, value in given.items() if value}
+    stated = {name: value for name, value in fields.items() if value}
     errors: dict[str, str] = {}
     plan = _plan(stated, errors)
-    return (400 if errors else 200), _page(given, errors, plan)
+    return (400 if errors else 200), _page(fields, errors, plan)
 
 
 def _plan(stated: Mapping[str, str], errors: dict[str, str]) -> rd.Plan | None:
@@ -144,15 +144,15 @@ def _end_at_fault(stated: Mapping[str, str]) -> str:
     return "dst"
 
 
-def _page(given: Mapping[str, str], errors: Mapping[str, str], plan: rd.Plan | None = None) -> str:
+def _page(fields: Mapping[str, str], errors: Mapping[str, str], plan: rd.Plan | None = None) -> str:
     title = "redistrib" if plan is None else f"{plan.src} -> {plan.dst}"
     parts = () if plan is None else tuple(plan_parts(plan))
-    return display.page(title, fragment(_form(given, errors), *parts))
+    return display.page(title, fragment(_form(fields, errors), *parts))
 
 
-def _form(given: Mapping[str, str], errors: Mapping[str, str]) -> Markup:
+def _form(fields: Mapping[str, str], errors: Mapping[str, str]) -> Markup:
     parts = [_error("form", errors[""])] if "" in errors else []
-    parts += [_field(field, given.get(field.name, ""), errors.get(field.name)) for field in FIELDS]
+    parts += [_field(field, fields.get(field.name, ""), errors.get(field.name)) for field in FIELDS]
     button = element("button", "Plan", type="submit")
     return element("form", *parts, button, method="get", action="/", class_="fields")
 
@@ -171,11 +171,11 @@ def _field(field: Field, value: str, error: str | None) -> Markup:
         )
         entry = element("select", *options, **about)
     else:
-        made = element("input", **about, value=value, placeholder=field.hint, maxlength=MAX_VALUE)
-        entry = Markup(made.removesuffix("</input>"))
+        tag = element("input", **about, value=value, placeholder=field.hint, maxlength=MAX_VALUE)
+        entry = Markup(tag.removesuffix("</input>"))
     label = element("label", field.label, for_=field.name)
     return join((label, entry, _error(field.name, error) if error else Markup()))
 
 
-def _error(name: str, said: str) -> Markup:
-    return element("div", said, id=f"{name}-error", class_="error", role="alert")
+def _error(name: str, message: str) -> Markup:
+    return element("div", message, id=f"{name}-error", class_="error", role="alert")

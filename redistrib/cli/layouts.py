@@ -39,12 +39,12 @@ def explain(xla: bool, form: str, output: Path | None, **stated: Any) -> int:
     if options.pop("strategy") != "auto":
         raise click.UsageError("explain tells what auto chooses from; it takes no --strategy")
     with progress(f"planning {ends[0]} -> {ends[1]}"):
-        found = rd.explain(*ends, **options)
+        explanation = rd.explain(*ends, **options)
     if xla:
         with progress("compiling XLA's own program"):
-            beside = ("XLA", xla_in_words(found.plan))
-        found = replace(found, alternatives=(*found.alternatives, beside))
-    text = to_page(found) if form == "html" else str(found)
+            beside = ("XLA", xla_in_words(explanation.plan))
+        explanation = replace(explanation, alternatives=(*explanation.alternatives, beside))
+    text = to_page(explanation) if form == "html" else str(explanation)
     if output is None:
         click.echo(text)
     else:

@@ -84,14 +84,14 @@ def _load(path: Path) -> tuple[str, dict[str, Any]]:
     return text, data
 
 
-def _mesh(given: object) -> Mesh:
-    match given:
+def _mesh(value: object) -> Mesh:
+    match value:
         case str():
-            return Mesh.parse(given)
+            return Mesh.parse(value)
         case dict():
-            return Mesh(given)
+            return Mesh(value)
         case _:
-            raise RedistribError(f"mesh is {{AXIS: SIZE, ...}} or 'x=2,y=4'; got {given!r}")
+            raise RedistribError(f"mesh is {{AXIS: SIZE, ...}} or 'x=2,y=4'; got {value!r}")
 
 
 def _of_entry(
@@ -169,8 +169,8 @@ class _Lines:
             if self.lines[n].lstrip().startswith("#"):
                 continue
             for quote in "\"'":
-                found = self.lines[n].find(f"{quote}{wanted}{quote}", start)
-                if found >= 0:
-                    self.at = (n, found + len(wanted))
+                index = self.lines[n].find(f"{quote}{wanted}{quote}", start)
+                if index >= 0:
+                    self.at = (n, index + len(wanted))
                     return n + 1
         return line + 1

@@ -21,7 +21,7 @@ def is_first_rank() -> bool:
 
 
 @contextmanager
-def progress(what: str, every: float = PATIENCE) -> Iterator[None]:
+def progress(task: str, every: float = PATIENCE) -> Iterator[None]:
     """Say on stderr, every few seconds, that something still runs; of many ranks the first says it.
 
     The thread needs no help from what runs, which may be one long call.
@@ -34,7 +34,7 @@ def progress(what: str, every: float = PATIENCE) -> Iterator[None]:
 
     def tell() -> None:
         while not done.wait(every):
-            sys.stderr.write(f"{what}: {time.monotonic() - start:.0f} s\n")
+            sys.stderr.write(f"{task}: {time.monotonic() - start:.0f} s\n")
             sys.stderr.flush()
 
     teller = threading.Thread(target=tell, daemon=True)

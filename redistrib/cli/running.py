@@ -72,9 +72,9 @@ def available_bytes() -> int | None:
 
 def run(plan: Plan, backend: str, array: Array, repeat: int) -> Run:
     """Split the array, run the plan and put it together, `repeat` times. Raises BackendError."""
-    found = find_backend(backend)
-    module = found.load()
-    if found.processes is Processes.RANKS:
+    entry = find_backend(backend)
+    module = entry.load()
+    if entry.processes is Processes.RANKS:
         measured = module.measure_array(plan, array, repeat=repeat)
         figures = {
             "rank_received_bytes": measured.received_bytes,

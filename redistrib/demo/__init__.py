@@ -30,7 +30,7 @@ from redistrib.demo.table import format_table
 from redistrib.demo.workloads import WORKLOADS, Workload, array_of, source_tile
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.planner.choose import plan
+from redistrib.synth.planner.choose import plan as plan_pair
 from redistrib.types.tile import same_bits, tile_of
 
 TIMEOUT = 90.0
@@ -50,8 +50,8 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
     status: 0 if every tile was right, 1 if not. A backend that is not installed is reported and is
     no failure, as long as another one runs. Raises BackendError for unknown backends.
     """
-    asked = {find_backend(name) for name in backends or ()}
-    wanted = [backend for backend in BACKENDS if backends is None or backend in asked]
+    named = {find_backend(name) for name in backends or ()}
+    wanted = [backend for backend in BACKENDS if backends is None or backend in named]
     missing = {b.name: reason for b in wanted if (reason := b.missing())}
     if len(missing) == len(wanted):  # with nothing verified, nothing is right
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
@@ -65,7 +65,7 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
             missing[workload.name] = str(error)
             _progress(f"{workload.name}: {error}")
         else:
-            planned.append((workload, plan(src, dst)))
+            planned.append((workload, plan_pair(src, dst)))
     rows: list[Figures] = []
     for backend in wanted:
         name = backend.name
@@ -126,7 +126,7 @@ def _progress(text: str) -> None:
 
 def _row(planned: Planned, row: Figures, baseline: dict[str, Figures]) -> Figures:
     """One entry of the answer, with the plan's bound and XLA's figures beside the backend's."""
-    found = next(p for workload, p in planned if workload.name == row["workload"])
+    plan = next(p for workload, p in planned if workload.name == row["workload"])
     xla = baseline.get(row["workload"])
     if xla is not None:
         xla = {key: value for key, value in xla.items() if key != "workload"}
@@ -136,8 +136,8 @@ def _row(planned: Planned, row: Figures, baseline: dict[str, Figures]) -> Figure
         "backend": row["backend"],
         "verified": row["verified"],
         **{key: row.get(key) for key in keys},
-        "lower_bound_bytes": found.lower_bound_bytes,
-        "planned_received_bytes": found.received_bytes,
+        "lower_bound_bytes": plan.lower_bound_bytes,
+        "planned_received_bytes": plan.received_bytes,
         "error": row.get("error"),
         "xla": xla,
     }
@@ -145,19 +145,19 @@ def _row(planned: Planned, row: Figures, baseline: dict[str, Figures]) -> Figure
 
 def _run_here(backend: Backend, planned: Planned) -> Iterator[Figures]:
     module = backend.load()
-    for number, (workload, found) in enumerate(planned, 1):
+    for number, (workload, plan) in enumerate(planned, 1):
         _progress(f"{backend.name} {number}/{len(planned)}: {workload.name}")
-        array = array_of(found.src)
-        positions = range(found.src.mesh.num_devices)
-        tiles = module.run(found, [source_tile(array, found.src, p) for p in positions])
-        right = all(same_bits(tiles[p], tile_of(array, found.dst, p)) for p in positions)
-        measured = module.measure(found)
+        array = array_of(plan.src)
+        positions = range(plan.src.mesh.num_devices)
+        tiles = module.run(plan, [source_tile(array, plan.src, p) for p in positions])
+        right = all(same_bits(tiles[p], tile_of(array, plan.dst, p)) for p in positions)
+        measured = module.measure(plan)
         yield {
             "workload": workload.name,
             "verified": right,
             "received_bytes": measured.received_bytes,
             "largest_buffer_bytes": measured.peak_tile_bytes,
-            "num_collectives": found.num_collectives,
+            "num_collectives": plan.num_collectives,
         }
 
 
@@ -167,7 +167,7 @@ def _alone() -> list[str]:
 
 def _run_ranks(name: str, planned: Planned) -> Iterator[Figures]:
     """One mpiexec per number of ranks."""
-    for ranks in sorted({found.src.mesh.num_devices for _, found in planned}):
+    for ranks in sorted({plan.src.mesh.num_devices for _, plan in planned}):
         jobs = [job for job in _named(planned) if job[1].src.mesh.num_devices == ranks]
         # Under mpi4py a rank that raises aborts the others, which would wait for it.
         command = [find_mpiexec() or "", "-n", str(ranks), sys.executable, "-m", "mpi4py"]
@@ -175,7 +175,7 @@ def _run_ranks(name: str, planned: Planned) -> Iterator[Figures]:
 
 
 def _named(planned: Planned) -> list[tuple[str, Plan]]:
-    return [(workload.name, found) for workload, found in planned]
+    return [(workload.name, plan) for workload, plan in planned]
 
 
 def _run_worker(
@@ -189,27 +189,27 @@ def _run_worker(
 
     `title` begins the lines of progress; without one there are none. `devices` is how many XLA has.
     """
-    left = list(jobs)
+    pending = list(jobs)
 
     def told(name: str, end: str = "") -> None:
         if title:
-            _progress(f"{title} {len(jobs) - len(left)}/{len(jobs)}: {name}{end}")
+            _progress(f"{title} {len(jobs) - len(pending)}/{len(jobs)}: {name}{end}")
 
     with tempfile.TemporaryDirectory(prefix="redistrib-") as directory:
-        while left:
+        while pending:
             path = Path(directory) / "plans.json"
-            items = [{"workload": name, "plan": found.to_json()} for name, found in left]
+            items = [{"workload": name, "plan": plan.to_json()} for name, plan in pending]
             path.write_text(json.dumps(items), encoding="utf-8")
             start = [*command, "-m", "redistrib.demo.worker", kind, str(path)]
             with _Worker(start, devices) as worker:
                 for line in worker.lines():
                     if line.startswith("{"):
-                        left.pop(0)
+                        pending.pop(0)
                         result = json.loads(line)
                         told(result["workload"])
                         yield result
-            if left:
-                name = left.pop(0)[0]
+            if pending:
+                name = pending.pop(0)[0]
                 told(name, f": {worker.end}")
                 yield {"workload": name, "verified": False, "error": worker.end}
 
@@ -255,15 +255,15 @@ class _Worker:
         errors = self.errors.read()
         self.errors.close()
         # mpiexec adds lines of its own about the abort.
-        said = [line.strip() for line in errors.splitlines() if "Error" in line]
+        messages = [line.strip() for line in errors.splitlines() if "Error" in line]
         if hung := re.search(r"^Timeout \(.*?^  (File .*?)$", errors, re.DOTALL | re.MULTILINE):
-            said = [f"hung in {hung[1]}"]
+            messages = [f"hung in {hung[1]}"]
         if self.late:
             self.end = f"killed after {TIMEOUT:.0f} s"
         elif status < 0:
             self.end = f"crashed: {signal.Signals(-status).name}"
         elif status:
-            self.end = said[-1] if said else f"failed with exit status {status}"
+            self.end = messages[-1] if messages else f"failed with exit status {status}"
 
     def _kill(self) -> None:
         if self.process.poll() is None:

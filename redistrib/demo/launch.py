@@ -86,15 +86,15 @@ def finish(process: subprocess.Popen[str], timeout: float | None = None) -> tupl
 
 def family(pid: int) -> list[int]:
     """A process and those that descend from it; Open MPI gives ranks sessions of their own."""
-    parents: dict[int, list[int]] = {}
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
                 stat = (entry / "stat").read_text()
             except OSError:
                 continue
-            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
-    found = [pid]
-    for known in found:
-        found += parents.get(known, [])
-    return found
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    pids = [pid]
+    for parent in pids:
+        pids += children.get(parent, [])
+    return pids

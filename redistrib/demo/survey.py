@@ -67,15 +67,15 @@ class Pair:
 def pairs(devices: int, count: int | None = None) -> list[Pair]:
     """The survey's pairs on so many devices; the first `count` of them."""
     rng = random.Random(devices)  # noqa: S311
-    found = []
+    result = []
     for number in range(COUNTS[devices]):
         mesh = MESHES[devices][number % len(MESHES[devices])]
         rank = rng.choice((2, 3, 4))
         src, dst = (_random_spec(rng, len(mesh), rank) for _ in range(2))
         while src == dst:
             dst = _random_spec(rng, len(mesh), rank)
-        found.append(Pair(mesh, shape(devices, rank), src, dst))
-    return found[:count]
+        result.append(Pair(mesh, shape(devices, rank), src, dst))
+    return result[:count]
 
 
 def crashing() -> list[Pair]:
@@ -85,11 +85,11 @@ def crashing() -> list[Pair]:
         ((4, 4, 2), "c a - b", "a - b c"),
         ((2, 2, 4, 4), "b c - da", "d a c b"),
     )
-    found = []
+    result = []
     for mesh, *texts in stated:
         src, dst = specs(*texts)
-        found.append(Pair(mesh, (32, 32, 32, 32), src, dst))
-    return found
+        result.append(Pair(mesh, (32, 32, 32, 32), src, dst))
+    return result
 
 
 def specs(*texts: str) -> list[Spec]:
@@ -121,10 +121,10 @@ def program_of(pair: Pair, program: str, devices: Sequence[Any]) -> tuple[Plan, 
     from redistrib.backends import jax as rjax
     from redistrib.backends.jax import shardings
 
-    own = Mesh(pair.axes)
-    src, dst = (ArrayType(own, pair.dtype, pair.shape, spec) for spec in (pair.src, pair.dst))
+    plan_mesh = Mesh(pair.axes)
+    src, dst = (ArrayType(plan_mesh, pair.dtype, pair.shape, spec) for spec in (pair.src, pair.dst))
     plan = plan_pair(src, dst)
-    grid = np.array(devices[: own.num_devices]).reshape(pair.mesh)
+    grid = np.array(devices[: plan_mesh.num_devices]).reshape(pair.mesh)
     mesh = jax.sharding.Mesh(grid, tuple(pair.axes))
     ends = [NamedSharding(mesh, shardings.partition_spec(t)) for t in (src, dst)]
     platform = devices[0].platform
@@ -159,10 +159,10 @@ def figures(pair: Pair, program: str, devices: Sequence[Any], run: bool = True) 
 
     from redistrib.interop.hlo_traffic import hlo_traffic
 
-    found = program_of(pair, program, devices)
-    if found is None:
+    built = program_of(pair, program, devices)
+    if built is None:
         return {}
-    plan, jitted = found
+    plan, jitted = built
     src, dst = plan.src, plan.dst
     abstract: Any = jax.ShapeDtypeStruct  # untyped in jax
     compiled = jitted.lower(abstract(pair.shape, src.numpy_dtype)).compile()

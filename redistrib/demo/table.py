@@ -33,14 +33,14 @@ def format_table(
     """The table with its notes, as text that ends in a newline."""
     by_key = {(row["workload"], row["backend"]): row for row in rows}
     sizes, counts = [], []
-    for workload, found in planned:
+    for workload, plan in planned:
         ours = {name: by_key.get((workload.name, name)) for name in NAMES}
         xla = baseline.get(workload.name)
         ends = (ours["jax"], xla)
         sizes.append(
             (
                 workload.name,
-                _mib(found.lower_bound_bytes),
+                _mib(plan.lower_bound_bytes),
                 *(_figure(row, "received_bytes") for row in (ours["jax"], ours["mpi"], xla)),
                 *(_figure(end, "temp_bytes") for end in ends),
                 *(_figure(end, "largest_buffer_bytes") for end in ends),
@@ -49,7 +49,7 @@ def format_table(
         counts.append(
             (
                 workload.name,
-                str(found.src.mesh.num_devices),
+                str(plan.src.mesh.num_devices),
                 *(_figure(end, "num_collectives") for end in ends),
                 *(_verdict(row) for row in ours.values()),
             )
@@ -59,9 +59,9 @@ def format_table(
     lines.append("jax, XLA: figures of the compiled programs; -: no PartitionSpec, or not run")
     lines += [f"{name}: {reason}" for name, reason in missing.items()]
     lines += ["", "workloads"]
-    for workload, found in planned:
-        lines.append(f"  {workload.name}: {workload.what}")
-        lines.append(f"    {found.src} -> {found.dst} on {workload.mesh}")
+    for workload, plan in planned:
+        lines.append(f"  {workload.name}: {workload.summary}")
+        lines.append(f"    {plan.src} -> {plan.dst} on {workload.mesh}")
         lines.append(f"    {workload.source}")
     failed = [row for row in rows if not row["verified"]]
     for row in failed:
@@ -69,8 +69,8 @@ def format_table(
         lines.append(f"FAILED: {row['workload']} on {row['backend']}: {why}")
     if not failed:
         tiles = sum(
-            found.src.mesh.num_devices
-            for workload, found in planned
+            plan.src.mesh.num_devices
+            for workload, plan in planned
             for name in NAMES
             if (workload.name, name) in by_key
         )
@@ -102,16 +102,16 @@ def _table(groups: Mapping[str, Sequence[str]], cells: Sequence[Sequence[str]]) 
     rows = [[name for names in groups.values() for name in names], *cells]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     parts: list[list[str]] = [[] for _ in range(len(rows) + 1)]
-    at = 0
+    start = 0
     for group, names in groups.items():
-        held = slice(at, at + len(names))
+        held = slice(start, start + len(names))
         span = sum(widths[held]) + len(names) - 1
-        widths[at] += max(0, len(group) - span)
+        widths[start] += max(0, len(group) - span)
         parts[0].append(group.center(max(len(group), span)))
         for part, row in zip(parts[1:], rows, strict=True):
             texts = zip(row[held], widths[held], strict=True)
             part.append(" ".join(t.rjust(n) if group else t.ljust(n) for t, n in texts))
-        at += len(names)
+        start += len(names)
     lines = ["  ".join(part).rstrip() for part in parts]
     lines.insert(2, "-" * max(map(len, lines)))
     return "\n".join(lines)

@@ -126,8 +126,8 @@ def _jax_mesh(t: ArrayType) -> Any:
 def _abstract(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     import jax
 
-    made: Any = jax.ShapeDtypeStruct  # untyped in jax
-    return made(shape, dtype)
+    struct: Any = jax.ShapeDtypeStruct  # untyped in jax
+    return struct(shape, dtype)
 
 
 def _spec(t: ArrayType) -> Any:

@@ -18,11 +18,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One redistribution; `source` is where it is described in public, `what` says what it is."""
+    """One redistribution, `source` where it is described in public, `summary` what it moves."""
 
     name: str
     source: str
-    what: str
+    summary: str
     mesh: str
     src: str
     dst: str
@@ -166,5 +166,5 @@ def source_tile(array: Array, t: ArrayType, position: int) -> Array:
         number = number * digit.size + t.digit_coordinate(digit, position)
     pattern = (np.arange(t.size) % 3).astype(array.dtype).reshape(t.shape)
     # Every device but the first holds the pattern; the first holds what is missing.
-    rest = pattern if number else (array - (count - 1) * pattern).astype(array.dtype)
-    return tile_of(rest, t.replace(partial=()), position)
+    addend = pattern if number else (array - (count - 1) * pattern).astype(array.dtype)
+    return tile_of(addend, t.replace(partial=()), position)

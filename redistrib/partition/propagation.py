@@ -71,12 +71,12 @@ class Propagation:
             )
         waiting = [(tensor, dim)]
         while waiting:
-            name, at = waiting.pop()
-            if (name, axis) in self.dims or not self._divides(name, at, axis):
+            name, position = waiting.pop()
+            if (name, axis) in self.dims or not self._divides(name, position, axis):
                 continue
-            self.dims[name, axis] = at
+            self.dims[name, axis] = position
             for operator, word in self._near[name]:
-                letter = word[at]
+                letter = word[position]
                 if self._takes(operator, letter, axis):
                     self.letters[operator, axis] = letter
                     waiting += self._places(operator, letter)
@@ -112,17 +112,17 @@ class Propagation:
 
     def choice(self) -> dict[str, Any]:
         """The options that this is."""
-        found: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         written = {operator.name for operator in self.graph.operators}
         for name, shape in self.graph.shapes.items():
             axes = list(self.mesh.sizes)
             if name in written:
                 letters = tuple(self.letters.get((name, axis), NONE) for axis in axes)
-                found[name] = Sharding(self.graph, self.mesh, name, letters)
+                options[name] = Sharding(self.graph, self.mesh, name, letters)
                 continue
             dims = [[a for a in axes if self.dims.get((name, a)) == d] for d in range(len(shape))]
             try:
-                found[name] = ArrayType(self.mesh, self.graph.dtype, shape, dims)
+                options[name] = ArrayType(self.mesh, self.graph.dtype, shape, dims)
             except LayoutError:
-                found[name] = ArrayType(self.mesh, self.graph.dtype, shape)
-        return found
+                options[name] = ArrayType(self.mesh, self.graph.dtype, shape)
+        return options

@@ -66,7 +66,7 @@ class Sharding:
         """The type of a tensor with these letters, partial over the axes of other letters."""
         sizes = self.graph.sizes(self.operator)
         pairs = [(a, x) for (a, _), x in zip(self.mesh.axes, self.letters, strict=True) if x]
-        dims = [tuple(axis for axis, letter in pairs if letter == own) for own in word]
+        dims = [tuple(axis for axis, letter in pairs if letter == wanted) for wanted in word]
         summed = [axis for axis, letter in pairs if letter in partial]
         return ArrayType(self.mesh, self.graph.dtype, [sizes[x] for x in word], dims, summed)
 
@@ -82,13 +82,13 @@ def shardings(graph: Graph, mesh: Mesh, operator: str, idle: bool = False) -> li
     legal = [x for x in op.letters if x not in op.whole]
     legal = [x for x in legal if op.linear or x in op.output]
     options = [*legal, *([NONE] if idle or not legal else [])]
-    found = []
+    result = []
     for letters in product(options, repeat=len(mesh.axes)):
         try:
-            found.append(Sharding(graph, mesh, operator, letters))
+            result.append(Sharding(graph, mesh, operator, letters))
         except LayoutError:  # the axes do not divide a dimension
             continue
-    return found
+    return result
 
 
 def tensor_types(graph: Graph, mesh: Mesh, tensor: str) -> Iterator[ArrayType]:
@@ -96,7 +96,7 @@ def tensor_types(graph: Graph, mesh: Mesh, tensor: str) -> Iterator[ArrayType]:
     shape = graph.shapes[tensor]
     # Where all readers need a dimension whole it is stored whole.
     free = [
-        {at for at, letter in enumerate(op.operands[n]) if letter not in op.whole}
+        {dim for dim, letter in enumerate(op.operands[n]) if letter not in op.whole}
         for op in graph.operators
         for n, name in enumerate(op.inputs)
         if name == tensor
@@ -104,7 +104,7 @@ def tensor_types(graph: Graph, mesh: Mesh, tensor: str) -> Iterator[ArrayType]:
     dims_of = sorted(set().union(*free)) if free else range(len(shape))
     for places in product((-1, *dims_of), repeat=len(mesh.axes)):
         dims = [
-            tuple(axis for (axis, _), at in zip(mesh.axes, places, strict=True) if at == dim)
+            tuple(axis for (axis, _), place in zip(mesh.axes, places, strict=True) if place == dim)
             for dim in range(len(shape))
         ]
         try:

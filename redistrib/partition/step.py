@@ -102,10 +102,10 @@ class Costs:
         `number` is that of the input of the readers.
         """
         written, wanted = zip(*map(self.written, writers), strict=True)
-        read, left = zip(*(self.read(reader, number) for reader in readers), strict=True)
+        read, gradients = zip(*(self.read(reader, number) for reader in readers), strict=True)
         seconds = self.oracle.cost_matrix(written, read, closed=False)
         if self._trained(readers[0], number):
-            seconds = seconds + self.oracle.cost_matrix(left, wanted, closed=False).T
+            seconds = seconds + self.oracle.cost_matrix(gradients, wanted, closed=False).T
         return seconds
 
     @staticmethod
@@ -125,10 +125,10 @@ class Costs:
         for tensor, name, number in self.graph.edges():
             reader = cast(Sharding, choice[name])
             written, wanted = self.written(choice[tensor])
-            read, left = self.read(reader, number)
+            read, gradient = self.read(reader, number)
             yield tensor, name, "forward", written, read
             if self._trained(reader, number):
-                yield tensor, name, "backward", left, wanted
+                yield tensor, name, "backward", gradient, wanted
 
     def step(self, choice: Choice) -> Step:
         """The step of a choice, with its plans."""
@@ -158,5 +158,5 @@ class Costs:
     def _trained(self, reader: Sharding, number: int) -> bool:
         """Whether an input has a gradient: what is given has none, and without training none."""
         name = self.graph.operator(reader.operator).inputs[number]
-        given = name not in self.graph.parameters and name in self.graph.given
-        return self.training and not given
+        untrained = name not in self.graph.parameters and name in self.graph.given
+        return self.training and not untrained

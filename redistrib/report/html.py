@@ -36,13 +36,13 @@ def element(name: str, /, *body: str, **attributes: str | int | None) -> Markup:
 
     Attributes lose a trailing `_`; those that are None are left out.
     """
-    given = "".join(
+    listed = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
     inside = "".join(part if isinstance(part, Markup) else escape(part) for part in body)
-    return Markup(f"<{name}{given}>{inside}</{name}>")
+    return Markup(f"<{name}{listed}>{inside}</{name}>")
 
 
 def join(parts: Iterable[str]) -> Markup:
@@ -185,7 +185,7 @@ def arrows(moved: Movement) -> Markup:
     if not moved.flows:
         return Markup()
     left, right = (sorted({ends[side] for ends in moved.flows}) for side in (0, 1))
-    place = [{device: 36 + ROW * at for at, device in enumerate(side)} for side in (left, right)]
+    place = [{device: 36 + ROW * row for row, device in enumerate(side)} for side in (left, right)]
     most, least = max(moved.flows.values()), min(moved.flows.values())
     thick = min(2.5, 16 / len(moved.flows))
     lines = [
@@ -203,23 +203,25 @@ def arrows(moved: Movement) -> Markup:
             element("text", f"{device}", x=x, y=y + 4, text_anchor=anchor)
             for device, y in side.items()
         ]
-    said = [f"{a} -> {b}: {format_bytes(size)}" for (a, b), size in moved.flows.items()]
-    each = format_bytes(most) if most == least else f"{format_bytes(least)} to {format_bytes(most)}"
+    labels = [f"{a} -> {b}: {format_bytes(size)}" for (a, b), size in moved.flows.items()]
+    amount = (
+        format_bytes(most) if most == least else f"{format_bytes(least)} to {format_bytes(most)}"
+    )
     height = 36 + ROW * max(len(left), len(right))
     picture = element(
         "svg",
         *lines,
         role="img",
-        aria_label="; ".join(said),
+        aria_label="; ".join(labels),
         viewBox=f"0 0 {WIDTH} {height}",
         width=WIDTH,
         height=height,
     )
     return element(
         "figure",
-        element("figcaption", f"{moved.shown}: a line is {each}."),
+        element("figcaption", f"{moved.shown}: a line is {amount}."),
         picture,
-        details("as text", element("pre", "\n".join(said))),
+        details("as text", element("pre", "\n".join(labels))),
     )
 
 

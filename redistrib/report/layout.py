@@ -140,11 +140,11 @@ def _values(sizes: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
 
 def _indices(t: ArrayType, dims: Sequence[int], values: tuple[int, ...]) -> str:
     """The indices of a block, `:` for a dimension in one block between others that are cut."""
-    ranges, rest = [], list(values)
+    ranges, coordinates = [], list(values)
     for dim in dims:
         number, count = 0, 1
         for factor in _cutting(t, dim):
-            number, count = number * factor.size + rest.pop(0), count * factor.size
+            number, count = number * factor.size + coordinates.pop(0), count * factor.size
         start, end = _block(t, dim, number, count)
         ranges.append(f"{start}:{end}")
     return ", ".join(ranges)
@@ -178,19 +178,19 @@ class _Holders:
     def of(self, down: Edge, row: Place, across: Edge, column: Place) -> Cell:
         if not self._listed:
             return Cell(self._count, ())
-        here = np.ones(self._mesh.num_devices, bool)
+        mask = np.ones(self._mesh.num_devices, bool)
         for edge, place in ((down, row), (across, column)):
             for factor, value in zip(edge.factors, place.values, strict=True):
                 if isinstance(factor, DeviceDigit):
-                    here &= self._value(factor) == value
+                    mask &= self._value(factor) == value
         ids = self._mesh.ids
-        found = tuple(sorted(ids[position] for position in np.flatnonzero(here)))
-        return Cell(len(found), found)
+        devices = tuple(sorted(ids[position] for position in np.flatnonzero(mask)))
+        return Cell(len(devices), devices)
 
     def _value(self, digit: DeviceDigit) -> Positions:
         if digit not in self._values:
-            here = np.arange(self._mesh.num_devices)
-            self._values[digit] = digit_values([digit], here, whole_axes(self._mesh))
+            positions = np.arange(self._mesh.num_devices)
+            self._values[digit] = digit_values([digit], positions, whole_axes(self._mesh))
         return self._values[digit]
 
 

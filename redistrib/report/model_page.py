@@ -78,7 +78,7 @@ def _arrays(plan: ModelFigures) -> list[tuple[str, ...]]:
     for (_, type_text), numbers in forms.items():
         move = plan.moves[numbers[0]]
         names = list(dict.fromkeys(name for name, _ in move.sources))
-        made = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        sources = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         pieces = f"{len(move.steps)}{', irregular' if move.irregular else ''}"
-        rows.append((move.target, f"{len(numbers)}", type_text, made or "zeros", pieces))
+        rows.append((move.target, f"{len(numbers)}", type_text, sources or "zeros", pieces))
     return rows

@@ -91,8 +91,8 @@ def movement(step: Collective, before: ArrayType, after: ArrayType) -> Movement 
             assert_never(step)
 
 
-def _among_all(step: Collective, before: ArrayType, each: int, reduced: int) -> Movement | None:
-    """Every member sends `each` bytes to every other, and its chunks of `reduced` elements."""
+def _among_all(step: Collective, before: ArrayType, share: int, reduced: int) -> Movement | None:
+    """Every member sends `share` bytes to every other, and its chunks of `reduced` elements."""
     k, mesh = step.group_size, before.mesh
     digits = [digit for digit in coalesce(step.axes) if isinstance(digit, DeviceDigit)]
     places = np.arange(min(k, MAX_SHOWN))
@@ -100,14 +100,14 @@ def _among_all(step: Collective, before: ArrayType, each: int, reduced: int) -> 
     members = [_device(before, int(position)) for position in positions]
     chunks = [(reduced // k + (place < reduced % k)) * before.itemsize for place in range(k)]
     flows = {
-        (sender, receiver): each + chunks[i] + chunks[j]
+        (sender, receiver): share + chunks[i] + chunks[j]
         for i, sender in enumerate(members)
         for j, receiver in enumerate(members)
-        if i != j and each + chunks[i] + chunks[j]
+        if i != j and share + chunks[i] + chunks[j]
     }
     if not flows:
         return None
-    most = format_bytes(each + 2 * chunks[0])
+    most = format_bytes(share + 2 * chunks[0])
     groups = mesh.num_devices // k
     words = f"In each of {groups} groups of {k}" if groups > 1 else f"Among all {k} devices"
     shown = f"the first {len(members)} of a group" if len(members) < k else "a group"
@@ -169,10 +169,10 @@ def _flows(
 ) -> Flows:
     if step.blocks is not None:
         return _block_flows(before, after)
-    found = pieces_of(step, before, after, receivers=receivers)
-    size = found.elements * before.itemsize
+    exchanged = pieces_of(step, before, after, receivers=receivers)
+    size = exchanged.elements * before.itemsize
     flows: Flows = {}
-    for piece in found.pieces:
+    for piece in exchanged.pieces:
         ends = _device(before, piece.sender), _device(after, piece.receiver)
         if ends[0] != ends[1]:
             flows[ends] = flows.get(ends, 0) + prod(piece.shape) * size
@@ -181,9 +181,9 @@ def _flows(
 
 def _block_flows(before: ArrayType, after: ArrayType) -> Flows:
     """The messages of an exchange of blocks."""
-    found = messages_of(before, after)
+    messages = messages_of(before, after)
     flows: Flows = {}
-    moved = (found.sender.tolist(), found.receiver.tolist(), found.elements.tolist())
+    moved = (messages.sender.tolist(), messages.receiver.tolist(), messages.elements.tolist())
     for sender, receiver, elements in zip(*moved, strict=True):
         ends = _device(before, sender), _device(after, receiver)
         if ends[0] != ends[1]:

@@ -49,10 +49,10 @@ def plan_parts(plan: Plan) -> Iterator[Markup]:
 
 
 @display.to_html.register
-def explanation_html(found: Explanation) -> str:
+def explanation_html(explanation: Explanation) -> str:
     """All that a plan was chosen from as an HTML fragment, and the plan."""
-    why = heading("Alternatives"), _explained(found)
-    return fragment(*_plan(found.plan), *why, *_text(found.plan))
+    why = heading("Alternatives"), _explained(explanation)
+    return fragment(*_plan(explanation.plan), *why, *_text(explanation.plan))
 
 
 def _plan(plan: Plan) -> Iterator[Markup]:
@@ -80,19 +80,19 @@ def _text(plan: Plan) -> Iterator[Markup]:
 def _panels(plan: Plan) -> Iterator[tuple[str, Markup]]:
     ends = join((layout(plan.src, "source"), layout(plan.dst, "target")))
     yield "source and target", element("div", ends, class_="scene")
-    for at, step in enumerate(plan.steps):
-        before, after = plan.types[at : at + 2]
+    for index, step in enumerate(plan.steps):
+        before, after = plan.types[index : index + 2]
         moved = movement(step, before, after)
         words = "No data moves: every device has what it needs." if moved is None else moved.words
         scene: list[Markup] = [
-            layout(before, f"after step {at}" if at else "source"),
+            layout(before, f"after step {index}" if index else "source"),
             *([] if moved is None else [arrows(moved)]),
-            layout(after, f"after step {at + 1}"),
+            layout(after, f"after step {index + 1}"),
         ]
-        said = element("p", words)
+        summary = element("p", words)
         yield (
-            f"{at + 1} {step.collective}",
-            join((said, element("div", *scene, class_="scene"))),
+            f"{index + 1} {step.collective}",
+            join((summary, element("div", *scene, class_="scene"))),
         )
 
 
@@ -105,12 +105,12 @@ def _memory(plan: Plan) -> Markup:
         ("bound on one tile", [("bound", limit)]),
         ("source", [("held", source)]),
     ]
-    for at, (step, before, after) in enumerate(
+    for index, (step, before, after) in enumerate(
         zip(plan.steps, plan.types, plan.types[1:], strict=False)
     ):
-        read = [("read", before.tile_bytes)] if at else []
-        made = ("made", after.tile_bytes)
-        lines.append((f"{at + 1} {step.collective}", [("held", source), *read, made]))
+        read = [("read", before.tile_bytes)] if index else []
+        produced = ("made", after.tile_bytes)
+        lines.append((f"{index + 1} {step.collective}", [("held", source), *read, produced]))
     kinds = ("held", "source, kept"), ("read", "read by the step"), ("made", "made by it")
     return join((key(*kinds), bars(lines)))
 
@@ -118,17 +118,19 @@ def _memory(plan: Plan) -> Markup:
 def _alternatives(plan: Plan) -> list[Markup]:
     """What `auto` would choose from, where it is known at once."""
     try:
-        found = explain(plan.src, plan.dst, memory_limit=plan.memory_limit, profile=plan.profile)
+        explanation = explain(
+            plan.src, plan.dst, memory_limit=plan.memory_limit, profile=plan.profile
+        )
     except RedistribError:  # a plan by hand, on two meshes or above a limit
         return []
-    return [heading("Alternatives"), _explained(found)]
+    return [heading("Alternatives"), _explained(explanation)]
 
 
-def _explained(found: Explanation) -> Markup:
+def _explained(explanation: Explanation) -> Markup:
     heads = ("", "way", "time", "received", "peak tile", "steps")
     body = []
-    for number, (name, way) in enumerate(found.alternatives):
-        mark = "chosen" if number == found.chosen else ""
+    for number, (name, way) in enumerate(explanation.alternatives):
+        mark = "chosen" if number == explanation.chosen else ""
         if isinstance(way, str):
             body.append((mark, name, "", "", "", way))
         else:

@@ -49,12 +49,12 @@ def header(plan: Plan) -> list[tuple[str, str]]:
         more = prod(plan.padded_shape) / max(src.size, 1) - 1
         lines.append(("padded", f"to {format_shape(plan.padded_shape)}, {more:.2%} more"))
     if plan.steps and not src.partial and not dst.partial:
-        whole = src.size * src.itemsize
+        total = src.size * src.itemsize
         lines.append(
             (
                 "gather all",
-                f"would receive {format_bytes(whole - src.tile_bytes)} "
-                f"and peak at {format_bytes(whole)}",
+                f"would receive {format_bytes(total - src.tile_bytes)} "
+                f"and peak at {format_bytes(total)}",
             )
         )
     return lines
@@ -66,24 +66,24 @@ def rows(plan: Plan) -> list[tuple[str, ...]]:
     Times are under the profile of the plan.
     """
     start = format_shape(plan.src.tile_shape), "", format_bytes(plan.src.tile_bytes), ""
-    found: list[tuple[str, ...]] = [("source", "", "", *start)]
-    for at, (step, after) in enumerate(zip(plan.steps, plan.types[1:], strict=True)):
+    table: list[tuple[str, ...]] = [("source", "", "", *start)]
+    for index, (step, after) in enumerate(zip(plan.steps, plan.types[1:], strict=True)):
         mesh = after.mesh
         group = prod(digit.size for digit in step.axes)
         # The axes of an exchange are the owners afterwards; who talks to whom is up to its tables.
         groups = "" if isinstance(step, Exchange) else f"{mesh.num_devices // group} of {group}"
-        found.append(
+        table.append(
             (
                 step.collective,
                 ",".join(format_factor(digit, mesh) for digit in step.axes),
                 groups,
                 format_shape(after.tile_shape),
-                format_bytes(plan.traffic[at].received_bytes),
-                format_bytes(plan.live_bytes_per_step[at]),
-                format_seconds(plan.seconds_per_step[at]),
+                format_bytes(plan.traffic[index].received_bytes),
+                format_bytes(plan.live_bytes_per_step[index]),
+                format_seconds(plan.seconds_per_step[index]),
             )
         )
-    return found
+    return table
 
 
 def _ratio(plan: Plan) -> str:
@@ -110,7 +110,7 @@ def plan_text(plan: Plan, detail: Detail = "normal") -> str:
         lines += ["", *derived]
     if detail == "full":
         lines += ["", "types"]
-        lines += [f"  {at or 'source':>6}  {t}" for at, t in enumerate(plan.types)]
+        lines += [f"  {index or 'source':>6}  {t}" for index, t in enumerate(plan.types)]
         for t in (plan.src, plan.dst) if plan.steps else (plan.src,):
             lines += ["", picture(t)]
     return "\n".join(lines)
@@ -168,7 +168,7 @@ def derivation(plan: Plan) -> list[str]:
 
 def _table(body: list[tuple[str, ...]]) -> list[str]:
     """Aligned lines: a head, then numbered rows."""
-    numbered = [("", *COLUMNS), *((str(at), *row) for at, row in enumerate(body))]
+    numbered = [("", *COLUMNS), *((str(index), *row) for index, row in enumerate(body))]
     widths = [max(map(len, column)) for column in zip(*numbered, strict=True)]
     right = [name in RIGHT_ALIGNED for name in ("", *COLUMNS)]
     return [

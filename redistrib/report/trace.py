@@ -39,12 +39,14 @@ def _events(plan: Plan) -> Iterator[dict[str, Any]]:
         yield {"ph": "M", "name": "thread_name", "pid": 0, "tid": device, "args": named}
     yield _live(0.0, plan.src.tile_bytes)
     start = 0.0
-    for at, (step, seconds) in enumerate(zip(plan.steps, plan.seconds_per_step, strict=True)):
+    for index, (step, seconds) in enumerate(zip(plan.steps, plan.seconds_per_step, strict=True)):
         about = {
-            "axes": ", ".join(format_factor(digit, plan.types[at + 1].mesh) for digit in step.axes),
-            "type": str(plan.types[at + 1]),
-            "received_bytes": plan.traffic[at].received_bytes,
-            "sent_bytes": plan.traffic[at].sent_bytes,
+            "axes": ", ".join(
+                format_factor(digit, plan.types[index + 1].mesh) for digit in step.axes
+            ),
+            "type": str(plan.types[index + 1]),
+            "received_bytes": plan.traffic[index].received_bytes,
+            "sent_bytes": plan.traffic[index].sent_bytes,
         }
         for device in devices:
             yield {
@@ -57,7 +59,7 @@ def _events(plan: Plan) -> Iterator[dict[str, Any]]:
                 "args": about,
             }
         start += seconds
-        yield _live(start, plan.live_bytes_per_step[at])
+        yield _live(start, plan.live_bytes_per_step[index])
 
 
 def _live(seconds: float, size: int) -> dict[str, Any]:
