@@ -71,11 +71,11 @@ def gather(tiles: Sequence[ArrayLike], type: ArrayType) -> Array:  # noqa: A002
     """
     current = _stack(tiles, type, type.tile_shape)
     if type.partial:
-        whole = type.replace(partial=())
-        program = tile_program((AllReduce(type.partial),), (type, whole))
+        summed = type.replace(partial=())
+        program = tile_program((AllReduce(type.partial),), (type, summed))
         partial = Tiles.stacked(current, type.mesh)
         current = interpret(program[0].operations, Views(), partial).settled().data
-        type = whole  # noqa: A001
+        type = summed  # noqa: A001
     if type.uneven:
         return _put_together(current, type)
     result = np.empty(type.shape, current.dtype)
@@ -93,10 +93,10 @@ def _put_together(tiles: Array, t: ArrayType) -> Array:
     """The array of uneven tiles, each in the corner of the largest shape."""
     result = np.zeros(t.shape, tiles.dtype)
     places = [np.ix_(*t.tile(position)) for position in range(len(tiles))]
-    own = [in_corner(tile, t.tile_shape_at(position)) for position, tile in enumerate(tiles)]
-    for place, tile in zip(places, own, strict=True):
+    corners = [in_corner(tile, t.tile_shape_at(position)) for position, tile in enumerate(tiles)]
+    for place, tile in zip(places, corners, strict=True):
         result[place] = tile
-    for device, (place, tile) in enumerate(zip(places, own, strict=True)):
+    for device, (place, tile) in enumerate(zip(places, corners, strict=True)):
         if not same_bits(result[place], tile):
             raise _disagree(t, device)
     return result

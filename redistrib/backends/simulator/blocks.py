@@ -39,8 +39,8 @@ def fetch_blocks(held: Array, before: ArrayType, after: ArrayType) -> Array:
     for receiver in range(count):
         wanted = [np.asarray(indices) for indices in after.tile(receiver)]
         lead = [_along(dim, len(wanted)) for dim in range(len(wanted))]
-        owners = [places[dim][0][at].reshape(lead[dim]) for dim, at in enumerate(wanted)]
-        spots = [places[dim][1][at].reshape(lead[dim]) for dim, at in enumerate(wanted)]
+        owners = [places[dim][0][indices].reshape(lead[dim]) for dim, indices in enumerate(wanted)]
+        spots = [places[dim][1][indices].reshape(lead[dim]) for dim, indices in enumerate(wanted)]
         senders = senders_of_blocks(before, after, np.array(receiver), owners)
         in_corner(result[receiver, ...], after.tile_shape_at(receiver))[...] = held[
             (senders, *spots)
@@ -52,19 +52,19 @@ def count_blocks(before: ArrayType, after: ArrayType) -> tuple[int, int]:
     """Elements that the worst device receives and sends, cell by cell: each has one sender."""
     if not before.size:
         return 0, 0
-    here, there = np.array(before.mesh.ids), np.array(after.mesh.ids)
+    ids, ids_after = np.array(before.mesh.ids), np.array(after.mesh.ids)
     axes, rank = whole_axes(after.mesh), len(before.shape)
     cells = [cells_of(before, after, dim) for dim in range(rank)]
-    received, sent = np.zeros(len(there), np.int64), np.zeros(len(here), np.int64)
-    for receiver in range(len(there)):
+    received, sent = np.zeros(len(ids_after), np.int64), np.zeros(len(ids), np.int64)
+    for receiver in range(len(ids_after)):
         owners, sizes = [], np.ones((1,) * rank, np.int64)
-        for dim, found in enumerate(cells):
+        for dim, of_dim in enumerate(cells):
             value = digit_values(owners_of(after, dim), np.array(receiver), axes)
-            mine = found.after == value
-            owners.append(found.before[mine].reshape(_along(dim, rank)))
-            sizes = sizes * found.lengths[mine].reshape(_along(dim, rank))
+            mine = of_dim.after == value
+            owners.append(of_dim.before[mine].reshape(_along(dim, rank)))
+            sizes = sizes * of_dim.lengths[mine].reshape(_along(dim, rank))
         senders = senders_of_blocks(before, after, np.array(receiver), owners)
-        away = here[senders] != there[receiver]
+        away = ids[senders] != ids_after[receiver]
         sizes = np.broadcast_to(sizes, senders.shape)[away]
         received[receiver] += sizes.sum()
         np.add.at(sent, senders[away], sizes)

@@ -67,8 +67,8 @@ class Tiles:
         shape = data.shape[1:] if shape is None else shape
         stride, *strides = data.strides
         dims = tuple(
-            ((size, stride if given > 1 else 0),) if size != 1 else ()
-            for size, given, stride in zip(shape, data.shape[1:], strides, strict=True)
+            ((size, stride if length > 1 else 0),) if size != 1 else ()
+            for size, length, stride in zip(shape, data.shape[1:], strides, strict=True)
         )
         devices = []
         for axis in reversed(whole_axes(mesh)):
@@ -151,10 +151,10 @@ class Views:
     def place(self, piece: Tiles, groups: Groups, reduction: str) -> Tiles:
         """Written into new tiles."""
         held = piece.once()
-        whole = np.empty((len(held), groups.size, *held.shape[1:]), held.dtype)
-        whole[...] = self.fill(piece, reduction)[..., None]
-        whole[np.arange(len(held)), groups.places()] = held
-        return Tiles.stacked(whole, piece.mesh, (groups.size, *piece.shape))
+        result = np.empty((len(held), groups.size, *held.shape[1:]), held.dtype)
+        result[...] = self.fill(piece, reduction)[..., None]
+        result[np.arange(len(held)), groups.places()] = held
+        return Tiles.stacked(result, piece.mesh, (groups.size, *piece.shape))
 
     def gather(self, tiles: Tiles, groups: Groups) -> Tiles:
         """The device's stride in front; the device repeats what it reads."""
@@ -215,17 +215,17 @@ class Views:
 
 def _regrouped(axes: list[Axis], shape: Iterable[int]) -> tuple[tuple[Axis, ...], ...] | None:
     """The axes cut into dimensions of these sizes; None where a cut does not divide an axis."""
-    left = list(reversed(axes))
+    stack = list(reversed(axes))
     dims = []
     for n in shape:
         dim = []
         while n > 1:
-            size, stride = left.pop()
+            size, stride = stack.pop()
             if n % size == 0:
                 dim.append((size, stride))
                 n //= size  # noqa: PLW2901 - what is left of it
             elif size % n == 0:
-                left.append((size // n, stride))
+                stack.append((size // n, stride))
                 dim.append((n, stride * (size // n)))
                 break
             else:
@@ -243,9 +243,9 @@ def _flat(tiles: Tiles) -> Tiles:
 def _cut(devices: Devices, digits: Sequence[DeviceDigit]) -> Devices:
     """The digits of a position, cut where one of `digits` begins or ends."""
     result = []
-    for whole, stride in devices:
-        ends = [end for d in digits if d.axis == whole.axis for end in (d.pre, d.end)]
-        result += [(part, stride * (whole.end // part.end)) for part in cut(whole, ends)]
+    for digit, stride in devices:
+        ends = [end for d in digits if d.axis == digit.axis for end in (d.pre, d.end)]
+        result += [(part, stride * (digit.end // part.end)) for part in cut(digit, ends)]
     return tuple(result)
 
 
@@ -279,8 +279,8 @@ def _matched(pieces: Tiles, groups: Groups) -> tuple[Devices, list[tuple[DeviceD
             strides.append(stride)
             pre *= size
     devices = _cut(pieces.devices, parts)
-    own = dict(devices)
-    return devices, [(part, own[part], s) for part, s in zip(parts, strides, strict=True)]
+    stride_of = dict(devices)
+    return devices, [(part, stride_of[part], s) for part, s in zip(parts, strides, strict=True)]
 
 
 def tiles_of(array: Array, t: ArrayType) -> Tiles:
@@ -331,9 +331,9 @@ def _fetched(tiles: Tiles, operation: Fetch) -> Tiles:
     block = [gcd(a, b) for a, b in zip(before.block_shape, after.block_shape, strict=True)]
     counts = [n // size for n, size in zip(shape, block, strict=True)]
     wanted = [_blocks(after, dim, block[dim]) for dim in range(len(shape))]
-    here = np.arange(receivers).reshape(-1, *(1 for _ in shape))
-    senders = exchange_senders(operation.step, before, here, wanted, counts)
-    spots = [_spots(before, dim, at, block[dim]) for dim, at in enumerate(wanted)]
+    positions = np.arange(receivers).reshape(-1, *(1 for _ in shape))
+    senders = exchange_senders(operation.step, before, positions, wanted, counts)
+    spots = [_spots(before, dim, numbers, block[dim]) for dim, numbers in enumerate(wanted)]
     # [device, *blocks, *within a block]; of a tile that is one element repeated, one is looked up.
     held = tiles.once()
     rank = len(shape)
@@ -341,8 +341,8 @@ def _fetched(tiles: Tiles, operation: Fetch) -> Tiles:
     pairs = zip(held.shape[1:], within, strict=True)
     split = held.reshape(len(held), *(k for n, size in pairs for k in (n // size, size)))
     blocks = split.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2))
-    found = tuple(spot % n for spot, n in zip(spots, blocks.shape[1:], strict=False))
-    arrived = np.ascontiguousarray(blocks[(senders, *found)])
+    places = tuple(spot % n for spot, n in zip(spots, blocks.shape[1:], strict=False))
+    arrived = np.ascontiguousarray(blocks[(senders, *places)])
     strides = [s if n > 1 else 0 for n, s in zip(arrived.shape, arrived.strides, strict=True)]
     result = Tiles.stacked(arrived, after.mesh)
     dims = tuple(
@@ -362,19 +362,21 @@ def _blocks(t: ArrayType, dim: int, block: int) -> NDArray[np.intp]:
     Shape [device, 1, ..., blocks, ..., 1]: it broadcasts against other dimensions.
     """
     n = t.shape[dim]
-    here, axes = np.arange(t.mesh.num_devices), whole_axes(t.mesh)
-    first = np.zeros_like(here)
+    positions, axes = np.arange(t.mesh.num_devices), whole_axes(t.mesh)
+    first = np.zeros_like(positions)
     pattern = np.zeros(1, np.intp)
     end = 1
     for device, index in sorted((p for p in t.placements if p[1].dim == dim), key=lambda p: p[1]):
-        first += digit_values([device], here, axes) * (n // index.end)
+        first += digit_values([device], positions, axes) * (n // index.end)
         if index.pre > end:
             steps = np.arange(index.pre // end) * (n // index.pre)
             pattern = (pattern[:, None] + steps).reshape(-1)
         end = index.end
     pattern = (pattern[:, None] + np.arange(0, n // end, block)).reshape(-1)
-    at = (first[:, None] + pattern) // block
-    return at.reshape(len(at), *(at.shape[1] if d == dim else 1 for d in range(len(t.shape))))
+    numbers = (first[:, None] + pattern) // block
+    return numbers.reshape(
+        len(numbers), *(numbers.shape[1] if d == dim else 1 for d in range(len(t.shape)))
+    )
 
 
 def _spots(t: ArrayType, dim: int, blocks: NDArray[np.intp], block: int) -> NDArray[np.intp]:

@@ -56,13 +56,13 @@ def measure(plan: Plan) -> Measurement:
     for part in tile_program(plan.steps, plan.types):
         if isinstance(part.step, Exchange) and part.step.blocks is not None:
             counts = count_blocks(part.before, part.after)
-            made = part.after.tile_size * itemsize
+            produced = part.after.tile_size * itemsize
         else:
-            counts, made = _measured(part, itemsize)
+            counts, produced = _measured(part, itemsize)
         received.append(counts[0] * itemsize)
         sent.append(counts[1] * itemsize)
-        live.append(source + (held if live else 0) + made)
-        held, peak = made, max(peak, made)
+        live.append(source + (held if live else 0) + produced)
+        held, peak = produced, max(peak, produced)
     return Measurement(
         received_bytes=sum(received),
         sent_bytes=sum(sent),
@@ -111,9 +111,9 @@ def _traffic(tiles: Tiles, chunked: bool) -> tuple[int, int]:
     if chunked:
         tile, group = prod(tiles.shape), origins.shape[1]
         chunk = np.array([tile // group + (c < tile % group) for c in range(group)])
-        own = chunk[np.argmax(origins == receivers, axis=1)]
+        own_chunk = chunk[np.argmax(origins == receivers, axis=1)]
         weights = np.hstack(
-            [np.broadcast_to(part, origins.shape) for part in (own[:, None], chunk)]
+            [np.broadcast_to(part, origins.shape) for part in (own_chunk[:, None], chunk)]
         )
         origins = np.hstack([origins, origins])
     away = origins != receivers

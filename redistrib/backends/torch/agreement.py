@@ -104,8 +104,8 @@ class Agreement:
         """Meet the other ranks. Raises BackendError on all if one has an error or another plan."""
         number = job.meetings[self._ranks] = job.meetings.get(self._ranks, 0) + 1
         key = f"meeting/{hashlib.sha256(str(self._ranks).encode()).hexdigest()}/{number}"
-        said = [self._plan, self._about, "" if error is None else str(error)]
-        job.store.set(f"{key}/{self._rank}", json.dumps(said))
+        statement = [self._plan, self._about, "" if error is None else str(error)]
+        job.store.set(f"{key}/{self._rank}", json.dumps(statement))
         if job.store.add(f"{key}/arrived", 1) == len(self._ranks):
             heard = [json.loads(job.store.get(f"{key}/{rank}")) for rank in self._ranks]
             job.store.set(f"{key}/verdict", json.dumps(_verdict(self._ranks, heard)))
@@ -153,6 +153,6 @@ def _verdict(ranks: tuple[int, ...], heard: list[list[str]]) -> tuple[int, str]:
     first = heard[0]
     for rank, other in zip(ranks, heard, strict=True):
         if other[0] != first[0]:
-            given = f"rank {ranks[0]} {first[1]}, rank {rank} {other[1]}"
-            return rank, f"the ranks were given different plans: {given}"
+            plans = f"rank {ranks[0]} {first[1]}, rank {rank} {other[1]}"
+            return rank, f"the ranks were given different plans: {plans}"
     return ranks[0], ""

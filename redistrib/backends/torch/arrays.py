@@ -41,7 +41,7 @@ def run(plan: Plan, tiles: list[Array], *, timeout: float = TIMEOUT) -> list[Arr
     end = plan.dst
     ids = list(dict.fromkeys([*plan.src.mesh.ids, *end.mesh.ids]))
     ranks = {t.mesh: tuple(map(ids.index, t.mesh.ids)) for t in (*plan.types, plan.src, end)}
-    given = {rank: to_torch(tile) for rank, tile in zip(ranks[plan.src.mesh], tiles, strict=True)}
+    inputs = {rank: to_torch(tile) for rank, tile in zip(ranks[plan.src.mesh], tiles, strict=True)}
     results = {}
     for position, rank in enumerate(ranks[end.mesh]):
         result = torch.empty(end.tile_shape_at(position), dtype=torch_dtype(end.dtype))
@@ -51,13 +51,15 @@ def run(plan: Plan, tiles: list[Array], *, timeout: float = TIMEOUT) -> list[Arr
         for rank in range(len(ids)):
             if not (child := os.fork()):
                 placed = Placed(rank, ranks)
-                _serve(plan, placed, given.get(rank), results.get(rank), directory, timeout)
+                _serve(plan, placed, inputs.get(rank), results.get(rank), directory, timeout)
             children.append(child)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         errors = [Path(directory, f"error-{n}") for n, status in enumerate(statuses) if status]
         if errors:
-            said = [path.read_text(encoding="utf-8") for path in errors if path.exists()]
-            raise BackendError(f"a rank of the torch backend failed: {(said or ['it ended'])[0]}")
+            reasons = [path.read_text(encoding="utf-8") for path in errors if path.exists()]
+            raise BackendError(
+                f"a rank of the torch backend failed: {(reasons or ['it ended'])[0]}"
+            )
     return [to_numpy(results[rank], end.numpy_dtype) for rank in ranks[end.mesh]]
 
 
@@ -76,9 +78,9 @@ def _serve(
             timeout=timedelta(seconds=timeout),
         )
         torch.set_num_threads(1)
-        made = Program(plan, placed)(tile)
-        if made is not None:
-            result.copy_(made)
+        output = Program(plan, placed)(tile)
+        if output is not None:
+            result.copy_(output)
         dist.destroy_process_group()
         status = 0
     except BaseException:  # noqa: BLE001 - the parent raises it

@@ -37,18 +37,21 @@ def pieces_of_blocks(before: ArrayType, after: ArrayType) -> Pieces:
 def _pieces(before: ArrayType, after: ArrayType, cells: list[Cells]) -> Iterator[Piece]:
     axes = whole_axes(after.mesh)
     for receiver in range(after.mesh.num_devices):
-        here = np.array(receiver)
+        position = np.array(receiver)
         wanted = after.tile(receiver)
         parts = [
-            list(_by_owner(of_dim, int(digit_values(owners_of(after, dim), here, axes))))
+            list(_by_owner(of_dim, int(digit_values(owners_of(after, dim), position, axes))))
             for dim, of_dim in enumerate(cells)
         ]
         for chosen in product(*parts):
             owners = [np.array(owner) for owner, _ in chosen]
-            sender = int(senders_of_blocks(before, after, here, owners))
+            sender = int(senders_of_blocks(before, after, position, owners))
             held = before.tile(sender)
             take, put = (
-                tuple(np.searchsorted(has, at) for has, (_, at) in zip(tile, chosen, strict=True))
+                tuple(
+                    np.searchsorted(indices, part)
+                    for indices, (_, part) in zip(tile, chosen, strict=True)
+                )
                 for tile in (held, wanted)
             )
             yield Piece(sender, receiver, take, put)

@@ -41,7 +41,7 @@ def redistribution() -> Iterator[None]:
         with rtorch.redistribution():
             y = x.redistribute(placements=[Shard(1)])
     """
-    own = getattr(torch_redistribute, _LOCAL)
+    original = getattr(torch_redistribute, _LOCAL)
     method = DTensor.redistribute
 
     def local(
@@ -49,11 +49,11 @@ def redistribution() -> Iterator[None]:
     ) -> Tensor:
         move = _move(current_spec, target_spec)
         if move is None:
-            return own(local_tensor, current_spec, target_spec, **options)
+            return original(local_tensor, current_spec, target_spec, **options)
         if isinstance(local_tensor, AsyncCollectiveTensor):
             local_tensor = local_tensor.wait()
-        there = current_spec.mesh.get_coordinate() is not None
-        result = move(local_tensor if there else None)
+        on_mesh = current_spec.mesh.get_coordinate() is not None
+        result = move(local_tensor if on_mesh else None)
         return local_tensor if result is None else result
 
     def to_any_mesh(
@@ -73,7 +73,7 @@ def redistribution() -> Iterator[None]:
         yield
     finally:
         for holder in _HOLDERS:
-            setattr(holder, _LOCAL, own)
+            setattr(holder, _LOCAL, original)
         DTensor.redistribute = method
 
 

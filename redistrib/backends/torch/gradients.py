@@ -110,14 +110,14 @@ class GradientSync:
             size = -(-size // self._ranks) * self._ranks
         on = mesh_of(mesh)
         axes = [name for name, length in on.axes if length > 1]
-        whole = ArrayType(on, short_name(like.dtype), (size,))
-        end = whole.replace(dims=[axes]) if self._shard else whole
+        replicated = ArrayType(on, short_name(like.dtype), (size,))
+        end = replicated.replace(dims=[axes]) if self._shard else replicated
         backend = backend_of(device_of(mesh))
         flat = torch.zeros(size, dtype=like.dtype, device=like.device)
-        reduce = compile(planned(whole.replace(partial=axes), end, backend), mesh)
+        reduce = compile(planned(replicated.replace(partial=axes), end, backend), mesh)
         bucket = _Bucket(parameters, flat, reduce, None, None)
         if self._shard:
-            bucket.gather = compile(planned(end, whole, backend), mesh)
+            bucket.gather = compile(planned(end, replicated, backend), mesh)
             for parameter, view in bucket.views(flat):
                 view.copy_(parameter.detach())
             place = end.tile(reduce.placed.position(on) or 0)[0]

@@ -64,8 +64,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noq
 
 
 def _gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
-    back = ctx.move.transposed
-    return (None if back is None else move(gradient, kept(back()))), None
+    transposed = ctx.move.transposed
+    return (None if transposed is None else move(gradient, kept(transposed()))), None
 
 
 move.register_autograd(_gradient, setup_context=_remember)

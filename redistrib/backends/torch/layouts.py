@@ -68,8 +68,8 @@ def layout_of(spec: DTensorSpec) -> Layout:
     else:
         order = spec.shard_order
     mesh = mesh_of(spec.mesh)
-    given = None if order is None else tuple((dim, tuple(by)) for dim, by in order)
-    return _layout(mesh, tuple(meta.shape), short_name(meta.dtype), placements, given)
+    shard_order = None if order is None else tuple((dim, tuple(by)) for dim, by in order)
+    return _layout(mesh, tuple(meta.shape), short_name(meta.dtype), placements, shard_order)
 
 
 @lru_cache(maxsize=1024)
@@ -95,17 +95,17 @@ def _layout(
             averaged *= size
     if averaged > 1 and torch_dtype(dtype) in _WHOLE:
         raise LayoutError(f"averages are of floats; got dtype {dtype}", dtype=dtype)
-    orders = {n: at for _, by in order or () for at, n in enumerate(by)}
+    orders = {n: place for _, by in order or () for place, n in enumerate(by)}
     words = [_word(placement, orders.get(n)) for n, placement in enumerate(placements)]
-    found = parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
-    if not any(isinstance(p, _StridedShard) and p.dim in dict(found.uneven) for p in placements):
-        return Layout(found, averaged)
+    t = parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
+    if not any(isinstance(p, _StridedShard) and p.dim in dict(t.uneven) for p in placements):
+        return Layout(t, averaged)
     try:
         words = [_word(placement, None) for placement in placements]
         parse_dtensor(f"[{', '.join(words)}]", mesh, shape, dtype)
     except LayoutError:
-        return Layout(found, averaged, as_torch=False)
-    return Layout(found, averaged)
+        return Layout(t, averaged, as_torch=False)
+    return Layout(t, averaged)
 
 
 _REDUCTIONS = ("sum", "avg", "product", "max", "min")

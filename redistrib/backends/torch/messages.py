@@ -68,21 +68,23 @@ def post(
     sends = {rank: tensor for rank, tensor in sends.items() if tensor.numel()}
     receives = {rank: tensor for rank, tensor in receives.items() if tensor.numel()}
     traffic.add(sends, receives)
-    here = dist.get_rank()
+    this_rank = dist.get_rank()
     # Each begins with its next rank: nobody is everybody's first.
     size = dist.get_world_size()
     operations = [
         dist.P2POp(dist.irecv, as_bytes(receives[rank]), rank)
-        for rank in sorted(receives, key=lambda rank: (here - rank) % size)
+        for rank in sorted(receives, key=lambda rank: (this_rank - rank) % size)
     ]
     operations += [
         dist.P2POp(dist.isend, as_bytes(sends[rank]), rank)
-        for rank in sorted(sends, key=lambda rank: (rank - here) % size)
+        for rank in sorted(sends, key=lambda rank: (rank - this_rank) % size)
     ]
     try:
         works = dist.batch_isend_irecv(operations) if operations else []
     except RuntimeError as error:
-        raise BackendError(f"rank {here} cannot send or receive: {error}", rank=here) from error
+        raise BackendError(
+            f"rank {this_rank} cannot send or receive: {error}", rank=this_rank
+        ) from error
     return Posted(works, then, tuple(sorted({*sends, *receives})))
 
 

@@ -126,9 +126,9 @@ class ModelRedistribution:
         sources, skipped = self._agreed(tiles, into or {})
         received, done = self.traffic.received, 0
         for batch in self._batches:
-            left = [move for move in batch.moves if move.target not in skipped]
-            self._reduce(left, sources)
-            self._move(left, sources)
+            moves = [move for move in batch.moves if move.target not in skipped]
+            self._reduce(moves, sources)
+            self._move(moves, sources)
             if batch.released:
                 Posted([dist.barrier(async_op=True)], lambda: None).finish(self._timeout)
                 for name in batch.released:
@@ -166,9 +166,9 @@ class ModelRedistribution:
         lacked = (lacking(self.plan, names, rank) for rank, (names, _, _) in enumerate(heard))
         skipped = completed_everywhere(self.plan, lacked)
         used = needed(self.plan, skipped)
-        for rank, (_, names, said) in enumerate(heard):
+        for rank, (_, names, reason) in enumerate(heard):
             lost = [name for name in names if name in used]
-            text = said or (f"a tile of {lost[0]} is missing" if lost else None)
+            text = reason or (f"a tile of {lost[0]} is missing" if lost else None)
             if text is not None:
                 raise BackendError(f"rank {rank}: {text}", rank=rank) from error
         for name in set(self.completed) - skipped:
@@ -176,19 +176,19 @@ class ModelRedistribution:
         return sources, skipped
 
     def _checked(
-        self, types: Mapping[str, Any], given: Mapping[str, Tensor], *, contiguous: bool
+        self, types: Mapping[str, Any], tensors: Mapping[str, Tensor], *, contiguous: bool
     ) -> Tiles:
         """This rank's tiles that are given. Raises BackendError for one that is not of its type."""
         checked: Tiles = {}
         for name, t in types.items():
-            tile = given.get(name)
+            tile = tensors.get(name)
             if tile is None or self._rank not in t.mesh.ids:
                 continue
             tile = tile.to_local() if isinstance(tile, DTensor) else tile
             shape = t.tile_shape_at(t.mesh.ids.index(self._rank))
-            meant, said = in_words(shape, t.dtype, self._device), tile_in_words(tile)
-            if said != meant:
-                raise BackendError(f"a tile of {name} has {meant}; got {said}", name=name)
+            meant, got = in_words(shape, t.dtype, self._device), tile_in_words(tile)
+            if got != meant:
+                raise BackendError(f"a tile of {name} has {meant}; got {got}", name=name)
             if contiguous and not tile.is_contiguous():
                 raise BackendError(
                     f"a target that exists already is contiguous; got {name} with strides "
@@ -213,11 +213,11 @@ class ModelRedistribution:
         for move in moves:
             t = self.plan.dst[move.target]
             if self._rank in t.mesh.ids:
-                made = self._into.get(move.target)
-                if made is None:
+                output = self._into.get(move.target)
+                if output is None:
                     shape = t.tile_shape_at(t.mesh.ids.index(self._rank))
-                    made = torch.empty(shape, dtype=torch_dtype(t.dtype), device=self._device)
-                targets[move.target] = made
+                    output = torch.empty(shape, dtype=torch_dtype(t.dtype), device=self._device)
+                targets[move.target] = output
         for phase in phases(self.plan, moves, self._rank):
             held = targets if phase.passed_on else sources
             for transfer in phase.own:
@@ -250,14 +250,14 @@ class ModelRedistribution:
             put(transfer, targets[transfer.target], part.view(dtype))
             start = end
 
-    def _joined(self, given: Sequence[tuple[Transfer, Tensor]]) -> Tensor:
+    def _joined(self, parts: Sequence[tuple[Transfer, Tensor]]) -> Tensor:
         """What is sent in one message, as bytes; alone it is not copied where it is one run."""
-        if len(given) == 1:
-            return as_bytes(packed(*given[0]))
-        size = sum(transfer.wire_bytes for transfer, _ in given)
+        if len(parts) == 1:
+            return as_bytes(packed(*parts[0]))
+        size = sum(transfer.wire_bytes for transfer, _ in parts)
         joined = torch.empty(size, dtype=torch.uint8, device=self._device)
         start = 0
-        for transfer, tile in given:
+        for transfer, tile in parts:
             end = start + transfer.wire_bytes
             joined[start:end] = as_bytes(packed(transfer, tile))
             start = end
@@ -270,16 +270,16 @@ def types_of(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, Array
     Those of DTensors are their own. One on a slice of `mesh`, as tensor parallel modules have it,
     is replicated over the other dimensions of `mesh`, and any other tensor over all of them.
     """
-    whole = mesh_of(mesh)
+    full = mesh_of(mesh)
     types = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, DTensor):
             dtype = str(tensor.dtype).removeprefix("torch.")
-            types[name] = ArrayType(whole, dtype, tuple(tensor.shape))
+            types[name] = ArrayType(full, dtype, tuple(tensor.shape))
             continue
         t = layout_of(tensor._spec).type  # noqa: SLF001
-        sliced = t.mesh != whole and set(t.mesh.axes) < set(whole.axes)
-        types[name] = t.replace(mesh=whole) if sliced else t
+        sliced = t.mesh != full and set(t.mesh.axes) < set(full.axes)
+        types[name] = t.replace(mesh=full) if sliced else t
     return types
 
 

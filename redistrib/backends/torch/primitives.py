@@ -82,10 +82,10 @@ class TilePrimitives:
 
     def place(self, piece: Tensor, groups: Groups, reduction: str) -> Tensor:
         """Written into a tile that holds the identity."""
-        whole = piece.new_empty((groups.size, *piece.shape))
-        whole.fill_(identity(piece.dtype, reduction))
-        whole[self._members_of(groups)[1]] = piece
-        return whole
+        result = piece.new_empty((groups.size, *piece.shape))
+        result.fill_(identity(piece.dtype, reduction))
+        result[self._members_of(groups)[1]] = piece
+        return result
 
     def keep_first(self, tile: Tensor, groups: Groups, reduction: str) -> Tensor:
         """The tile itself, or another of its shape."""
@@ -99,16 +99,18 @@ class TilePrimitives:
         """The tile to each member, theirs into one tensor by place."""
         ranks, place = self._members_of(groups)
         tile = tile.contiguous()
-        whole = tile.new_empty((len(ranks), *tile.shape))
+        stacked = tile.new_empty((len(ranks), *tile.shape))
         if (group := self._group(Gather, ranks, tile)) is not None:
-            work = dist.all_gather_into_tensor(whole.view(-1), tile.view(-1), group, async_op=True)
-            return self._alone([work], whole, ranks, tile.nbytes * (len(ranks) - 1))
-        whole[place] = tile
+            work = dist.all_gather_into_tensor(
+                stacked.view(-1), tile.view(-1), group, async_op=True
+            )
+            return self._alone([work], stacked, ranks, tile.nbytes * (len(ranks) - 1))
+        stacked[place] = tile
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
         return post(
             {rank: tile for _, rank in others},
-            {rank: whole[n] for n, rank in others},
-            lambda: whole,
+            {rank: stacked[n] for n, rank in others},
+            lambda: stacked,
             self.traffic,
         )
 
@@ -170,13 +172,13 @@ class TilePrimitives:
         addends = {n: arrived[row] for row, (n, _) in enumerate(others)} | {place: chunks[place]}
 
         def gather() -> Value:
-            whole = torch.empty_like(flat)
-            parts = [whole[a:b] for a, b in pairwise(cuts)]
+            result = torch.empty_like(flat)
+            parts = [result[a:b] for a, b in pairwise(cuts)]
             reduced([addends[n] for n in range(len(ranks))], reduction, parts[place])
             return post(
                 {rank: parts[place] for _, rank in others},
                 {rank: parts[n] for n, rank in others},
-                lambda: whole.view(tile.shape),
+                lambda: result.view(tile.shape),
                 self.traffic,
             )
 
@@ -190,19 +192,19 @@ class TilePrimitives:
     def send(self, tile: Tensor, operation: Send) -> Value:
         """The tile to whoever is to have it, another's in its place."""
         ranks = self.placed.ranks[operation.mesh]
-        here = self.placed.position(operation.mesh)
+        position = self.placed.position(operation.mesh)
         sources = operation.sources().tolist()
         tile = tile.contiguous()
-        arrived = tile if sources[here] == here else torch.empty_like(tile)
-        receives = {ranks[sources[here]]: arrived} if sources[here] != here else {}
-        targets = [ranks[to] for to, source in enumerate(sources) if source == here != to]
+        arrived = tile if sources[position] == position else torch.empty_like(tile)
+        receives = {ranks[sources[position]]: arrived} if sources[position] != position else {}
+        targets = [ranks[to] for to, source in enumerate(sources) if source == position != to]
         return post(dict.fromkeys(targets, tile), receives, lambda: arrived, self.traffic)
 
     def fetch(self, tile: Tensor | None, operation: Fetch) -> Value:
         """The pieces that others need out of the tile, those that it needs into a new one."""
         before, after = operation.before, operation.after
-        given, taken = (self.placed.position(t.mesh) for t in (before, after))
-        regions = self._regions_of(operation, given, taken)
+        sender, receiver = (self.placed.position(t.mesh) for t in (before, after))
+        regions = self._regions_of(operation, sender, receiver)
         sends: dict[int, Tensor] = {}
         target: Tensor | None = None
         if tile is not None:
@@ -211,16 +213,16 @@ class TilePrimitives:
             sends = {theirs[to]: _message(part, tile) for to, part in regions.sends.items()}
         staged: list[tuple[Part, Tensor]] = []
         receives: dict[int, Tensor] = {}
-        if taken is not None:
+        if receiver is not None:
             target = torch.empty(
-                after.tile_shape_at(taken),
+                after.tile_shape_at(receiver),
                 dtype=torch_dtype(after.dtype),
                 device=self.placed.device,
             )
             ranks = self.placed.ranks[before.mesh]
             for position, part in regions.receives.items():
-                if (whole := _run(part, target)) is not None:
-                    receives[ranks[position]] = whole
+                if (run := _run(part, target)) is not None:
+                    receives[ranks[position]] = run
                     continue
                 receives[ranks[position]] = message = target.new_empty(part.shape)
                 staged.append((part, message))
@@ -236,37 +238,37 @@ class TilePrimitives:
 
     def _members_of(self, groups: Groups) -> tuple[tuple[int, ...], int]:
         """The ranks of this rank's group, by place, and its own place."""
-        found = self._members.get(groups)
-        if found is None:
+        members = self._members.get(groups)
+        if members is None:
             position = self.placed.position(groups.mesh)
             ranks = self.placed.ranks[groups.mesh]
             rows = groups.members()
             row, place = (int(n[0]) for n in np.nonzero(rows == position))
-            found = tuple(ranks[p] for p in rows[row].tolist()), place
-            self._members[groups] = found
-        return found
+            members = tuple(ranks[p] for p in rows[row].tolist()), place
+            self._members[groups] = members
+        return members
 
-    def _regions_of(self, operation: Fetch, given: int | None, taken: int | None) -> Regions:
-        found = self._regions.get(operation)
-        if found is None:
+    def _regions_of(self, operation: Fetch, sender: int | None, receiver: int | None) -> Regions:
+        regions = self._regions.get(operation)
+        if regions is None:
             before = (
                 operation.before.tile_shape
-                if given is None
-                else operation.before.tile_shape_at(given)
+                if sender is None
+                else operation.before.tile_shape_at(sender)
             )
             after = (
                 operation.after.tile_shape
-                if taken is None
-                else operation.after.tile_shape_at(taken)
+                if receiver is None
+                else operation.after.tile_shape_at(receiver)
             )
             pieces = (
                 pieces_of_blocks(operation.before, operation.after)
                 if operation.step.blocks is not None
                 else operation.pieces()
             )
-            found = regions_of(pieces, before, after, given, taken)
-            self._regions[operation] = found
-        return found
+            regions = regions_of(pieces, before, after, sender, receiver)
+            self._regions[operation] = regions
+        return regions
 
     def _group(self, kind: type[Operation], ranks: tuple[int, ...], tile: Tensor) -> Any:
         """The process group of these ranks, if the operation is to be its collective."""

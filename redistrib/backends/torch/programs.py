@@ -97,9 +97,9 @@ class Program:
         except BackendError as error:
             raise self._agreement.cause(call, error) from error
 
-    def _walk(self, given: Tensor | None) -> Iterator[Tensor | None]:
+    def _walk(self, source: Tensor | None) -> Iterator[Tensor | None]:
         """Yields where messages are on their way, and at the end, last, the tile."""
-        tile = self._padded(given)
+        tile = self._padded(source)
         for operation in self._operations:
             value = interpret((operation,), self._primitives, tile)
             while isinstance(value, Posted):
@@ -109,7 +109,7 @@ class Program:
         tile = self._cut(tile)
         if tile is not None and self._operations:
             tile = tile.contiguous()
-            if given is not None and _share(tile, given):
+            if source is not None and _share(tile, source):
                 tile = tile.clone()
         yield tile
 
@@ -118,9 +118,9 @@ class Program:
         shape = self.plan.types[0].tile_shape
         if tile is None or self.plan.padded_shape is None or tuple(tile.shape) == shape:
             return tile
-        whole = tile.new_zeros(shape)
-        whole[tuple(map(slice, tile.shape))] = tile
-        return whole
+        padded = tile.new_zeros(shape)
+        padded[tuple(map(slice, tile.shape))] = tile
+        return padded
 
     def _cut(self, tile: Tensor | None) -> Tensor | None:
         """The corner of a padded tile that this rank holds of the target."""
@@ -142,10 +142,10 @@ class Program:
                 )
             return
         meant = in_words(src.tile_shape_at(position), src.dtype, self.placed.device)
-        given = "None" if tile is None else tile_in_words(tile)
-        if given != meant:
+        got = "None" if tile is None else tile_in_words(tile)
+        if got != meant:
             raise BackendError(
-                f"a tile of {src} has {meant}; got {given}", type=src, rank=self.placed.rank
+                f"a tile of {src} has {meant}; got {got}", type=src, rank=self.placed.rank
             )
 
 
@@ -183,13 +183,13 @@ def compile(  # noqa: A001 - the public name
         ranks = {m: m.ids for m in meshes}
         placed = Placed(dist.get_rank(), ranks)
     else:
-        there = tuple(mesh.mesh.flatten().tolist())
-        if len(there) != plan.src.mesh.num_devices:
+        members = tuple(mesh.mesh.flatten().tolist())
+        if len(members) != plan.src.mesh.num_devices:
             raise BackendError(
-                f"a mesh for this plan has {plan.src.mesh.num_devices} ranks; got {len(there)}",
+                f"a mesh for this plan has {plan.src.mesh.num_devices} ranks; got {len(members)}",
                 mesh=mesh,
             )
-        ids = dict(zip(plan.src.mesh.ids, there, strict=True))
+        ids = dict(zip(plan.src.mesh.ids, members, strict=True))
         ranks = {m: tuple(ids[device] for device in m.ids) for m in meshes}
         placed = Placed(dist.get_rank(), ranks, device_of(mesh), groups_of(mesh))
     check_ranks(ranks)
@@ -236,12 +236,12 @@ def groups_of(mesh: DeviceMesh) -> dict[tuple[int, ...], Any]:
     """The process groups that this rank has in a DeviceMesh, by their ranks in order."""
     if mesh.get_coordinate() is None:
         return {}
-    found = {}
+    groups = {}
     for group in mesh.get_all_groups():
-        found[tuple(dist.get_process_group_ranks(group))] = group
+        groups[tuple(dist.get_process_group_ranks(group))] = group
     everyone = tuple(range(dist.get_world_size()))
-    found.setdefault(everyone, dist.group.WORLD)
-    return found
+    groups.setdefault(everyone, dist.group.WORLD)
+    return groups
 
 
 def backend_of(device: Any) -> str:

@@ -194,22 +194,22 @@ class Meshes:
 @lru_cache(maxsize=1024)
 def _find_move(src: Layout, dst: Layout, meshes: Meshes) -> Move:
     device = device_of(meshes.src)
-    found = planned(src.type, dst.type, backend_of(device))
-    ends = {t.mesh for t in (found.src, *found.types, found.dst)}
+    plan = planned(src.type, dst.type, backend_of(device))
+    ends = {t.mesh for t in (plan.src, *plan.types, plan.dst)}
     groups = groups_of(meshes.src) | groups_of(meshes.dst)
     placed = Placed(dist.get_rank(), {mesh: mesh.ids for mesh in ends}, device, groups)
-    made = Move(Program(found, placed), dst.averaged, src.averaged)
-    if (graph := made.program.graph) is None:
-        return made
+    move = Move(Program(plan, placed), dst.averaged, src.averaged)
+    if (graph := move.program.graph) is None:
+        return move
 
     def transposed() -> InGraph:
-        back = _find_move(
+        reverse = _find_move(
             without_addends(dst), without_addends(src), Meshes(meshes.dst, meshes.src, meshes.job)
         )
-        assert back.graph is not None
-        return back.graph
+        assert reverse.graph is not None
+        return reverse.graph
 
-    return replace(made, graph=InGraph(made, graph.shape, graph.dtype, transposed))
+    return replace(move, graph=InGraph(move, graph.shape, graph.dtype, transposed))
 
 
 def without_addends(layout: Layout) -> Layout:
@@ -249,10 +249,10 @@ class _Redistribute(torch.autograd.Function):
 
 def gradient_spec(of: DTensorSpec, gradient: DTensor) -> DTensorSpec:
     """Where the gradient of a tensor goes: as the tensor is, what was partial replicated."""
-    whole = [Replicate() if isinstance(p, Partial) else p for p in of.placements]
+    placements = [Replicate() if isinstance(p, Partial) else p for p in of.placements]
     return DTensorSpec(
         of.mesh,
-        tuple(whole),
+        tuple(placements),
         tensor_meta=gradient._spec.tensor_meta,  # noqa: SLF001
         **({} if of.use_strided_shard_as_shard_order else {"shard_order": of.shard_order}),
     )

@@ -43,7 +43,9 @@ class Region:
         cls, blocks: Blocks | Sequence[Any], block: Sequence[int], tile: Sequence[int]
     ) -> Region:
         """The region of these blocks, of `block` elements, of a tile of `tile` elements."""
-        split = [n for size, whole in zip(block, tile, strict=True) for n in (whole // size, size)]
+        split = [
+            n for size, length in zip(block, tile, strict=True) for n in (length // size, size)
+        ]
         return cls(tuple(split), tuple(_steps(places) for places in blocks))
 
     @property
@@ -59,13 +61,13 @@ class Region:
         """Its elements: a view where it is one."""
         if self.strided:
             return self.view(tile)
-        rest = tile.view(self.split)
+        elements = tile.view(self.split)
         for dim, places in enumerate(self.places):
             if isinstance(places, slice):
-                rest = rest[(slice(None),) * (2 * dim) + (places,)]
+                elements = elements[(slice(None),) * (2 * dim) + (places,)]
             else:
-                rest = rest.index_select(2 * dim, torch.tensor(places, device=tile.device))
-        return rest
+                elements = elements.index_select(2 * dim, torch.tensor(places, device=tile.device))
+        return elements
 
     def write(self, tile: Tensor, elements: Tensor) -> None:
         """Put elements into the region of a contiguous tile."""
@@ -117,7 +119,7 @@ class Regions:
 
 
 def regions_of(
-    found: Pieces,
+    pieces: Pieces,
     before: Sequence[int],
     after: Sequence[int],
     sender: int | None,
@@ -132,13 +134,15 @@ def regions_of(
     receives: dict[int, Part] = {}
 
     def part(blocks: Blocks, tile: Sequence[int]) -> Part:
-        region = Region.of(blocks, found.block, tile)
+        region = Region.of(blocks, pieces.block, tile)
         counts = [
-            n for size, places in zip(found.block, blocks, strict=True) for n in (len(places), size)
+            n
+            for size, places in zip(pieces.block, blocks, strict=True)
+            for n in (len(places), size)
         ]
         return Part(region, tuple(counts))
 
-    mine = [p for p in found.pieces if sender == p.sender or receiver == p.receiver]
+    mine = [p for p in pieces.pieces if sender == p.sender or receiver == p.receiver]
     for piece in merged(mine):
         gives, takes = piece.sender == sender, piece.receiver == receiver
         if gives and takes:
@@ -164,18 +168,18 @@ def merged(pieces: Sequence[Piece]) -> list[Piece]:
 
     result = []
     for _, group in groupby(sorted(pieces, key=key), key):
-        left = list(group)
-        for dim in range(len(left[0].take)):
+        pending = list(group)
+        for dim in range(len(pending[0].take)):
             joined: dict[object, list[Piece]] = {}
-            for piece in left:
+            for piece in pending:
                 others = [
                     (n, tuple(take.tolist()), tuple(put.tolist()))
                     for n, (take, put) in enumerate(zip(piece.take, piece.put, strict=True))
                     if n != dim
                 ]
                 joined.setdefault(tuple(others), []).append(piece)
-            left = [_joined(same, dim) for same in joined.values()]
-        result += left
+            pending = [_joined(same, dim) for same in joined.values()]
+        result += pending
     return result
 
 
