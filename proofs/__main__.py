@@ -40,8 +40,8 @@ def main(names: Sequence[str] = ()) -> int:
         if name not in skipped:
             module = importlib.import_module(f"proofs.{name}")
             print(f"\n{name}: {(module.__doc__ or '').strip().splitlines()[0]}")
-            found, bad = run_family(module)
-            results += found
+            decided, bad = run_family(module)
+            results += decided
             faults += bad
     print(f"\n{time.perf_counter() - start:.1f} s", *faults, sep="\n")
     if skipped:
@@ -63,9 +63,9 @@ def run_family(module: ModuleType) -> tuple[list[Result], list[str]]:
     """Decide and print the obligations of a family. Gives the results and what is wrong."""
     todo = list(obligations(module))
     faults = [
-        f"{module.__name__}: no {what} obligation"
-        for what in ("proved", "false")
-        if not any(item.kind == what for item in todo)
+        f"{module.__name__}: no {kind} obligation"
+        for kind in ("proved", "false")
+        if not any(item.kind == kind for item in todo)
     ]
     results = []
     for item in todo:
@@ -88,10 +88,10 @@ def outcome_text(result: Result) -> str:
 
 def fault(item: Obligation, result: Result) -> str:
     """What an obligation that did not pass came to."""
-    found = result.outcome
-    detail = found.reason or result.problem or found.model or ""
+    outcome = result.outcome
+    detail = outcome.reason or result.problem or outcome.model or ""
     wanted = "is false" if item.kind == "false" else "is to be proved"
-    return f"{item.family}.{item.name} {wanted}; {found.kind} {detail}"
+    return f"{item.family}.{item.name} {wanted}; {outcome.kind} {detail}"
 
 
 def summary(results: Sequence[Result]) -> str:

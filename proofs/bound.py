@@ -44,9 +44,9 @@ def owned_in_the_target_alone_or_by_one_digit() -> Goal:
     the source it is local, and the device has all values, or owned by u, and it has that one."""
     value, u = z3.Ints("value u")
     local = z3.Bool("local")
-    has = z3.Or(local, value == u)
-    given = [*SO_FAR, law(T, own, Q, agree), *bounded((u, k)), value == u]
-    return Goal(given, law(T, own * z3.If(has, 1, 0), Q, agree))
+    holds = z3.Or(local, value == u)
+    facts = [*SO_FAR, law(T, own, Q, agree), *bounded((u, k)), value == u]
+    return Goal(facts, law(T, own * z3.If(holds, 1, 0), Q, agree))
 
 
 @proved
@@ -55,8 +55,8 @@ def different_owners() -> Goal:
     agree, else nothing is."""
     u, v = z3.Ints("u v")
     held = z3.If(u == v, 1, 0)
-    given = [*SO_FAR, law(T, own, Q, agree), *bounded((u, k), (v, k))]
-    return Goal(given, law(T, own * held, Q, z3.And(agree, u == v)))
+    facts = [*SO_FAR, law(T, own, Q, agree), *bounded((u, k), (v, k))]
+    return Goal(facts, law(T, own * held, Q, z3.And(agree, u == v)))
 
 
 @proved
@@ -71,8 +71,8 @@ def counting_step() -> Goal:
     """Step: of the first n + 1 values as many are the coordinate u as of the first n, and one more
     if n is u."""
     n, u, count = z3.Ints("n u count")
-    given = [n >= 0, u >= 0, count == z3.If(u < n, 1, 0)]
-    return Goal(given, count + z3.If(n == u, 1, 0) == z3.If(u < n + 1, 1, 0))
+    facts = [n >= 0, u >= 0, count == z3.If(u < n, 1, 0)]
+    return Goal(facts, count + z3.If(n == u, 1, 0) == z3.If(u < n + 1, 1, 0))
 
 
 @proved
@@ -80,16 +80,16 @@ def a_digit_with_two_owners_leaves_somebody_nothing() -> Goal:
     """If some digit has different owners, the device with coordinates 0 and 1 on them disagrees and
     has no part of its target tile: the bound is the whole tile."""
     u, v = z3.Ints("u v")
-    given = [*SO_FAR, u == 0, v == 1, agree == (u == v), law(T, own, Q, agree)]
-    return Goal(given, z3.And(T - own == T, *bounded((u, k), (v, k))))
+    facts = [*SO_FAR, u == 0, v == 1, agree == (u == v), law(T, own, Q, agree)]
+    return Goal(facts, z3.And(T - own == T, *bounded((u, k), (v, k))))
 
 
 @proved
 def otherwise_all_devices_are_alike() -> Goal:
     """If no digit has different owners, every device has T / Q: the bound is T (1 - 1/Q)."""
     tile, part, product = z3.ToReal(T), z3.ToReal(own), z3.ToReal(Q)
-    given = [*SO_FAR, law(T, own, Q, z3.BoolVal(True))]
-    return Goal(given, tile - part == tile * (1 - 1 / product))
+    facts = [*SO_FAR, law(T, own, Q, z3.BoolVal(True))]
+    return Goal(facts, tile - part == tile * (1 - 1 / product))
 
 
 @proved
@@ -98,9 +98,9 @@ def the_difference_of_sets_is_the_difference_of_sizes() -> Goal:
     is either in the source tile, and counts as own, or is not."""
     tile, part, missing = z3.Ints("tile part missing")
     held = z3.Bool("held")
-    given = [missing == tile - part]
+    facts = [missing == tile - part]
     after = missing + z3.If(held, 0, 1)
-    return Goal(given, after == (tile + 1) - (part + z3.If(held, 1, 0)))
+    return Goal(facts, after == (tile + 1) - (part + z3.If(held, 1, 0)))
 
 
 @proved
@@ -108,19 +108,19 @@ def components_take_their_least_at_once() -> Goal:
     """Misaligned: components have disjoint device digits, so the device whose coordinates are the
     worst ones of both, c1 and c2, exists: it is horner(c1, c2), from which both are read back. It
     holds the product of the two least own parts, and no other device receives more."""
-    one, two = (z3.Function(f"overlap {n}", z3.IntSort(), z3.IntSort()) for n in (1, 2))
+    first, second = (z3.Function(f"overlap {n}", z3.IntSort(), z3.IntSort()) for n in (1, 2))
     c1, c2, d1, d2, n1, n2, device = z3.Ints("c1 c2 d1 d2 n1 n2 device")
-    given = [
+    facts = [
         *bounded((c1, n1), (c2, n2), (d1, n1), (d2, n2)),
         device == horner([(c1, n1), (c2, n2)]),
-        0 <= one(c1),
-        one(c1) <= one(d1),
-        0 <= two(c2),
-        two(c2) <= two(d2),
+        0 <= first(c1),
+        first(c1) <= first(d1),
+        0 <= second(c2),
+        second(c2) <= second(d2),
     ]
-    worst = T - one(device / n2) * two(device % n2)
+    worst = T - first(device / n2) * second(device % n2)
     same = [device / n2 == c1, device % n2 == c2]  # `digits`: quotient and remainder
-    return Goal([*given, *same], z3.And(device < n1 * n2, T - one(d1) * two(d2) <= worst))
+    return Goal([*facts, *same], z3.And(device < n1 * n2, T - first(d1) * second(d2) <= worst))
 
 
 @proved
@@ -130,7 +130,7 @@ def the_worst_device_across() -> Goal:
     part, so does the worst with one device more."""
     worst, least, mine, part = z3.Ints("worst least mine part")
     both = z3.Bool("both")
-    given = [
+    facts = [
         T >= 1,
         worst == T - least,
         0 <= least,
@@ -141,7 +141,7 @@ def the_worst_device_across() -> Goal:
     ]
     smaller = z3.If(mine <= least, mine, least)
     greater = z3.If(T - mine >= worst, T - mine, worst)
-    return Goal(given, greater == T - smaller)
+    return Goal(facts, greater == T - smaller)
 
 
 @false
@@ -153,5 +153,5 @@ def every_device_receives_the_bound() -> Goal:
         size = number(x)
         return f"x={size},y={size}", f"f32[{size}{{x}}]", f"f32[{size}{{y}}]"
 
-    given = [*bounded((u, x), (v, x)), x >= 2, x <= 3, T == 1, own == z3.If(u == v, 1, 0)]
-    return Goal(given, T - own == T, problem)
+    facts = [*bounded((u, x), (v, x)), x >= 2, x <= 3, T == 1, own == z3.If(u == v, 1, 0)]
+    return Goal(facts, T - own == T, problem)

@@ -16,9 +16,9 @@ AROUND = [*bounded((prefix, size), (major, a), (minor, b), (suffix, weight))]
 @proved
 def factors_of_size_one_drop() -> Goal:
     """A factor of size 1 has the value 0 and drops out of every index."""
-    given = [*AROUND, a == 1]
+    facts = [*AROUND, a == 1]
     return Goal(
-        given,
+        facts,
         horner([(prefix, size), (major, a), (suffix, weight)])
         == horner([(prefix, size), (suffix, weight)]),
     )
@@ -29,8 +29,8 @@ def local_neighbours_merge() -> Goal:
     """`_a,_b` is `_ab`: the two positions are one of the product, and of every index."""
     merged = horner([(major, a), (minor, b)])
     apart = horner([(prefix, size), (major, a), (minor, b), (suffix, weight)])
-    one = horner([(prefix, size), (merged, a * b), (suffix, weight)])
-    return Goal(AROUND, z3.And(apart == one, *bounded((merged, a * b))))
+    joined = horner([(prefix, size), (merged, a * b), (suffix, weight)])
+    return Goal(AROUND, z3.And(apart == joined, *bounded((merged, a * b))))
 
 
 @proved
@@ -40,20 +40,21 @@ def parts_of_an_axis_merge() -> Goal:
     coordinate, ab = z3.Ints("coordinate ab")
     parts = write("parts", coordinate, size, ab, weight)
     merged = write("merged", coordinate, size, ab, weight)
-    given = [*parts.facts, *merged.facts, *same_digits(parts, merged)]
-    return Goal(given, parts.digits[1] == merged.digits[1])
+    facts = [*parts.facts, *merged.facts, *same_digits(parts, merged)]
+    return Goal(facts, parts.digits[1] == merged.digits[1])
 
 
 @proved
 def a_trailing_local_factor_drops() -> Goal:
     """A trailing `_b` and the rest of the dimension are one rest: positions and elements agree."""
-    given = AROUND
-    rest = horner([(minor, b), (suffix, weight)])
+    facts = AROUND
+    within = horner([(minor, b), (suffix, weight)])
     return Goal(
-        given,
+        facts,
         z3.And(
-            horner([(prefix, size), (minor, b), (suffix, weight)]) == prefix * (b * weight) + rest,
-            *bounded((rest, b * weight)),
+            horner([(prefix, size), (minor, b), (suffix, weight)])
+            == prefix * (b * weight) + within,
+            *bounded((within, b * weight)),
         ),
     )
 
@@ -71,11 +72,11 @@ def a_local_factor_is_not_an_owned_one() -> Goal:
     """Uniqueness, one list going on with a device digit of size k and the other with a local factor
     of size n, or ending (n = W): the device with coordinate 0 holds only indices below w = W / k by
     the first, and some index of the last of the n blocks of v by the second."""
-    given = [k >= 2, n >= 2, w >= 1, v >= 1, W == k * w, W == n * v]
+    facts = [k >= 2, n >= 2, w >= 1, v >= 1, W == k * w, W == n * v]
     # The products with the sizes above 2, each at least twice the factor.
-    given += [W >= 2 * w, W >= 2 * v, z3.Implies(held(i), z3.And(0 <= i, i < w))]
-    given += [i >= W - v, i < W]
-    return Goal(given, z3.Not(held(i)))
+    facts += [W >= 2 * w, W >= 2 * v, z3.Implies(held(i), z3.And(0 <= i, i < w))]
+    facts += [i >= W - v, i < W]
+    return Goal(facts, z3.Not(held(i)))
 
 
 @proved
@@ -83,8 +84,8 @@ def two_owners_are_one() -> Goal:
     """Uniqueness, both going on with device digits, of sizes k and n, that share no part: there is
     a device with value 0 of the one and n - 1 of the other. By one list it holds only indices below
     w = W / k, by the other only those of the last of n blocks: none is both."""
-    given = [k >= 2, n >= 2, w >= 1, v >= 1, W == k * w, W == n * v, W >= 2 * w, W >= 2 * v]
-    return Goal(given, z3.Not(z3.And(0 <= i, i < w, W - v <= i, i < W)))
+    facts = [k >= 2, n >= 2, w >= 1, v >= 1, W == k * w, W == n * v, W >= 2 * w, W >= 2 * v]
+    return Goal(facts, z3.Not(z3.And(0 <= i, i < w, W - v <= i, i < W)))
 
 
 @proved
@@ -94,10 +95,10 @@ def local_blocks_repeat_with_their_greatest_common_size() -> Goal:
     common divisor, which is one. Step: one w or v more."""
     number, shift = z3.Ints("number shift")
     same = held(number) == held(number + shift)
-    given = [same]
-    given += [held(number + shift) == held(number + shift + x) for x in (w, v)]
+    facts = [same]
+    facts += [held(number + shift) == held(number + shift + x) for x in (w, v)]
     claim = [held(number) == held(number + (shift + x)) for x in (w, v)]
-    return Goal(given, z3.And(claim))
+    return Goal(facts, z3.And(claim))
 
 
 @proved
@@ -107,10 +108,10 @@ def local_factors_are_one() -> Goal:
     coordinate 0 only the first w / m of a block are held. What is held repeats with a divisor g of
     w below it, so something of the last g of the block is held: w - g is no less than w / m."""
     parts, part = z3.Ints("parts part")
-    given = [m >= 2, g >= 1, parts >= 2, w == parts * g, w == m * part, part >= 1]
-    given += [w >= 2 * g, w >= 2 * part]  # the products with sizes of 2 and more
-    given += [z3.Implies(held(i), i < part), w - g <= i, i < w]
-    return Goal(given, z3.Not(held(i)))
+    facts = [m >= 2, g >= 1, parts >= 2, w == parts * g, w == m * part, part >= 1]
+    facts += [w >= 2 * g, w >= 2 * part]  # the products with sizes of 2 and more
+    facts += [z3.Implies(held(i), i < part), w - g <= i, i < w]
+    return Goal(facts, z3.Not(held(i)))
 
 
 @proved
@@ -119,20 +120,20 @@ def a_digit_of_the_same_start_is_cut() -> Goal:
     the lists go on with x:(pk)n and something else, since x:(p)k,x:(pk)n would have merged. Both
     ways write one value."""
     low, high, whole, other, above = z3.Ints("low high whole other above")
-    given = [*bounded((high, k), (low, n), (other, n)), whole == high * n + low]
-    given += [above == high, whole == above * n + other]
-    return Goal(given, other == low)
+    facts = [*bounded((high, k), (low, n), (other, n)), whole == high * n + low]
+    facts += [above == high, whole == above * n + other]
+    return Goal(facts, other == low)
 
 
 @false
 def minor_then_major_merges() -> Goal:
     """FALSE: `x:(a)b,x:(1)a`, the minor part first, merges into `x`."""
-    given = [*bounded((major, a), (minor, b)), a <= 3, b <= 3]
+    facts = [*bounded((major, a), (minor, b)), a <= 3, b <= 3]
 
     def problem(number: Numbers) -> tuple[str, str, str]:
         i, j = number(a), number(b)
         return f"x={i * j}", f"f32[{i * j}{{x:({i}){j},x:(1){i}}}]", f"f32[{i * j}{{x}}]"
 
     return Goal(
-        given, horner([(minor, b), (major, a)]) == horner([(major, a), (minor, b)]), problem
+        facts, horner([(minor, b), (major, a)]) == horner([(major, a), (minor, b)]), problem
     )

@@ -16,9 +16,9 @@ j, m, i = z3.Ints("j m i")
 CHAIN = [m >= 1, 1 <= j, j <= m]
 
 
-def source(at: Term) -> Term:
+def source(place: Term) -> Term:
     """What a chain is: u(j) owns j - 1 in the source."""
-    return owns(at) == at - 1
+    return owns(place) == place - 1
 
 
 def permuted() -> list[Term]:
@@ -30,8 +30,8 @@ def permuted() -> list[Term]:
 def the_routes_are_a_permutation() -> Goal:
     """Routes to two different digits of a chain come from two different digits of it."""
     origin, other = z3.If(j < m, j + 1, 1), z3.If(i < m, i + 1, 1)
-    given = [*CHAIN, 1 <= i, i <= m, i != j]
-    return Goal(given, z3.And(origin != other, origin >= 1, origin <= m))
+    facts = [*CHAIN, 1 <= i, i <= m, i != j]
+    return Goal(facts, z3.And(origin != other, origin >= 1, origin <= m))
 
 
 @proved
@@ -63,14 +63,14 @@ def chains_are_disjoint() -> Goal:
     chains are paths and cycles, and share no digit."""
     target, owner, of = (z3.Function(name, Int, Int) for name in ("target", "owner", "of"))
     u, v = z3.Ints("u v")
-    given = [
+    facts = [
         owns(owner(target(u))) == target(u),  # the owner in the source of an index digit owns it
         owns(owner(target(v))) == target(v),
         of(target(u)) == u,  # and so in the target
         of(target(v)) == v,
         owner(target(u)) == owner(target(v)),
     ]
-    return Goal(given, u == v)
+    return Goal(facts, u == v)
 
 
 @proved
@@ -82,14 +82,17 @@ def one_permute_serves_all_chains() -> Goal:
     chain, place = z3.Function("chain", Int, Int), z3.Function("place", Int, Int)
     length = z3.Function("length", Int, Int)
     c, d = z3.Ints("c d")
-    given, origins = [], []
-    for of, at in ((c, i), (d, j)):
-        origin = digit(of, z3.If(at < length(of), at + 1, 1))
-        given += [1 <= at, at <= length(of)]
+    facts, origins = [], []
+    for of, position in ((c, i), (d, j)):
+        origin = digit(of, z3.If(position < length(of), position + 1, 1))
+        facts += [1 <= position, position <= length(of)]
         # Chains are disjoint: a digit tells its chain and its place there.
-        given += [chain(origin) == of, place(origin) == z3.If(at < length(of), at + 1, 1)]
+        facts += [
+            chain(origin) == of,
+            place(origin) == z3.If(position < length(of), position + 1, 1),
+        ]
         origins.append(origin)
-    return Goal([*given, origins[0] == origins[1]], digit(c, i) == digit(d, j))
+    return Goal([*facts, origins[0] == origins[1]], digit(c, i) == digit(d, j))
 
 
 @proved
@@ -101,10 +104,10 @@ def one_all_to_all_serves_all_paths() -> Goal:
     length = z3.Function("length", Int, Int)
     p, q = z3.Ints("p q")
     ends = [index(x, end) for x in (p, q) for end in (z3.IntVal(0), length(x))]
-    given = [p != q, length(p) >= 1, length(q) >= 1]
+    facts = [p != q, length(p) >= 1, length(q) >= 1]
     for end in ends:
-        given += [path(end) == end.arg(0), place(end) == end.arg(1)]
-    return Goal(given, z3.Distinct(ends))
+        facts += [path(end) == end.arg(0), place(end) == end.arg(1)]
+    return Goal(facts, z3.Distinct(ends))
 
 
 @proved
@@ -112,9 +115,9 @@ def two_all_to_alls_do_paths_of_length_two() -> Goal:
     """u2 moves from 1 to 2, which nobody owns; then nobody owns 1, u1 moves there from 0, and both
     digits are where they should be."""
     first, second = z3.Function("first", Int, Int), z3.Function("second", Int, Int)
-    given = [source(z3.IntVal(1)), source(z3.IntVal(2)), z3.Or(j == 1, j == 2)]
-    given += [first(j) == z3.If(j == 2, 2, owns(j)), second(j) == z3.If(j == 1, 1, first(j))]
-    return Goal(given, z3.And(owns(j) != 2, first(j) != 1, second(j) == j))
+    facts = [source(z3.IntVal(1)), source(z3.IntVal(2)), z3.Or(j == 1, j == 2)]
+    facts += [first(j) == z3.If(j == 2, 2, owns(j)), second(j) == z3.If(j == 1, 1, first(j))]
+    return Goal(facts, z3.And(owns(j) != 2, first(j) != 1, second(j) == j))
 
 
 @proved
@@ -124,12 +127,12 @@ def slicing_the_free_end_closes_a_path() -> Goal:
     with no all_to_all after it."""
     sliced = z3.Function("sliced", Int, Int)
 
-    def slices(at: Term) -> Term:
-        return sliced(at) == z3.If(at == 1, m, owns(at))
+    def slices(place: Term) -> Term:
+        return sliced(place) == z3.If(place == 1, m, owns(place))
 
-    given = [*CHAIN, slices(z3.IntVal(1)), slices(j + 1), z3.Implies(j + 1 > 1, source(j + 1))]
-    given += [after(j) == z3.If(j < m, sliced(j + 1), sliced(1))]
-    return Goal(given, after(j) == j)
+    facts = [*CHAIN, slices(z3.IntVal(1)), slices(j + 1), z3.Implies(j + 1 > 1, source(j + 1))]
+    facts += [after(j) == z3.If(j < m, sliced(j + 1), sliced(1))]
+    return Goal(facts, after(j) == j)
 
 
 @false
@@ -141,5 +144,5 @@ def one_all_to_all_does_any_path() -> Goal:
         n = number(k)
         return f"x={n},y={n}", f"f32[{n}{{x}}, {n}{{y}}, {n}]", f"f32[{n}, {n}{{x}}, {n}{{y}}]"
 
-    given = [*bounded((k, 4)), k >= 2, m == 2, 1 <= i, i <= m, 1 <= j, j <= m, source(i)]
-    return Goal(given, owns(i) != j, problem)
+    facts = [*bounded((k, 4)), k >= 2, m == 2, 1 <= i, i <= m, 1 <= j, j <= m, source(i)]
+    return Goal(facts, owns(i) != j, problem)

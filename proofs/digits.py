@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from proofs.harness import Goal, Numbers, bounded, false, horner, proved, z3
 
-p, q, m, n, k, size, rest = z3.Ints("p q m n k size rest")
+p, q, m, n, k, size = z3.Ints("p q m n k size")
 
 
 @proved
@@ -27,17 +27,17 @@ def one_more_is_bounded() -> Goal:
 @proved
 def one_more_is_unique() -> Goal:
     """Step: equal numbers have equal last digits and equal prefixes."""
-    given = bounded((p, size), (q, size), (m, k), (n, k))
+    facts = bounded((p, size), (q, size), (m, k), (n, k))
     same = horner([(p, size), (m, k)]) == horner([(q, size), (n, k)])
-    return Goal([*given, same], z3.And(p == q, m == n))
+    return Goal([*facts, same], z3.And(p == q, m == n))
 
 
 @proved
 def one_more_exists() -> Goal:
     """Step: every number below the product has a prefix and a last digit: quotient, remainder."""
-    given = [k >= 1, size >= 1, *bounded((n, size * k))]
+    facts = [k >= 1, size >= 1, *bounded((n, size * k))]
     return Goal(
-        given, z3.And(n == horner([(n / k, size), (n % k, k)]), *bounded((n / k, size), (n % k, k)))
+        facts, z3.And(n == horner([(n / k, size), (n % k, k)]), *bounded((n / k, size), (n % k, k)))
     )
 
 
@@ -46,8 +46,8 @@ def suffix_by_weight() -> Goal:
     """Step: a list of digits is prefix * (product of the suffix sizes) + suffix, if it was so
     before one more digit was appended to the suffix."""
     number, suffix, weight = z3.Ints("number suffix weight")
-    given = [number == p * weight + suffix]
-    return Goal(given, horner([(number, 1), (m, k)]) == p * (weight * k) + (suffix * k + m))
+    facts = [number == p * weight + suffix]
+    return Goal(facts, horner([(number, 1), (m, k)]) == p * (weight * k) + (suffix * k + m))
 
 
 @proved
@@ -74,9 +74,9 @@ def nested_cuts_have_weights() -> Goal:
 def disjoint_nested_digits_are_independent() -> Goal:
     """Any two values of two nested disjoint digits of an axis occur together at a coordinate."""
     between, after, pre, other = z3.Ints("between after pre other")
-    at = horner([(0, pre), (m, k), (0, between), (n, other), (0, after)])
-    given = [pre >= 1, between >= 1, after >= 1, *bounded((m, k), (n, other))]
-    return Goal(given, z3.And(bounded((at, pre * k * between * other * after))))
+    coordinate = horner([(0, pre), (m, k), (0, between), (n, other), (0, after)])
+    facts = [pre >= 1, between >= 1, after >= 1, *bounded((m, k), (n, other))]
+    return Goal(facts, z3.And(bounded((coordinate, pre * k * between * other * after))))
 
 
 @false
@@ -89,5 +89,5 @@ def order_does_not_matter() -> Goal:
         mesh = f"x={number(x)},y={number(y)}"
         return mesh, f"f32[{total}{{x,y}}]", f"f32[{total}{{y,x}}]"
 
-    given = [x <= 3, y <= 3, *bounded((a, x), (b, y))]
-    return Goal(given, horner([(a, x), (b, y)]) == horner([(b, y), (a, x)]), problem)
+    facts = [x <= 3, y <= 3, *bounded((a, x), (b, y))]
+    return Goal(facts, horner([(a, x), (b, y)]) == horner([(b, y), (a, x)]), problem)

@@ -24,7 +24,7 @@ def the_sender_holds_the_element() -> Goal:
     and as a coordinate it is one of the digit's values."""
     wanted, prefix, digit, rest, weight, above = z3.Ints("wanted prefix digit rest weight above")
     taken = wanted / weight % k
-    given = [
+    facts = [
         *bounded((digit, k), (rest, weight)),
         prefix >= 0,
         above == prefix * k + digit,
@@ -32,22 +32,22 @@ def the_sender_holds_the_element() -> Goal:
         wanted / weight == above,  # `digits.quotient_drops_the_suffix`
         above % k == digit,  # `digits.remainder_is_the_last_digit`
     ]
-    return Goal(given, z3.And(taken == digit, *bounded((taken, k))))
+    return Goal(facts, z3.And(taken == digit, *bounded((taken, k))))
 
 
 @proved
 def own_piece_step() -> Goal:
     """A receiver that holds the element, step along a chain: u(j) has u1's coordinate, wants digit
     j, and u(j+1) has digit j: so has u(j+1)."""
-    given = [receiver(j) == receiver(1), receiver(j) == element(j), receiver(j + 1) == element(j)]
-    return Goal(given, receiver(j + 1) == receiver(1))
+    facts = [receiver(j) == receiver(1), receiver(j) == element(j), receiver(j + 1) == element(j)]
+    return Goal(facts, receiver(j + 1) == receiver(1))
 
 
 @proved
 def own_piece_comes_first() -> Goal:
     """So it is its own sender: u1, free in the source, takes the coordinate of the receiver's last
     digit; the others take the element's digits, which are the receiver's."""
-    given = [
+    facts = [
         length >= 2,
         *bounded((j, length)),
         sender(1) == receiver(length),
@@ -55,7 +55,7 @@ def own_piece_comes_first() -> Goal:
         sender(j + 1) == element(j),
         receiver(j + 1) == element(j),
     ]
-    return Goal(given, z3.And(sender(1) == receiver(1), sender(j + 1) == receiver(j + 1)))
+    return Goal(facts, z3.And(sender(1) == receiver(1), sender(j + 1) == receiver(j + 1)))
 
 
 @proved
@@ -64,19 +64,19 @@ def replicas_share_the_load() -> Goal:
     of the last. So receivers with one sender are one receiver, and each replica serves as much as
     the others."""
     other_sender, other = z3.Function("sender'", Int, Int), z3.Function("receiver'", Int, Int)
-    given = [length >= 1, 1 <= j, j <= length]
+    facts = [length >= 1, 1 <= j, j <= length]
     for s, r in ((sender, receiver), (other_sender, other)):
-        given += [s(1) == r(length), z3.Implies(j < length, s(j + 1) == r(j))]
-    given += [sender(1) == other_sender(1), sender(j + 1) == other_sender(j + 1)]
-    return Goal(given, receiver(j) == other(j))
+        facts += [s(1) == r(length), z3.Implies(j < length, s(j + 1) == r(j))]
+    facts += [sender(1) == other_sender(1), sender(j + 1) == other_sender(j + 1)]
+    return Goal(facts, receiver(j) == other(j))
 
 
 @proved
 def replicas_are_loaded_alike_base() -> Goal:
     """Misaligned: each replica serves its own piece first, which is no more than the largest one;
     so of two replicas none has more than the largest piece above the other."""
-    given = [0 <= load(p), load(p) <= largest, 0 <= load(q), load(q) <= largest]
-    return Goal(given, load(p) <= load(q) + largest)
+    facts = [0 <= load(p), load(p) <= largest, 0 <= load(q), load(q) <= largest]
+    return Goal(facts, load(p) <= load(q) + largest)
 
 
 @proved
@@ -88,10 +88,10 @@ def replicas_are_loaded_alike_step() -> Goal:
     def served(replica: Term) -> Term:
         return load(replica) + z3.If(replica == chosen, piece, 0)
 
-    given = [0 <= piece, piece <= largest]
-    given += [load(chosen) <= load(replica) for replica in (p, q)]
-    given += [load(p) <= load(q) + largest]
-    return Goal(given, served(p) <= served(q) + largest)
+    facts = [0 <= piece, piece <= largest]
+    facts += [load(chosen) <= load(replica) for replica in (p, q)]
+    facts += [load(p) <= load(q) + largest]
+    return Goal(facts, served(p) <= served(q) + largest)
 
 
 @proved
@@ -99,9 +99,9 @@ def no_replica_is_loaded_above_the_mean_and_a_piece() -> Goal:
     """So n replicas that serve `total` have n times the load of one within total + (n - 1) times
     the largest piece. Step of the sum: one replica more beside that one."""
     n, total, mine, other, times, spread = z3.Ints("n total mine other times spread")
-    given = [n >= 1, times <= total + spread, mine <= other + largest]
+    facts = [n >= 1, times <= total + spread, mine <= other + largest]
     # times is n * mine, spread (n - 1) * largest.
-    return Goal(given, times + mine <= (total + other) + (spread + largest))
+    return Goal(facts, times + mine <= (total + other) + (spread + largest))
 
 
 @proved
@@ -111,9 +111,9 @@ def boxes_are_products() -> Goal:
     common, or none."""
     common, others, count = z3.Ints("common others count")
     inside = z3.Bool("inside")
-    given = [count == common * others]
+    facts = [count == common * others]
     after = count + z3.If(inside, others, 0)
-    return Goal(given, after == (common + z3.If(inside, 1, 0)) * others)
+    return Goal(facts, after == (common + z3.If(inside, 1, 0)) * others)
 
 
 @proved
@@ -123,7 +123,7 @@ def a_sender_across_holds_the_element() -> Goal:
     its owner is reads back as the digit of the index, whoever the receiver is."""
     wanted, copy, owners, copies, device = z3.Ints("wanted copy owners copies device")
     index, above, weight, rest, prefix = z3.Ints("index above weight rest prefix")
-    given = [
+    facts = [
         *bounded((wanted, owners), (copy, copies), (rest, weight)),
         prefix >= 0,
         above == prefix * owners + wanted,
@@ -134,7 +134,7 @@ def a_sender_across_holds_the_element() -> Goal:
         device / copies == wanted,  # the first again
     ]
     holds = device / copies == index / weight % owners
-    return Goal(given, z3.And(holds, *bounded((device, owners * copies))))
+    return Goal(facts, z3.And(holds, *bounded((device, owners * copies))))
 
 
 @proved
@@ -144,7 +144,7 @@ def copies_across_serve_alike() -> Goal:
     times the rests to the next copy times these, and nothing else."""
     receiver_, copy, rests, named = z3.Ints("receiver copy rests named")
     rest = z3.Int("rest")
-    given = [
+    facts = [
         *bounded((rest, rests)),
         named >= 0,
         copy >= 0,
@@ -153,7 +153,7 @@ def copies_across_serve_alike() -> Goal:
         z3.Implies(named < copy, (named + 1) * rests <= copy * rests),
     ]
     served = z3.And(copy * rests <= receiver_, receiver_ < (copy + 1) * rests)
-    return Goal(given, served == (named == copy))
+    return Goal(facts, served == (named == copy))
 
 
 @false
@@ -166,7 +166,7 @@ def a_free_digit_keeps_its_value() -> Goal:
         size = number(x)
         return f"x={size},y={size}", f"f32[{size}{{y}}]", f"f32[{size}{{x}}]"
 
-    given = [
+    facts = [
         *bounded((receiver(1), x), (receiver(2), x)),
         x <= 3,
         receiver(1) == element(1),
@@ -174,4 +174,4 @@ def a_free_digit_keeps_its_value() -> Goal:
         sender(1) == 0,
         sender(2) == element(1),
     ]
-    return Goal(given, z3.And(sender(1) == receiver(1), sender(2) == receiver(2)), problem)
+    return Goal(facts, z3.And(sender(1) == receiver(1), sender(2) == receiver(2)), problem)

@@ -45,12 +45,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is given and what is claimed; `problem` makes a mesh and two types of a counter-model.
+    """Facts and the claim to follow from them; `problem` makes a mesh and types of a counter-model.
 
     It is called with a function that gives the number of a term in the model.
     """
 
-    given: Iterable[Any]
+    facts: Iterable[Any]
     claim: Any
     problem: Problem | None = None
 
@@ -111,10 +111,10 @@ def run(obligation: Obligation) -> Result:
     """Decide an obligation."""
     start = time.perf_counter()
     goal = obligation.make()
-    given = list(goal.given)
-    outcome = decide(given, goal.claim)
+    facts = list(goal.facts)
+    outcome = decide(facts, goal.claim)
     problem = None
-    if outcome.kind == "proved" and decide(given, z3.BoolVal(False)).kind != "counter-model":
+    if outcome.kind == "proved" and decide(facts, z3.BoolVal(False)).kind != "counter-model":
         outcome = Outcome("unknown", outcome.seconds, reason="the hypotheses have no known model")
     if outcome.kind == "counter-model" and goal.problem is not None:
         model = outcome.model
@@ -158,17 +158,17 @@ def write(name: str, number: Term, *sizes: Term, digits: Iterable[Term] | None =
     facts, steps = bounded(*zip(values, sizes, strict=True)), []
     prefix = values[0]
     for n, (value, size) in enumerate(zip(values[1:], sizes[1:], strict=True), start=2):
-        whole = number if n == len(sizes) else z3.Int(f"{name} prefix {n}")
-        facts.append(whole == prefix * size + value)
-        steps.append((whole, prefix, size, value))
-        prefix = whole
+        longer = number if n == len(sizes) else z3.Int(f"{name} prefix {n}")
+        facts.append(longer == prefix * size + value)
+        steps.append((longer, prefix, size, value))
+        prefix = longer
     return Written(values, facts, steps)
 
 
-def same_digits(one: Written, two: Written) -> list[Any]:
+def same_digits(first: Written, second: Written) -> list[Any]:
     """Instances of `digits.one_more_is_unique` for two ways to write a number, last digit first."""
     facts = []
-    for (n, p, size, a), (m, q, _, b) in zip(one.steps[::-1], two.steps[::-1], strict=True):
+    for (n, p, size, a), (m, q, _, b) in zip(first.steps[::-1], second.steps[::-1], strict=True):
         facts.append(
             z3.Implies(
                 z3.And(

@@ -32,8 +32,8 @@ def slices_shrink() -> Goal:
 @proved
 def moves_keep() -> Goal:
     """Step: after an all_to_all, permute or exchange of equal tiles the tile is what it was."""
-    given = [*SIZES, t <= src, after == t / k * k]
-    return Goal(given, z3.And(after == t, after <= src))
+    facts = [*SIZES, t <= src, after == t / k * k]
+    return Goal(facts, z3.And(after == t, after <= src))
 
 
 @proved
@@ -48,28 +48,28 @@ def three_phases_within_the_smaller_end() -> Goal:
     """With all slices in one step (or first) and ONE gather, last, every tile between is the tile t
     of the moves or one of the slices before it: t is within both ends."""
     s, g = z3.Reals("s g")
-    given = [*SIZES, s >= 1, g >= 1, src == s * t, dst == g * t]
-    return Goal(given, t <= smaller(src, dst))
+    facts = [*SIZES, s >= 1, g >= 1, src == s * t, dst == g * t]
+    return Goal(facts, t <= smaller(src, dst))
 
 
 @proved
 def live_tiles() -> Goal:
     """Source, input and output of a step (the source counts once) are within source + target + t
     in each phase: slice, move, gather."""
-    given = [*SIZES, t <= src, t <= dst]
+    facts = [*SIZES, t <= src, t <= dst]
     limit = src + dst + t
-    return Goal(given, z3.And(src + t <= limit, src + t + t <= limit, src + t + dst <= limit))
+    return Goal(facts, z3.And(src + t <= limit, src + t + t <= limit, src + t + dst <= limit))
 
 
 @proved
 def normal_form_within_the_larger_end() -> Goal:
     """Slices by a, moves, gathers by g: the tile after some of the slices, by a part of a, and that
     after some of the gathers are both within the larger end."""
-    sliced, left, gathered, more = z3.Reals("sliced left gathered more")
-    given = [x >= 1 for x in (sliced, left, gathered, more, t)]
-    given += [src == t * left * sliced, dst == t * gathered * more]
+    sliced, unsliced, gathered, more = z3.Reals("sliced unsliced gathered more")
+    facts = [x >= 1 for x in (sliced, unsliced, gathered, more, t)]
+    facts += [src == t * unsliced * sliced, dst == t * gathered * more]
     ends = larger(src, dst)
-    return Goal(given, z3.And(t * left <= ends, t <= ends, t * gathered <= ends))
+    return Goal(facts, z3.And(t * unsliced <= ends, t <= ends, t * gathered <= ends))
 
 
 @false
@@ -81,5 +81,5 @@ def two_gathers_keep_the_smaller_end() -> Goal:
         total = number(x) * number(y)
         return f"x={number(x)},y={number(y)}", f"f32[{total}{{x,y}}]", f"f32[{total}]"
 
-    given = [x >= 2, y >= 2, x <= 4, y <= 4, tile == 1]
-    return Goal(given, tile * y <= smaller(tile, tile * x * y), problem)
+    facts = [x >= 2, y >= 2, x <= 4, y <= 4, tile == 1]
+    return Goal(facts, tile * y <= smaller(tile, tile * x * y), problem)

@@ -18,9 +18,9 @@ addend = z3.Function("addend", z3.IntSort(), Value)
 n, m, k, u = z3.Ints("n m k u")
 
 
-def one_more(at: Term) -> Term:
+def one_more(count: Term) -> Term:
     """What a reduction is: one addend more."""
-    return total(at + 1) == op(total(at), addend(at))
+    return total(count + 1) == op(total(count), addend(count))
 
 
 def identity(*values: Term) -> list[Term]:
@@ -31,15 +31,15 @@ def identity(*values: Term) -> list[Term]:
 @proved
 def replicated_to_partial_base() -> Goal:
     """replicated_to_partial, base: coordinate 0 keeps the data v, so the first addend is v."""
-    given = [total(0) == e, addend(0) == v, one_more(z3.IntVal(0)), *identity(v)]
-    return Goal(given, total(1) == v)
+    facts = [total(0) == e, addend(0) == v, one_more(z3.IntVal(0)), *identity(v)]
+    return Goal(facts, total(1) == v)
 
 
 @proved
 def replicated_to_partial_step() -> Goal:
     """replicated_to_partial, step: every further addend is the identity, so the total stays v."""
-    given = [n >= 1, total(n) == v, addend(n) == e, one_more(n), *identity(v)]
-    return Goal(given, total(n + 1) == v)
+    facts = [n >= 1, total(n) == v, addend(n) == e, one_more(n), *identity(v)]
+    return Goal(facts, total(n + 1) == v)
 
 
 @proved
@@ -53,7 +53,7 @@ def sharded_to_partial_base() -> Goal:
 def sharded_to_partial_step() -> Goal:
     """sharded_to_partial, step: only the owner m of the element's digit keeps v; the total of the
     first n addends is v once m is among them, else the identity."""
-    given = [
+    facts = [
         n >= 0,
         m >= 0,
         total(n) == z3.If(m < n, v, e),
@@ -61,14 +61,14 @@ def sharded_to_partial_step() -> Goal:
         one_more(n),
         *identity(v, e),
     ]
-    return Goal(given, total(n + 1) == z3.If(m < n + 1, v, e))
+    return Goal(facts, total(n + 1) == z3.If(m < n + 1, v, e))
 
 
 @proved
 def sharded_to_partial_reaches_the_owner() -> Goal:
     """sharded_to_partial: the owner is one of the k devices, so all k addends make the element."""
-    given = [*bounded((m, k)), total(k) == z3.If(m < k, v, e)]
-    return Goal(given, total(k) == v)
+    facts = [*bounded((m, k)), total(k) == z3.If(m < k, v, e)]
+    return Goal(facts, total(k) == v)
 
 
 @proved
@@ -103,15 +103,15 @@ def reduce_scatter() -> Goal:
     program, after = write("program", o, high, low), write("after", o, high, low)
     before = write("before", s, high, parts, low)
     h1, low1 = program.digits
-    h, rest = after.digits
+    h, minor = after.digits
     sent = write("asked", s, high, parts, low, digits=[h1, u, low1])
-    given = [
+    facts = [
         *(fact for written in (program, after, before, sent) for fact in written.facts),
         *same_digits(program, after),
         *same_digits(sent, before),
         total(parts) == element(*before.digits),  # the type before: what the addends add up to
     ]
-    return Goal(given, total(parts) == element(h, u, rest))
+    return Goal(facts, total(parts) == element(h, u, minor))
 
 
 @proved

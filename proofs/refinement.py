@@ -17,24 +17,31 @@ POSITIVE = [x >= 1 for x in (lo, hi, pre, end, n, f, w, rest, k)]
 def images_are_divisors() -> Goal:
     """The image of a cut divides the axis, as the use does: all cuts are among its divisors."""
     # hi = lo f w, end = pre f w, n = end rest: the cut lo f has the image pre f.
-    given = [*POSITIVE, hi == lo * f * w, end == pre * (f * w), n == end * rest]
-    return Goal(given, n == (pre * f) * (w * rest))
+    facts = [*POSITIVE, hi == lo * f * w, end == pre * (f * w), n == end * rest]
+    return Goal(facts, n == (pre * f) * (w * rest))
 
 
 @proved
 def images_are_inside() -> Goal:
     """The image of a cut strictly inside a use is strictly inside the use on the other side."""
-    given = [*POSITIVE, f >= 2, w >= 2, end == pre * (f * w)]
-    return Goal(given, z3.And(pre < pre * f, pre * f < end))
+    facts = [*POSITIVE, f >= 2, w >= 2, end == pre * (f * w)]
+    return Goal(facts, z3.And(pre < pre * f, pre * f < end))
 
 
 @proved
 def images_are_inverse() -> Goal:
     """The image of an image is the cut: pre * (c / lo) maps back to lo * (c / lo)."""
-    cut, image, back = z3.Ints("cut image back")
+    cut, image, inverse = z3.Ints("cut image inverse")
     g = z3.Int("g")
-    given = [*POSITIVE, cut == lo * f, image == pre * f, image == pre * g, back == lo * g, g >= 1]
-    return Goal(given, back == cut)
+    facts = [
+        *POSITIVE,
+        cut == lo * f,
+        image == pre * f,
+        image == pre * g,
+        inverse == lo * g,
+        g >= 1,
+    ]
+    return Goal(facts, inverse == cut)
 
 
 @proved
@@ -42,9 +49,9 @@ def every_round_adds_a_divisor() -> Goal:
     """Termination: the divisors not yet found are finite in number, and each round that goes on
     finds one more. Their number falls and stays at least 0."""
     divisors, found, new = z3.Ints("divisors found new")
-    given = [found >= 0, new >= 1, found + new <= divisors]
+    facts = [found >= 0, new >= 1, found + new <= divisors]
     before, after = divisors - found, divisors - (found + new)
-    return Goal(given, z3.And(after < before, after >= 0))
+    return Goal(facts, z3.And(after < before, after >= 0))
 
 
 @proved
@@ -55,10 +62,10 @@ def the_least_fixpoint_is_unique() -> Goal:
     found, closed = (z3.Function(x, z3.IntSort(), z3.BoolSort()) for x in ("found", "closed"))
     cut, any_cut = z3.Ints("cut any_cut")
     image = z3.Function("image", z3.IntSort(), z3.IntSort())
-    given = [found(cut), z3.Implies(closed(cut), closed(image(cut)))]
-    given += [z3.Implies(found(c), closed(c)) for c in (cut, any_cut)]
+    facts = [found(cut), z3.Implies(closed(cut), closed(image(cut)))]
+    facts += [z3.Implies(found(c), closed(c)) for c in (cut, any_cut)]
     after = z3.Or(found(any_cut), any_cut == image(cut))
-    return Goal(given, z3.Implies(after, closed(any_cut)))
+    return Goal(facts, z3.Implies(after, closed(any_cut)))
 
 
 @proved
@@ -77,9 +84,9 @@ def cutting_a_digit_keeps_its_value() -> Goal:
 def cutting_a_local_digit_keeps_the_index() -> Goal:
     """A cut of a local factor writes the same positions in two digits instead of one."""
     a, b, p, major, minor, low, weight = z3.Ints("a b p major minor low weight")
-    given = bounded((major, a), (minor, b), (low, weight))
+    facts = bounded((major, a), (minor, b), (low, weight))
     merged = horner([(p, 1), (horner([(major, a), (minor, b)]), a * b), (low, weight)])
-    return Goal(given, horner([(p, 1), (major, a), (minor, b), (low, weight)]) == merged)
+    return Goal(facts, horner([(p, 1), (major, a), (minor, b), (low, weight)]) == merged)
 
 
 @proved
@@ -91,8 +98,8 @@ def aligned_digits_are_owned_whole() -> Goal:
     def no_cut_between(cut: Term) -> Term:
         return z3.Or(cut <= c, cut >= d)
 
-    given = [c >= 1, c < d, lo >= 1, lo < hi, no_cut_between(lo), no_cut_between(hi)]
-    return Goal(given, z3.Or(z3.And(lo <= c, d <= hi), d <= lo, hi <= c))
+    facts = [c >= 1, c < d, lo >= 1, lo < hi, no_cut_between(lo), no_cut_between(hi)]
+    return Goal(facts, z3.Or(z3.And(lo <= c, d <= hi), d <= lo, hi <= c))
 
 
 @proved
@@ -100,12 +107,12 @@ def common_multiples_are_those_of_the_least() -> Goal:
     """Misaligned: a cut c below a and b, a multiple of both, is one of lcm(a, b). The remainder of
     c by the lcm is a common multiple too and smaller, so it is 0."""
     a, b, c, low, r, p, q, u, v = z3.Ints("a b c low r p q u v")
-    given = [a >= 1, b >= 1, low >= 1, low == a * p, low == b * q]
-    given += [c == a * u, c == b * v, c == low * w + r, *bounded((r, low))]
+    facts = [a >= 1, b >= 1, low >= 1, low == a * p, low == b * q]
+    facts += [c == a * u, c == b * v, c == low * w + r, *bounded((r, low))]
     # `low` is least: of r, which is a (u - p w) and b (v - q w).
     both = z3.And(r == a * (u - p * w), r == b * (v - q * w))
-    given += [z3.Implies(z3.And(r > 0, both), r >= low)]
-    return Goal(given, c == low * w)
+    facts += [z3.Implies(z3.And(r > 0, both), r >= low)]
+    return Goal(facts, c == low * w)
 
 
 @proved
@@ -115,10 +122,10 @@ def what_lies_between_lcm_and_gcd_is_inside_both_runs() -> Goal:
     a and b and divides a' and b'."""
     a, b, c, low, high, p, q, r, s, u, v = z3.Ints("a b c low high p q r s u v")
     a_next, b_next = z3.Ints("a' b'")
-    given = [low == a * p, low == b * q, c == low * u, high == c * v]
-    given += [a_next == high * r, b_next == high * s]
+    facts = [low == a * p, low == b * q, c == low * u, high == c * v]
+    facts += [a_next == high * r, b_next == high * s]
     claim = [c == a * (p * u), c == b * (q * u), a_next == c * (v * r), b_next == c * (v * s)]
-    return Goal(given, z3.And(claim))
+    return Goal(facts, z3.And(claim))
 
 
 @proved
@@ -126,8 +133,8 @@ def common_divisors_are_those_of_the_greatest() -> Goal:
     """Misaligned: a cut c inside both runs divides gcd(a', b'), which is r a' + s b' for some r, s;
     so with the lcm there is no other cut inside both."""
     a_next, b_next, c, high, r, s, u, v = z3.Ints("a' b' c high r s u v")
-    given = [a_next == c * u, b_next == c * v, high == r * a_next + s * b_next, c >= 1, high >= 1]
-    return Goal(given, high == c * (r * u + s * v))
+    facts = [a_next == c * u, b_next == c * v, high == r * a_next + s * b_next, c >= 1, high >= 1]
+    return Goal(facts, high == c * (r * u + s * v))
 
 
 @false
@@ -142,5 +149,5 @@ def cuts_are_always_a_chain() -> Goal:
 
     # {x} has the axis at [1, x), {_a,x} at [a, a x). a cuts the first use, so the axis at a;
     # x, the end of the first use, cuts the second, so the axis at x / a = y.
-    given = [a >= 2, y >= 2, x == a * y, x <= 6]
-    return Goal(given, z3.Or(a % y == 0, y % a == 0), problem)
+    facts = [a >= 2, y >= 2, x == a * y, x <= 6]
+    return Goal(facts, z3.Or(a % y == 0, y % a == 0), problem)

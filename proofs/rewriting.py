@@ -36,10 +36,10 @@ tile_i, tile_j = z3.Ints("tile_i tile_j")
 @proved
 def coprime_divides() -> Goal:
     """If |b| divides c |a| and they are coprime (u |a| + v |b| = 1), |b| divides c."""
-    tile, one, two, u, v = z3.Ints("tile one two u v")
-    given = [tile * one == two * q, u * one + v * two == 1, one >= 1, two >= 1]
-    whole = tile * (u * one + v * two) == u * (tile * one) + v * (tile * two)
-    return Goal([*given, whole], tile == two * (u * q + tile * v))
+    tile, size_a, size_b, u, v = z3.Ints("tile size_a size_b u v")
+    facts = [tile * size_a == size_b * q, u * size_a + v * size_b == 1, size_a >= 1, size_b >= 1]
+    combined = tile * (u * size_a + v * size_b) == u * (tile * size_a) + v * (tile * size_b)
+    return Goal([*facts, combined], tile == size_b * (u * q + tile * v))
 
 
 # --- gather before slice
@@ -296,15 +296,15 @@ def swaps_at_any_depth() -> Goal:
     higher."""
     swap, lower = z3.Function("swap", Stack, Stack), z3.Function("lower", Stack, Stack)
     stack = z3.Const("stack", Stack)
-    given = [
+    facts = [
         Stack.is_push(stack),
         lower(stack) == Stack.push(Stack.top(stack), swap(Stack.under(stack))),
     ]
     pushed = Stack.push(b, stack)
-    given.append(lower(pushed) == Stack.push(b, swap(stack)))
+    facts.append(lower(pushed) == Stack.push(b, swap(stack)))
     gathered = Stack.under(lower(stack)) == swap(Stack.under(stack))
     sliced = lower(pushed) == Stack.push(b, swap(stack))
-    return Goal(given, z3.And(gathered, sliced, Stack.top(lower(stack)) == Stack.top(stack)))
+    return Goal(facts, z3.And(gathered, sliced, Stack.top(lower(stack)) == Stack.top(stack)))
 
 
 # --- rewriting ends
@@ -327,8 +327,8 @@ def the_other_rules_lower_the_weight() -> Goal:
     """`gather; permute` to at most three permutes and the gather, and `permute; slice` to the slice
     and at most three permutes: the inversions stay, each new permute weighs a fourth of the old."""
     copies, others = z3.Ints("copies others")
-    given = [0 <= copies, copies <= 3, unit >= 1, others >= 0, weight == others + 4 * unit]
-    return Goal(given, z3.And(others + copies * unit < weight, others + copies * unit >= 0))
+    facts = [0 <= copies, copies <= 3, unit >= 1, others >= 0, weight == others + 4 * unit]
+    return Goal(facts, z3.And(others + copies * unit < weight, others + copies * unit >= 0))
 
 
 @proved
@@ -340,9 +340,9 @@ def the_measure_is_well_founded() -> Goal:
     def falls(x: tuple[Term, Term], y: tuple[Term, Term]) -> Term:
         return z3.Or(y[0] < x[0], z3.And(y[0] == x[0], y[1] < x[1]))
 
-    given = [n >= 0 for n in (i1, w1, i2, w2, i3, w3)]
-    given += [falls((i1, w1), (i2, w2)), falls((i2, w2), (i3, w3))]
-    return Goal(given, z3.And(falls((i1, w1), (i3, w3)), z3.Not(falls((i3, w3), (i1, w1)))))
+    facts = [n >= 0 for n in (i1, w1, i2, w2, i3, w3)]
+    facts += [falls((i1, w1), (i2, w2)), falls((i2, w2), (i3, w3))]
+    return Goal(facts, z3.And(falls((i1, w1), (i3, w3)), z3.Not(falls((i3, w3), (i1, w1)))))
 
 
 @proved
@@ -350,27 +350,29 @@ def what_no_rule_rewrites_is_in_order() -> Goal:
     """With rank 0 for slices, 1 for moves and permutes, 2 for gathers, the pairs with rules are
     those that fall; a program without one rises throughout, so slices come first, gathers last."""
     rank = z3.Function("rank", Int, Int)
-    at, then = z3.Ints("at then")
+    place, earlier = z3.Ints("place earlier")
 
     def has_rule(x: Term, y: Term) -> Term:
         return z3.Or(z3.And(x == 2, y == 0), z3.And(x == 2, y == 1), z3.And(x == 1, y == 0))
 
-    given = [0 <= rank(at), rank(at) <= 2, 0 <= rank(at + 1), rank(at + 1) <= 2]
-    # Induction: what comes before `at` ranks no higher than `at`.
-    given += [rank(then) <= rank(at), z3.Not(has_rule(rank(at), rank(at + 1)))]
-    return Goal(given, rank(then) <= rank(at + 1))
+    facts = [0 <= rank(place), rank(place) <= 2, 0 <= rank(place + 1), rank(place + 1) <= 2]
+    # Induction: what comes before `place` ranks no higher than it.
+    facts += [rank(earlier) <= rank(place), z3.Not(has_rule(rank(place), rank(place + 1)))]
+    return Goal(facts, rank(earlier) <= rank(place + 1))
 
 
 @proved
 def permutes_compose() -> Goal:
     """Permutes in a row are one permute: if two of them send no two devices to one, neither does
     one after the other. So one all_permute at most is left."""
-    at, other = z3.Ints("at other")
+    device, other = z3.Ints("device other")
     first, second = z3.Function("first", Int, Int), z3.Function("second", Int, Int)
-    given = [z3.Implies(first(at) == first(other), at == other)]
-    given += [z3.Implies(second(first(at)) == second(first(other)), first(at) == first(other))]
-    given += [second(first(at)) == second(first(other))]
-    return Goal(given, at == other)
+    facts = [z3.Implies(first(device) == first(other), device == other)]
+    facts += [
+        z3.Implies(second(first(device)) == second(first(other)), first(device) == first(other))
+    ]
+    facts += [second(first(device)) == second(first(other))]
+    return Goal(facts, device == other)
 
 
 @false
@@ -394,7 +396,7 @@ def swap_tops_slice_commute() -> Goal:
         n, mesh = c_size * b_size, f"c={c_size},d={c_size},b={b_size}"
         return mesh, f"f32[{n}{{c}}, {n}{{d}}]", f"f32[{n}{{d,b}}, {n}{{c}}]"
 
-    return Goal(goal.given, goal.claim, problem)
+    return Goal(goal.facts, goal.claim, problem)
 
 
 @false
@@ -406,5 +408,5 @@ def divisibility_survives_any_sizes() -> Goal:
         n = number(tile) * number(x)
         return f"a={number(x)},b={number(y)}", f"f32[{n}{{a}}]", f"f32[{n}{{b}}]"
 
-    given = [x >= 2, y >= 2, x != y, tile >= 1, x <= 6, y <= 6, tile <= 6, tile * x == y * q]
-    return Goal(given, tile % y == 0, problem)
+    facts = [x >= 2, y >= 2, x != y, tile >= 1, x <= 6, y <= 6, tile <= 6, tile * x == y * q]
+    return Goal(facts, tile % y == 0, problem)

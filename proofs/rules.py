@@ -59,9 +59,9 @@ def dynamic_slice() -> Goal:
     program, after = write("program", o, H, L), write("after", o, H, L)
     before = write("before", s, H, k, L)
     h1, low1 = program.digits
-    given = step([program, after], [asked(s, (h1, H), (u, k), (low1, L)), before])
+    facts = step([program, after], [asked(s, (h1, H), (u, k), (low1, L)), before])
     h, low = after.digits
-    return Goal(given, index(*before.digits) == index(h, u, low))
+    return Goal(facts, index(*before.digits) == index(h, u, low))
 
 
 @proved
@@ -71,9 +71,9 @@ def all_gather() -> Goal:
     program, after = write("program", o, H, k, L), write("after", o, H, k, L)
     before = write("before", s, H, L)
     h1, m1, low1 = program.digits
-    given = step([program, after], [asked(s, (h1, H), (low1, L)), before])
+    facts = step([program, after], [asked(s, (h1, H), (low1, L)), before])
     h, low = before.digits
-    return Goal(given, index(h, m1, low) == index(*after.digits))
+    return Goal(facts, index(h, m1, low) == index(*after.digits))
 
 
 @proved
@@ -82,15 +82,15 @@ def offsets_stay_in_the_tile() -> Goal:
     the mesh."""
     h, m, low, p = z3.Ints("h m low p")
     # `one_more_is_bounded` for the prefix of the slice, which lies below H*k.
-    given = [*bounded((h, H), (m, k), (low, L), (u, k), (p, H * k)), p == h * k + u]
+    facts = [*bounded((h, H), (m, k), (low, L), (u, k), (p, H * k)), p == h * k + u]
     inside = bounded((horner([(h, H), (low, L)]), H * L), (p * L + low, (H * k) * L), (m, k))
-    return Goal(given, z3.And(inside))
+    return Goal(facts, z3.And(inside))
 
 
-def two_digits(high: Term, one: Term, mid: Term, two: Term, low: Term) -> Term:
+def two_digits(high: Term, first: Term, mid: Term, second: Term, low: Term) -> Term:
     """The index of a dimension with two digits of size k; W indices between, S below."""
     return horner(
-        [(above(high, c), 1), (one, k), (between(mid, c), W), (two, k), (under(low, c), S)]
+        [(above(high, c), 1), (first, k), (between(mid, c), W), (second, k), (under(low, c), S)]
     )
 
 
@@ -101,9 +101,9 @@ def all_to_all_to_a_minor_digit() -> Goal:
     program, after = write("program", o, H, k, M, L), write("after", o, H, k, M, L)
     before = write("before", s, H, M, k, L)
     h1, m1, e1, low1 = program.digits
-    given = step([program, after], [asked(s, (h1, H), (e1, M), (u, k), (low1, L)), before])
+    facts = step([program, after], [asked(s, (h1, H), (e1, M), (u, k), (low1, L)), before])
     (h2, e2, n2, low2), (h, m, e, low) = before.digits, after.digits
-    return Goal(given, two_digits(h2, m1, e2, n2, low2) == two_digits(h, m, e, u, low))
+    return Goal(facts, two_digits(h2, m1, e2, n2, low2) == two_digits(h, m, e, u, low))
 
 
 @proved
@@ -113,9 +113,9 @@ def all_to_all_to_a_major_digit() -> Goal:
     program, after = write("program", o, H, M, k, L), write("after", o, H, M, k, L)
     before = write("before", s, H, k, M, L)
     h1, e1, m1, low1 = program.digits
-    given = step([program, after], [asked(s, (h1, H), (u, k), (e1, M), (low1, L)), before])
+    facts = step([program, after], [asked(s, (h1, H), (u, k), (e1, M), (low1, L)), before])
     (h2, n2, e2, low2), (h, e, m, low) = before.digits, after.digits
-    return Goal(given, two_digits(h2, n2, e2, m1, low2) == two_digits(h, u, e, m, low))
+    return Goal(facts, two_digits(h2, n2, e2, m1, low2) == two_digits(h, u, e, m, low))
 
 
 @proved
@@ -134,13 +134,13 @@ def all_to_all_between_dimensions() -> Goal:
     before2 = write("before'", s2, high2, k, low2)
     h1, m1, low1 = program.digits
     g1, r1 = program2.digits
-    given = [
+    facts = [
         *step([program, after], [asked(s, (h1, H), (low1, L)), before]),
         *step([program2, after2], [asked(s2, (g1, high2), (u, k), (r1, low2)), before2]),
     ]
     (h, low), (g, r) = before.digits, after2.digits
-    one = index(h, m1, low) == index(*after.digits)
-    return Goal(given, z3.And(one, index2(*before2.digits) == index2(g, u, r)))
+    same_element = index(h, m1, low) == index(*after.digits)
+    return Goal(facts, z3.And(same_element, index2(*before2.digits) == index2(g, u, r)))
 
 
 @proved
@@ -149,7 +149,7 @@ def moves_of_an_all_to_all_commute() -> Goal:
     sender's coordinates and digits come out the same in both orders."""
     x, y, i, j = z3.Ints("x y i j")
     digits = z3.Array("digits", Int, Int)
-    at = z3.Array("at", Int, Int)
+    coordinates = z3.Array("coordinates", Int, Int)
     b1, b2, t1, t2 = z3.Ints("b1 b2 t1 t2")
 
     def move(state: Term, device: Term, source: Term, target: Term) -> Term:
@@ -159,10 +159,10 @@ def moves_of_an_all_to_all_commute() -> Goal:
             z3.Store(position, target, coordinate[device]),
         )
 
-    one = move(move((at, digits), x, b1, t1), y, b2, t2)
-    two = move(move((at, digits), y, b2, t2), x, b1, t1)
-    given = [x != y, z3.Distinct(b1, b2, t1, t2)]
-    return Goal(given, z3.And(one[0][i] == two[0][i], one[1][j] == two[1][j]))
+    xy = move(move((coordinates, digits), x, b1, t1), y, b2, t2)
+    yx = move(move((coordinates, digits), y, b2, t2), x, b1, t1)
+    facts = [x != y, z3.Distinct(b1, b2, t1, t2)]
+    return Goal(facts, z3.And(xy[0][i] == yx[0][i], xy[1][j] == yx[1][j]))
 
 
 @proved
@@ -174,9 +174,9 @@ def collective_permute() -> Goal:
     old, new = z3.Ints("old new")
     before, after = write("before", o, H, L), write("after", o, H, L)
     (h, low), (h2, low2) = before.digits, after.digits
-    given = [*before.facts, *after.facts, *same_digits(before, after)]
-    given += [*bounded((receiver[new], k)), sender[old] == receiver[new]]
-    return Goal(given, index(h, sender[old], low) == index(h2, receiver[new], low2))
+    facts = [*before.facts, *after.facts, *same_digits(before, after)]
+    facts += [*bounded((receiver[new], k)), sender[old] == receiver[new]]
+    return Goal(facts, index(h, sender[old], low) == index(h2, receiver[new], low2))
 
 
 @proved
@@ -184,16 +184,16 @@ def a_permute_is_a_permutation_of_devices() -> Goal:
     """If routes permute digits, receivers with the same sender are one device: for any digit j,
     which is `new` for some `old`."""
     c1, c2, s1, s2 = (z3.Array(name, Int, Int) for name in ("c1", "c2", "s1", "s2"))
-    route, back = z3.Function("route", Int, Int), z3.Function("back", Int, Int)
+    route, inverse = z3.Function("route", Int, Int), z3.Function("inverse", Int, Int)
     j, old = z3.Ints("j old")
-    given = [
-        old == back(j),
-        route(back(j)) == j,
+    facts = [
+        old == inverse(j),
+        route(inverse(j)) == j,
         s1[old] == c1[route(old)],
         s2[old] == c2[route(old)],
         s1[old] == s2[old],
     ]
-    return Goal(given, c1[j] == c2[j])
+    return Goal(facts, c1[j] == c2[j])
 
 
 @proved
@@ -204,9 +204,9 @@ def table_permute() -> Goal:
     before, after = write("before", o, H, L), write("after", o, H, L)
     (h, low), (h2, low2) = before.digits, after.digits
     value_before, value_after = z3.Ints("value_before value_after")
-    given = [*before.facts, *after.facts, *same_digits(before, after)]
-    given += [*bounded((run, size)), value_before == run, value_after == run]
-    return Goal(given, index(h, value_before, low) == index(h2, value_after, low2))
+    facts = [*before.facts, *after.facts, *same_digits(before, after)]
+    facts += [*bounded((run, size)), value_before == run, value_after == run]
+    return Goal(facts, index(h, value_before, low) == index(h2, value_after, low2))
 
 
 @false
@@ -217,10 +217,10 @@ def gathered_parts_go_last() -> Goal:
     (h1, low1, m1), (h, m, low) = program.digits, after.digits
     sizes = [H >= 1, k >= 2, L >= 1, H <= 3, k <= 3, L <= 3, S == L]
     plain = [above(p, c) == p for p in (h1, h)] + [under(p, c) == p for p in (low1, low)]
-    given = [*program.facts, *after.facts, *sizes, *plain]
+    facts = [*program.facts, *after.facts, *sizes, *plain]
 
     def problem(number: Numbers) -> tuple[str, str, str]:
         n = number(H) * number(k) * number(L)
         return f"x={number(k)}", f"f32[{n}{{_{number(H)},x}}]", f"f32[{n}]"
 
-    return Goal(given, index(h1, m1, low1) == index(h, m, low), problem)
+    return Goal(facts, index(h1, m1, low1) == index(h, m, low), problem)

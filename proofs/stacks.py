@@ -91,11 +91,11 @@ def swap_tops(i: str, j: str) -> Step:
     """Exchange the tops, of one size, of two stacks."""
 
     def run(state: State) -> None:
-        one, two = state.stacks[i], state.stacks[j]
-        state.legal += [Stack.is_push(one), Stack.is_push(two)]
-        state.legal += [size(Stack.top(one)) == size(Stack.top(two))]
-        state.stacks[i] = Stack.push(Stack.top(two), Stack.under(one))
-        state.stacks[j] = Stack.push(Stack.top(one), Stack.under(two))
+        first, second = state.stacks[i], state.stacks[j]
+        state.legal += [Stack.is_push(first), Stack.is_push(second)]
+        state.legal += [size(Stack.top(first)) == size(Stack.top(second))]
+        state.stacks[i] = Stack.push(Stack.top(second), Stack.under(first))
+        state.stacks[j] = Stack.push(Stack.top(first), Stack.under(second))
         state.seen()
 
     return run
@@ -122,8 +122,8 @@ def swap_within(i: str) -> Step:
         stack = state.stacks[i]
         below = Stack.under(stack)
         state.legal += [Stack.is_push(stack), Stack.is_push(below)]
-        rest = Stack.push(Stack.top(stack), Stack.under(below))
-        state.stacks[i] = Stack.push(Stack.top(below), rest)
+        lower = Stack.push(Stack.top(stack), Stack.under(below))
+        state.stacks[i] = Stack.push(Stack.top(below), lower)
         state.seen()
 
     return run
@@ -139,19 +139,19 @@ def run(steps: Sequence[Step]) -> State:
     return state
 
 
-def rule(left: Sequence[Step], right: Sequence[Step], *given: Any) -> Goal:
+def rule(left: Sequence[Step], right: Sequence[Step], *extra: Any) -> Goal:
     """The obligation of a rewrite rule."""
     before, after = run(left), run(right)
     axes = [a, b, c, d, r]
-    facts = [*before.legal, *given, *(size(axis) >= 2 for axis in axes)]
+    facts = [*before.legal, *extra, *(size(axis) >= 2 for axis in axes)]
     facts += [z3.Int(f"tile_{i}") >= 1 for i in "ijk"]
     # What stands in a stack is an axis, and used; the two on top are enough.
     used = z3.Array("used", Int, z3.BoolSort())
     for stack in (z3.Const(f"stack_{i}", Stack) for i in "ijk"):
-        for at in (stack, Stack.under(stack)):
-            there = z3.And(Stack.is_push(stack), Stack.is_push(at))
-            top = Stack.top(at)
-            facts.append(z3.Implies(there, z3.And(used[top], size(top) >= 2)))
+        for place in (stack, Stack.under(stack)):
+            exists = z3.And(Stack.is_push(stack), Stack.is_push(place))
+            top = Stack.top(place)
+            facts.append(z3.Implies(exists, z3.And(used[top], size(top) >= 2)))
     same = [before.stacks[i] == after.stacks[i] for i in "ijk"]
     same += [before.tiles[i] == after.tiles[i] for i in "ijk"]
     axis = z3.Int("axis")

@@ -21,15 +21,15 @@ def without_factors() -> Goal:
 def an_owned_factor_divides_the_tile() -> Goal:
     """Step: a device factor of size k, which divides what remains, leaves a tile k times smaller;
     tile times owned sizes stays n."""
-    given = [*SIZES, tile * owned == n, tile == k * rest]
-    return Goal(given, rest * (owned * k) == n)
+    facts = [*SIZES, tile * owned == n, tile == k * rest]
+    return Goal(facts, rest * (owned * k) == n)
 
 
 @proved
 def a_local_factor_keeps_the_tile() -> Goal:
     """Step: a local factor of size k splits what remains into k times the rest; the tile stays."""
-    given = [*SIZES, tile * owned == n, tile == k * rest]
-    return Goal(given, (k * rest) * owned == n)
+    facts = [*SIZES, tile * owned == n, tile == k * rest]
+    return Goal(facts, (k * rest) * owned == n)
 
 
 @proved
@@ -37,16 +37,16 @@ def dimensions_multiply() -> Goal:
     """Step: if the tile of the dimensions so far times what they own is their size, so it is with
     one dimension more."""
     tile2, owned2, n2 = z3.Ints("tile2 owned2 n2")
-    given = [*SIZES, tile2 >= 1, owned2 >= 1, tile * owned == n, tile2 * owned2 == n2]
-    return Goal(given, (tile * tile2) * (owned * owned2) == n * n2)
+    facts = [*SIZES, tile2 >= 1, owned2 >= 1, tile * owned == n, tile2 * owned2 == n2]
+    return Goal(facts, (tile * tile2) * (owned * owned2) == n * n2)
 
 
 @proved
 def the_product_of_factors_divides() -> Goal:
     """If the product of the factors divides n, so does the product of the owned ones alone."""
     local = z3.Int("local")
-    given = [*SIZES, local >= 1, n == (owned * local) * rest]
-    return Goal(given, n == owned * (local * rest))
+    facts = [*SIZES, local >= 1, n == (owned * local) * rest]
+    return Goal(facts, n == owned * (local * rest))
 
 
 @proved
@@ -54,11 +54,11 @@ def no_element_is_held_twice_by_a_device() -> Goal:
     """Two positions of a tile with one device's coordinate are two elements: step over digits,
     with an owned digit (equal on both) or a local one appended."""
     p, q, c, i, j, size, x = z3.Ints("p q c i j size x")
-    given = [
+    facts = [
         *bounded((p, size), (q, size), (c, k), (i, x), (j, x)),
         horner([(p, size), (c, k), (i, x)]) == horner([(q, size), (c, k), (j, x)]),
     ]
-    return Goal(given, z3.And(p == q, i == j))
+    return Goal(facts, z3.And(p == q, i == j))
 
 
 @proved
@@ -66,10 +66,10 @@ def every_element_has_an_owner() -> Goal:
     """An index is held at exactly one coordinate of the owner of a digit, index // weight % size:
     this is a coordinate, and with it the index is written by what is above and below."""
     index, weight, above = z3.Ints("index weight above")
-    given = [index >= 0, weight >= 1, k >= 1, above == index / weight]
+    facts = [index >= 0, weight >= 1, k >= 1, above == index / weight]
     owner = above % k
     written = (above / k * k + owner) * weight + index % weight
-    return Goal(given, z3.And(*bounded((owner, k)), written == index))
+    return Goal(facts, z3.And(*bounded((owner, k)), written == index))
 
 
 @proved
@@ -77,8 +77,8 @@ def slices_gathers_and_moves_change_tiles_by_their_group() -> Goal:
     """With k dividing: a slice (or reduce_scatter) makes t/k of t, a gather (or sharded_to_partial)
     makes k t, an all_to_all first one and then the other, so t again."""
     t, sliced = z3.Ints("t sliced")
-    given = [t >= 1, k >= 1, sliced * k == t, owned >= 1, t * owned == n]
-    return Goal(given, z3.And(sliced * (owned * k) == n, (sliced * k) * owned == n))
+    facts = [t >= 1, k >= 1, sliced * k == t, owned >= 1, t * owned == n]
+    return Goal(facts, z3.And(sliced * (owned * k) == n, (sliced * k) * owned == n))
 
 
 @false
@@ -91,5 +91,5 @@ def a_tile_is_the_array_over_the_devices() -> Goal:
         mesh = f"x={number(x)},y={number(y)}"
         return mesh, f"f32[{total}{{x}}]", f"f32[{total}]"
 
-    given = [x >= 2, y >= 1, x <= 3, y <= 3, n == x * y, tile * x == n]
-    return Goal(given, tile * (x * y) == n, problem)
+    facts = [x >= 2, y >= 1, x <= 3, y <= 3, n == x * y, tile * x == n]
+    return Goal(facts, tile * (x * y) == n, problem)

@@ -17,7 +17,7 @@ x = z3.Real("x")
 n, k, u, m = z3.Ints("n k u m")
 t, K = z3.Reals("t K")
 
-ROLES = FREE, OWNER, PARTIAL = (0, 1, 2)
+FREE, OWNER, PARTIAL = 0, 1, 2
 RULES = {
     "dynamic_slice": (FREE, OWNER),
     "all_gather": (OWNER, FREE),
@@ -61,10 +61,10 @@ def transposed_steps_have_dual_types() -> Goal:
     source, and transposing twice gives the step back."""
     claims = []
     for name, (before, after) in RULES.items():
-        back = TRANSPOSES[name]
-        rule = [z3.IntVal(role) for role in RULES[back]]
+        transpose = TRANSPOSES[name]
+        rule = [z3.IntVal(role) for role in RULES[transpose]]
         claims += [rule[0] == dual(z3.IntVal(after)), rule[1] == dual(z3.IntVal(before))]
-        claims.append(z3.BoolVal(TRANSPOSES[back] == name))
+        claims.append(z3.BoolVal(TRANSPOSES[transpose] == name))
     return Goal([], z3.And(claims))
 
 
@@ -86,12 +86,12 @@ def gather_and_reduce_scatter_base() -> Goal:
 def gather_and_reduce_scatter_step() -> Goal:
     """Step: <gather x, y> over n + 1 devices is x y(0) + ... + x y(n), <x, reduce_scatter y> is x
     times the sum; if they agree for n, they agree for n + 1."""
-    given = [
+    facts = [
         paired(n) == x * total(n),
         paired(n + 1) == paired(n) + x * y(n),
         total(n + 1) == total(n) + y(n),
     ]
-    return Goal(given, paired(n + 1) == x * total(n + 1))
+    return Goal(facts, paired(n + 1) == x * total(n + 1))
 
 
 @proved
@@ -108,11 +108,11 @@ def slice_and_sharded_to_partial() -> Goal:
 def moves_are_inverted() -> Goal:
     """all_to_all and permutes send each element to one place: what is at place f(i) pairs with y
     there, and the inverse takes y from there to i, where it pairs with the same element."""
-    f, back = z3.Function("f", Int, Int), z3.Function("back", Int, Int)
+    f, inverse = z3.Function("f", Int, Int), z3.Function("inverse", Int, Int)
     element, moved = (z3.Function(name, Int, z3.RealSort()) for name in ("element", "moved"))
     i = z3.Int("i")
-    given = [back(f(i)) == i, moved(f(i)) == element(back(f(i)))]
-    return Goal(given, moved(f(i)) * y(f(i)) == element(i) * y(f(i)))
+    facts = [inverse(f(i)) == i, moved(f(i)) == element(inverse(f(i)))]
+    return Goal(facts, moved(f(i)) * y(f(i)) == element(i) * y(f(i)))
 
 
 @proved
@@ -120,8 +120,8 @@ def all_reduce_is_symmetric() -> Goal:
     """all_reduce: <all_reduce x, y> adds y(u) times the sum of x over devices u, so it is the
     product of both sums, as <x, all_reduce y> is. Step: with one device more it still is."""
     xs, ys, pairing, more = z3.Reals("xs ys pairing more")
-    given = [pairing == xs * ys]
-    return Goal(given, pairing + xs * more == xs * (ys + more))
+    facts = [pairing == xs * ys]
+    return Goal(facts, pairing + xs * more == xs * (ys + more))
 
 
 @proved
@@ -137,16 +137,16 @@ def steps_compose_backwards() -> Goal:
     """<N M x, y> = <M x, N' y> = <x, M' N' y>: the steps so far and one step more are transposed by
     their transposes in the reverse order."""
     tiles = z3.DeclareSort("Tiles")
-    many, one, many_back, one_back = (
+    so_far, step, so_far_back, step_back = (
         z3.Function(name, tiles, tiles) for name in ("M", "N", "M'", "N'")
     )
     pairing = z3.Function("pairing", tiles, tiles, z3.RealSort())
     a, b = z3.Consts("a b", tiles)
-    given = [
-        pairing(one(many(a)), b) == pairing(many(a), one_back(b)),
-        pairing(many(a), one_back(b)) == pairing(a, many_back(one_back(b))),
+    facts = [
+        pairing(step(so_far(a)), b) == pairing(so_far(a), step_back(b)),
+        pairing(so_far(a), step_back(b)) == pairing(a, so_far_back(step_back(b))),
     ]
-    return Goal(given, pairing(one(many(a)), b) == pairing(a, many_back(one_back(b))))
+    return Goal(facts, pairing(step(so_far(a)), b) == pairing(a, so_far_back(step_back(b))))
 
 
 @proved
@@ -164,8 +164,8 @@ def tiles_are_the_same_backwards() -> Goal:
     a transposed plan has the same peak."""
     claims = []
     for name, (before, after) in RULES.items():
-        back, forth = RULES[TRANSPOSES[name]]
-        claims += [tile(back) == tile(after), tile(forth) == tile(before)]
+        start, end = RULES[TRANSPOSES[name]]
+        claims += [tile(start) == tile(after), tile(end) == tile(before)]
     return Goal([n >= 1, k >= 1], z3.And(claims))
 
 
@@ -188,5 +188,5 @@ def a_slice_transposes_to_a_gather() -> Goal:
         return f"x={number(size)}", f"f32[{number(size)}]", f"f32[{number(size)}{{x}}]"
 
     # Each of `size` devices has one part: one product of the sliced, `size` of the gathered.
-    given = [size >= 2, size <= 4, x == 1, y(0) == 1]
-    return Goal(given, x * y(0) == z3.ToReal(size) * x * y(0), problem)
+    facts = [size >= 2, size <= 4, x == 1, y(0) == 1]
+    return Goal(facts, x * y(0) == z3.ToReal(size) * x * y(0), problem)

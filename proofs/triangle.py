@@ -27,8 +27,8 @@ def no_elements() -> Goal:
 def one_more_element() -> Goal:
     """Step: an element in C and not in A is not in B, and then received on the way from B to C, or
     in B, and then received on the way from A to B."""
-    given = [AC >= 0, AB >= 0, BC >= 0, AC <= AB + BC]
-    return Goal(given, more(AC, c, a) <= more(AB, b, a) + more(BC, c, b))
+    facts = [AC >= 0, AB >= 0, BC >= 0, AC <= AB + BC]
+    return Goal(facts, more(AC, c, a) <= more(AB, b, a) + more(BC, c, b))
 
 
 @proved
@@ -40,8 +40,8 @@ def one_more_device() -> Goal:
     def worst(so_far: Term, next_one: Term) -> Term:
         return z3.If(so_far >= next_one, so_far, next_one)
 
-    given = [AC <= AB + BC, worst_ac <= worst_ab + worst_bc]
-    return Goal(given, worst(worst_ac, AC) <= worst(worst_ab, AB) + worst(worst_bc, BC))
+    facts = [AC <= AB + BC, worst_ac <= worst_ab + worst_bc]
+    return Goal(facts, worst(worst_ac, AC) <= worst(worst_ab, AB) + worst(worst_bc, BC))
 
 
 def price(received: Term, latency: Term, bandwidth: Term) -> Term:
@@ -54,10 +54,10 @@ def one_call() -> Goal:
     """As one call over one kind of link: the latency is paid once for the way straight on, if it
     receives anything, and then at least once for the detour, which receives something too."""
     ac, ab, bc, latency, bandwidth = z3.Reals("ac ab bc latency bandwidth")
-    given = [ac >= 0, ab >= 0, bc >= 0, ac <= ab + bc, latency >= 0, bandwidth > 0]
+    facts = [ac >= 0, ab >= 0, bc >= 0, ac <= ab + bc, latency >= 0, bandwidth > 0]
     straight = price(ac, latency, bandwidth)
     detour = price(ab, latency, bandwidth) + price(bc, latency, bandwidth)
-    return Goal(given, straight <= detour)
+    return Goal(facts, straight <= detour)
 
 
 @proved
@@ -67,12 +67,12 @@ def closure_through_the_last_type() -> Goal:
     or from k through k gains nothing."""
     ij, ik, kj, kk = z3.Reals("ij ik kj kk")
 
-    def least(one: Term, other: Term) -> Term:
-        return z3.If(one <= other, one, other)
+    def least(a: Term, b: Term) -> Term:
+        return z3.If(a <= b, a, b)
 
-    given = [ij >= 0, ik >= 0, kj >= 0, kk == 0]
+    facts = [ij >= 0, ik >= 0, kj >= 0, kk == 0]
     new_ij, new_ik, new_kj = least(ij, ik + kj), least(ik, ik + kk), least(kj, kk + kj)
-    return Goal(given, new_ij <= new_ik + new_kj)
+    return Goal(facts, new_ij <= new_ik + new_kj)
 
 
 @false
@@ -80,7 +80,7 @@ def rounds() -> Goal:
     """FALSE: an exchange in rounds, which pays a latency per sender, has no cheaper detour. Two
     gathers in a row pay k1 + k2 latencies, one of both k1 k2."""
     k1, k2, latency, bytes_ = z3.Ints("k1 k2 latency bytes")
-    given = [k1 >= 2, k2 >= 2, latency >= 1, bytes_ >= 1]
+    facts = [k1 >= 2, k2 >= 2, latency >= 1, bytes_ >= 1]
     straight = k1 * k2 * latency + bytes_ * (k1 * k2 - 1)
     detour = k1 * latency + bytes_ * (k1 - 1) + k2 * latency + bytes_ * k1 * (k2 - 1)
 
@@ -88,7 +88,7 @@ def rounds() -> Goal:
         n, m = number(k1), number(k2)
         return f"x={n},y={m}", f"f32[{n}{{x}}, {m}{{y}}]", f"f32[{n}, {m}]"
 
-    return Goal(given, straight <= detour, problem)
+    return Goal(facts, straight <= detour, problem)
 
 
 @false
@@ -96,5 +96,5 @@ def without_a_limit_of_its_own() -> Goal:
     """FALSE: under a memory limit relative to each pair, here the larger end, the way through B is
     one that the pair may take."""
     tile_a, tile_b, tile_c = z3.Ints("tile_A tile_B tile_C")
-    given = [tile_a >= 1, tile_b >= 1, tile_c >= 1]
-    return Goal(given, z3.Or(tile_b <= tile_a, tile_b <= tile_c))
+    facts = [tile_a >= 1, tile_b >= 1, tile_c >= 1]
+    return Goal(facts, z3.Or(tile_b <= tile_a, tile_b <= tile_c))

@@ -37,10 +37,10 @@ def the_gather_makes_the_target_tile() -> Goal:
     """T = t G, one index digit more: local in the target, it is in the tile of the moves unless it
     is gathered after them; owned in the target, it is in neither."""
     local, gathered = z3.Bools("local gathered")
-    given = [T == t * G, k >= 1, z3.Implies(gathered, local)]
+    facts = [T == t * G, k >= 1, z3.Implies(gathered, local)]
     target = z3.If(local, T * k, T)
     moved = z3.If(z3.And(local, z3.Not(gathered)), t * k, t)
-    return Goal(given, target == moved * z3.If(gathered, G * k, G))
+    return Goal(facts, target == moved * z3.If(gathered, G * k, G))
 
 
 @proved
@@ -49,33 +49,33 @@ def groups_of_paths_of_one_edge() -> Goal:
     Its owner owns another digit in the target, which was local, and moves there; or it owns nothing
     and is gathered. Other digits count nowhere."""
     released, owner_again = z3.Bools("released owner_again")
-    given = [Q == K * G, k >= 1]
+    facts = [Q == K * G, k >= 1]
     moves = z3.If(z3.And(released, owner_again), K * k, K)
     gathers = z3.If(z3.And(released, z3.Not(owner_again)), G * k, G)
-    return Goal(given, z3.If(released, Q * k, Q) == moves * gathers)
+    return Goal(facts, z3.If(released, Q * k, Q) == moves * gathers)
 
 
 @proved
 def paths_of_one_edge_are_optimal() -> Goal:
     """Slices, one merged all_to_all and one gather (K = 1: a gather alone) receive the bound."""
-    given = [*SIZES, Q == K * G, z3.Not(swapped), bound == least(T, Q, swapped)]
-    return Goal([*given, received == all_to_all(t, K) + gather(t, G)], received == bound)
+    facts = [*SIZES, Q == K * G, z3.Not(swapped), bound == least(T, Q, swapped)]
+    return Goal([*facts, received == all_to_all(t, K) + gather(t, G)], received == bound)
 
 
 @proved
 def cycles_are_optimal() -> Goal:
     """Every digit of a cycle has two owners, so the bound is T; permute and gather receive it."""
-    given = [*SIZES, swapped, bound == least(T, Q, swapped), received == t + gather(t, G)]
-    return Goal(given, received == bound)
+    facts = [*SIZES, swapped, bound == least(T, Q, swapped), received == t + gather(t, G)]
+    return Goal(facts, received == bound)
 
 
 @proved
 def permute_and_all_to_all_below_twice() -> Goal:
     """Longer paths, or both: the bound is T, and one permute, one merged all_to_all and one gather
     receive T + t - t/K, which is below 2 T."""
-    given = [*SIZES, swapped, bound == least(T, Q, swapped)]
-    given += [received == t + all_to_all(t, K) + gather(t, G)]
-    return Goal(given, z3.And(received == bound + t - t / K, received < 2 * bound))
+    facts = [*SIZES, swapped, bound == least(T, Q, swapped)]
+    facts += [received == t + all_to_all(t, K) + gather(t, G)]
+    return Goal(facts, z3.And(received == bound + t - t / K, received < 2 * bound))
 
 
 @proved
@@ -89,8 +89,8 @@ def slicing_idle_axes_pays_only_by_the_tile() -> Goal:
     """Slicing axes that are idle on both sides makes t smaller and G larger at one T: a permute and
     all_to_all then receive no more, T + t - t/K."""
     s = z3.Real("s")
-    given = [*SIZES, s >= 1]
-    return Goal(given, T + t / s - t / s / K <= T + t - t / K)
+    facts = [*SIZES, s >= 1]
+    return Goal(facts, T + t / s - t / s / K <= T + t - t / K)
 
 
 @proved
@@ -105,11 +105,11 @@ def collectives_within_half_more() -> Goal:
     within 1.5 times the bound."""
     k = z3.Int("k")
     size = z3.ToReal(k)
-    given = [k >= 2, k <= 6, K == size, K2 == size, t > 0, T == t]
+    facts = [k >= 2, k <= 6, K == size, K2 == size, t > 0, T == t]
     better = z3.Or(t + all_to_all(t, K) <= 1.5 * T, all_to_all(t, K) + all_to_all(t, K2) <= 1.5 * T)
 
     def problem(number: Numbers) -> tuple[str, str, str]:
         n = number(k)
         return f"x={n},y={n}", f"f32[{n}{{x}}, {n}{{y}}, {n}]", f"f32[{n}, {n}{{x}}, {n}{{y}}]"
 
-    return Goal(given, better, problem)
+    return Goal(facts, better, problem)

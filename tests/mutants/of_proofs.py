@@ -112,8 +112,8 @@ MUTANTS = (
         "vacuous proofs count",
         "proofs/harness.py",
         "run",
-        'decide(given, z3.BoolVal(False)).kind != "counter-model"',
-        'decide(given, z3.BoolVal(False)).kind == "unknown"',
+        'decide(facts, z3.BoolVal(False)).kind != "counter-model"',
+        'decide(facts, z3.BoolVal(False)).kind == "unknown"',
     ),
     Mutant(
         "a file of obligations that is left out is no fault",

@@ -75,9 +75,9 @@ def reader(term: Term) -> Reader:
 
 @cache
 def readers_of(obligation: Callable[[], Goal]) -> tuple[list[tuple[str, Reader]], list[Reader]]:
-    """What is given, then what is claimed, in words and as readers; and both sides of the claim."""
+    """The facts, then the claim, in words and as readers; and both sides of the claim."""
     goal = obligation()
-    facts = [(f"given {fact}", reader(fact)) for fact in goal.given]
+    facts = [(f"given {fact}", reader(fact)) for fact in goal.facts]
     claim = ("claim " + str(goal.claim), reader(goal.claim))
     return [*facts, claim], [reader(side) for side in goal.claim.children()]
 
