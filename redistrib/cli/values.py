@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from redistrib.types.mesh import Mesh
 Array = NDArray[Any]
 
 
+read_type = lru_cache(maxsize=1 << 14)(read_any)
+"""A type that was read before, by its text: programs ask about the same layouts again."""
+
+
 def problem_types(
     mesh: str | Mapping[str, int],
     src: str,
@@ -42,12 +47,12 @@ def problem_types(
     target_mesh = source_mesh if dst_mesh is None else Mesh.parse(dst_mesh)
     sizes = parse_shape(shape)
     if states_array(dst) and not states_array(src):
-        target = read_any(dst, target_mesh, sizes, dtype)
-        return read_any(src, source_mesh, target.shape, target.dtype), target
-    source = read_any(src, source_mesh, sizes, dtype)
+        target = read_type(dst, target_mesh, sizes, dtype)
+        return read_type(src, source_mesh, target.shape, target.dtype), target
+    source = read_type(src, source_mesh, sizes, dtype)
     if states_array(dst):  # the planner says what differs
-        return source, read_any(dst, target_mesh)
-    return source, read_any(dst, target_mesh, source.shape, source.dtype)
+        return source, read_type(dst, target_mesh)
+    return source, read_type(dst, target_mesh, source.shape, source.dtype)
 
 
 def parse_shape(shape: str | Sequence[int] | None) -> tuple[int, ...] | None:

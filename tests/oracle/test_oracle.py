@@ -15,7 +15,7 @@ from redistrib.synth.planner.detours.batches import BY_SIGNATURE, all_pairs
 from redistrib.synth.planner.detours.exchanges import Exchanges, exchange_prices
 from redistrib.synth.planner.detours.numbered import Numbered
 from redistrib.synth.planner.detours.signatures import CHUNK, find_signatures
-from redistrib.synth.planner.detours.stops import Bounds, layout_of, stops
+from redistrib.synth.planner.detours.stops import Bounds, Layouts, layout_of, stops
 from redistrib.synth.planner.detours.symmetry import orbits
 from tests.generators import random_layout, random_pair, whole_axis_layouts
 from tests.oracle.laws import (
@@ -182,8 +182,13 @@ def test_bounds_are_below_every_way(axes: tuple[int, ...], side: int, profile: r
     types = family(axes, side)
     types = random.Random(0).sample(types, min(len(types), 10 if 3 in axes else 40))
     closed = rd.Oracle(types[0].mesh, profile).cost_matrix(types, types)
-    bounds, layouts = Bounds.of(types[0], profile.on(types[0].mesh)), [*map(layout_of, types)]
-    least = np.array([[bounds.seconds(a, b) for b in layouts] for a in layouts])
+    bounds, layouts = (
+        Bounds.of(types[0], profile.on(types[0].mesh)),
+        Layouts([*map(layout_of, types)]),
+    )
+    each = np.arange(len(types))
+    least = bounds.seconds(layouts, layouts, each[:, None], each)
+    assert least[3, 5] == bounds.between(types[3], types[5])
     assert (least <= closed).all()
     assert ((least > 0) | (closed == 0)).mean() > 0.5
     assert (least[closed == 0] == 0).all()

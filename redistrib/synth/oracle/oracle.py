@@ -34,7 +34,7 @@ from redistrib.synth.planner.choose import (
 )
 from redistrib.synth.planner.cut_axes import on_cut_axes
 from redistrib.synth.planner.detours.batches import MAX_SEARCHED, Prices, price_pairs
-from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, layout_of
+from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, Layouts, layout_of
 from redistrib.synth.planner.detours.through import closed, path
 from redistrib.synth.planner.problem import Effort, Problem, Strategy, check_name, make_problem
 from redistrib.text import MAX_INTEGER, as_integer, brief, parse_limit
@@ -230,12 +230,13 @@ class Oracle:
         if strategy != "auto" or not types or any(t.uneven for t in types):
             return seconds
         bounds = Bounds.of(types[0], self.profile)
-        layouts = [layout_of(t) for t in types]
+        layouts = Layouts([layout_of(t) for t in types])
+        enough = ENOUGH * bounds.seconds(layouts, layouts, *pairs)
         for n, (src, dst) in enumerate(zip(*(p.tolist() for p in pairs), strict=True)):
             # A single answer searches, with partial sums, and stops on the way, where that may pay.
             best = bool(types[src].partial or types[dst].partial)
             if self.effort == "best" and not best:
-                best = seconds[n] > ENOUGH * bounds.seconds(layouts[src], layouts[dst])
+                best = seconds[n] > enough[n]
             if best:
                 answer = self._answer(types[src], types[dst], strategy)
                 if not isinstance(answer, InfeasibleError):

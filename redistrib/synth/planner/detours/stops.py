@@ -16,6 +16,9 @@ from functools import lru_cache
 from itertools import pairwise, permutations, product
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from redistrib.synth.plan.profile import Profile
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
@@ -30,6 +33,11 @@ NEAR = 1.02
 GAIN = 1 + 1e-9
 """What is cheaper is so by more than rounding."""
 
+FIRST = np.zeros(1, dtype=np.int64)
+"""The only one of a list."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Held = tuple[Placement, ...]
 """What is owned of one dimension, major first."""
 Layout = tuple[Held, ...]
@@ -105,6 +113,18 @@ def _owner(held: Held, cut: int, axes: Axes) -> tuple[str, int] | None:
     return None
 
 
+class Layouts:
+    """Some layouts of one shape; per dimension the ways to own it that they have, numbered."""
+
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        self.ways: list[list[Held]] = []
+        self.number: list[Ints] = []
+        for dim in zip(*layouts, strict=True):
+            known = {held: n for n, held in enumerate(dict.fromkeys(dim))}
+            self.ways.append(list(known))
+            self.number.append(np.array([known[held] for held in dim]))
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Bounds from below on moves of one array.
@@ -134,34 +154,62 @@ class Bounds:
         ]
         return cls(t.size * t.itemsize, tuple(by_bandwidth), tuple(by_latency))
 
-    def seconds(self, src: Layout, dst: Layout) -> float:
-        """No sequence of collectives from one layout to the other takes less."""
-        seconds = before = 0.0
+    def between(self, src: ArrayType, dst: ArrayType) -> float:
+        """`seconds` of one pair."""
+        one, other = Layouts([layout_of(src)]), Layouts([layout_of(dst)])
+        return float(self.seconds(one, other, FIRST, FIRST)[0])
+
+    def seconds(self, srcs: Layouts, dsts: Layouts, rows: Ints, columns: Ints) -> Floats:
+        """Per pair of a row of `srcs` and a column of `dsts` what no sequence of collectives beats.
+
+        Rows and columns broadcast.
+        """
+        dims = []
+        for dim, (ones, others) in enumerate(zip(srcs.ways, dsts.ways, strict=True)):
+            pair = srcs.number[dim][rows] * len(others) + dsts.number[dim][columns]
+            met, which = np.unique(pair, return_inverse=True)
+            ways = [(ones[n // len(others)], others[n % len(others)]) for n in met.tolist()]
+            dims.append((ways, which.reshape(pair.shape)))
+        seconds: Floats = np.zeros(np.broadcast(rows, columns).shape)
+        crossed, latency = seconds, seconds
+        all_axes = {axes for axes, _, _ in self.by_bandwidth} | {
+            axes for axes, _ in self.by_latency
+        }
+        received = {axes: self._bytes(dims, axes) for axes in all_axes}
         for axes, bandwidth, group in self.by_bandwidth:
-            crossing = self._bytes(src, dst, axes) / group
-            if crossing > before:
-                seconds += (crossing - before) / bandwidth
-                before = crossing
-        if not before:
-            return 0.0
-        latency = next(s for axes, s in self.by_latency if self._bytes(src, dst, axes))
-        return (seconds + latency) / GAIN
+            crossing = received[axes] / group
+            more = crossing > crossed
+            seconds = seconds + np.where(more, (crossing - crossed) / bandwidth, 0.0)
+            crossed = np.where(more, crossing, crossed)
+        for axes, least in reversed(self.by_latency):
+            latency = np.where(received[axes] != 0, least, latency)
+        return np.where(crossed != 0, (seconds + latency) / GAIN, 0.0)
 
-    def _bytes(self, src: Layout, dst: Layout, axes: Axes) -> float:
-        """What a group of devices that agree on these axes gets from others."""
-        parts, kept = 1, 1.0
-        for one, other in zip(src, dst, strict=True):
-            of_dim = _crossing(one, other, axes)
-            parts *= of_dim[0]
-            kept *= of_dim[1]
-        return self.size * (1 - kept) / parts
+    def _bytes(self, dims: Sequence[tuple[list[tuple[Held, Held]], Ints]], axes: Axes) -> Floats:
+        """Per pair what a group of devices that agree on these axes gets from others."""
+        parts, kept = np.ones(1, dtype=np.int64), np.ones(1)
+        for ways, which in dims:
+            of_ways = [_crossing(one, other, axes) for one, other in ways]
+            parts = parts * np.array([cut for cut, _ in of_ways])[which]
+            kept = kept * np.array([part for _, part in of_ways])[which]
+        return np.asarray(self.size * (1 - kept) / parts)
 
 
-def stop_types(like: ArrayType) -> Iterator[tuple[Layout, ArrayType]]:
-    """The stops of an array, each as a layout and as a type."""
-    for layout in stops(like.mesh, like.shape):
-        placements = [p for held in layout for p in held]
-        yield layout, like.replace(placements=placements, partial=())
+@lru_cache(maxsize=1 << 14)
+def _stop(mesh: Mesh, shape: tuple[int, ...], dtype: str, number: int) -> ArrayType:
+    """A layout of whole axes as a type."""
+    placements = [p for held in stops(mesh, shape)[number] for p in held]
+    return ArrayType.from_placements(mesh, dtype, shape, placements)
+
+
+@lru_cache(maxsize=64)
+def _layouts_of_stops(mesh: Mesh, shape: tuple[int, ...]) -> Layouts:
+    return Layouts(stops(mesh, shape))
+
+
+def stop_types(mesh: Mesh, shape: tuple[int, ...], dtype: str) -> tuple[ArrayType, ...]:
+    """The stops of an array."""
+    return tuple(_stop(mesh, shape, dtype, n) for n in range(len(stops(mesh, shape))))
 
 
 def find_stop(
@@ -171,17 +219,24 @@ def find_stop(
 
     A stop has tiles of at most `most` bytes.
     """
+    mesh, shape = src.mesh, src.shape
     start, end = layout_of(src), layout_of(dst)
-    order = []
-    for layout, stop in stop_types(src):
-        first, second = bounds.seconds(start, layout), bounds.seconds(layout, end)
-        if (first + second) * NEAR < seconds and layout not in (start, end):
-            order.append((first + second, second, stop))
+    layouts = stops(mesh, shape)
+    if not layouts:
+        return ()
+    between, each = _layouts_of_stops(mesh, shape), np.arange(len(layouts))
+    first = bounds.seconds(Layouts([start]), between, FIRST, each)
+    second = bounds.seconds(between, Layouts([end]), each, FIRST)
+    total = first + second
+    order = np.lexsort((second, total))
     best = seconds
     found: tuple[ArrayType, ...] = ()
-    for least, rest, stop in sorted(order, key=lambda entry: entry[:2]):
-        if least * NEAR * GAIN >= best:
+    for n in order[total[order] * NEAR < seconds].tolist():
+        if layouts[n] in (start, end):
+            continue
+        if float(total[n]) * NEAR * GAIN >= best:
             break
+        stop, rest = _stop(mesh, shape, src.dtype, n), float(second[n])
         if stop.tile_bytes > most or ((to := price(src, stop)) + rest) * NEAR * GAIN >= best:
             continue
         through = to + price(stop, dst)

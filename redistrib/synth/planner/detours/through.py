@@ -20,7 +20,7 @@ from redistrib.synth.plan.price import StepCost, total_seconds
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.detours.batches import Floats, Ints, Prices, price_pairs
 from redistrib.synth.planner.detours.closure import close, paths
-from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, find_stop, layout_of, stop_types
+from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, find_stop, stop_types
 from redistrib.synth.planner.problem import Problem
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -50,7 +50,7 @@ def stops_between(
     if not problem.refinement.aligned:
         return _through_matrix(problem, limit, leg)
     bounds = Bounds.of(src, links)
-    if seconds <= ENOUGH * (bounds.seconds(layout_of(src), layout_of(dst)) + more):
+    if seconds <= ENOUGH * (bounds.between(src, dst) + more):
         return ()
 
     def price(start: ArrayType, end: ArrayType) -> float:
@@ -101,7 +101,7 @@ def _matrix_of_stops(
 
     None where there are none, or too many for so many devices.
     """
-    stops = tuple(t for _, t in stop_types(ArrayType(mesh, dtype, shape)))
+    stops = stop_types(mesh, shape, dtype)
     if not stops or len(stops) ** 2 * mesh.num_devices > MAX_COMPARED:
         return None
     priced = _priced(stops, None, profile, memory_limit, leg)
