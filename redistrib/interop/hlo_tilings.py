@@ -21,14 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
-from redistrib.interop.mesh_parts import (
-    grouped_digits,
-    linear_digits,
-    mesh_digits,
-)
+from redistrib.interop.mesh_parts import linear_digits, mesh_digits
 from redistrib.text import Scanner
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit
+from redistrib.types.digits import DeviceDigit, regrouped
 from redistrib.types.mesh import Mesh
 from redistrib.types.uneven import CEIL
 
@@ -101,7 +97,7 @@ def tiled(
     positions = np.array([position[device] for device in tiling.devices.tolist()])
     tiling = _sorted_copies(Tiling(tiling.sizes, positions, tiling.kinds))
     linear = linear_digits(tiling.devices)
-    parts = None if linear is None else grouped_digits(linear, tiling.sizes)
+    parts = None if linear is None else regrouped(linear, tiling.sizes)
     if parts is None:
         raise LayoutError(
             f"a tile coordinate is made of digits of the mesh {mesh!r}; "
@@ -111,7 +107,7 @@ def tiled(
         )
     count = mesh.num_devices
     digits = [
-        [digit for step, size in part for digit in mesh_digits(mesh, count // (step * size), size)]
+        [digit for size, step in part for digit in mesh_digits(mesh, count // (step * size), size)]
         for part in parts
     ]
     return _with_kinds(tiling, mesh, shape, dtype, digits)
@@ -176,8 +172,8 @@ def format_iota(devices: Devices) -> str | None:
     )
     if digits is None:
         return None
-    by_step = sorted(range(len(digits)), key=lambda index: -digits[index][0])
-    sizes = ",".join(str(digits[index][1]) for index in by_step) or "1"
+    by_step = sorted(range(len(digits)), key=lambda index: -digits[index][1])
+    sizes = ",".join(str(digits[index][0]) for index in by_step) or "1"
     order = [by_step.index(index) for index in range(len(digits))]
     transposed = f"T({','.join(map(str, order))})" if len(order) > 1 else ""
     return f"<=[{sizes}]{transposed}"

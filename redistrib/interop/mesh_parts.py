@@ -55,10 +55,10 @@ def split_sizes(mesh: Mesh, sizes: Sequence[int]) -> list[list[DeviceDigit]]:
 
 
 def linear_digits(values: Positions) -> list[tuple[int, int]] | None:
-    """A permutation of 0..n-1 as a mixed-radix number: (step, size) of its digits, major first.
+    """A permutation of 0..n-1 as a mixed-radix number: (size, step) of its digits, major first.
 
     >>> linear_digits(np.array([0, 4, 1, 5, 2, 6, 3, 7]))
-    [(1, 4), (4, 2)]
+    [(4, 1), (2, 4)]
     >>> linear_digits(np.array([0, 2, 1])) is None
     True
     """
@@ -75,36 +75,6 @@ def linear_digits(values: Positions) -> list[tuple[int, int]] | None:
         rows = values.reshape(-1, size)
         if not np.array_equal(rows, rows[:, :1] + step * np.arange(size)):
             return None
-        digits.append((step, size))
+        digits.append((size, step))
         values = rows[:, 0]
     return digits[::-1]
-
-
-def grouped_digits(
-    digits: Sequence[tuple[int, int]], sizes: Sequence[int]
-) -> list[list[tuple[int, int]]] | None:
-    """Digits (step, size), major first, cut into runs whose sizes multiply to `sizes`.
-
-    >>> grouped_digits([(2, 4), (1, 2)], [2, 4])
-    [[(4, 2)], [(2, 2), (1, 2)]]
-
-    None where they are not nested.
-    """
-    stack = list(reversed(digits))
-    parts = []
-    for tile in sizes:
-        part = []
-        wanted = tile
-        while wanted > 1:
-            step, size = stack.pop()
-            if size > wanted:
-                if size % wanted:
-                    return None
-                stack.append((step, size // wanted))
-                step, size = step * (size // wanted), wanted
-            elif wanted % size:
-                return None
-            part.append((step, size))
-            wanted //= size
-        parts.append(part)
-    return parts

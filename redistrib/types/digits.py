@@ -270,6 +270,36 @@ def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
     return parts
 
 
+def regrouped(
+    axes: Sequence[tuple[int, int]], sizes: Iterable[int]
+) -> list[list[tuple[int, int]]] | None:
+    """Axes (size, stride), major to minor, cut into runs whose sizes multiply to `sizes`.
+
+    >>> regrouped([(4, 2), (2, 1)], [2, 4])
+    [[(2, 4)], [(2, 2), (2, 1)]]
+
+    None where a cut does not divide an axis.
+    """
+    stack = list(reversed(axes))
+    runs = []
+    for total in sizes:
+        run = []
+        wanted = total
+        while wanted > 1:
+            size, stride = stack.pop()
+            if wanted % size == 0:
+                run.append((size, stride))
+                wanted //= size
+            elif size % wanted == 0:
+                stack.append((size // wanted, stride))
+                run.append((wanted, stride * (size // wanted)))
+                break
+            else:
+                return None
+        runs.append(run)
+    return runs
+
+
 def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
     """The device digit written `x:(m)k`, or `x` for a whole axis of known size.
 

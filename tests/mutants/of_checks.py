@@ -383,13 +383,6 @@ match self.view.kind:
         "devices",
     ),
     Mutant(
-        "where a dimension begins inside an axis, its major part walks like the minor one",
-        TILES,
-        "_regrouped",
-        "(n, stride * (size // n))",
-        "(n, stride)",
-    ),
-    Mutant(
         "digits that change places are taken for neighbours",
         TILE_PROGRAM,
         "_transposed",

@@ -225,6 +225,13 @@ match (last, factor):
         "pass",
     ),
     Mutant(
+        "where a dimension begins inside an axis, its major part walks like the minor one",
+        DIGITS,
+        "regrouped",
+        "(wanted, stride * (size // wanted))",
+        "(wanted, stride)",
+    ),
+    Mutant(
         "devices that sum different addends are alike",
         EQUIVALENCE,
         "_holdings",

@@ -22,7 +22,7 @@ device repeats what the other has:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any
@@ -34,7 +34,14 @@ from redistrib.backends.simulator.blocks import fetch_blocks
 from redistrib.synth.plan.pieces import exchange_senders
 from redistrib.synth.plan.tile_program import Fetch, Groups, Send
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, IndexDigit, complement, cut, digit_values
+from redistrib.types.digits import (
+    DeviceDigit,
+    IndexDigit,
+    complement,
+    cut,
+    digit_values,
+    regrouped,
+)
 from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.reduction import UFUNCS, identity
 
@@ -133,10 +140,10 @@ class Views:
         if 0 in shape:
             return replace(tiles, dims=tuple(((n, 0),) for n in shape))
         axes = [axis for dim in tiles.dims for axis in dim]
-        dims = _regrouped(axes, shape)
+        dims = regrouped(axes, shape)
         if dims is None:  # a new dimension begins inside an axis, where it does not divide it
             return self.reshape(_flat(tiles), shape)
-        return replace(tiles, dims=dims)
+        return replace(tiles, dims=tuple(map(tuple, dims)))
 
     def transpose(self, tiles: Tiles, order: tuple[int, ...]) -> Tiles:
         """The dimensions in another order."""
@@ -213,27 +220,6 @@ class Views:
         return tiles.reduced(reduction)
 
 
-def _regrouped(axes: list[Axis], shape: Iterable[int]) -> tuple[tuple[Axis, ...], ...] | None:
-    """The axes cut into dimensions of these sizes; None where a cut does not divide an axis."""
-    stack = list(reversed(axes))
-    dims = []
-    for n in shape:
-        dim = []
-        while n > 1:
-            size, stride = stack.pop()
-            if n % size == 0:
-                dim.append((size, stride))
-                n //= size  # noqa: PLW2901 - what is left of it
-            elif size % n == 0:
-                stack.append((size // n, stride))
-                dim.append((n, stride * (size // n)))
-                break
-            else:
-                return None
-        dims.append(tuple(dim))
-    return tuple(dims)
-
-
 def _flat(tiles: Tiles) -> Tiles:
     """A copy of the tiles, each of one dimension."""
     data = tiles.settled().data
@@ -269,7 +255,7 @@ def _matched(pieces: Tiles, groups: Groups) -> tuple[Devices, list[tuple[DeviceD
 
     A digit of the groups is cut as the number of the pieces is.
     """
-    numbers = _regrouped(list(pieces.dims[0]), [digit.size for digit in groups.digits])
+    numbers = regrouped(pieces.dims[0], [digit.size for digit in groups.digits])
     assert numbers is not None  # pieces are numbered by these digits
     parts, strides = [], []
     for digit, axes in zip(groups.digits, numbers, strict=True):
