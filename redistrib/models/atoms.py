@@ -172,7 +172,7 @@ class AtomArrays:
             sizes = [
                 n for n, d in zip(regrouping.digits, regrouping.split, strict=True) if d == dim
             ]
-            atoms = [part for atom in atoms for part in _split(atom, dim, sizes)]
+            atoms = [part for atom in atoms for part in split(atom, dim, sizes)]
         place = {dim: n for n, dim in enumerate(regrouping.order)}
         atoms = [_on_dims(atom, place, regrouping.order) for atom in atoms]
         sizes = [regrouping.digits[dim] for dim in regrouping.order]
@@ -301,8 +301,8 @@ def _congruent(atom: Atom, dim: int, start: int, step: int) -> Iterator[Atom]:
         yield atom
 
 
-def _split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
-    """An atom with a dimension as several, of these sizes, major to minor."""
+def split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
+    """An atom with a dimension as several, of these sizes, major to minor; the first may be any."""
     if len(sizes) == 1:
         return [atom]
     if not sizes:  # of size 1, and dropped
@@ -323,7 +323,7 @@ def _split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
                 digits.append(replace(digit, stride=digit.stride // minor))
             else:
                 digits.append(digit)
-        found += _split(replace(part, digits=tuple(digits), offset=offset), dim + 1, sizes[1:])
+        found += split(replace(part, digits=tuple(digits), offset=offset), dim + 1, sizes[1:])
     return found
 
 

@@ -96,13 +96,14 @@ def _paired(group: Sequence[int], views: Sequence[tuple[Line, ...]]) -> list[lis
     """The views in groups, each compared with each."""
     parts: list[list[int]] = []
     for n in group:
-        near = [part for part in parts if not all(_apart(views[n], views[m]) for m in part)]
+        near = [part for part in parts if not all(apart(views[n], views[m]) for m in part)]
         parts = [part for part in parts if part not in near]
         parts.append([*(m for part in near for m in part), n])
     return parts
 
 
-def _apart(first: tuple[Line, ...], second: tuple[Line, ...]) -> bool:
+def apart(first: tuple[Line, ...], second: tuple[Line, ...]) -> bool:
+    """Whether two views of a source share no element, as far as its dimensions tell."""
     return any(_lines_apart(a, b) for a, b in zip(first, second, strict=True))
 
 

@@ -89,8 +89,8 @@ class Copy:
     reads: tuple[Line, ...] = ()
 
 
-def copies(atom: Atom, target: Part, source: Part | None) -> list[Copy]:
-    """An atom as copies between tiles of two arrays; `source` is None where it is a fill."""
+def copies(atom: Atom, target: Part, source: Part | None) -> list[tuple[Atom, Copy]]:
+    """An atom, cut, as copies between tiles of two arrays; `source` is None where it is a fill."""
     parts = _cut(atom, target)
     if source is not None:
         parts = [cut.swapped() for part in parts for cut in _cut(part.swapped(), source)]
@@ -102,7 +102,7 @@ def copies(atom: Atom, target: Part, source: Part | None) -> list[Copy]:
             digits.append(CopyDigit(digit.size, _walk(target, digit.dim, digit.stride), walk))
         start = _start(source, part.source_offset) if source else Start((), 0)
         first, reads = _start(target, part.offset), _lines(part)
-        made.append(Copy(tuple(digits), first, start, part.source, part.dtypes, reads))
+        made.append((part, Copy(tuple(digits), first, start, part.source, part.dtypes, reads)))
     return made
 
 

@@ -8,8 +8,9 @@ each array needs of memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from redistrib.display import to_html, write_page
@@ -20,7 +21,8 @@ from redistrib.errors import (
     TypeSyntaxError,
     WeightMapError,
 )
-from redistrib.models.copies import Copy, copies
+from redistrib.models.again import made_once
+from redistrib.models.copies import copies
 from redistrib.models.figures import ModelFigures
 from redistrib.models.interpret import Shape
 from redistrib.models.memory import ordered
@@ -31,7 +33,7 @@ from redistrib.models.model_data import (
     parse_meshes,
     parse_types,
 )
-from redistrib.models.moves import LEAST_PART, Again, Move, Step
+from redistrib.models.moves import LEAST_PART, Move, Step
 from redistrib.models.normal_form import NormalForm, NormalForms
 from redistrib.models.relabel import best_labels, relabelled
 from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
@@ -135,7 +137,7 @@ def plan_model(
     reduced = {**sources, **{name: plan.dst for name, plan in reductions.items()}}
     moves = _moves(reduced, targets, weights)
     if relabel:
-        labels = best_labels(_once(moves, targets), reduced, targets)
+        labels = best_labels(made_once(moves, reduced, targets), reduced, targets)
         targets = {name: relabelled(t, labels) for name, t in targets.items()}
         moves = _moves(reduced, targets, weights)
     order = ordered(
@@ -146,7 +148,7 @@ def plan_model(
         targets,
         weights,
         reductions,
-        tuple(_once((moves[n] for n in order.items), targets)),
+        tuple(made_once((moves[n] for n in order.items), reduced, targets)),
         profile,
         keep_sources=keep_sources,
         into_targets=into_targets,
@@ -260,8 +262,23 @@ def _moves(
             types = [(src[source], part) for source, part in form.sources]
             copied[key] = tuple(_steps(form, types, t))
         moves.append(Move(name, form.sources, copied[key]))
-    # What is cast further can be made of what is not, if that is there first: where memory allows.
-    return sorted(moves, key=lambda move: max((len(s.copy.dtypes) for s in move.steps), default=0))
+    return _widest_first(moves, dst)
+
+
+def _widest_first(moves: Sequence[Move], dst: Mapping[str, AnyType]) -> list[Move]:
+    """The moves so that one can be made of what another has brought: where memory allows it.
+
+    What is not cast comes before what is cast further, and of targets that share a source those of
+    which a device has most.
+    """
+    times = Counter(source for move in moves for source in move.sources)
+
+    def place(move: Move) -> tuple[int, int]:
+        chain = max((len(step.copy.dtypes) for step in move.steps), default=0)
+        shares = any(times[source] > 1 for source in move.sources)
+        return chain, -dst[move.target].tile_bytes if shares else 0
+
+    return sorted(moves, key=place)
 
 
 def _layout(t: AnyType) -> object:
@@ -297,43 +314,5 @@ def _steps(form: NormalForm, types: Sequence[tuple[AnyType, int]], t: AnyType) -
         for atom in array.atoms:
             source = None if atom.source is None else sources[atom.source]
             made = copies(atom, part, source)
-            for copy in made:
-                yield Step(number, copy, len(made) > 1)
-
-
-def _once(moves: Iterable[Move], dst: Mapping[str, AnyType]) -> Iterator[Move]:
-    """The moves, in order, with the steps marked whose elements are on their devices by then.
-
-    Tied weights and sources that are wanted twice: what is needed of a source, and where, is what
-    an earlier target has brought there, in the same dtypes or before it is cast further.
-    """
-    first: dict[object, Again] = {}
-    needs: dict[int, object] = {}  # by copy: layers share them
-    for move in moves:
-        t = dst[move.target]
-        steps = []
-        for step in move.steps:
-            again = None
-            if step.copy.number is not None:
-                partial = parts_of(t)[step.part].type.partial
-                source = move.sources[step.copy.number]
-                if id(step.copy) not in needs:
-                    needs[id(step.copy)] = _needs(step.copy)
-                where = source, needs[id(step.copy)], t.mesh, partial
-                dtypes = step.copy.dtypes
-                chains = (dtypes[:n] for n in range(len(dtypes), 0, -1))
-                keys = ((*where, chain) for chain in chains)
-                again = next((first[key] for key in keys if key in first), None)
-                if again is None:  # else it is there in the last phase only
-                    first[*where, dtypes] = Again(move.target, step.part, step.copy)
-            steps.append(replace(step, again=again) if again else step)
-        yield replace(move, steps=tuple(steps)) if any(s.again for s in steps) else move
-
-
-def _needs(copy: Copy) -> tuple[object, ...]:
-    """Which elements of the source each device of the target needs."""
-    digits = tuple(
-        (d.size, d.source, d.target.owner, d.target.stride if d.target.owner else 0)
-        for d in copy.digits
-    )
-    return digits, copy.source, copy.target.coordinates
+            for cut, copy in made:
+                yield Step(number, copy, len(made) > 1, cut)

@@ -15,6 +15,7 @@ from itertools import chain
 from math import prod
 
 from redistrib.errors import LayoutError
+from redistrib.models.atoms import Atom
 from redistrib.models.balance import Crossing, balanced
 from redistrib.models.copies import Copy
 from redistrib.models.loads import routed
@@ -37,27 +38,24 @@ PHASES = 3
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A copy that puts the same elements on the same devices, of a target made before.
-
-    Its dtypes are those of the step that takes from it, or the first of them.
-    """
+    """Part number `part` of a target that was made before, on the same devices."""
 
     target: str
     part: int
-    copy: Copy
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One copy into part number `part` of a target.
+    """One copy of an atom into part number `part` of a target.
 
-    `irregular`: its atom was cut, since sizes do not divide each other. With `again`, as for tied
-    weights, each device has the elements already, in another target.
+    `irregular`: the atom was cut, since sizes do not divide each other. With `again`, as for tied
+    weights, each device has the elements already: the copy is from another target, on each device.
     """
 
     part: int
     copy: Copy
     irregular: bool
+    atom: Atom
     again: Again | None = None
 
 
@@ -226,10 +224,10 @@ class ModelMoves:
         tiles = self._tiles(self.target_part(move, step).type)
         again = step.again
         read = self._tiles_of(self.dst[again.target])[again.part]
-        view = all_of(step.copy, tiles, place, again.copy, read)
+        view = all_of(step.copy, tiles, place, read)
         if view is not None:
             device = tiles.ids[place]
-            dtypes = step.copy.dtypes[len(again.copy.dtypes) - 1 :]
+            dtypes = step.copy.dtypes
             yield Transfer(device, device, move.target, again.target, view, dtypes, 2)
 
     def _identity(self, move: Move, device: int) -> Iterator[Transfer]:

@@ -252,31 +252,22 @@ class Route:
         return self._holders[position]
 
 
-def all_of(
-    copy: Copy,
-    tiles: Tiles,
-    position: int,
-    other: Copy | None = None,
-    read: Tiles | None = None,
-) -> View | None:
+def all_of(copy: Copy, tiles: Tiles, position: int, read: Tiles | None = None) -> View | None:
     """All that a copy writes at a position of its target's mesh; None if it has no part.
 
-    The source side is another copy's target, with the tiles `read`, which has the same digits;
-    none for a fill.
+    What it reads is there too, in tiles of `read`; none for a fill.
     """
-    digits = [(digit.target, digit.size) for digit in copy.digits if digit.target.owner]
-    solved = _Solver(tiles, copy.target.coordinates, digits)
-    if not tiles.holds_value(position) or solved(position) is None:
+    owned = [digit for digit in copy.digits if digit.target.owner]
+    counts = _Solver(tiles, copy.target.coordinates, [(d.target, d.size) for d in owned])(position)
+    if counts is None or not tiles.holds_value(position):
         return None
-    inside = [
-        CopyDigit(
-            d.size, d.target, Walk(None, 0 if other is None else other.digits[n].target.stride)
-        )
-        for n, d in enumerate(copy.digits)
-        if d.target.owner is None
-    ]
-    start = other.target.offset if other is not None else 0
-    view = View(copy.target.offset, start, _runs(tuple(inside)))
+    start = copy.source.offset + sum(
+        count * digit.source.stride
+        for count, digit in zip(counts, owned, strict=True)
+        if digit.source.owner is None
+    )
+    inside = tuple(digit for digit in copy.digits if digit.target.owner is None)
+    view = View(copy.target.offset, start, _runs(inside))
     return relaid(view, tiles, position, read or tiles, position)
 
 

@@ -20,6 +20,7 @@ from redistrib.models.model_plan import ModelPlan
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.types.dtypes import itemsize
 from tests.models.random_moves import random_case
+from tests.repetitions import repetitions
 
 Coded = NDArray[np.int64]
 """Elements as number * WIDTHS + the narrowest bytes that they had so far; 0 for zeros of a pad."""
@@ -140,8 +141,8 @@ APART = 'rearrange({}[:, {}], "g j d h -> (g j d) h")'
     [
         # Two dtypes: the wider one does.
         ("f32[24{x}]", {"a": "f32[24{x}]", "b": "bf16[24{x}]"}, "a = w\nb = cast(w, bf16)", 24, 24),
-        # Slices that overlap: 8 elements are needed, 4 and 6 come in.
-        ("f32[8{x}]", {"a": "f32[10]"}, "a = concat(0, w[0:4], w[2:8])", 40, 24),
+        # Slices that overlap: 8 elements are needed, and come in once.
+        ("f32[8{x}]", {"a": "f32[10]"}, "a = concat(0, w[0:4], w[2:8])", 32, 32),
         # Slices that do not, by their ends, by twos, and by groups of heads.
         (
             "f32[24{x}]",
@@ -180,3 +181,22 @@ def test_views_of_one_source(
     assert (plan.received_bytes, plan.lower_bound_bytes) == (received, bound)
     assert bound <= least(plan)
     rd.check(plan)
+
+
+@pytest.mark.parametrize("there", [THERE, HERE])
+@pytest.mark.parametrize("layout", ["f32[{}, 8]", "f32[{}, 8{{x}}]"])
+def test_slices_that_overlap_come_in_once(there: rd.Mesh, layout: str) -> None:
+    """Three slices of the rows of one source, some of every other row, in any order."""
+    rng = random.Random(f"{there}{layout}")
+    for _ in range(repetitions(6, 200)):
+        rules, dst = [], {}
+        for name in "abc":
+            start = rng.randrange(15)
+            rows = range(start, rng.randrange(start + 1, 17), rng.choice((1, 1, 2)))
+            rules.append(f"{name} = w[{rows.start}:{rows.stop}:{rows.step}]")
+            dst[name] = (layout.format(len(rows)), there)
+        plan = rd.plan_model(
+            {"w": ("f32[16{x}, 8]", HERE)}, dst, weights=rd.WeightMap.parse("\n".join(rules))
+        )
+        assert plan.received_bytes == plan.lower_bound_bytes == least(plan), rules
+        rd.check(plan)

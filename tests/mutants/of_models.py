@@ -13,7 +13,7 @@ SCHEDULE = "redistrib/models/schedule.py"
 LOADS = "redistrib/models/loads.py"
 BALANCE = "redistrib/models/balance.py"
 BOUNDS = "redistrib/models/bounds.py"
-MOVES = "redistrib/models/moves.py"
+AGAIN = "redistrib/models/again.py"
 PLAN = "redistrib/models/model_plan.py"
 ORDER = "redistrib/models/order.py"
 MEMORY = "redistrib/models/memory.py"
@@ -280,15 +280,43 @@ MUTANTS = (
         "a target is made from what a later one brings",
         PLAN,
         "plan_model",
-        "_once((moves[n] for n in order.items), targets)",
-        "_once(moves, targets)",
+        "made_once((moves[n] for n in order.items), reduced, targets)",
+        "made_once(moves, reduced, targets)",
     ),
     Mutant(
         "targets of other dtypes share what was brought",
-        PLAN,
-        "_once",
-        "first[*where, dtypes] = Again(move.target, step.part, step.copy)",
-        "first[*where, dtypes[:1]] = Again(move.target, step.part, step.copy)",
+        AGAIN,
+        "_Shared._fits",
+        "before == step.copy.dtypes[: len(before)]",
+        "before[:1] == step.copy.dtypes[:1]",
+    ),
+    Mutant(
+        "what an earlier target brought to any device is on all of them",
+        AGAIN,
+        "on_own",
+        "starts.get(owner) == value",
+        "owner in starts",
+    ),
+    Mutant(
+        "what a digit walks on one side alone is on every device",
+        AGAIN,
+        "on_own",
+        "owner in (d.target.owner, d.source.owner) and d.target != d.source",
+        "owner == d.source.owner and d.target.owner is None",
+    ),
+    Mutant(
+        "a part that an earlier target has is read from its start",
+        AGAIN,
+        "_through",
+        "c.digit.stride * position",
+        "0 * position",
+    ),
+    Mutant(
+        "a part is made of all that an earlier target has, not of what it has of it",
+        AGAIN,
+        "shared_parts",
+        "keep(place, 0, digit.size)",
+        "keep(place, 0, END)",
     ),
     Mutant(
         "a target may have another shape than the map makes",
