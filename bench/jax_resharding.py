@@ -1,6 +1,6 @@
 """Plans on jax beside XLA, Shardy and device_put, on every pair of the survey.
 
-    python -m bench.jax_resharding [--quick] [--json FILE]
+    python -m bench.jax_resharding [--quick] [--pairs N ...] [--json FILE]
 
 On 16 virtual CPU devices, in one process, the programs of a pair take turns on the same 64 MiB
 array: the identity under jit, as XLA reshards it; our plan; the steps of Shardy's reshard pass,
@@ -278,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.jax_resharding", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"one pair in {QUICK}")
     parser.add_argument("--every", type=int, default=1, help="one pair in so many")
+    parser.add_argument("--pairs", type=int, nargs="+", help="only these, by their number")
     parser.add_argument("--json", type=Path, help="where the rows go as JSON, and are found")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
@@ -285,10 +286,10 @@ def main() -> None:
     if options.worker:
         worker(options.worker)
         return
-    chosen = [
-        replace(pair, shape=SHAPES[len(pair.shape)])
-        for pair in pairs(DEVICES)[:: QUICK if options.quick else options.every]
-    ]
+    known_pairs = [replace(pair, shape=SHAPES[len(pair.shape)]) for pair in pairs(DEVICES)]
+    chosen = known_pairs[:: QUICK if options.quick else options.every]
+    if options.pairs:
+        chosen = [known_pairs[number] for number in options.pairs]
     file = options.json
     kept = json.loads(file.read_text()) if file and file.exists() else {"rows": []}
     about = {"date": str(date.today()), **machine()} | kept

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import permutations
 from math import prod
 
+import jax
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -72,6 +73,48 @@ def test_exchanges_run_at_the_lower_bound() -> None:
             assert check(found, src, dst) == lower_bound(src, dst)
             boxes += 1
     assert boxes > 50  # where digits match, or tiles have no local factors, every piece is a box
+
+
+def test_boxes_that_fill_the_target_are_each_at_a_place_of_its_grid() -> None:
+    filled = 0
+    for seed in range(25):
+        rng = random.Random(seed)
+        mesh = random_mesh(rng, rng.choice((4, 8, 12)))
+        src, dst = (random_type(rng, mesh, (24, 24), "f32") for _ in range(2))
+        found = find_rounds(exchange_traffic(src, dst).exchange, src, dst, src)
+        if found is None or not found.fills():
+            continue
+        filled += 1
+        box, rounds = found.rounds[0].placed, len(found.rounds)
+        shape = [size for sizes in found.target for size in sizes]
+        grid = tuple(whole // part for whole, part in zip(shape, box, strict=True))
+        assert prod(grid) == rounds
+        for device in range(mesh.num_devices):
+            cells = [tuple(step.put[device] // box) for step in found.rounds]
+            assert sorted(np.ravel_multi_index(cell, grid) for cell in cells) == [*range(rounds)]
+    assert filled > 8, filled
+
+
+@pytest.mark.parametrize(
+    ("mesh", "src", "dst", "passes"),
+    [
+        ({"x": 2, "y": 2}, "f32[256{x,y}, 256]", "f32[256, 256{y,x}]", True),
+        ({"x": 4, "y": 4}, "f32[512{x}, 512]", "f32[512, 512{y}]", True),
+        ({"x": 2, "y": 2}, "f32[8{x,y}, 8]", "f32[8, 8{y,x}]", False),  # small
+        ({"x": 3, "y": 4}, "f32[768{y}, 768{x}]", "f32[768{x}, 768{y}]", False),  # of two sizes
+        ({"x": 16}, "f32[1024{x}, 1024]", "f32[1024, 1024{x}]", False),  # too many
+    ],
+)
+def test_on_cpu_boxes_that_fill_the_target_are_put_together_in_one_pass(
+    mesh: dict[str, int], src: str, dst: str, passes: bool
+) -> None:
+    before, after = (rd.ArrayType.parse(text, rd.Mesh(mesh)) for text in (src, dst))
+    plan = rd.plan(before, after, strategy="direct")
+    tile = jax.ShapeDtypeStruct(before.tile_shape, before.numpy_dtype)
+    for in_rounds in (False, True):  # the second with the least memory
+        program = rjax.tile_program(plan, platform="cpu", in_rounds=in_rounds)
+        text = str(jax.make_jaxpr(program, axis_env=[*mesh.items()])(tile))
+        assert ("dynamic_update_slice" in text) == (in_rounds or not passes)
 
 
 def test_collectives_run_as_rounds_with_the_slices_before_them() -> None:

@@ -97,30 +97,24 @@ class Rounds:
         """
         source = tile.reshape(_viewed(self.source, tile.shape, read))
         shape = [prod(sizes) for sizes in self.target]
+        large = prod(self.rounds[0].placed) * tile.dtype.itemsize >= choose.ordered
+        if into is None and large and len(self.rounds) <= choose.selected and self.fills():
+            return self._selected(source, axes).reshape(shape)
         target, write = into or (self.empty(shape, tile.dtype), None)
         tables = [
             np.concatenate([step.take, step.put, step.receivers[:, None]], 1)
             for step in self.rounds
         ]
-        # All that differs between devices is one row of one table: looked up once.
-        table = np.concatenate(tables, 1)
-        row = looked_up(table, lax.axis_index(axes))
-        at, now = 0, INDEX(0)
-        for step, own in zip(self.rounds, tables, strict=True):
-            entries = [
-                row(n) if np.ptp(column) else INDEX(column[0]) for n, column in enumerate(own.T, at)
-            ]
-            at += len(entries)
+        now = INDEX(0)
+        for step, entries in zip(self.rounds, _entries(tables, axes), strict=True):
             ends = len(step.taken), len(entries) - 1
             take = _shifted(entries[: ends[0]], self.source, read)
             put = _shifted(entries[ends[0] : ends[1]], self.target, write)
             wait(take, now, step.taken, source.shape)
             wait(put, now, step.placed, target.shape)
-            arrived = lax.dynamic_slice(source, take, step.taken)
-            if not step.local:
-                arrived = lax.ppermute(arrived, axes, step.routes)
+            arrived = _moved(source, take, step, axes)
             box = arrived.reshape(step.placed)
-            if len(step.routes) < len(own):
+            if not step.receivers.all():
                 kept = lax.dynamic_slice(target, put, step.placed)
                 box = jnp.where(entries[-1] == 1, box, kept)
             if step.placed == target.shape:
@@ -129,6 +123,43 @@ class Rounds:
             target = lax.dynamic_update_slice(target, box, put)
             now, target = after(arrived, target, choose)
         return target if into else target.reshape(shape)
+
+    def fills(self) -> bool:
+        """Whether every device receives in every round, boxes that are a grid of the target."""
+        shape, box = self._viewed_target, self.rounds[0].placed
+        return prod(shape) == prod(box) * len(self.rounds) and all(
+            step.placed == box and step.receivers.all() and not (step.put % box).any()
+            for step in self.rounds
+        )
+
+    def _selected(self, source: Tile, axes: Sequence[str]) -> Tile:
+        """The target where `fills`, as one pass over it that selects each place's box.
+
+        Three boxes of 2 columns, [n, 3, 2] -> [n, 6], on a device that gets the third one first:
+        place 2 is the first box, place 0 the second, place 1 the third.
+        """
+        shape, box = self._viewed_target, self.rounds[0].placed
+        grid = [whole // part for whole, part in zip(shape, box, strict=True)]
+        view = [size for sizes in zip(grid, box, strict=True) for size in sizes]
+        places = jnp.arange(prod(grid), dtype=INDEX).reshape([n for g in grid for n in (g, 1)])
+        tables = [
+            np.concatenate([step.take, _place(step.put // box, grid)[:, None]], 1)
+            for step in self.rounds
+        ]
+        target = None
+        for step, entries in zip(self.rounds, _entries(tables, axes), strict=True):
+            arrived = _moved(source, entries[:-1], step, axes)
+            spread = arrived.reshape([n for b in box for n in (1, b)])
+            target = (
+                jnp.broadcast_to(spread, view)
+                if target is None
+                else jnp.where(places == entries[-1], spread, target)
+            )
+        return target
+
+    @property
+    def _viewed_target(self) -> Sizes:
+        return tuple(size for sizes in self.target for size in sizes)
 
     def empty(self, shape: Sequence[int], dtype: Any, dim: int | None = None) -> Tile:
         """A target tile of this shape to write into, with the axes of the view.
@@ -139,6 +170,28 @@ class Rounds:
         return jnp.empty(
             _viewed(self.target, shape, None if dim is None else Window(dim, 0)), dtype
         )
+
+
+def _entries(tables: Sequence[Positions], axes: Sequence[str]) -> Iterator[list[Any]]:
+    """For each of some tables, `[device, column]`, the entries of this device."""
+    # All that differs between devices is one row of one table: looked up once.
+    row = looked_up(np.concatenate(tables, 1), lax.axis_index(axes))
+    at = 0
+    for own in tables:
+        yield [row(n) if np.ptp(column) else INDEX(column[0]) for n, column in enumerate(own.T, at)]
+        at += own.shape[1]
+
+
+def _moved(source: Tile, take: Sequence[Any], step: Round, axes: Sequence[str]) -> Tile:
+    """The box that arrives in a round."""
+    box = lax.dynamic_slice(source, take, step.taken)
+    return box if step.local else lax.ppermute(box, axes, step.routes)
+
+
+def _place(cells: Positions, grid: Sequence[int]) -> Positions:
+    """The numbers of cells, `[device, axis]`, of a grid, in its order."""
+    places: Positions = np.ravel_multi_index(tuple(cells.T), tuple(grid))
+    return places
 
 
 def looked_up(table: Positions, device: Any) -> Callable[[int], Any]:
