@@ -17,19 +17,19 @@ count.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from redistrib.checker.claims import Effort, require
+from redistrib.checker.parts import size_of
 from redistrib.checker.shared import Numbers
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local, digit_values
 from redistrib.types.mesh import whole_axes
-
-_PER_RECEIVER = 16
-"""What a receiver or an owner costs by itself, in things enumerated."""
+from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 
 def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[ArrayType]:
@@ -55,48 +55,82 @@ def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[Ar
     return padded
 
 
-def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, int, int]:
-    """Elements that the worst device receives and sends, and the most senders of one."""
-    if not src.size:
-        return 0, 0, 0
-    before, after = np.arange(src.mesh.num_devices), np.arange(dst.mesh.num_devices)
-    axes, axes_after = whole_axes(src.mesh), whole_axes(dst.mesh)
-    effort.spend(len(before) + _PER_RECEIVER * len(after))
-    ids, ids_after = np.array(src.mesh.ids), np.array(dst.mesh.ids)
+class _Asked(NamedTuple):
+    """What each receiver asks for: per dimension its owner after and the table that tells whom.
+
+    `home` is where it is on the mesh before, or -1; `wanted` are the elements of its tile, `kept`
+    those that it has already, `most` the most senders of one.
+    """
+
+    wants: list[Numbers]
+    tables: list[_Table]
+    home: Numbers
+    wanted: Numbers
+    kept: Numbers
+    most: int
+
+
+def _asked(src: ArrayType, dst: ArrayType, effort: Effort) -> _Asked:
+    after = np.arange(dst.mesh.num_devices)
+    effort.spend(src.mesh.num_devices + len(after))
     place = {device: position for position, device in enumerate(src.mesh.ids)}
     home = np.array([place.get(device, -1) for device in dst.mesh.ids])
-    kind = object if src.size * max(len(before), len(after)) >= 1 << 62 else np.int64
+    large = min(src.tile_size, dst.tile_size) * len(after) >= 1 << 62
+    wanted, kept = np.ones((2, len(after)), object if large else np.int64)
+    kept[home < 0] = 0
+    most, wants, tables = np.ones(len(after), np.int64), [], []
+    for dim in range(len(src.shape)):
+        table = _table(src, dst, dim, effort)
+        want = digit_values(_digits(dst, dim), after, whole_axes(dst.mesh))
+        own = digit_values(_digits(src, dim), np.maximum(home, 0), whole_axes(src.mesh))
+        wanted, kept = wanted * table.sizes[want], kept * table.between(own, want)
+        most = most * (table.starts[want + 1] - table.starts[want])
+        tables.append(table)
+        wants.append(want)
+    return _Asked(wants, tables, home, wanted, kept, int(most.max()))
+
+
+def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, int, int]:
+    """Elements that the worst device receives and sends, and the most senders of one.
+
+    What a device sends is found dimension by dimension. Receivers are counted as one, each time,
+    that ask the same owners of the dimensions before and want the same of those that are left.
+    """
+    if not src.size:
+        return 0, 0, 0
+    asked = _asked(src, dst, effort)
+    before, axes = np.arange(src.mesh.num_devices), whole_axes(src.mesh)
+    receiver = np.arange(dst.mesh.num_devices)
     # A sender is known by what its digits that own nothing are, and its owners, dimension by
     # dimension. A stranger is like one copy, with the first addend of each sum.
     others = [*src.free_digits, *src.partial]
-    copies, addends = (prod(d.size for d in of) for of in (src.free_digits, src.partial))
-    unowned = digit_values(others, before, axes)
-    sender = np.where(home >= 0, unowned[home], after % copies * addends)
-    receiver = after
-    elements, wanted = (np.ones(len(after), np.int64).astype(kind) for _ in range(2))
-    for dim in range(len(src.shape)):
-        table = _table(src, dst, dim, effort)
-        want = digit_values(_digits(dst, dim), after, axes_after)
-        wanted = wanted * table.sizes[want]
-        first, last = (np.searchsorted(table.after, want[receiver], side) for side in _SIDES)
-        count = last - first
-        effort.spend(int(count.sum()))
-        row = np.repeat(np.arange(len(receiver)), count)
-        entry = np.arange(len(row)) - np.repeat(np.cumsum(count) - last, count)
-        tiles = prod(digit.size for digit in _digits(src, dim))
-        sender = sender[row] * tiles + table.before[entry]
-        receiver, elements = receiver[row], elements[row] * table.common[entry]
-    owners = [digit for dim in range(len(src.shape)) for digit in _digits(src, dim)]
-    sender = np.argsort(digit_values([*others, *owners], before, axes))[sender]
-    came = _sums(receiver, elements, len(after))
-    require(bool((came == wanted).all()), "each element comes from one device")
-    away = ids[sender] != ids_after[receiver]
-    received = _sums(receiver[away], elements[away], len(after))
-    sent = _sums(sender[away], elements[away], len(before))
-    return int(received.max()), int(sent.max()), int(np.bincount(receiver).max())
-
-
-_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+    copies, addends = size_of(src.free_digits), size_of(src.partial)
+    other = digit_values(others, before, axes)
+    sender = np.where(asked.home >= 0, other[asked.home], receiver % copies * addends)
+    elements = np.ones(len(receiver), asked.wanted.dtype)
+    ratios = [
+        Fraction(size_of(_digits(src, dim)), size_of(_digits(dst, dim)))
+        for dim in range(len(src.shape))
+    ]
+    order = sorted(range(len(ratios)), key=ratios.__getitem__)  # most of them fall together early
+    for done, dim in enumerate(order):
+        left = [digit for later in order[done:] for digit in _digits(dst, later)]
+        wish = digit_values(left, receiver, whole_axes(dst.mesh))
+        _, first, alike = np.unique(
+            sender * size_of(left) + wish, return_index=True, return_inverse=True
+        )
+        elements = _sums(alike, elements, len(first))
+        sender, receiver, table = sender[first], receiver[first], asked.tables[dim]
+        start, end = (table.starts[asked.wants[dim][receiver] + more] for more in (0, 1))
+        effort.spend(len(first) + int((end - start).sum()))
+        number = np.repeat(np.arange(len(first)), end - start)
+        entry = np.arange(len(number)) - np.repeat(np.cumsum(end - start) - end, end - start)
+        sender = sender[number] * size_of(_digits(src, dim)) + table.before[entry]
+        receiver, elements = receiver[number], elements[number] * table.common[entry]
+    owners = [digit for dim in order for digit in _digits(src, dim)]
+    served = _sums(sender, elements, len(before))[digit_values([*others, *owners], before, axes)]
+    np.subtract.at(served, asked.home[asked.home >= 0], asked.kept[asked.home >= 0])
+    return int((asked.wanted - asked.kept).max()), int(served.max()), asked.most
 
 
 def _sums(positions: Numbers, elements: Numbers, count: int) -> Numbers:
@@ -107,63 +141,73 @@ def _sums(positions: Numbers, elements: Numbers, count: int) -> Numbers:
 
 def block_bound(src: ArrayType, dst: ArrayType, effort: Effort) -> int:
     """Elements that the worst device must receive where a type is uneven."""
-    addends, rows = (prod(digit.size for digit in t.partial) for t in (src, dst))
+    addends, rows = (size_of(t.partial) for t in (src, dst))
     if not src.size or (addends > 1 and rows > 1):
         return 0
     if rows > 1:
         return 0 if {*src.mesh.ids} & {*dst.mesh.ids} else -(-dst.tile_size // rows)
-    return dst.tile_size if addends > 1 else block_loads(src, dst, effort)[0]
+    if addends > 1:
+        return dst.tile_size
+    asked = _asked(src, dst, effort)
+    return int((asked.wanted - asked.kept).max())
 
 
 def _digits(t: ArrayType, dim: int) -> list[DeviceDigit]:
     return [factor for factor in t.dims[dim] if isinstance(factor, DeviceDigit)]
 
 
-def _owners(t: ArrayType, dim: int) -> Numbers:
-    """The value of the owners of a dimension at each position."""
-    return digit_values(_digits(t, dim), np.arange(t.mesh.num_devices), whole_axes(t.mesh))
-
-
-def _num_runs(t: ArrayType, dim: int) -> int:
-    """The runs of a dimension, over all owners, at most."""
-    n, factors = t.shape[dim], t.dims[dim]
-    if factors and isinstance(factors[-1], Local):
-        return -(-n // factors[-1].size)
-    return min(n, prod(factor.size for factor in factors))
-
-
 class _Table(NamedTuple):
     """The owners of a dimension that have indices in common, and how many; how many one wants.
 
-    By the owner after, then the one before.
+    By the owner after, whose entries begin at its place in `starts`, then the one before.
     """
 
     before: Numbers
-    after: Numbers
+    starts: Numbers
+    keys: Numbers
     common: Numbers
     sizes: Numbers
+    base: int
+
+    def between(self, before: Numbers, after: Numbers) -> Numbers:
+        """What an owner before and one after have in common, elementwise."""
+        key = after * self.base + before
+        place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
+        return np.where(self.keys[place] == key, self.common[place], 0)
 
 
 def _table(src: ArrayType, dst: ArrayType, dim: int, effort: Effort) -> _Table:
     """The table of a dimension: between two places where an owner begins or ends there is one."""
-    sides: list[tuple[Numbers, Numbers]] = []
-    for t in (src, dst):
-        effort.spend(_PER_RECEIVER * prod(digit.size for digit in _digits(t, dim)))
-        effort.spend(_num_runs(t, dim))
-        first = np.unique(_owners(t, dim), return_index=True)[1].tolist()
-        held = [t.index_runs(dim, position) for position in first]
-        runs, owner = np.concatenate(held), np.repeat(np.arange(len(held)), [*map(len, held)])
-        order = np.argsort(runs[:, 0])
-        runs, owner = runs[order], owner[order]
-        ends = [0, *runs[:, 1].tolist()], [*runs[:, 0].tolist(), t.shape[dim]]
-        require(ends[0] == ends[1], "each index of a dimension has one owner")
-        sides.append((runs, owner))
-    cuts = np.unique(np.concatenate([runs.reshape(-1) for runs, _ in sides]))
-    before, after = (
-        owner[np.searchsorted(runs[:, 0], cuts[:-1], "right") - 1] for runs, owner in sides
-    )
-    pairs, place = np.unique(np.stack([after, before]), axis=1, return_inverse=True)
-    common = _sums(place.reshape(-1), np.diff(cuts), pairs.shape[1])
-    runs, owner = sides[1]
-    sizes = _sums(owner, runs[:, 1] - runs[:, 0], prod(d.size for d in _digits(dst, dim)))
-    return _Table(pairs[1], pairs[0], common, sizes)
+    base, count = (size_of(_digits(t, dim)) for t in (src, dst))
+    sides = [_runs(t, dim, effort) for t in (src, dst)]
+    cuts = np.unique(np.concatenate([start for start, _ in sides]))
+    before, after = (owner[np.searchsorted(start, cuts, "right") - 1] for start, owner in sides)
+    lengths = np.diff(np.append(cuts, src.shape[dim]))
+    keys, place = np.unique(after * base + before, return_inverse=True)
+    common = _sums(place, lengths, len(keys))
+    starts = np.searchsorted(keys, np.arange(count + 1) * base)
+    return _Table(keys % base, starts, keys, common, _sums(after, lengths, count), base)
+
+
+def _runs(t: ArrayType, dim: int, effort: Effort) -> tuple[Numbers, Numbers]:
+    """Where indices of another owner begin, ascending from 0, and the value of that owner."""
+    n, factors, rule = t.shape[dim], t.dims[dim], dict(t.uneven).get(dim)
+    if rule is not None and not isinstance(rule, Ceil):
+        ends = np.array(block_ends(n, tuple(factor.size for factor in factors), rule))
+        effort.spend(len(ends))
+        held = np.flatnonzero(ends[1:] > ends[:-1])
+        return ends[held], held
+    # Minor factors first: how many indices it takes until a digit has its next value.
+    step = padded_size(n, factors) // prod(factor.size for factor in factors)
+    if factors and isinstance(factors[-1], Local):
+        step *= factors[-1].size
+        factors = factors[:-1]
+    effort.spend(-(-n // step))
+    starts = np.arange(0, n, step)
+    owner, weight = np.zeros_like(starts), 1
+    for factor in reversed(factors):
+        if isinstance(factor, DeviceDigit):
+            owner += starts // min(step, n) % factor.size * weight
+            weight *= factor.size
+        step *= factor.size
+    return starts, owner

@@ -37,14 +37,13 @@ from redistrib.errors import CheckError, RedistribError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, apart, digit_values, inside, split_at
 from redistrib.types.equivalence import on_mesh
-from redistrib.types.mesh import Mesh, whole_axes
+from redistrib.types.mesh import MAX_CROSSED, MAX_ENUMERATED, Mesh, whole_axes
 from redistrib.types.notation import format_factor
 
 LOCAL = ("dynamic_slice", "replicated_to_partial", "sharded_to_partial")
 STRATEGIES = ("auto", "collectives", "direct", "paper", "exact", "custom")
 EXCHANGING = ("auto", "direct", "custom")
 MAX_STEPS = 256
-MAX_DEVICES = 1 << 18  # of two meshes, whose devices are compared one by one
 
 # The type after a step, its digits, elements received and sent, latencies, digits crossed.
 _Applied = tuple[ArrayType, Sequence[DeviceDigit], int, int, int, Iterable[DeviceDigit]]
@@ -130,8 +129,6 @@ def _ends(data: dict[str, Any]) -> tuple[ArrayType, ArrayType]:
     meshes = [_mesh(data[key]) for key in ("mesh", "dst_mesh") if data[key]]
     if len(meshes) > 1:
         require(meshes[0] != meshes[1], "dst_mesh is null or another mesh")
-        few = max(mesh.num_devices for mesh in meshes) <= MAX_DEVICES
-        require(few, f"meshes that differ have at most {MAX_DEVICES} devices")
     src, dst = (ArrayType.parse(data[e], m) for e, m in (("src", meshes[0]), ("dst", meshes[-1])))
     require((src.shape, src.dtype) == (dst.shape, dst.dtype), "src and dst are of one array")
     return src, dst
@@ -142,7 +139,7 @@ def _mesh(data: dict[str, Any]) -> Mesh:
     devices = data["devices"]
     if isinstance(devices, dict):
         count = Mesh(data["axes"]).num_devices
-        require(count <= MAX_DEVICES, f"ids are listed of at most {MAX_DEVICES} devices")
+        require(count <= MAX_ENUMERATED, f"ids are listed of at most {MAX_ENUMERATED} devices")
         devices = range(devices["first"], devices["first"] + count)
     return Mesh(data["axes"], devices=devices)
 
@@ -241,6 +238,8 @@ def _exchange(step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _Applied:
     """Every element comes from a device that holds it, and from the receiver itself if it does."""
     mesh = other if "onto" in step else t.mesh
     across = mesh != t.mesh
+    few = max(t.mesh.num_devices, mesh.num_devices) <= MAX_CROSSED
+    require(few or not across, f"an array crosses between at most {MAX_CROSSED} devices")
     right = ("onto" in step) == across and step.get("onto", "dst_mesh") == "dst_mesh"
     require(right, "an exchange goes onto dst_mesh, if at all, from another mesh")
     if "blocks" in step:

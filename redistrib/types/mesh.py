@@ -28,6 +28,8 @@ MAX_POSITIONS = 1 << 60
 """Positions of a mesh: numpy counts them in 64 bits."""
 MAX_ENUMERATED = 1 << 20
 """Positions that are looked at one by one, where digits do not decide; more would take minutes."""
+MAX_CROSSED = 1 << 18
+"""Devices of either mesh where an array crosses to another one: they are compared one by one."""
 
 _AXIS = re.compile(rf"({AXIS_NAME.pattern})\s*=\s*([0-9]+)", re.ASCII)
 

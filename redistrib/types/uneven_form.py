@@ -29,8 +29,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
+
+import numpy as np
 
 from redistrib.errors import LayoutError
 from redistrib.types.canonical import check_uses
@@ -38,13 +39,15 @@ from redistrib.types.digits import (
     DeviceDigit,
     Factor,
     Local,
+    Positions,
     apart,
     coalesce,
     complement,
     divisors,
     inside,
+    with_digits,
 )
-from redistrib.types.mesh import Mesh
+from redistrib.types.mesh import Mesh, whole_axes
 from redistrib.types.notation import format_factors
 from redistrib.types.uneven import (
     BALANCED,
@@ -88,12 +91,11 @@ def canonical_uneven(n: int, factors: Sequence[Factor], rule: Rule, mesh: Mesh) 
             rule=str(rule),
         )
     ends = block_ends(n, tuple(f.size for f in factors), rule)
-    held = [(number, a, b) for number, (a, b) in enumerate(pairwise(ends)) if a < b]
-    owners = _Owners(digits, mesh)
-    under_ceil = owners.as_ceil(held)
+    owners = _Owners(digits, mesh, np.array(ends))
+    under_ceil = owners.as_ceil()
     if under_ceil is not None:
         return _under_ceil(n, under_ceil, mesh)
-    meaning = owners.meaning(held)
+    meaning = owners.meaning()
     # Each factor of `nested` is a cut of its own; others may be one digit.
     merged = tuple(f for f in coalesce(digits) if isinstance(f, DeviceDigit))
     options: list[tuple[tuple[DeviceDigit, ...], BlockRule]] = [
@@ -150,65 +152,60 @@ def _goes_on(major: DeviceDigit, minor: Factor) -> bool:
     return isinstance(minor, DeviceDigit) and (major.axis, major.end) == (minor.axis, minor.pre)
 
 
-_Held = Sequence[tuple[int, int, int]]
-"""The blocks that are not empty, in order: their number, where they begin and where they end."""
-
-
 class _Owners:
-    """Who has the blocks that digits, major to minor, number: coordinates on axes."""
+    """Who has the blocks, those that are not empty, that digits, major to minor, number.
 
-    def __init__(self, digits: Sequence[DeviceDigit], mesh: Mesh) -> None:
+    `positions` are those of the owners whose other digits are 0, `runs` where their blocks begin
+    and end, `[block, (start, stop)]`, in order.
+    """
+
+    def __init__(self, digits: Sequence[DeviceDigit], mesh: Mesh, ends: Positions) -> None:
         self.digits, self.mesh = digits, mesh
+        held = np.flatnonzero(np.diff(ends))
+        self.positions = self._positions(digits, held)
+        self.runs = np.stack([ends[held], ends[held + 1]], axis=1)
 
-    def coordinates(self, number: int) -> dict[str, int]:
-        """The coordinates, those of 0 left out, of the owner of a block, with other digits 0."""
-        coordinates: dict[str, int] = {}
-        for digit in reversed(self.digits):
-            number, value = divmod(number, digit.size)
-            if value:
-                step = self.mesh.axis_size(digit.axis) // digit.end
-                coordinates[digit.axis] = coordinates.get(digit.axis, 0) + value * step
-        return coordinates
+    def _positions(self, digits: Sequence[DeviceDigit], values: Positions) -> Positions:
+        return with_digits(np.zeros_like(values), digits, values, whole_axes(self.mesh))
 
-    def meaning(self, held: _Held) -> object:
+    def meaning(self) -> object:
         """Which digits own the dimension, and who has which indices."""
-        blocks = tuple(
-            (tuple(sorted(self.coordinates(number).items())), a, b) for number, a, b in held
-        )
-        return tuple(self._owned()), blocks
+        return tuple(self._owned()), tuple(self.positions.tolist()), tuple(self.runs[:, 1].tolist())
 
     def _owned(self) -> list[DeviceDigit]:
         """The digits, as large parts of axes as they make up."""
         return [d for d in coalesce(sorted(self.digits)) if isinstance(d, DeviceDigit)]
 
-    def as_ceil(self, held: _Held) -> list[Factor] | None:
+    def as_ceil(self) -> list[Factor] | None:
         """The factors under `ceil` that give these blocks; None where there are none.
 
         Blocks are numbered by digits, whose minor one first: where it is back at 0, the next one
         has its first step.
         """
-        block = held[0][2]
-        if any(b - a != block for _, a, b in held[:-1]) or held[-1][2] - held[-1][1] > block:
+        lengths = self.runs[:, 1] - self.runs[:, 0]
+        block = int(lengths[0])
+        if (lengths[:-1] != block).any() or lengths[-1] > block:
             return None
-        owners = [self.coordinates(number) for number, _, _ in held]
         digits: list[DeviceDigit] = []
         stride = 1
-        while stride < len(owners):
-            if len(owners[stride]) != 1:
+        while stride < len(self.positions):
+            first = self.mesh.coordinates(int(self.positions[stride])).items()
+            steps = [(axis, unit) for axis, unit in first if unit]
+            if len(steps) != 1:
                 return None
-            ((axis, unit),) = owners[stride].items()
-            steps = [owners[number] for number in range(0, len(owners), stride)]
-            values = next(
-                (k for k, owner in enumerate(steps) if owner != ({axis: k * unit} if k else {})),
-                len(steps),
-            )
-            digit = self._digit(axis, unit, values, digits, at_top=values == len(steps))
+            ((axis, unit),) = steps
+            reached = self.positions[::stride][: -(-self.mesh.axis_size(axis) // unit)]
+            others = np.flatnonzero(reached != np.arange(len(reached)) * self.positions[stride])
+            values = int(others[0]) if len(others) else len(reached)
+            at_top = values * stride >= len(self.positions)
+            digit = self._digit(axis, unit, values, digits, at_top=at_top)
             if digit is None:
                 return None
             digits.insert(0, digit)
             stride *= digit.size
-        named = _Owners(digits, self.mesh)
-        if any(named.coordinates(number) != owner for number, owner in enumerate(owners)):
+        if not np.array_equal(
+            self._positions(digits, np.arange(len(self.positions))), self.positions
+        ):
             return None
         idle = [
             part

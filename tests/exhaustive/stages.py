@@ -188,7 +188,7 @@ def run_budget(unit: int) -> Counter[str]:
     """A block of large pairs, within the budget of time, and of memory of the whole process."""
     counts: Counter[str] = Counter()
     for seed in range(unit * BUDGET_BLOCK, (unit + 1) * BUDGET_BLOCK):
-        counts += verify_budget(seed)
+        counts += verify_budget(seed) + verify_budget(seed, uneven=True)
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     assert held < 500, f"{held} MB"
     return counts

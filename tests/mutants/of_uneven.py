@@ -87,8 +87,8 @@ MUTANTS = (
         "the meaning of blocks is without their owners",
         FORM,
         "_Owners.meaning",
-        "tuple(self._owned()), blocks",
-        "(), tuple(block[1:] for block in blocks)",
+        "tuple(self._owned()), tuple(self.positions.tolist()), tuple(self.runs[:, 1].tolist())",
+        "tuple(self.runs[:, 1].tolist())",
     ),
     Mutant(
         "two padded sizes need not agree",
@@ -115,8 +115,8 @@ MUTANTS = (
         "what a device sends itself counts as sent",
         BLOCKS,
         "block_traffic",
-        "here[found.sender] != there[found.receiver]",
-        "found.sender >= 0",
+        "np.subtract.at(served, home, kept)",
+        "None",
     ),
     Mutant(
         "addends are exchanged before they are reduced",
@@ -129,8 +129,8 @@ MUTANTS = (
         "the checker counts what stays as received",
         CHECKED,
         "block_loads",
-        "here[sender] != there[receiver]",
-        "sender >= 0",
+        "int((asked.wanted - asked.kept).max())",
+        "int(asked.wanted.max())",
     ),
     Mutant(
         "the checker pads whatever a plan says",
@@ -143,8 +143,8 @@ MUTANTS = (
         "the checker takes the bound of a sum for that of its addends",
         CHECKED,
         "block_bound",
-        "dst.tile_size if addends > 1 else block_loads(src, dst, effort)[0]",
-        "block_loads(src, dst, effort)[0]",
+        "return dst.tile_size",
+        "pass",
     ),
     Mutant(
         "tiles of other shapes are not where they belong",

@@ -24,17 +24,22 @@ receives the bound: its target tile minus what of it is in its source tile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local, Positions, digit_values, with_digits
 from redistrib.types.mesh import check_enumerable, whole_axes
 from redistrib.types.uneven import Ceil, block_ends, padded_size
+
+MAX_COUNTED = 1 << 21
+"""Of an exchange of blocks: devices, cells, and pieces that devices ask for, in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,45 +144,141 @@ def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
     """All messages of the exchange, in the order of receivers."""
     positions = np.arange(dst.mesh.num_devices)
     axes = whole_axes(dst.mesh)
-    large = src.size * max(src.mesh.num_devices, len(positions)) >= 1 << 62
-    kind = object if large else np.int64
-    receiver, elements = positions, np.ones(len(positions), np.int64).astype(kind)
+    receiver, elements = positions, _ones(src, dst)
     owners: list[Positions] = []
     for dim in range(len(src.shape)):
-        cells = cells_of(src, dst, dim)
-        pairs, place = np.unique(np.stack([cells.after, cells.before]), axis=1, return_inverse=True)
-        sizes = np.zeros(pairs.shape[1], np.int64)
-        np.add.at(sizes, place.reshape(-1), cells.lengths)
+        shares = _shares_of(cells_of(src, dst, dim))
         # Of each receiver so far, one message for each owner of what it wants of this dimension.
-        value = digit_values(owners_of(dst, dim), positions, axes)[receiver]
-        first, last = (np.searchsorted(pairs[0], value, side) for side in ("left", "right"))
-        count = last - first
-        check_enumerable(int(count.sum()))
-        number = np.repeat(np.arange(len(receiver)), count)
-        entry = np.arange(len(number)) - np.repeat(np.cumsum(count) - count - first, count)
-        receiver, elements = receiver[number], elements[number] * sizes[entry].astype(kind)
-        owners = [*(values[number] for values in owners), pairs[1][entry]]
+        wanted = digit_values(owners_of(dst, dim), positions, axes)[receiver]
+        number, entry = shares.asked(wanted)
+        receiver, elements = receiver[number], elements[number] * shares.common[entry]
+        owners = [*(values[number] for values in owners), shares.before[entry]]
     sender = senders_of_blocks(src, dst, receiver, owners)
     return Messages(sender, receiver, elements)
 
 
+def _ones(src: ArrayType, dst: ArrayType) -> Positions:
+    """One element per receiver, as numbers: of a tile that all devices ask for there are many."""
+    count = dst.mesh.num_devices
+    large = min(src.tile_size, dst.tile_size) * count >= 1 << 62
+    return np.ones(count, object if large else np.int64)
+
+
+class _Shares(NamedTuple):
+    """The owners of a dimension that have indices in common, by the one after; and how many."""
+
+    before: Positions
+    after: Positions
+    common: Positions
+
+    def asked(self, wanted: Positions, counted: int = 0) -> tuple[Positions, Positions]:
+        """Per owner after its entries: its number among those given, and the entry.
+
+        `counted` is what was counted before.
+        """
+        first, last = (np.searchsorted(self.after, wanted, side) for side in _SIDES)
+        count = last - first
+        total = int(count.sum())
+        _check_counted(counted + total)
+        number = np.repeat(np.arange(len(wanted)), count)
+        return number, np.arange(total) + np.repeat(first - np.cumsum(count) + count, count)
+
+    def of(self, held: Positions, wanted: Positions) -> Positions:
+        """What an owner before and one after have in common, elementwise."""
+        count = int(self.before.max()) + 1
+        key = self.after * count + self.before
+        own = np.where(held < count, wanted * count + held, -1)
+        place = np.minimum(np.searchsorted(key, own), len(key) - 1)
+        return np.where(key[place] == own, self.common[place], 0)
+
+
+def _check_counted(count: int) -> None:
+    if count > MAX_COUNTED:
+        raise LayoutError(
+            f"an exchange of blocks counts devices, runs of indices with one owner before and one "
+            f"after, and pieces that devices ask for, at most {MAX_COUNTED} in all; got {count}",
+            counted=count,
+        )
+
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+def _shares_of(cells: Cells) -> _Shares:
+    count = int(cells.before.max(initial=0)) + 1
+    keys, place = np.unique(cells.after * count + cells.before, return_inverse=True)
+    common = np.zeros(len(keys), np.int64)
+    np.add.at(common, place, cells.lengths)
+    return _Shares(keys % count, keys // count, common)
+
+
+@lru_cache(maxsize=16)  # asked for a price, and again by the bound and for the plan
 def block_traffic(src: ArrayType, dst: ArrayType) -> BlockTraffic:
-    """What the exchange between two types with the same partial set, or on two meshes, moves."""
+    """What the exchange between two types with the same partial set, or on two meshes, moves.
+
+    A tile is a product over dimensions, and so is what two devices have in common. What a device
+    sends is a sum over receivers: those that want the same of the dimensions that are left, from
+    senders with the same owners of the others, are counted as one.
+    """
     if not src.size:
         return BlockTraffic(0, 0, 0)
-    found = messages_of(src, dst)
-    here, there = np.array(src.mesh.ids), np.array(dst.mesh.ids)
-    away = here[found.sender] != there[found.receiver]
-    received = _sums(found.receiver[away], found.elements[away])
-    sent = _sums(found.sender[away], found.elements[away])
-    peers = np.bincount(found.receiver).max()
-    return BlockTraffic(int(received.max(initial=0)), int(sent.max(initial=0)), int(peers))
+    counted = src.mesh.num_devices + dst.mesh.num_devices
+    _check_counted(counted)
+    here, there = whole_axes(src.mesh), whole_axes(dst.mesh)
+    receivers = np.arange(dst.mesh.num_devices)
+    home = homes(src, dst)
+    own = np.array(src.mesh.ids)[home] == np.array(dst.mesh.ids)
+    wanted, peers = _ones(src, dst), np.ones_like(receivers)
+    kept = wanted * own
+    cells = [cells_of(src, dst, dim) for dim in range(len(src.shape))]
+    counted += sum(len(of_dim.starts) for of_dim in cells)
+    _check_counted(counted)
+    shares = [*map(_shares_of, cells)]
+    for dim, shared in enumerate(shares):
+        want = digit_values(owners_of(dst, dim), receivers, there)
+        count = int(shared.after.max()) + 2
+        entries = np.bincount(shared.after, minlength=count)
+        sizes = np.zeros(count, np.int64)
+        np.add.at(sizes, shared.after, shared.common)
+        want_or_none = np.minimum(want, count - 1)
+        peers, wanted = peers * entries[want_or_none], wanted * sizes[want_or_none]
+        kept = kept * shared.of(digit_values(owners_of(src, dim), home, here), want)
+    served = _served(src, dst, home, shares, counted)
+    np.subtract.at(served, home, kept)
+    return BlockTraffic(int((wanted - kept).max()), int(served.max()), int(peers.max()))
 
 
-def _sums(positions: Positions, elements: Positions) -> NDArray[np.int64]:
-    sums = np.zeros(int(positions.max(initial=-1)) + 1, elements.dtype)
-    np.add.at(sums, positions, elements)
-    return sums
+def _served(
+    src: ArrayType, dst: ArrayType, home: Positions, shares: Sequence[_Shares], counted: int
+) -> Positions:
+    """What each device of the source gives, itself included."""
+    here, there = whole_axes(src.mesh), whole_axes(dst.mesh)
+    count, dims = dst.mesh.num_devices, range(len(src.shape))
+    every = [owner for dim in dims for owner in owners_of(src, dim)]
+    sender = with_digits(home, every, np.zeros_like(home), here)
+    receiver = with_digits(np.arange(count), dst.free_digits, np.zeros_like(home), there)
+    elements = _ones(src, dst)
+
+    def growth(dim: int) -> float:
+        before, after = (prod(d.size for d in owners_of(t, dim)) for t in (src, dst))
+        return before / after
+
+    for dim in sorted(dims, key=growth):
+        keys, place = np.unique(sender * count + receiver, return_inverse=True)
+        sums = np.zeros(len(keys), elements.dtype)
+        np.add.at(sums, place, elements)
+        sender, receiver = keys // count, keys % count
+        mine = owners_of(dst, dim)
+        number, entry = shares[dim].asked(digit_values(mine, receiver, there), counted)
+        counted += len(number)
+        receiver = with_digits(receiver, mine, np.zeros_like(receiver), there)[number]
+        steps = with_digits(
+            np.zeros_like(entry), owners_of(src, dim), shares[dim].before[entry], here
+        )
+        sender, elements = sender[number] + steps, sums[number] * shares[dim].common[entry]
+    served = np.zeros(src.mesh.num_devices, elements.dtype)
+    np.add.at(served, sender, elements)
+    return served
 
 
 def block_bound(src: ArrayType, dst: ArrayType) -> int:

@@ -23,7 +23,7 @@ from redistrib.synth.planner.work import Work
 from redistrib.text import brief, parse_limit
 from redistrib.types.array_type import ArrayType
 from redistrib.types.equivalence import on_mesh
-from redistrib.types.mesh import check_enumerable
+from redistrib.types.mesh import MAX_CROSSED, Mesh, check_enumerable
 from redistrib.types.named_sharding import TypeLike, as_types
 from redistrib.types.refinement import Refinement, check_array, refine
 
@@ -150,6 +150,7 @@ def make_problem(
         )
     profile = find_profile(profile)
     target = on_mesh(dst, src.mesh)
+    _check_devices(src.mesh, dst.mesh, across=target is None)
     even = not (src.uneven or dst.uneven)
     common = refine(src, target) if even and target is not None else None
     if common is not None and not common.aligned:
@@ -158,6 +159,20 @@ def make_problem(
                 check_enumerable(prod(axis.size for axis in component.axes))
     links = profile.on(src.mesh)
     return Problem(src, target or dst, dst, memory_limit, profile, links, effort, common)
+
+
+def _check_devices(here: Mesh, there: Mesh, *, across: bool) -> None:
+    """Raise LayoutError for more devices than are looked at one by one."""
+    for mesh in (here, there):
+        if mesh.devices is not None:
+            check_enumerable(mesh.num_devices)
+    most = max(here.num_devices, there.num_devices)
+    if across and most > MAX_CROSSED:
+        raise LayoutError(
+            f"an array crosses between two meshes of at most {MAX_CROSSED} devices each, which are "
+            f"compared one by one; got {here.num_devices} and {there.num_devices}",
+            devices=most,
+        )
 
 
 def check_name(what: str, name: object, known: Sequence[str]) -> None:
