@@ -39,7 +39,10 @@ from redistrib.types.mesh import check_enumerable, whole_axes
 from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 MAX_COUNTED = 1 << 21
-"""Of an exchange of blocks: devices, cells, and pieces that devices ask for, in all."""
+"""Of an exchange of blocks: receivers, cells twice, and pieces that receivers ask for, in all.
+
+A checker enumerates at most four times as much and as many devices as send: below its own limit.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +198,9 @@ class _Shares(NamedTuple):
 def _check_counted(count: int) -> None:
     if count > MAX_COUNTED:
         raise LayoutError(
-            f"an exchange of blocks counts devices, runs of indices with one owner before and one "
-            f"after, and pieces that devices ask for, at most {MAX_COUNTED} in all; got {count}",
+            f"of an exchange of blocks are counted the receivers, the runs of indices with one "
+            f"owner before and one after (twice), and the pieces that receivers ask for, at most "
+            f"{MAX_COUNTED} in all; got {count}",
             counted=count,
         )
 
@@ -222,8 +226,6 @@ def block_traffic(src: ArrayType, dst: ArrayType) -> BlockTraffic:
     """
     if not src.size:
         return BlockTraffic(0, 0, 0)
-    counted = src.mesh.num_devices + dst.mesh.num_devices
-    _check_counted(counted)
     here, there = whole_axes(src.mesh), whole_axes(dst.mesh)
     receivers = np.arange(dst.mesh.num_devices)
     home = homes(src, dst)
@@ -231,7 +233,7 @@ def block_traffic(src: ArrayType, dst: ArrayType) -> BlockTraffic:
     wanted, peers = _ones(src, dst), np.ones_like(receivers)
     kept = wanted * own
     cells = [cells_of(src, dst, dim) for dim in range(len(src.shape))]
-    counted += sum(len(of_dim.starts) for of_dim in cells)
+    counted = len(receivers) + 2 * sum(len(of_dim.starts) for of_dim in cells)
     _check_counted(counted)
     shares = [*map(_shares_of, cells)]
     for dim, shared in enumerate(shares):

@@ -91,7 +91,9 @@ def plan(
     profile, and for a search that would be too large.
     """
     problem = make_problem(src, dst, memory_limit, profile, effort)
-    return choose(problem, strategy).plan(problem, strategy)
+    chosen = choose(problem, strategy)
+    with _naming(problem):
+        return chosen.plan(problem, strategy)
 
 
 def cost(
