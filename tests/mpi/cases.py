@@ -18,7 +18,7 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
-from redistrib.backends.mpi import exchange, streams
+from redistrib.backends.mpi import exchange, requests, streams
 from redistrib.backends.mpi.communicators import private
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.routing import exchange_traffic
@@ -561,6 +561,40 @@ def every_reduction_of_every_dtype(comm: MPI.Intracomm) -> None:
             with rmpi.Redistribution(src, dst, comm, scratch=1) as redistribution:
                 result = redistribution(addends[comm.rank])
             assert same_bits(result, tile_of(expected, dst, comm.rank)), (dtype, reduction)
+
+
+def sends_counted(patch: pytest.MonkeyPatch) -> list[int]:
+    """Whom messages are sent to from now on, while the patch holds."""
+    peers: list[int] = []
+    send = requests.Outstanding.send
+
+    def counted(self: Any, message: Any, peer: int, owner: Any = None) -> None:
+        peers.append(peer)
+        send(self, message, peer, owner)
+
+    patch.setattr(requests.Outstanding, "send", counted)
+    return peers
+
+
+@case
+def short_runs_go_in_one_message_to_each_rank(comm: MPI.Intracomm) -> None:
+    """If a quarter of the scratch holds it, however many the ranks; and buffers are within it."""
+    mesh = rd.Mesh(x=comm.size)
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("u8[840{x}, 840]", "u8[840, 840{x}]"))
+    array = example(src)
+    tile, expected = (tile_of(array, t, comm.rank) for t in (src, dst))
+    overlap = 840 * 840 // comm.size**2
+    for each in (1, 3):
+        scratch = 4 * -(-overlap // each)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "LEAST_CHUNK", 1)
+            sent = sends_counted(patch)
+            with rmpi.Redistribution(src, dst, comm, scratch=scratch) as redistribution:
+                assert redistribution.scratch_bytes <= scratch
+                assert np.array_equal(redistribution(tile), expected)
+        counts = [sent.count(peer) for peer in range(comm.size) if peer != comm.rank]
+        assert all(each <= count <= each + 1 for count in counts), counts
+        assert each > 1 or sum(counts) == comm.size - 1
 
 
 @case

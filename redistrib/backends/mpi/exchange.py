@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 from mpi4py import MPI
 
-from redistrib.backends.mpi.datatypes import Tile, places_of
+from redistrib.backends.mpi.copying import by_runs, copy, opaque
+from redistrib.backends.mpi.datatypes import Datatypes, Tile, places_of
 from redistrib.backends.mpi.flows import Channel, Flow, Incoming, Outgoing, transfer
 from redistrib.backends.mpi.layouts import Box, Subarray, boxes_of
 from redistrib.backends.mpi.overlaps import Holders, Overlap, OverlapSearch, view
 from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Repeated, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.streams import Stream, opaque, streams_of
+from redistrib.backends.mpi.streams import DEPTH, Buffer, Stream, buffers_for, streams_of
 from redistrib.synth.plan.collectives import CollectivePermute
 from redistrib.synth.plan.routing import permute_sources
 from redistrib.types.array_type import ArrayType
@@ -123,12 +124,14 @@ class TileExchange(Phase):
         self.channel = channel
         self.own = [overlap for overlap in overlaps if overlap.sender == overlap.receiver]
         remote = [overlap for overlap in overlaps if overlap.sender != overlap.receiver]
-        self.sends, self.receives = streams_of(
-            remote, channel.comm, itemsize, scratch, packed=False
-        )
+        # Two chunks are under way in each direction, whatever the number of peers: each message
+        # costs its ranks a wait for one another.
+        chunk = scratch // (2 * DEPTH)
+        self.sends, self.receives = streams_of(remote, channel.comm, itemsize, chunk, packed=False)
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
-        self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
+        self._scratch = scratch
+        self._take_buffers()
         self.near: list[tuple[Stream, Tile | None]] = []
         self.awaited: list[int] = []
         self.at_once = all(stream.direct for stream in (*self.sends, *self.receives))
@@ -142,7 +145,13 @@ class TileExchange(Phase):
         self.awaited = [s.peer for s in self.receives if s.peer in shared.ranks]
         self.sends = [stream for stream in self.sends if stream.peer not in near]
         self.receives = [stream for stream in self.receives if stream.peer not in shared.ranks]
-        self.scratch_bytes = sum(s.scratch_bytes for s in (*self.sends, *self.receives))
+        self._take_buffers()
+
+    def _take_buffers(self) -> None:
+        self._buffers = tuple(
+            buffers_for(streams, self._scratch // 2) for streams in (self.sends, self.receives)
+        )
+        self.scratch_bytes = sum(buffer.nbytes for side in self._buffers for buffer in side)
 
     def run(self, sources: Tiles, targets: Tiles) -> Transfer:
         """Send, receive, and copy meanwhile what does not travel."""
@@ -155,8 +164,8 @@ class TileExchange(Phase):
             datatypes = self.channel.datatypes
             flows: list[Flow] = [
                 *(_Near(stream, sources[0], near, outstanding) for stream, near in self.near),
-                *(Incoming(s, targets, datatypes) for s in self.receives if not s.direct),
-                *(Outgoing(s, sources, datatypes) for s in self.sends if not s.direct),
+                *_lines(Incoming, self.receives, targets, datatypes, self._buffers[1]),
+                *_lines(Outgoing, self.sends, sources, datatypes, self._buffers[0]),
             ]
 
             def meanwhile() -> None:
@@ -175,7 +184,9 @@ class TileExchange(Phase):
         """The messages between these tiles, made, and what is copied: target and source."""
         [source], [target] = opaque([source]), opaque([target])
         copies = [
-            (view(target, overlap.put, overlap.shape), view(source, overlap.take, overlap.shape))
+            by_runs(
+                view(target, overlap.put, overlap.shape), view(source, overlap.take, overlap.shape)
+            )
             for overlap in self.own
             if source is not None and target is not None
         ]
@@ -213,6 +224,25 @@ class TileExchange(Phase):
         self._kept = [(bound, kept) for bound, kept in self._kept if kept.under_way]
 
 
+def _lines(
+    line: type[Incoming | Outgoing],
+    streams: Sequence[Stream],
+    tiles: Tiles,
+    datatypes: Datatypes,
+    buffers: Sequence[Buffer],
+) -> Iterator[Flow]:
+    """The flows of streams that are not direct; those with buffers share these.
+
+    They take turns in the order of the streams, by the distance of the ranks, so no rank waits for
+    one that waits for it: what is to go to ranks that are nearer is on its way everywhere.
+    """
+    if buffered := [stream for stream in streams if stream.buffered]:
+        yield line(buffered, tiles, datatypes, buffers)
+    for stream in streams:
+        if not (stream.buffered or stream.direct):
+            yield line([stream], tiles, datatypes)
+
+
 class _Near:
     """What is copied to a rank of this node, once that has said that its tile may be written."""
 
@@ -244,7 +274,8 @@ def _copy(overlaps: Sequence[Overlap], source: Tile | None, target: Tile | None)
     assert source is not None
     assert target is not None
     for overlap in overlaps:
-        view(target, overlap.put, overlap.shape)[...] = view(source, overlap.take, overlap.shape)
+        put, take = overlap.put, overlap.take
+        copy(view(target, put, overlap.shape), view(source, take, overlap.shape))
 
 
 def exchange(

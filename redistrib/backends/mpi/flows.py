@@ -9,9 +9,10 @@ from typing import Protocol
 from mpi4py import MPI
 
 from redistrib.backends.mpi.adding import Adding
+from redistrib.backends.mpi.copying import copy
 from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.requests import Message, Outstanding, Owner, Transfer
-from redistrib.backends.mpi.streams import DEPTH, DEPTH_DIRECT, Buffer, Stream
+from redistrib.backends.mpi.streams import DEPTH_DIRECT, Buffer, Stream
 
 
 @dataclass(slots=True)
@@ -41,32 +42,38 @@ class Flow(Protocol):
 
 
 class _Line:
-    """A stream in one direction, bound to tiles."""
+    """Streams in one direction, one after the other, bound to tiles."""
 
-    def __init__(self, stream: Stream, tiles: Sequence[Tile | None], datatypes: Datatypes) -> None:
-        self.peer = stream.peer
-        self.slots = DEPTH if stream.buffers else DEPTH_DIRECT
-        self.datatypes, self.buffers = datatypes, stream.buffers
-        self.chunks: Iterator[list[Tile]] = iter(())
-        self.messages: Iterator[Message] = iter(())
-        if stream.buffers:
-            self.chunks = stream.chunks(stream.views(tiles))
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        tiles: Sequence[Tile | None],
+        datatypes: Datatypes,
+        buffers: Sequence[Buffer] = (),
+    ) -> None:
+        self.slots = len(buffers) or DEPTH_DIRECT
+        self.datatypes, self.buffers = datatypes, buffers
+        self.chunks: Iterator[tuple[int, list[Tile]]] = iter(())
+        self.messages: Iterator[tuple[int, Message]] = iter(())
+        if buffers:
+            self.chunks = ((s.peer, parts) for s in streams for parts in s.chunks(s.views(tiles)))
         else:
-            self.messages = stream.messages(tiles, datatypes)
+            self.messages = ((s.peer, one) for s in streams for one in s.messages(tiles, datatypes))
         self.packed: dict[int, list[Tile]] = {}
 
-    def _next(self, slot: int) -> tuple[list[Tile], Message] | None:
-        """The next chunk, if it is to be packed, and its message; None where there is none left."""
-        message = next(self.messages, None)
-        if message is not None:
-            return [], message
-        parts = next(self.chunks, None)
-        if parts is None:
+    def _next(self, slot: int) -> tuple[int, list[Tile], Message] | None:
+        """A peer, the next chunk, if it is to be packed, and its message; None after the last."""
+        found = next(self.messages, None)
+        if found is not None:
+            return found[0], [], found[1]
+        chunk = next(self.chunks, None)
+        if chunk is None:
             return None
+        peer, parts = chunk
         if len(parts) == 1 and parts[0].flags.c_contiguous:
-            return [], self.datatypes.message(parts[0])
+            return peer, [], self.datatypes.message(parts[0])
         size = sum(part.nbytes for part in parts)
-        return parts, [self.buffers[slot], size, MPI.BYTE]
+        return peer, parts, [self.buffers[slot], size, MPI.BYTE]
 
 
 class Outgoing(_Line):
@@ -78,11 +85,11 @@ class Outgoing(_Line):
         chunk = self._next(slot)
         if chunk is None:
             return 0
-        parts, message = chunk
+        peer, parts, message = chunk
         if parts:
             for part, packed in zip(parts, unpacked(self.buffers[slot], parts), strict=True):
-                packed[...] = part
-        outstanding.send(message, self.peer, owner)
+                copy(packed, part)
+        outstanding.send(message, peer, owner)
         return 1
 
     def finish(self, slot: int) -> None:
@@ -98,8 +105,8 @@ class Incoming(_Line):
         chunk = self._next(slot)
         if chunk is None:
             return 0
-        self.packed[slot], message = chunk
-        outstanding.receive(message, self.peer, owner)
+        peer, self.packed[slot], message = chunk
+        outstanding.receive(message, peer, owner)
         return 1
 
     def finish(self, slot: int) -> None:
@@ -107,7 +114,7 @@ class Incoming(_Line):
         parts = self.packed.pop(slot)
         if parts:
             for part, packed in zip(parts, unpacked(self.buffers[slot], parts), strict=True):
-                part[...] = packed
+                copy(part, packed)
 
 
 def unpacked(buffer: Buffer, parts: Sequence[Tile]) -> Iterator[Tile]:

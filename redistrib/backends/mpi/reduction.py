@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from redistrib.backends.mpi.copying import opaque
 from redistrib.backends.mpi.datatypes import Tile
 from redistrib.backends.mpi.exchange import End, Phase, Shape, TileExchange, Tiles, members
 from redistrib.backends.mpi.flows import Channel, Flow, Outgoing, transfer, unpacked
@@ -23,7 +24,7 @@ from redistrib.backends.mpi.layouts import Box
 from redistrib.backends.mpi.overlaps import Holders, Overlap, OverlapSearch, Region
 from redistrib.backends.mpi.requests import Outstanding, Owner, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.streams import DEPTH, Stream, opaque, streams_of
+from redistrib.backends.mpi.streams import DEPTH, Stream, buffers_for, streams_of
 from redistrib.synth.planner.reductions import PartialRoles
 
 
@@ -75,7 +76,10 @@ class Reduction(Phase):
                 if overlap.sender != overlap.receiver:
                     remote.append(overlap)
         rest = scratch if alone else half
-        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, rest, packed=True)
+        # All buffers of a rank fit into the scratch, whichever of its streams merge, at either end.
+        chunk = rest // (3 * DEPTH * max(1, channel.comm.size - 1))
+        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, chunk, packed=True)
+        self.buffers = {s: buffers_for([s], 0) for s in (*self.sends, *receives)}
         by_peer = {stream.peer: stream for stream in receives}
         lanes: dict[tuple[int, ...], list[list[Overlap]]] = {}
         for overlaps in rows.values():
@@ -90,7 +94,7 @@ class Reduction(Phase):
         ]
         self.sent_bytes = sum(s.bytes for s in self.sends) + self.spread.sent_bytes
         self.received_bytes = sum(s.bytes for s in receives) + self.spread.received_bytes
-        own = sum(stream.scratch_bytes for stream in (*self.sends, *receives))
+        own = sum(buffer.nbytes for buffers in self.buffers.values() for buffer in buffers)
         self.scratch_bytes = own + self.spread.scratch_bytes
 
     def share(self, shared: SharedTiles) -> None:
@@ -109,7 +113,8 @@ class Reduction(Phase):
         flows: list[Flow] = [
             _Lane(self, streams, opaque_sources, opaque_targets) for streams in self.lanes
         ]
-        flows += [Outgoing(s, opaque_sources, self.channel.datatypes) for s in self.sends]
+        datatypes = self.channel.datatypes
+        flows += [Outgoing([s], opaque_sources, datatypes, self.buffers[s]) for s in self.sends]
         kept = sources, targets, self.lanes, self.sends
         with self.channel.outstanding(kept) as outstanding:
             yield from transfer(flows, outstanding, lambda: None)
@@ -130,7 +135,7 @@ class _Lane:
     ) -> None:
         channel = phase.channel
         self.channel, self.dtype, self.reduction = channel, phase.dtype, phase.reduction
-        self.streams = streams
+        self.streams, self.buffers = streams, phase.buffers
         put = next(stream for stream in streams if stream.peer != channel.comm.rank)
         self.chunks = put.chunks(put.views(targets))
         self.own: Iterator[list[Tile]] = iter(())
@@ -150,7 +155,7 @@ class _Lane:
         size = sum(part.nbytes for part in parts)
         others = [stream for stream in self.streams if stream.peer != self.channel.comm.rank]
         for stream in others:
-            outstanding.receive([stream.buffers[slot], size, MPI.BYTE], stream.peer, owner)
+            outstanding.receive([self.buffers[stream][slot], size, MPI.BYTE], stream.peer, owner)
         return len(others)
 
     def finish(self, slot: int) -> None:
@@ -159,7 +164,7 @@ class _Lane:
         addends = [
             own
             if stream.peer == self.channel.comm.rank
-            else list(unpacked(stream.buffers[slot], parts))
+            else list(unpacked(self.buffers[stream][slot], parts))
             for stream in self.streams
         ]
         for part, *found in zip(parts, *addends, strict=True):

@@ -31,21 +31,12 @@ LARGEST = 1 << 30
 
 LEAST_CHUNK = 4096
 DEPTH = 2
-"""Packed chunks of a stream in flight: one is packed while the other travels."""
+"""Packed chunks in flight, at least: one is packed while the other travels."""
 DEPTH_DIRECT = 64
 """Chunks of a stream under a datatype in flight: nearly always all of them."""
 
 Buffer = NDArray[np.uint8]
 Bounds = tuple[slice, ...]
-
-
-def opaque(tiles: Iterable[Tile | None]) -> list[Tile | None]:
-    """Arrays whose elements are opaque bytes of the same size, whatever their strides."""
-    sizes = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
-    return [
-        None if tile is None else tile.view(sizes.get(tile.itemsize, f"V{tile.itemsize}"))
-        for tile in tiles
-    ]
 
 
 def cut(shape: Sequence[int], limit: int) -> Iterator[Bounds]:
@@ -78,7 +69,7 @@ class Stream:
 
     `packed`: its chunks come into buffers. `merges`: they also leave from buffers, as many parts as
     have room together; else each part is a message. `direct`: none has a buffer, and all are under
-    way at once.
+    way at once. `buffered`: on this side its chunks are in buffers.
     """
 
     def __init__(
@@ -97,7 +88,7 @@ class Stream:
         # Both ends see the same figures, so they choose and cut alike.
         self.merges = self.bytes < SHORT_RUN * runs
         self.packed = packed or self.merges
-        buffered = self.merges or (packed and side == "put")
+        self.buffered = self.merges or (packed and side == "put")
         if packed and not self.merges:
             chunk *= 2  # the sender has none
         self.chunk = max(1, min(chunk, self.bytes) // itemsize)
@@ -113,15 +104,7 @@ class Stream:
             part for at, overlap in enumerate(overlaps) for part in self._cut(at, overlap.shape)
         )
         self.direct = not self.packed and next(islice(parts, DEPTH_DIRECT, None), None) is None
-        # Kept for all calls: fresh memory costs more than the copy.
-        self.buffers = [
-            np.empty(self.chunk * itemsize, np.uint8) for _ in range(DEPTH if buffered else 0)
-        ]
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Bytes of the buffers."""
-        return sum(buffer.nbytes for buffer in self.buffers)
+        self.chunk_bytes = self.chunk * itemsize
 
     def views(self, tiles: Iterable[Tile | None]) -> list[Tile]:
         """The overlaps in each of these tiles, one tile after the other."""
@@ -161,14 +144,24 @@ class Stream:
             yield parts
 
 
+def buffers_for(streams: Sequence[Stream], room: int) -> list[Buffer]:
+    """Buffers that the chunks of these streams take in turn, in so many bytes; at least two.
+
+    They are kept for all calls: fresh memory costs more than the copy.
+    """
+    sizes = [stream.chunk_bytes for stream in streams if stream.buffered]
+    if not sizes:
+        return []
+    chunks = sum(-(-stream.bytes // stream.chunk_bytes) for stream in streams if stream.buffered)
+    number = max(DEPTH, min(chunks, room // max(sizes), DEPTH_DIRECT))
+    return [np.empty(max(sizes), np.uint8) for _ in range(number)]
+
+
 def streams_of(
-    overlaps: Sequence[Overlap], comm: MPI.Intracomm, itemsize: int, scratch: int, *, packed: bool
+    overlaps: Sequence[Overlap], comm: MPI.Intracomm, itemsize: int, chunk: int, *, packed: bool
 ) -> tuple[list[Stream], list[Stream]]:
-    """What this rank sends and receives, by peer."""
-    # All buffers of a rank fit into the scratch, whichever of its streams merge, at either end; the
-    # chunk is the same on every rank.
-    parts = 3 if packed else 2
-    chunk = max(LEAST_CHUNK, scratch // (parts * DEPTH * max(1, comm.size - 1)))
+    """What this rank sends and receives, by peer, in chunks of so many bytes on every rank."""
+    chunk = max(LEAST_CHUNK, chunk)
     sends: dict[int, list[Overlap]] = {}
     receives: dict[int, list[Overlap]] = {}
     for overlap in overlaps:
