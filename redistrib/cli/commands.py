@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +16,8 @@ import click
 import numpy as np
 
 import redistrib as rd
-from redistrib.backends.registry import find_backend
 from redistrib.cli import running, values
+from redistrib.cli.calibrate import calibrate
 from redistrib.cli.facts import find_facts
 from redistrib.cli.layouts import convert, explain
 from redistrib.cli.lint import lint as find_problems
@@ -271,40 +270,6 @@ def info(form: str) -> int:
     return 0
 
 
-@program.command()
-@click.option("--backend", type=click.Choice(["mpi"]), required=True)
-@click.option("--mesh", metavar="MESH", help="Measure each axis, e.g. x=2,y=4; default: one axis.")
-@click.option("--name", default="calibrated", show_default=True, help="The name of the profile.")
-@click.option("-o", "--output", type=FILE, help="Write to this file instead of stdout.")
-def calibrate(backend: str, mesh: str | None, name: str, output: Path | None) -> int:
-    """Measure a hardware profile of this machine: a TOML file for --profile.
-
-    With --backend mpi, start one process per device: mpiexec -n 8 redistrib calibrate ...
-    """
-    find_backend(backend).load()
-    from mpi4py import MPI
-
-    from redistrib.backends.mpi import calibration
-
-    comm = MPI.COMM_WORLD
-    measured = rd.Mesh(x=comm.size) if mesh is None else rd.Mesh.parse(mesh)
-    with progress(f"calibrating {measured} over {comm.size} ranks"):
-        profile = calibration.calibrate(measured, comm, name)
-    if comm.rank:
-        return 0
-    library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
-    text = calibration.to_toml(
-        profile,
-        f"redistrib calibrate --backend {backend}, {date.today():%Y-%m-%d}\n"
-        f"{library}, {comm.size} ranks as {measured}, {os.cpu_count()} cores",
-    )
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")
-    return 0
-
-
 def _checkout() -> Path | None:
     """The root of the source checkout that this package is in, if it is in one."""
     root = Path(rd.__file__).parents[1]
@@ -348,5 +313,5 @@ def bench(arguments: tuple[str, ...]) -> int:
     return _from_checkout("bench", arguments)
 
 
-for command in (convert, explain, model, serve):
+for command in (calibrate, convert, explain, model, serve):
     program.add_command(command)

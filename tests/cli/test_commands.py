@@ -206,7 +206,10 @@ def test_calibration_needs_two_ranks() -> None:
     command = [sys.executable, "-m", "redistrib", "calibrate", "--backend", "mpi"]
     used = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (used.returncode, used.stdout, used.stderr.count("\n")) == (2, "", 1)
-    assert "between two ranks or more; got a mesh of 1 and 1 ranks" in used.stderr
+    assert (
+        "between two ranks or more, one for each position; got a mesh of 1 and 1 ranks"
+        in used.stderr
+    )
 
 
 def test_a_run_without_an_mpi_says_what_to_install() -> None:

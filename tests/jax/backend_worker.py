@@ -258,6 +258,14 @@ def a_target_may_name_the_same_devices_in_another_order() -> None:
 
 
 @case
+def devices_are_calibrated() -> None:
+    found = rjax.calibrate(rd.Mesh(x=2), tiles=(1 << 12, 1 << 22), count=12, rounds=2)
+    assert 1e6 < found.link.bandwidth < 1e12
+    assert found.exchange == "rounds"
+    assert "12 moves of tiles up to 4" in found.source
+
+
+@case
 def bad_input_is_one_clear_error() -> None:
     mesh = rd.Mesh(x=2, y=4)
     plan = direct(mesh, "f32[16{x}, 16{y}]", "f32[16{y}, 16{x}]")

@@ -21,6 +21,7 @@ CASES = (
     "an_exchange_takes_the_least_rounds",
     "the_tile_program_runs_in_a_users_shard_map",
     "a_target_may_name_the_same_devices_in_another_order",
+    "devices_are_calibrated",
     "bad_input_is_one_clear_error",
 )
 

@@ -58,21 +58,22 @@ def test_run_between_meshes_of_two_sizes() -> None:
 
 def test_a_calibrated_profile_prices_plans(tmp_path: Path) -> None:
     path = tmp_path / "here.toml"
-    output(4, "calibrate", "--backend", "mpi", "--mesh", "x=2,y=2", "-o", str(path))
+    few = ("--moves", "16", "--rounds", "2")
+    output(4, "calibrate", "--backend", "mpi", "--mesh", "x=2,y=2", *few, "-o", str(path))
     profile = Profile.load(path)
     assert profile.exchange == "call"
-    assert [axis for axis, _ in profile.axes] == ["x", "y"]
-    for _, link in profile.axes:
-        assert 1e-7 < link.latency < 1
+    assert "16 moves of tiles up to 4" in profile.source
+    for link in (profile.link, *(level.link for level in profile.levels)):
+        assert 0 <= link.latency < 1
         assert 1e6 < link.bandwidth < 1e12
     mesh = rd.Mesh(x=2, y=2)
-    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[64{x}, 64]", "f32[64, 64{x}]"))
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[2048{x}, 2048]", "f32[2048, 2048{x}]"))
     assert rd.cost(src, dst, profile=str(path)).seconds > 1e-7
 
 
 def test_calibrate_needs_one_rank_for_each_position() -> None:
     _, errors = output(2, "calibrate", "--backend", "mpi", "--mesh", "x=4", status=2)
-    assert "has 4 positions, one for each rank; the communicator has 2 ranks" in errors
+    assert "one for each position; got a mesh of 4 and 2 ranks" in errors
 
 
 def test_what_takes_long_says_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

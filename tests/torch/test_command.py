@@ -1,4 +1,4 @@
-"""`redistrib run`, `demo` and `info` with torch, and the examples, where torch is."""
+"""`redistrib run`, `calibrate`, `demo` and `info` with torch, and the examples, where torch is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from redistrib.synth.plan.profile import Profile
 from tests.torch.pool import PYTHON, ROOT
 
 EXAMPLES = {
@@ -37,6 +38,14 @@ def test_run() -> None:
     )
     assert answer["backend"] == "torch"
     assert answer["verified"] is True
+
+
+def test_calibrate() -> None:
+    few = ("--mesh", "x=2", "--moves", "16", "--rounds", "2")
+    text = output("-m", "redistrib", "calibrate", "--backend", "torch", *few)
+    profile = Profile.from_toml(text)
+    assert "16 moves of tiles up to 4" in profile.source
+    assert 1e6 < profile.link.bandwidth < 1e12
 
 
 def test_demo_and_info() -> None:

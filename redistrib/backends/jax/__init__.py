@@ -14,6 +14,7 @@ except ImportError as missing:
         f"the jax backend needs jax: pip install 'redistrib[jax]' ({missing})", backend="jax"
     ) from missing
 
+from redistrib.backends.jax.calibration import calibrate
 from redistrib.backends.jax.explain import Explanation, explain
 from redistrib.backends.jax.lowering import chunk_dim, chunked_program, tile_program
 from redistrib.backends.jax.optimize import optimize
@@ -33,6 +34,7 @@ __all__ = [
     "Explanation",
     "Progress",
     "cache_info",
+    "calibrate",
     "chunk_dim",
     "chunked_program",
     "compile",

@@ -12,6 +12,7 @@ except ImportError as missing:
 
 from redistrib.backends.model_messages import Progress
 from redistrib.backends.torch.arrays import run, run_array
+from redistrib.backends.torch.calibration import calibrate
 from redistrib.backends.torch.drop_in import redistribution
 from redistrib.backends.torch.gradients import GradientSync
 from redistrib.backends.torch.layouts import layout_of
@@ -30,6 +31,7 @@ __all__ = [
     "Program",
     "Progress",
     "Running",
+    "calibrate",
     "compile",
     "layout_of",
     "redistribute",

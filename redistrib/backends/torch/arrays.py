@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,26 @@ def run(plan: Plan, tiles: list[Array], *, timeout: float = TIMEOUT) -> list[Arr
     for position, rank in enumerate(ranks[end.mesh]):
         result = torch.empty(end.tile_shape_at(position), dtype=torch_dtype(end.dtype))
         results[rank] = result.share_memory_()
+
+    def work(rank: int) -> None:
+        output = Program(plan, Placed(rank, ranks))(inputs.get(rank))
+        if output is not None:
+            results[rank].copy_(output)
+
+    forked(len(ids), work, timeout)
+    return [to_numpy(results[rank], end.numpy_dtype) for rank in ranks[end.mesh]]
+
+
+def forked(size: int, work: Callable[[int], object], timeout: float = TIMEOUT) -> None:
+    """Have so many ranks over gloo, forked from this process, do their work; until all have ended.
+
+    Raises BackendError where one fails, or a message takes longer than `timeout` seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="redistrib-") as directory:
         children = []
-        for rank in range(len(ids)):
+        for rank in range(size):
             if not (child := os.fork()):
-                placed = Placed(rank, ranks)
-                _serve(plan, placed, inputs.get(rank), results.get(rank), directory, timeout)
+                _serve(rank, size, work, directory, timeout)
             children.append(child)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         errors = [Path(directory, f"error-{n}") for n, status in enumerate(statuses) if status]
@@ -60,32 +75,28 @@ def run(plan: Plan, tiles: list[Array], *, timeout: float = TIMEOUT) -> list[Arr
             raise BackendError(
                 f"a rank of the torch backend failed: {(reasons or ['it ended'])[0]}"
             )
-    return [to_numpy(results[rank], end.numpy_dtype) for rank in ranks[end.mesh]]
 
 
 def _serve(
-    plan: Plan, placed: Placed, tile: Tensor, result: Tensor, directory: str, timeout: float
+    rank: int, size: int, work: Callable[[int], object], directory: str, timeout: float
 ) -> None:
     """What a forked rank does; it does not return."""
     status = 1
     try:
-        size = len({rank for ranks in placed.ranks.values() for rank in ranks})
         dist.init_process_group(
             "gloo",
-            rank=placed.rank,
+            rank=rank,
             world_size=size,
             store=dist.FileStore(f"{directory}/store", size),
             timeout=timedelta(seconds=timeout),
         )
         torch.set_num_threads(1)
-        output = Program(plan, placed)(tile)
-        if output is not None:
-            result.copy_(output)
+        work(rank)
         dist.destroy_process_group()
         status = 0
     except BaseException:  # noqa: BLE001 - the parent raises it
         text = traceback.format_exc().strip().splitlines()[-1]
-        Path(directory, f"error-{placed.rank}").write_text(text, encoding="utf-8")
+        Path(directory, f"error-{rank}").write_text(text, encoding="utf-8")
     finally:
         os._exit(status)
 
