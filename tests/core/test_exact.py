@@ -28,10 +28,11 @@ from redistrib.synth.plan.collectives import (
 from redistrib.synth.plan.price import price_step
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
 from redistrib.synth.plan.tables import permute_table
+from redistrib.synth.planner import exact
 from redistrib.synth.planner.exact import ExactSearch, exact_size
 from redistrib.types.digits import DeviceDigit, IndexDigit, divisors
 from tests.exhaustive.stages import PARTIAL_MESHES, verify_partial
-from tests.generators import partial_layouts
+from tests.generators import partial_layouts, random_pair
 from tests.repetitions import repetitions
 from tests.verify import verify_runs
 
@@ -212,3 +213,39 @@ def test_a_sample_of_the_exhaustive_partial_pairs(mesh_at: int) -> None:
         if src.partial or dst.partial:
             verify_partial(src, dst)
             done += 1
+
+
+SLOW = pair({"x": 4, "y": 8}, "f32[12,48,4,1] min{x,y}", "f32[12,48{x},4,1]")
+"""In normal form as many types as allowed, and six million collectives between them."""
+
+
+def test_a_search_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked, it has a shortest path or says after so many collectives that it is long.
+
+    Where it has a path, that is the path of a search without a bound.
+    """
+    rng = random.Random(0)
+    asked = [random_pair(rng.choice) for _ in range(60)]
+    small = [ends for ends in asked if exact_size(*ends) <= 3000][: repetitions(12, 40)]
+    whole = [rd.plan(src, dst, strategy="exact") for src, dst in small]
+    monkeypatch.setattr(exact, "MAX_COLLECTIVES", 100)
+    long = 0
+    for (src, dst), plan in zip(small, whole, strict=True):
+        try:
+            found = rd.plan(src, dst, strategy="exact")
+        except rd.RedistribError as error:
+            long += "100 collectives" in str(error)
+        else:
+            assert found == plan
+    assert 0 < long < len(small)
+    with pytest.raises(rd.RedistribError, match="100 collectives at most"):
+        rd.plan(*SLOW, strategy="exact")
+
+
+def test_the_least_limit_takes_no_longer_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    src, dst = pair({"x": 5}, "i64[15{x}]", "i64[15{_3,x}]")
+    with pytest.raises(rd.InfeasibleError, match="with 120 there is one"):
+        rd.plan(src, dst, strategy="exact")
+    monkeypatch.setattr(exact, "MAX_COLLECTIVES", 3)
+    with pytest.raises(rd.RedistribError, match="3 collectives at most"):
+        rd.plan(src, dst, strategy="exact")

@@ -142,17 +142,29 @@ def wrapped(
     aligned = problem.refinement.aligned
     spent = total_seconds(problem.step_costs(opening)) if aligned else 0.0
     for inner in between:
-        if not (opening or closing):
-            yield inner
-            continue
+        alone = not (opening or closing)
+        yield inner if alone else on_whole(problem, inner, opening, closing, spent)
 
-        def solve(best: Candidate | None, inner: Proposal = inner) -> Candidate | None:
-            if best is not None and aligned and spent >= best.seconds:
-                return None
-            found = inner.solve(best)
-            if found is None:
-                return None
-            steps = [*opening, *found.make(), *closing]
-            return Candidate(inner.name, problem.step_costs(steps), lambda: steps)
 
-        yield Proposal(inner.name, solve, inner.search)
+def on_whole(
+    problem: Problem,
+    inner: Proposal,
+    opening: Steps = (),
+    closing: Steps = (),
+    spent: float = 0.0,
+) -> Proposal:
+    """A proposal for a part of a problem as one for the whole, where its steps are priced anew.
+
+    It is not asked where the opening alone, `spent` seconds, takes as long as the best candidate.
+    """
+
+    def solve(best: Candidate | None) -> Candidate | None:
+        if best is not None and spent and spent >= best.seconds:
+            return None
+        part = inner.solve(best)
+        if part is None:
+            return None
+        steps = [*opening, *part.make(), *closing]
+        return Candidate(part.name, problem.step_costs(steps), lambda: steps)
+
+    return Proposal(inner.name, solve, inner.search)

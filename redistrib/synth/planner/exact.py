@@ -13,7 +13,9 @@ Such a detour through a sum is taken in integers only, where adding zeros change
 costs is what moves, as in every price: a profile has no rate of computation.
 
 It is A* over the types of `type_graph`, with the bytes that a device must still receive as the
-estimate; exponential, so there is a bound on the number of types.
+estimate; exponential, so there is a bound on the number of types, and one on the collectives that
+are looked at: on x=4,y=8 `f32[12,48,4,1] min{x,y} -> f32[12,48{x},4,1]` has no more types than
+that, and six million collectives between them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit
 
 MAX_TYPES = 100_000
-"""Of a search: some seconds at most."""
+MAX_COLLECTIVES = 600_000
+"""Looked at by a search that is to prove a shortest path: four seconds."""
 
 
 class _Node(NamedTuple):
@@ -124,6 +127,11 @@ class ExactSearch:
                     heapq.heappush(heap, (order, pushed, reached, after))
         return self._steps(parents, goal) if goal in distances else None
 
+    @property
+    def cut(self) -> bool:
+        """Whether the search may have ended for its bound on collectives, and proves nothing."""
+        return self.looked_at >= self.most_edges
+
     def run_within(self, work: Work, most_edges: float = inf) -> list[Collective] | None:
         """`run` while work is left; then the cheapest sequence so far, maybe no shortest path."""
         self.most_edges = min(most_edges, int(work.left / self.steps_of_an_edge))
@@ -164,12 +172,16 @@ class ExactSearch:
             return _Node(after, (edge.kind, edge.system))
         return None
 
-    def least_tile(self) -> int:
-        """The least `limit` at which there is a sequence: its largest tile between the ends."""
+    def least_tile(self) -> int | None:
+        """The least `limit` at which there is a sequence: its largest tile between the ends.
+
+        None where that takes too many collectives to find out.
+        """
         graph, pushed = self.graph, 0
+        self.looked_at = 0
         seen: set[State] = set()
         heap: list[tuple[int, int, State]] = [(0, 0, self.start)]
-        while True:  # gathering all and slicing all leads from every type to every other
+        while not self.cut:  # gathering all and slicing all leads from each type to each other
             largest, _, state = heapq.heappop(heap)
             if state == self.goal:
                 return largest
@@ -179,10 +191,12 @@ class ExactSearch:
             if state != self.start:
                 largest = max(largest, graph.tile(state))
             for edge in graph.edges(state):
+                self.looked_at += 1
                 after = graph.reached(edge)
                 if after not in seen:
                     pushed += 1
                     heapq.heappush(heap, (largest, pushed, after))
+        return None
 
     def _steps(self, parents: dict[_Node, tuple[_Node, Edge]], node: _Node) -> list[Collective]:
         path: list[tuple[State, Edge]] = []
@@ -293,7 +307,8 @@ def exact_steps(
 ) -> list[Collective] | None:
     """The cheapest sequence through tiles of at most `limit` elements, if it takes below `bound`.
 
-    Raises InfeasibleError if there is none at any price, RedistribError if the search is too large.
+    With `work` it may be no shortest path. Raises InfeasibleError if there is none at any price,
+    RedistribError if the search is too large.
     """
     types = exact_size(src, dst)
     if types > MAX_TYPES:
@@ -303,14 +318,27 @@ def exact_steps(
             most=MAX_TYPES,
         )
     search = ExactSearch(src, dst, limit, profile, bound)
-    steps = search.run() if work is None else search.run_within(work)
-    if steps is None and bound == inf:
-        least = search.least_tile() * src.itemsize
+    if work is None:
+        search.most_edges = MAX_COLLECTIVES
+        steps = search.run()
+    else:
+        steps = search.run_within(work)
+        if steps is not None or bound < inf:
+            return steps
+    none = steps is None and bound == inf and not search.cut
+    least = search.least_tile() if none else None
+    if search.cut:
+        raise RedistribError(
+            f"an exact search looks at {MAX_COLLECTIVES} collectives at most, some seconds, and "
+            f"this one needs more; auto, collectives and direct answer at once",
+            most=MAX_COLLECTIVES,
+        )
+    if least is not None:
         raise InfeasibleError(
             f"no sequence of collectives leads there through tiles of at most "
-            f"{limit * src.itemsize} bytes per device; with {least} there is one",
+            f"{limit * src.itemsize} bytes per device; with {least * src.itemsize} there is one",
             memory_limit=limit * src.itemsize,
-            least_bytes=least,
+            least_bytes=least * src.itemsize,
         )
     return steps
 

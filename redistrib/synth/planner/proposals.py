@@ -13,11 +13,12 @@ after it is a search. Partial sums are reduced before, after or while other digi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from math import inf, prod
+from math import inf, nextafter, prod
 
-from redistrib.errors import InfeasibleError
+from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.plan.collectives import Collective, DynamicSlice, ShardedToPartial
 from redistrib.synth.plan.price import StepCost, exchange_seconds
 from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
@@ -29,9 +30,10 @@ from redistrib.synth.planner.candidate import (
     Steps,
     cheapest,
     from_steps,
+    on_whole,
     wrapped,
 )
-from redistrib.synth.planner.exact import exact_size, exact_steps
+from redistrib.synth.planner.exact import MAX_COLLECTIVES, MAX_TYPES, exact_size, exact_steps
 from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.synth.planner.near import (
     MAX_EDGES,
@@ -50,6 +52,7 @@ from redistrib.synth.planner.reductions import (
     reduce_partial,
 )
 from redistrib.synth.planner.three_phase import gather_once, plan_aligned
+from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 from redistrib.types.refinement import refine
@@ -95,20 +98,8 @@ def _on_used_axes(problem: Problem) -> Iterator[Proposal]:
             problem, src=start, dst=end, asked=end, common=refine(start, end), work=work
         )
         for inner in collectives(smaller, searched=False):
-            yield _on(problem, inner)
-
-
-def _on(problem: Problem, inner: Proposal) -> Proposal:
-    """A proposal on some of the axes of a mesh, on all of them."""
-
-    def solve(best: Candidate | None) -> Candidate | None:
-        found = inner.solve(best)
-        if found is None:
-            return None
-        steps = found.make()
-        return Candidate(found.name, problem.step_costs(steps), lambda: steps)
-
-    return Proposal(f"{inner.name}, on used axes", solve, inner.search)
+            whole = on_whole(problem, inner)
+            yield replace(whole, name=f"{inner.name}, on used axes")
 
 
 def nothing(problem: Problem) -> Proposal:
@@ -328,7 +319,7 @@ def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
     def shortest(bound: float) -> Steps | None:
         if types > (MAX_PROOF_TYPES if feasible or bound < inf else MAX_ONLY_TYPES):
             return None
-        work = problem.work if bound < inf else None
+        work = problem.work if bound < inf else Work(MAX_COLLECTIVES)
         return exact_steps(src, dst, limit, problem.links, bound * (1 - ROUNDING), work)
 
     if types > MAX_PROOF_TYPES and feasible:
@@ -344,9 +335,20 @@ def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
 
 
 def exact(problem: Problem) -> Steps:
-    """A shortest path over whole types. Raises RedistribError where the search is too large."""
-    limit = problem.limit(problem.refinement.aligned)
-    steps = exact_steps(problem.src, problem.dst, limit, problem.links)
+    """A shortest path over whole types. Raises RedistribError where the search is too large.
+
+    What collectives find at once need not be beaten, but nothing dearer is looked at.
+    """
+    src, dst, limit = problem.src, problem.dst, problem.limit(problem.refinement.aligned)
+    known = inf
+    if exact_size(src, dst) <= MAX_TYPES:
+        with suppress(InfeasibleError, LayoutError):
+            fresh = replace(problem, work=Work())
+            known = cheapest(fresh, collectives(fresh, searched=False)).seconds
+    bound = nextafter(known * (1 + ROUNDING), inf)
+    steps = exact_steps(src, dst, limit, problem.links, bound)
+    if steps is None:  # around reductions, tiles may be larger than on the whole way
+        steps = exact_steps(src, dst, limit, problem.links)
     assert steps is not None  # where no cheaper sequence is asked for, there is one or an error
     return steps
 
