@@ -27,7 +27,7 @@ from redistrib.checker.claims import Effort, require
 from redistrib.checker.parts import size_of
 from redistrib.checker.shared import Numbers
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Local, digit_values
+from redistrib.types.digits import DeviceDigit, Local, digit_values, merged
 from redistrib.types.mesh import whole_axes
 from redistrib.types.uneven import Ceil, block_ends, padded_size
 
@@ -180,7 +180,7 @@ def _table(src: ArrayType, dst: ArrayType, dim: int, effort: Effort) -> _Table:
     """The table of a dimension: between two places where an owner begins or ends there is one."""
     base, count = (size_of(_digits(t, dim)) for t in (src, dst))
     sides = [_runs(t, dim, effort) for t in (src, dst)]
-    cuts = np.unique(np.concatenate([start for start, _ in sides]))
+    cuts = merged(*(start for start, _ in sides))
     before, after = (owner[np.searchsorted(start, cuts, "right") - 1] for start, owner in sides)
     lengths = np.diff(np.append(cuts, src.shape[dim]))
     keys, place = np.unique(after * base + before, return_inverse=True)

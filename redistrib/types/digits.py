@@ -349,6 +349,18 @@ def coalesce(factors: Iterable[Factor]) -> list[Factor]:
     return merged
 
 
+def merged(*ascending: Positions) -> Positions:
+    """The numbers in ascending arrays, ascending, each once.
+
+    >>> merged(np.array([0, 3, 6]), np.array([0, 2, 4, 6])).tolist()
+    [0, 2, 3, 4, 6]
+    """
+    # A stable sort takes runs as they are; numpy.unique hashes each number, at ten times the time.
+    numbers: Positions = np.sort(np.concatenate(ascending), kind="stable")
+    new: Positions = numbers[1:][numbers[1:] != numbers[:-1]]
+    return np.append(numbers[:1], new)
+
+
 def weight(digit: DeviceDigit, axes: Sequence[DeviceDigit]) -> int:
     """How many positions further the next value of a digit is.
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -32,6 +33,7 @@ from redistrib.types.digits import (
     Positions,
     digit_values,
     inside,
+    merged,
 )
 from redistrib.types.mesh import check_enumerable
 from redistrib.types.refinement import Component
@@ -105,6 +107,7 @@ class Meetings:
         return np.where(key[index] == pairs, index, -1)
 
 
+@lru_cache(maxsize=4)  # asked for the bound, prices, routes and a plan of one question
 def meetings(component: Component) -> list[Meetings]:
     """Per dimension run of a misaligned component which tiles of both sides meet.
 
@@ -127,7 +130,7 @@ def run_meetings(run: IndexDigit, src: Iterable[Placement], dst: Iterable[Placem
             f"{run.size}",
             blocks=sum(blocks),
         )
-    starts = np.union1d(*(np.arange(count) * (run.size // count) for count in blocks))
+    starts = merged(*(np.arange(count) * (run.size // count) for count in blocks))
     sizes = np.diff(np.append(starts, run.size))
     values = []
     for side in sides:

@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "what becomes partial at the end does not",
         CANDIDATE,
-        "wrapped.solve",
+        "on_whole.solve",
         "[*opening, *found.make(), *closing]",
         "[*opening, *found.make()]",
     ),

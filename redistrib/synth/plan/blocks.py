@@ -34,7 +34,7 @@ import numpy as np
 
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
-from redistrib.types.digits import DeviceDigit, Local, Positions, digit_values, with_digits
+from redistrib.types.digits import DeviceDigit, Local, Positions, digit_values, merged, with_digits
 from redistrib.types.mesh import check_enumerable, whole_axes
 from redistrib.types.uneven import Ceil, block_ends, padded_size
 
@@ -84,7 +84,7 @@ def owners_of(t: ArrayType, dim: int) -> list[DeviceDigit]:
 def cells_of(src: ArrayType, dst: ArrayType, dim: int) -> Cells:
     """The cells of a dimension between two types of one array."""
     sides = [_runs(t, dim) for t in (src, dst)]
-    starts = np.unique(np.concatenate([side[0] for side in sides]))
+    starts = merged(*(side[0] for side in sides))
     lengths = np.diff(np.append(starts, src.shape[dim]))
     before, after = (
         owner[np.searchsorted(begin, starts, "right") - 1] if len(begin) else starts

@@ -51,6 +51,14 @@ class Routed:
     kept: Positions
     peers: int
 
+    def loads(self) -> list[tuple[int, int]]:
+        """Each amount that a sender gives in all, with the least that one of them keeps of it."""
+        order = np.argsort(self.kept, kind="stable")
+        order = order[np.argsort(self.served[order], kind="stable")]
+        served = self.served[order]
+        first = np.append(True, served[1:] != served[:-1])
+        return [*zip(served[first].tolist(), self.kept[order[first]].tolist(), strict=True)]
+
 
 @lru_cache(maxsize=16)  # asked where the exchange is proposed, and where its plan is made
 def route_component(component: Component) -> Routed:

@@ -99,8 +99,7 @@ def exchange_traffic(
     outside = dst.size // prod(run.size for c in components for run in c.dims) if dst.size else 0
     loads = {(aligned_size * outside, own * outside)}
     for routed in tables:
-        pairs_of = np.unique(np.stack([routed.served, routed.kept]), axis=1).T.tolist()
-        loads = {(a * s, b * k) for a, b in loads for s, k in pairs_of}
+        loads = {(a * s, b * k) for a, b in loads for s, k in routed.loads()}
     sent = max(a - b for a, b in loads)
     return Traffic(exchange, dst.tile_size - overlap, sent, peers)
 
