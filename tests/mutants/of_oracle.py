@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "a pair that does not fit the memory limit is free in a batch",
         BATCHES,
-        "price_pairs",
+        "_added",
         "seconds[: len(each)][[costs is None for costs in each]] = inf",
         "seconds[: len(each)][[costs is None for costs in each]] = 0.0",
     ),

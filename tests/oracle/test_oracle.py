@@ -3,6 +3,7 @@
 import doctest
 import random
 import threading
+import tracemalloc
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_a_single_cost_of_a_misaligned_pair_is_no_more_than_the_matrix(
     types = [t for t in family((2, 3, 2), 48) if limit is None or t.tile_bytes <= limit]
     oracle = rd.Oracle(types[0].mesh, profile, limit)
     matrix = oracle.matrix(types, types)
-    misaligned = np.argwhere(matrix._exchanged).tolist()
+    misaligned = np.argwhere(matrix._exchanged[np.ix_(matrix._rows, matrix._columns)]).tolist()
     some = random.Random(2).sample(misaligned, 8)
     for row, column in some:
         src, dst = types[row], types[column]
@@ -288,6 +289,27 @@ def test_symmetry_saves_signatures() -> None:
     assert len(Numbered(types[:-1], UNIFORM).symmetries()) < 4
 
 
+def test_a_matrix_holds_few_bytes_a_pair_and_says_how_far_it_is() -> None:
+    types = random.Random(0).sample(family((2, 2, 2, 2), 64), 250)
+    oracle, told = rd.Oracle(types[0].mesh), []
+    clock = iter(range(1 << 30))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redistrib.synth.planner.detours.signatures.CHUNK", 1 << 11)
+        patch.setattr("redistrib.synth.oracle.oracle.monotonic", lambda: next(clock))
+        tracemalloc.start()
+        try:
+            matrix = oracle.matrix(types, types, progress=lambda *what: told.append(what))
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert most <= 32 * matrix.seconds.size + (3 << 20)
+    assert {what for what, _ in told} == {"signatures", "prices", "closing"}
+    assert all(0 <= part < 1 for _, part in told)
+    silent: list[object] = []
+    oracle.matrix(types[:2], types[:2], progress=lambda *what: silent.append(what))
+    assert not silent
+
+
 def test_so_many_pairs_that_they_come_in_chunks() -> None:
     types = family((2, 4, 2), 32)
     rng = random.Random(0)
@@ -366,7 +388,7 @@ def test_a_matrix_of_many_misaligned_pairs_has_exchanges_and_ways_around_them(
     assert (np.isfinite(matrix.seconds) == np.logical_and.outer(fits, fits)).all()
     assert worst_detour(matrix.seconds, types, limit) == (1.0, 0)
     assert oracle.stats.batched_prices < 1000
-    misaligned = np.argwhere(matrix._exchanged).tolist()
+    misaligned = np.argwhere(matrix._exchanged[np.ix_(matrix._rows, matrix._columns)]).tolist()
     for row, column in random.Random(0).sample(misaligned, 80):
         plan = matrix.plan(row, column)
         assert plan.strategy == "auto"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
 from math import inf
+from time import monotonic
 from typing import get_args
 
 import numpy as np
@@ -34,8 +35,9 @@ from redistrib.synth.planner.choose import (
 )
 from redistrib.synth.planner.cut_axes import on_cut_axes
 from redistrib.synth.planner.detours.batches import MAX_SEARCHED, Prices, price_pairs
+from redistrib.synth.planner.detours.closure import Progress, Smalls, no_progress
 from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, Layouts, layout_of
-from redistrib.synth.planner.detours.through import closed, path
+from redistrib.synth.planner.detours.through import by_tile, closed, path
 from redistrib.synth.planner.problem import Effort, Problem, Strategy, check_name, make_problem
 from redistrib.text import MAX_INTEGER, as_integer, brief, parse_limit
 from redistrib.types.array_type import ArrayType
@@ -75,7 +77,7 @@ class CostMatrix:
     types: tuple[ArrayType, ...]
     _rows: Ints
     _columns: Ints
-    _via: Ints
+    _via: Smalls
     _exchanged: Bools
 
     @property
@@ -221,11 +223,12 @@ class Oracle:
 
         The types of one call have one shape and dtype. Raises LayoutError where they have not.
         """
-        types, pairs = self._number(srcs, dsts)
-        if len(pairs[0]) != len(pairs[1]):
+        types, (rows, columns) = self._number(srcs, dsts)
+        if len(rows) != len(columns):
             raise LayoutError(
-                f"a vector has as many sources as targets; got {len(pairs[0])} and {len(pairs[1])}"
+                f"a vector has as many sources as targets; got {len(rows)} and {len(columns)}"
             )
+        pairs = rows, columns
         seconds = self._price(types, pairs, strategy).seconds
         if strategy != "auto" or not types or any(t.uneven for t in types):
             return seconds
@@ -250,37 +253,51 @@ class Oracle:
         *,
         strategy: Strategy = "auto",
         closed: bool = True,
+        progress: Progress | None = None,
     ) -> Floats:
-        """The seconds of `matrix`.
+        """The seconds of `matrix`, with its `progress`.
 
         Not `closed` it prices what is asked alone, and no way from a source to another one: less
         work, where a way through other types may be cheaper.
         """
         if closed:
-            return self.matrix(srcs, dsts, strategy=strategy).seconds
+            return self.matrix(srcs, dsts, strategy=strategy, progress=progress).seconds
         types, (rows, columns) = self._number(srcs, dsts)
         most_searched = MAX_SEARCHED if self.effort == "best" else inf
         pairs = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
-        priced = self._price(types, pairs, strategy, most_searched)
+        priced = self._price(types, pairs, strategy, most_searched, _in_time(progress))
         return priced.seconds.reshape(len(rows), len(columns))
 
     def matrix(
-        self, srcs: Sequence[TypeLike], dsts: Sequence[TypeLike], *, strategy: Strategy = "auto"
+        self,
+        srcs: Sequence[TypeLike],
+        dsts: Sequence[TypeLike],
+        *,
+        strategy: Strategy = "auto",
+        progress: Progress | None = None,
     ) -> CostMatrix:
         """What it costs from every source to every target, closed over all types given.
 
         No way through a type given is cheaper, if its tile fits the memory limit, or without a
         limit, if it is no larger than the larger end; of uneven types each pair is priced alone.
-        The types of one call have one shape and dtype. Raises LayoutError where they have not.
+        It holds 32 bytes for each pair of the types given, beside 64 MiB, and takes time in the
+        cube of their number. After two seconds `progress` is told what is done and which part of
+        it, once a second. The types of one call have one shape and dtype. Raises LayoutError where
+        they have not.
         """
-        types, (rows, columns) = self._number(srcs, dsts)
+        given, numbers = self._number(srcs, dsts)
+        types = by_tile(given)
+        place = {t: n for n, t in enumerate(types)}
+        at = np.array([place[t] for t in given], dtype=np.int64)
+        rows, columns = (at[number] for number in numbers)
+        tell = _in_time(progress)
         most_searched = MAX_SEARCHED if self.effort == "best" else inf
-        priced = self._price(types, None, strategy, most_searched)
+        priced = self._price(types, None, strategy, most_searched, tell)
         if any(t.uneven for t in types):
             seconds = priced.seconds.reshape(len(types), len(types))
-            via = np.full(seconds.shape, -1)
+            via = np.full(seconds.shape, -1, dtype=np.int32)
         else:
-            seconds, via = closed(types, priced, self.memory_limit)
+            seconds, via = closed(types, priced, self.memory_limit, tell)
         return CostMatrix(
             seconds[np.ix_(rows, columns)],
             self,
@@ -319,9 +336,10 @@ class Oracle:
     def _price(
         self,
         types: Sequence[ArrayType],
-        pairs: tuple[Ints, ...] | None,
+        pairs: tuple[Ints, Ints] | None,
         strategy: Strategy,
         most_searched: float = inf,
+        progress: Progress = no_progress,
     ) -> Prices:
         """Prices of the planner; see `price_pairs`."""
         check_name("strategy", strategy, STRATEGIES)
@@ -345,7 +363,9 @@ class Oracle:
 
         types = finer[1] if finer else types
         limit = inf if self.memory_limit is None else self.memory_limit
-        found = price_pairs(types, pairs, strategy, links, limit, price_alone, most_searched)
+        found = price_pairs(
+            types, pairs, strategy, links, limit, price_alone, most_searched, progress
+        )
         with self._lock:
             self._pairs += len(found.answer)
             self._prices += len(found.steps)
@@ -362,6 +382,21 @@ class Oracle:
             return choose(problem, strategy).cost(problem)
         except InfeasibleError as error:
             return error.with_traceback(None)
+
+
+def _in_time(progress: Progress | None) -> Progress:
+    """The same, told nothing in the first two seconds and then at most once a second."""
+    if progress is None:
+        return no_progress
+    tell, due = progress, monotonic() + 2
+
+    def told(what: str, part: float) -> None:
+        nonlocal due
+        if monotonic() >= due:
+            due = monotonic() + 1
+            tell(what, part)
+
+    return told
 
 
 def cost_matrix(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from math import inf
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from redistrib.synth.plan.price import StepCost
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.detours.closure import Progress, Smalls, no_progress
 from redistrib.synth.planner.detours.exchanges import exchange_prices
 from redistrib.synth.planner.detours.signatures import find_signatures, matrix_signatures
 from redistrib.types.array_type import ArrayType
@@ -42,23 +42,24 @@ Pairs that ask the same, by the third argument, have one answer; None for what h
 class Prices:
     """Per pair its seconds, the number of its answer, and whether that is one exchange.
 
-    Per answer the seconds of its steps.
+    Per answer the seconds of its steps. These are 13 bytes a pair.
     """
 
     seconds: Floats
-    answer: Ints
+    answer: Ints | Smalls
     exchanged: Bools
     steps: Floats
 
 
 def price_pairs(
     types: Sequence[ArrayType],
-    pairs: tuple[Ints, ...] | None,
+    pairs: tuple[Ints, Ints] | None,
     strategy: str,
     profile: Profile,
     limit: float,
     price: Price,
     most_searched: float = inf,
+    progress: Progress = no_progress,
 ) -> Prices:
     """What pairs of types cost, infinite where a tile is above `limit`, in bytes.
 
@@ -66,36 +67,59 @@ def price_pairs(
     at most so many pairs without a signature for collectives; of more, those that can have one
     exchange.
     """
-    src, dst = pairs or all_pairs(len(types))
-    answer, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
+    count = len(types) ** 2 if pairs is None else len(pairs[0])
+    if not count:
+        nothing = np.zeros(0, dtype=np.int32)
+        return Prices(np.zeros(0), nothing, nothing >= 0, np.zeros((0, 0)))
+
+    def ends(at: Ints) -> tuple[Ints, Ints]:
+        return divmod(at, len(types)) if pairs is None else (pairs[0][at], pairs[1][at])
+
+    answer: Ints | Smalls = np.full(count, -1, dtype=np.int32)
+    first = np.zeros(0, dtype=np.int64)
     asked: Sequence[Hashable | None] = ()
-    if not len(src):
-        return Prices(np.zeros(0), answer, answer >= 0, np.zeros((0, 0)))
     even = not any(t.uneven for t in types)
     if (
         even and strategy in BY_SIGNATURE and not profile.cuts_axes
     ):  # else each pair is cut for itself
         with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
             if pairs is None:
-                signatures = matrix_signatures(types, profile)
+                signatures = matrix_signatures(types, profile, progress)
             else:
-                signatures = find_signatures(types, src, dst, profile)
+                signatures = find_signatures(types, pairs[0], pairs[1], profile)
             answer, first, asked = signatures.of_pair, signatures.first, signatures.asked
     fits = np.array([t.tile_bytes <= limit for t in types])
-    alone = np.flatnonzero((answer < 0) & fits[src] & fits[dst])
-    exchange, of_exchanges = np.full(len(src), -1), np.zeros(0)
+    none = np.flatnonzero(answer < 0)
+    src, dst = ends(none)
+    alone = none[fits[src] & fits[dst]]
+    exchange, of_exchanges = np.full(len(alone), -1), np.zeros(0)
     many = strategy == "direct" or (strategy == "auto" and len(alone) > most_searched)
     if even and many and not profile.cuts_axes:
-        exchange[alone], of_exchanges = exchange_prices(types, src[alone], dst[alone], profile)
-        alone = alone[exchange[alone] < 0]
-    exchanged = exchange >= 0
-    questions = chain(zip(first, asked, strict=True), ((p, None) for p in alone))
-    each = [price(types[src[p]], types[dst[p]], question) for p, question in questions]
+        exchange, of_exchanges = exchange_prices(types, *ends(alone), profile)
+    by_exchange, alone = alone[exchange >= 0], alone[exchange < 0]
+    exchanged = np.zeros(count, dtype=bool)
+    exchanged[by_exchange] = True
+    each: list[tuple[StepCost, ...] | None] = []
+    questions = [*asked, *(None for _ in alone)]
+    one, other = (end.tolist() for end in ends(np.concatenate([first, alone])))
+    for a, b, question in zip(one, other, questions, strict=True):
+        progress("prices", len(each) / len(questions))
+        each.append(price(types[a], types[b], question))
     answer[alone] = np.arange(len(first), len(each))
-    if (over := (answer < 0) & ~exchanged).any():
+    over = none[answer[none] < 0]
+    over = over[~exchanged[over]]
+    if len(over):
         answer[over] = len(each)
         each.append(None)  # no plan holds an end that does not fit
-    answer[exchanged] = len(each) + exchange[exchanged]
+    answer[by_exchange] = len(each) + exchange[exchange >= 0]
+    steps, seconds = _added(each, of_exchanges)
+    return Prices(seconds[answer], answer, exchanged, steps)
+
+
+def _added(
+    each: Sequence[tuple[StepCost, ...] | None], of_exchanges: Floats
+) -> tuple[Floats, Floats]:
+    """Per answer the seconds of its steps, and their sum: infinite where there is no plan."""
     most = max([1, *(len(costs or ()) for costs in each)])
     steps = np.zeros((len(each) + len(of_exchanges), most))
     for n, costs in enumerate(each):
@@ -106,7 +130,7 @@ def price_pairs(
         seconds += step
     seconds[: len(each)][[costs is None for costs in each]] = inf
     steps[len(each) :, 0] = seconds[len(each) :] = of_exchanges
-    return Prices(seconds[answer], answer, exchanged, steps)
+    return steps, seconds
 
 
 def all_pairs(count: int) -> tuple[Ints, Ints]:

@@ -7,61 +7,67 @@ larger than that of a or c. Both are closed under composition, so every hop is l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Smalls = NDArray[np.int32]
+Progress = Callable[[str, float], None]
+"""Told what is done, "signatures", "prices" or "closing", and which part of it, from 0 to 1."""
 
 GAIN = 1e-12  # a hop pays if it is cheaper by more than rounding
 BLOCK = 48  # rows at a time
 
 
-def close(prices: Floats, tiles: Ints, limit: int | None) -> Ints:
+def no_progress(what: str, part: float) -> None:
+    """Tell nobody."""
+
+
+def close(
+    prices: Floats, tiles: Ints, limit: int | None, progress: Progress = no_progress
+) -> Smalls:
     """Per pair the type to pass through, -1 where the direct way is the cheapest.
 
-    `prices` is square and becomes the closure, up to rounding; `tiles` are their ranks by size.
-    Floyd-Warshall with the types in order of their tiles, by blocks that stay in the cache.
+    `prices` is square and becomes the closure, up to rounding; `tiles` are ranks by size, and the
+    types are in their order. Floyd-Warshall by blocks that stay in the cache; beside `prices` it
+    holds four bytes a pair.
     """
-    order = np.argsort(tiles, kind="stable")
-    sizes = tiles[order]
-    best = prices[np.ix_(order, order)]
-    bound = best * (1 - GAIN)
-    via = np.full(best.shape, -1)
-    count = len(order) if limit is None else int(np.searchsorted(sizes, limit, side="right"))
+    via = np.full(prices.shape, -1, dtype=np.int32)
+    count = len(tiles) if limit is None else int(np.searchsorted(tiles, limit, side="right"))
     # Without a limit a pair whose tiles are both smaller than that of k does not pass through k.
-    first = np.searchsorted(sizes, sizes) if limit is None else np.zeros(len(order), np.int64)
+    first = np.searchsorted(tiles, tiles) if limit is None else np.zeros(len(tiles), np.int64)
 
     def relax(start: int, end: int, through: range) -> None:
         """Let the pairs with a row from start to end pass through some types."""
+        bound = prices[start:end] * (1 - GAIN)
         for k in through:
             low = int(first[k])
             split = min(max(low, start), end)
             for a, b, column in ((start, split, low), (split, end, 0)):
                 if a == b:
                     continue
-                found = best[a:b, k, None] + best[k, column:]
-                cheaper = found < bound[a:b, column:]
+                found = prices[a:b, k, None] + prices[k, column:]
+                cheaper = found < bound[a - start : b - start, column:]
                 if cheaper.any():
                     gained = found[cheaper]
-                    best[a:b, column:][cheaper] = gained
-                    bound[a:b, column:][cheaper] = gained * (1 - GAIN)
+                    prices[a:b, column:][cheaper] = gained
+                    bound[a - start : b - start, column:][cheaper] = gained * (1 - GAIN)
                     via[a:b, column:][cheaper] = k
 
     for block in range(0, count, BLOCK):
+        progress("closing", block / count)
         through = range(block, min(block + BLOCK, count))
         relax(through.start, through.stop, through)
-        for start in range(0, len(order), BLOCK):
+        for start in range(0, len(tiles), BLOCK):
             if start != block:
-                relax(start, min(start + BLOCK, len(order)), through)
-    back = np.ix_(order, order)
-    prices[back] = best
-    result = np.empty_like(via)
-    result[back] = np.where(via < 0, -1, order[via])
-    return result
+                relax(start, min(start + BLOCK, len(tiles)), through)
+    return via
 
 
-def paths(via: Ints, rows: Ints, columns: Ints) -> Ints:
+def paths(via: Smalls, rows: Ints, columns: Ints) -> Ints:
     """The types along the way of each pair, from row to column, as columns of an array.
 
     A type that repeats its left neighbour is no hop.

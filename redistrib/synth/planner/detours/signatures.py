@@ -10,7 +10,7 @@ hundred signatures price half a million pairs, and nothing but numpy touches the
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import log2
@@ -18,6 +18,7 @@ from math import log2
 import numpy as np
 
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.detours.closure import Progress, Smalls, no_progress
 from redistrib.synth.planner.detours.codes import MAX_BITS, dense, join
 from redistrib.synth.planner.detours.numbered import Bools, Ints, Numbered
 from redistrib.synth.planner.detours.questions import questions
@@ -36,7 +37,7 @@ class Signatures:
     axes trade places. `asked` is what it asks in every batch, where that can be said.
     """
 
-    of_pair: Ints
+    of_pair: Ints | Smalls
     first: Ints
     symmetric: Bools
     asked: Sequence[Hashable | None] = ()
@@ -50,11 +51,13 @@ def find_signatures(
     Raises OverflowError where the types make more cuts than a mask holds.
     """
     codes = Numbered(types, profile)
-    found = _in_chunks(codes, src, dst)
+    found = _in_chunks(codes, len(src), lambda pairs: (src[pairs], dst[pairs]))
     return replace(found, asked=questions(codes, src[found.first], dst[found.first]))
 
 
-def matrix_signatures(types: Sequence[ArrayType], profile: Profile) -> Signatures:
+def matrix_signatures(
+    types: Sequence[ArrayType], profile: Profile, progress: Progress = no_progress
+) -> Signatures:
     """The signatures of all pairs of some types, row by row.
 
     Where the types are closed under trading dimensions of one size, or axes of one size and link,
@@ -63,49 +66,69 @@ def matrix_signatures(types: Sequence[ArrayType], profile: Profile) -> Signature
     Raises OverflowError where the types make more cuts than a mask holds.
     """
     codes, count = Numbered(types, profile), len(types)
-    each = np.arange(count)
-    origin, images = orbits(codes.symmetries(), count)
+    generators = codes.symmetries()
+    if not generators:
+        found = _in_chunks(codes, count * count, lambda pairs: divmod(pairs, count), progress)
+        return replace(found, asked=questions(codes, *divmod(found.first, count)))
+    origin, images = orbits(generators, count)
     seen, row = np.unique(origin, return_inverse=True)
-    own = _in_chunks(codes, np.repeat(seen, count), np.tile(each, len(seen)))
-    of_pair = np.empty((count, count), dtype=np.int64)
-    np.put_along_axis(of_pair, images, own.of_pair.reshape(-1, count)[row], axis=1)
+
+    def of_seen(pairs: Ints) -> tuple[Ints, Ints]:
+        return seen[pairs // count], pairs % count
+
+    own = _in_chunks(codes, len(seen) * count, of_seen, progress)
+    of_pair = np.empty((count, count), dtype=np.int32)
+    rows = own.of_pair.reshape(-1, count)
+    for n, image in enumerate(images):
+        of_pair[n, image] = rows[row[n]]
     first = seen[own.first // count] * count + own.first % count
     copied = np.append(own.symmetric, False)[of_pair]
     copied[seen] = True
     rest = np.flatnonzero(~copied)
     numbers, symmetric = of_pair.ravel(), own.symmetric
     if len(rest):
-        other = _in_chunks(codes, rest // count, rest % count)
+        other = _in_chunks(codes, len(rest), lambda pairs: divmod(rest[pairs], count), progress)
         first = np.concatenate([first, rest[other.first]])
-        (of_own, of_other), merged = _merge(codes, first // count, first % count, [own, other])
-        numbers = of_own[of_pair].ravel()
+        (of_own, of_other), merged = _merge(codes, *divmod(first, count), [own, other])
+        numbers = of_own[numbers]
         numbers[rest] = of_other[other.of_pair]
         first, symmetric = first[merged.first], merged.symmetric
-    asked = questions(codes, first // count, first % count)
-    return Signatures(numbers, first, symmetric, asked)
+    return Signatures(numbers, first, symmetric, questions(codes, *divmod(first, count)))
 
 
-def _in_chunks(codes: Numbered, src: Ints, dst: Ints) -> Signatures:
-    starts = range(0, len(src), CHUNK)
-    parts = [_signatures(codes, src[n : n + CHUNK], dst[n : n + CHUNK]) for n in starts]
+def _in_chunks(
+    codes: Numbered,
+    count: int,
+    ends: Callable[[Ints], tuple[Ints, Ints]],
+    progress: Progress = no_progress,
+) -> Signatures:
+    """The signatures of so many pairs; `ends` are the types of some of them."""
+    parts = []
+    for start in range(0, count, CHUNK):
+        progress("signatures", start / count)
+        part = _signatures(codes, *ends(np.arange(start, min(start + CHUNK, count))))
+        parts.append(replace(part, of_pair=part.of_pair.astype(np.int32)))
     if len(parts) == 1:
         return parts[0]
-    first = np.concatenate([n + part.first for n, part in zip(starts, parts, strict=True)])
-    numbers, merged = _merge(codes, src[first], dst[first], parts)
-    of_pair = [new[part.of_pair] for new, part in zip(numbers, parts, strict=True)]
-    return Signatures(np.concatenate(of_pair), first[merged.first], merged.symmetric)
+    first = np.concatenate([n * CHUNK + part.first for n, part in enumerate(parts)])
+    numbers, merged = _merge(codes, *ends(first), parts)
+    of_pair = np.empty(count, dtype=np.int32)
+    for n, (new, part) in enumerate(zip(numbers, parts, strict=True)):
+        of_pair[n * CHUNK : (n + 1) * CHUNK] = new[part.of_pair]
+    return Signatures(of_pair, first[merged.first], merged.symmetric)
 
 
 def _merge(
     codes: Numbered, src: Ints, dst: Ints, parts: Sequence[Signatures]
-) -> tuple[list[Ints], Signatures]:
+) -> tuple[list[Smalls], Signatures]:
     """One numbering for several parts, and per part its new numbers, the last for no signature.
 
     The first pairs of all signatures stand for the others: these are few, and compared anew.
     """
     merged = _signatures(codes, src, dst)
     ends = np.cumsum([len(part.first) for part in parts])
-    return [np.append(new, -1) for new in np.split(merged.of_pair, ends[:-1])], merged
+    each = np.split(merged.of_pair.astype(np.int32), ends[:-1])
+    return [np.append(new, np.int32(-1)) for new in each], merged
 
 
 def _signatures(codes: Numbered, src: Ints, dst: Ints) -> Signatures:

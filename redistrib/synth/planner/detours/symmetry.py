@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Smalls = NDArray[np.int32]
 
 
 def places(rows: Ints, images: Ints) -> Ints | None:
@@ -21,7 +22,7 @@ def places(rows: Ints, images: Ints) -> Ints | None:
     return None if -1 in found else np.array(found)
 
 
-def orbits(generators: Sequence[Ints], count: int) -> tuple[Ints, Ints]:
+def orbits(generators: Sequence[Ints], count: int) -> tuple[Ints, Smalls]:
     """Per entry the first of its orbit, and a permutation of all entries that leads from it here.
 
     >>> origin, images = orbits([np.array([1, 2, 0, 3])], 4)
@@ -29,7 +30,7 @@ def orbits(generators: Sequence[Ints], count: int) -> tuple[Ints, Ints]:
     ([0, 0, 0, 3], [0, 1, 2, 0])
     """
     origin = np.full(count, -1)
-    images = np.empty((count, count), dtype=np.int64)
+    images = np.empty((count, count), dtype=np.int32)
     for start in range(count):
         if origin[start] >= 0:
             continue

@@ -9,7 +9,7 @@ to a layout of whole axes, through the closed matrix of all of them, and on to t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import inf
@@ -19,7 +19,13 @@ import numpy as np
 from redistrib.synth.plan.price import StepCost, total_seconds
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.detours.batches import Floats, Ints, Prices, price_pairs
-from redistrib.synth.planner.detours.closure import close, paths
+from redistrib.synth.planner.detours.closure import (
+    Progress,
+    Smalls,
+    close,
+    no_progress,
+    paths,
+)
 from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, find_stop, stop_types
 from redistrib.synth.planner.problem import Problem
 from redistrib.types.array_type import ArrayType
@@ -31,6 +37,8 @@ fits."""
 
 MAX_COMPARED = 1 << 22
 """Pairs of stops times devices for which a matrix of stops is made: some hundred milliseconds."""
+ROWS = 256
+"""Rows whose detours are added up at a time."""
 
 
 def stops_between(
@@ -82,7 +90,7 @@ def _through_matrix(problem: Problem, limit: int, leg: Leg) -> tuple[ArrayType, 
     return tuple(b for a, b in pairwise(found) if b not in (a, dst))
 
 
-def path(via: Ints, row: int, column: int) -> list[int]:
+def path(via: Smalls, row: int, column: int) -> list[int]:
     """The types from row to column on the way that a closure found."""
     found = paths(via, np.array([row]), np.array([column]))[0].tolist()
     return [int(row), *(b for a, b in pairwise(found) if a != b)]
@@ -96,12 +104,12 @@ def _matrix_of_stops(
     profile: Profile,
     memory_limit: int | None,
     leg: Leg,
-) -> tuple[tuple[ArrayType, ...], Floats, Ints] | None:
+) -> tuple[tuple[ArrayType, ...], Floats, Smalls] | None:
     """All layouts of whole axes, the closed matrix between them, and the ways behind it.
 
     None where there are none, or too many for so many devices.
     """
-    stops = stop_types(mesh, shape, dtype)
+    stops = tuple(by_tile(stop_types(mesh, shape, dtype)))
     if not stops or len(stops) ** 2 * mesh.num_devices > MAX_COMPARED:
         return None
     priced = _priced(stops, None, profile, memory_limit, leg)
@@ -125,22 +133,33 @@ def _priced(
 
 
 def closed(
-    types: Sequence[ArrayType], priced: Prices, memory_limit: int | None
-) -> tuple[Floats, Ints]:
+    types: Sequence[ArrayType],
+    priced: Prices,
+    memory_limit: int | None,
+    progress: Progress = no_progress,
+) -> tuple[Floats, Smalls]:
     """The seconds between all types, closed under detours, and per pair the type to pass through.
 
-    The seconds of a detour are added up step by step, as those of its plan are.
+    The types are in order of their tiles. The seconds of a detour are added up step by step, as
+    those of its plan are. The prices given become the seconds.
     """
     count = len(types)
     seconds = priced.seconds.reshape(count, count)
     sizes = sorted({t.tile_bytes for t in types})
     tiles = np.array([bisect_left(sizes, t.tile_bytes) for t in types], dtype=np.int64)
     limit = None if memory_limit is None else bisect_right(sizes, memory_limit) - 1
-    via = close(seconds, tiles, limit)
-    hopping = np.nonzero(via >= 0)
-    total = np.zeros(len(hopping[0]))
-    for a, b in pairwise(paths(via, *hopping).T):
-        for step in priced.steps[priced.answer[a * count + b]].T:
-            total += step
-    seconds[hopping] = total
+    via = close(seconds, tiles, limit, progress)
+    for start in range(0, count, ROWS):
+        rows, columns = np.nonzero(via[start : start + ROWS] >= 0)
+        rows += start
+        total = np.zeros(len(rows))
+        for a, b in pairwise(paths(via, rows, columns).T):
+            for step in priced.steps[priced.answer[a * count + b]].T:
+                total += step
+        seconds[rows, columns] = total
     return seconds, via
+
+
+def by_tile(types: Iterable[ArrayType]) -> list[ArrayType]:
+    """Types in the order of their tiles, in which a matrix of them is closed."""
+    return sorted(types, key=lambda t: t.tile_bytes)
