@@ -31,7 +31,7 @@ def steps(mesh: rd.Mesh, profile: str = "dgx-h100") -> dict[str, Step]:
     """The step after each tactic."""
     graph = layer()
     costs = Costs(graph, rd.Oracle(mesh, profile, effort="fast"))
-    return {name: costs.step(choice) for name, choice in tactics(graph, mesh).items()}
+    return {name: costs.step(choice, shared=True) for name, choice in tactics(graph, mesh).items()}
 
 
 if __name__ == "__main__":

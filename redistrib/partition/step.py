@@ -130,13 +130,19 @@ class Costs:
             if self._trained(reader, number):
                 yield tensor, name, "backward", gradient, wanted
 
-    def step(self, choice: Choice) -> Step:
-        """The step of a choice, with its plans."""
-        moves = {
-            (tensor, name, way): self.oracle.matrix([src], [dst]).plan(0, 0)
-            for tensor, name, way, src, dst in self._moves(choice)
-            if src != dst
-        }
+    def step(self, choice: Choice, *, shared: bool = False) -> Step:
+        """The step of a choice, with its plans.
+
+        Each edge by itself, as a solver prices it; where `shared`, as a compiler runs it: what
+        several operators read as one type moves once, and the gradients of a tensor that they leave
+        as one type are added before they move. Such a move has the name of its first reader.
+        """
+        moves: dict[tuple[str, str, str], Plan] = {}
+        seen: set[tuple[str, str, ArrayType, ArrayType]] = set()
+        for tensor, name, way, src, dst in self._moves(choice):
+            if src != dst and not (shared and (tensor, way, src, dst) in seen):
+                seen.add((tensor, way, src, dst))
+                moves[tensor, name, way] = self.oracle.matrix([src], [dst]).plan(0, 0)
         return Step(
             sum(map(self.compute, choice.values())),
             sum(plan.seconds for plan in moves.values()),

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from redistrib.backends import jax as rjax
 from redistrib.types.tile import same_bits
 from tests.jax import behaviours, primitives
+from tests.partition.in_jax import verify_tactics
 from tests.repetitions import repetitions
 from tests.worker import Cases
 
@@ -452,6 +453,11 @@ def ahead_of_time_donated_exported_and_under_another_partitioner() -> None:
     for shardy in (True, False, True):
         jax.config.update("jax_use_shardy_partitioner", shardy)
         assert same_bits(np.asarray(program(x)), wanted)
+
+
+@case
+def tactics_move_what_compiled_programs_do() -> None:
+    verify_tactics()
 
 
 if __name__ == "__main__":

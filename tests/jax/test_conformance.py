@@ -29,6 +29,7 @@ CASES = (
     "constraints_on_two_meshes_and_odd_element_types",
     "pipelines_in_a_shard_map_of_some_axes",
     "ahead_of_time_donated_exported_and_under_another_partitioner",
+    "tactics_move_what_compiled_programs_do",
 )
 MODULE = "tests.jax.random_programs"
 RANDOM, PROCESSES = repetitions(24, 200), 2

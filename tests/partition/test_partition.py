@@ -125,13 +125,19 @@ def test_tactics_add_their_collectives(example: Any) -> None:
     partir, transformer = example("partir"), example("transformer")
     graph = transformer.layer(batch=4, positions=64, hidden=256, inner=512)
     costs = Costs(graph, rd.Oracle(rd.Mesh(data=4, model=1), effort="fast"))
-    kinds = [costs.step(c).count() for c in partir.tactics(graph, costs.oracle.mesh).values()]
+    kinds = [
+        costs.step(c, shared=True).count()
+        for c in partir.tactics(graph, costs.oracle.mesh).values()
+    ]
     assert kinds[0] == {"all_reduce": 7}  # a gradient for each parameter
     assert kinds[2] == {"all_gather": 7, "reduce_scatter": 7}
     costs = Costs(graph, rd.Oracle(rd.Mesh(data=1, model=4), effort="fast"))
-    kinds = [costs.step(c).count() for c in partir.tactics(graph, costs.oracle.mesh).values()]
-    # Forward after attention and MLP; backward before q, k, v and before gate, up.
-    assert kinds[1] == {"all_reduce": 7}
+    kinds = [
+        costs.step(c, shared=True).count()
+        for c in partir.tactics(graph, costs.oracle.mesh).values()
+    ]
+    # Forward after attention and MLP; backward before q, k, v together and before gate, up.
+    assert kinds[1] == {"all_reduce": 4}
 
 
 def test_propagation_by_hand() -> None:
