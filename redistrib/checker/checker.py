@@ -163,7 +163,7 @@ def _apply(name: str, step: Any, t: ArrayType, other: Mesh, effort: Effort) -> _
         return _exchange(step, t, other, effort)
     if name == "collective_permute":
         table = step.get("table")
-        return _permute(step["routes"], t) if table is None else _permute_by_table(table, t, effort)
+        return _permute(step["routes"], t) if table is None else _permute_by_table(table, t)
     role_before, role_after, traffic = _CHANGES[name]
     # Per digit: the index digit that it owns before, and the one that it owns after.
     items = step[("digits", "placements", "moves")[(role_before, role_after).count("owner")]]
@@ -209,7 +209,7 @@ def _permute(routes: Any, t: ArrayType) -> _Applied:
     return after, olds, received, received, 1, olds
 
 
-def _permute_by_table(table: Any, t: ArrayType, effort: Effort) -> _Applied:
+def _permute_by_table(table: Any, t: ArrayType) -> _Applied:
     axes, sources = table["axes"], table["sources"]
     new = [(device, index) for device, index in table["placements"]]
     old = [(d, i) for d, i in t.placements if not all(apart(d, axis) for axis in axes)]
@@ -219,7 +219,6 @@ def _permute_by_table(table: Any, t: ArrayType, effort: Effort) -> _Applied:
         _require_free(digit, axes, t)
     right = len(sources) == size_of(axes) and sorted(sources) == [*range(len(sources))]
     require(right, "the sources of a table are a permutation")
-    effort.spend(len(sources) * (1 + len(old) + len(new)))
     # Tiles are told by where they start, if the same digits are owned, in whatever pieces.
     starts = np.zeros((2, len(t.shape), len(sources)), np.intp)
     edges: set[tuple[int, int]] = set()  # a digit that begins where another ends leaves none

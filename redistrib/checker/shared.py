@@ -8,7 +8,8 @@ indices 3a to 3a+2, that of value b of y the indices 2b and 2b+1. They share
 
 A digit of stride s and size k has the value i // s % k at index i: it is constant on blocks of s
 indices and repeats after s k. Digits of large strides are taken by blocks, those of small ones by
-their common period, of which a block has so many whole ones and a rest.
+their common period, of which a block has so many whole ones and a rest. Or every place is looked at
+where a digit of either side changes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.checker.claims import Effort
-from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside
+from redistrib.types.digits import DeviceDigit, IndexDigit, Placement, inside, merged
 
 Numbers = NDArray[Any]
 
@@ -70,8 +71,15 @@ def shared_of(
     unit = gcd(run.size, *(digit.stride for digit in digits))
     splits = [_Split(run.size, unit, digits[:n], digits[n:]) for n in range(len(digits) + 1)]
     split = min(splits, key=lambda split: split.cost)
-    effort.spend(split.cost)
-    before, after, counts = split.pairs(effort, large)
+    steps = [gcd(run.size, *(d.stride for d in digits if d.side == side)) for side in (0, 1)]
+    changes = sum(run.size // step for step in steps)
+    effort.spend(min(split.cost, changes))
+    if split.cost <= changes:
+        before, after, counts = split.pairs(effort, large)
+    else:
+        at = merged(*(np.arange(0, run.size, step) for step in steps))
+        before, after, _, _ = _values(digits, at, 1)
+        counts = np.diff(np.append(at, run.size)).astype(object if large else np.int64)
     src, dst = ([digit.device for digit in digits if digit.side == side] for side in (0, 1))
     base, top = (prod(device.size for device in side) for side in (src, dst))
     keys, place = np.unique(after * base + before, return_inverse=True)

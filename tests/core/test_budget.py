@@ -82,6 +82,14 @@ def test_any_order_of_many_devices_is_planned_within_the_budget() -> None:
     assert calls_of(lambda: rd.check(plans[0].to_json())) < CALLS["check"]
 
 
+def test_what_is_planned_is_checked() -> None:
+    """Digits of strides 2048, 15015 and 2145, of which the checker looked at each index, once."""
+    meshes = rd.Mesh(x=3, y=30030), rd.Mesh(a=8, b=7, c=4096)
+    src = rd.ArrayType.parse("i32[61501440{y}, 2]", meshes[0])
+    plan = rd.plan(src, rd.ArrayType.parse("i32[61501440{c}, 2] sum{b}", meshes[1]))
+    assert rd.check(plan)["received_bytes"] == plan.received_bytes
+
+
 def test_blocks_that_no_tile_cuts_are_enumerated_once_for_each_order_of_axes() -> None:
     """For the bound, prices, routes and the plan; half a million of them here, once two seconds."""
     mesh = rd.Mesh(x=7, y=11, z=625)

@@ -309,7 +309,15 @@ def test_the_checker_is_short_and_shares_only_the_types() -> None:
             *(f"redistrib.checker.{module.stem}" for module in files),
             *(
                 f"redistrib.types.{name}"
-                for name in ("array_type", "digits", "equivalence", "mesh", "notation", "positions")
+                for name in [
+                    "array_type",
+                    "digits",
+                    "equivalence",
+                    "mesh",
+                    "notation",
+                    "positions",
+                    "uneven",
+                ]
             ),
         }
 
