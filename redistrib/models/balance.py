@@ -5,29 +5,30 @@ all give the same; what is left over falls on those at its beginning. Take 4 rep
 arrays, of 4, 2 and 2 MiB, each in one piece: the first is served by replica 0, the second by
 replica 1, the third by 2. So it is with replicas of a target that pass pieces on to the others.
 
-Where some devices are on both sides, those that hold a piece take none, and what replicas give
-depends on which they are: of the first few turns that with the least for the worst device is taken.
+Where replicas have given more than one such array moves, for arrays that fewer devices have, the
+others serve: those that have given least are dealt the numbers of replicas with most to give.
 
-Law: largest pieces first, each begins where the least has been given so far. Every rank derives the
-same, from the plan alone.
+Law: copies with fewest replicas first, and of these the largest pieces; each begins where the least
+has been given so far. Every rank derives the same, from the plan alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapify, heapreplace
 from typing import NamedTuple
 
 import numpy as np
 
-from redistrib.models.loads import Counts, Load, load_of
+from redistrib.models.loads import Counts, load_of, replicas_of
 from redistrib.models.schedule import Route, Turn, narrowest
 from redistrib.models.tiles import Tiles
 from redistrib.types.dtypes import itemsize
 
+UNEVEN = 32
+"""Replicas of which some have given more by this part of the most take other than equal shares."""
 MAX_TURNS = 8
-"""Turns that are tried for one array."""
-MAX_SHIFTS = 4
-"""How often the next array of the same route tries others."""
+"""Turns that are tried for one array where some devices are on both sides."""
 
 
 class Crossing(NamedTuple):
@@ -41,20 +42,11 @@ class Crossing(NamedTuple):
 
 def balanced(routes: Sequence[tuple[Route, Tiles, Tiles]]) -> list[Crossing]:
     """The routes, each with its turn."""
-    shares, given = _Shares(), _Given()
-    sizes = [route.part_bytes for route, _, _ in routes]
+    account = _Account(routes)
     turns = [Turn()] * len(routes)
-    for n in sorted(range(len(routes)), key=sizes.__getitem__, reverse=True):
-        route, source, target = routes[n]
-        if not route.apart:
-            turns[n] = given.turn(route)
-            continue
-        serving, relaying = route.served % source.replicas, route.relayed % target.replicas
-        if serving or relaying:
-            turns[n] = Turn(
-                _next(shares.of(source), serving, sizes[n]) if serving else 0,
-                _next(shares.of(target), relaying, sizes[n]) if relaying else 0,
-            )
+    order = [(source.replicas, -route.part_bytes) for route, source, _ in routes]
+    for n in sorted(range(len(routes)), key=order.__getitem__):
+        turns[n] = account.turn(*routes[n])
     made: dict[object, Crossing] = {}  # one object for those that are equal: layers share them
     return [
         made.setdefault((*map(id, route), turn), Crossing(*route, turn))
@@ -62,77 +54,112 @@ def balanced(routes: Sequence[tuple[Route, Tiles, Tiles]]) -> list[Crossing]:
     ]
 
 
-class _Shares:
-    """Bytes that each replica of a tile has given so far, by mesh and what the tile leaves free."""
+class _Side:
+    """What one side of a route gives at turn 0: bytes by replica [row] and tile [column].
 
-    def __init__(self) -> None:
-        self._by_layout: dict[object, list[int]] = {}
-        self._by_tiles: dict[int, list[int]] = {}
+    `positions` are those of the replicas; of the tiles, those that give something. `most` is by
+    replica; `extra`, of the first of them, is how many give most, where the others give one part
+    less.
+    """
 
-    def of(self, tiles: Tiles) -> list[int]:
-        """The bytes by replica, to be added to."""
-        share = self._by_tiles.get(id(tiles))
-        if share is None:
-            key = tiles.type.mesh, tiles.free
-            share = self._by_layout.setdefault(key, [0] * tiles.replicas)
-            self._by_tiles[id(tiles)] = share
-        return share
+    def __init__(self, tiles: Tiles, counts: Counts) -> None:
+        here = np.arange(len(tiles.ids))
+        first = here[replicas_of(tiles, here) == 0]
+        positions = first[None, :] + np.array(tiles.offsets)[:, None]
+        some = counts[positions].any(axis=0)
+        self.replicas = tiles.replicas
+        self.positions = positions[:, some]
+        self.bytes = counts[self.positions]
+        self.most = self.bytes.max(axis=1, initial=0)
+        self.extra = int((self.most > self.most.min()).sum())
 
 
-class _Given:
-    """Bytes that each device has given so far, of routes whose two ends share devices."""
+class _Account:
+    """Bytes that each device has given so far."""
 
-    def __init__(self) -> None:
-        self._bytes: dict[frozenset[int], Counts] = {}  # by set of devices, ascending
-        self._places: dict[tuple[int, ...], Counts] = {}
-        self._turned: dict[tuple[int, int], Counts] = {}
-        self._loads: dict[int, tuple[Load, int]] = {}
+    def __init__(self, routes: Sequence[tuple[Route, Tiles, Tiles]]) -> None:
+        sides = {id(tiles): tiles for _, *ends in routes for tiles in ends}
+        ids = {device for tiles in sides.values() for device in tiles.ids}
+        self._place = {device: n for n, device in enumerate(sorted(ids))}
+        self._given = np.zeros(len(ids), np.int64)
+        self._sides: dict[int, tuple[_Side, _Side]] = {}
+        self._devices: dict[tuple[int, int], Counts] = {}
 
-    def turn(self, route: Route) -> Turn:
-        """The turn of a few with which the worst device of the source gives least."""
-        ids = route.source.ids
-        load, number = self._loads.get(id(route)) or (load_of(route), 0)
-        self._loads[id(route)] = load, number + 1
-        given = self._bytes.setdefault(frozenset(ids), np.zeros(len(ids), np.int64))
-        place = self._places.setdefault(ids, np.argsort(np.argsort(ids)))
+    def turn(self, route: Route, source: Tiles, target: Tiles) -> Turn:
+        """Where a route begins; what its devices give is added to what they have given."""
+        if id(route) not in self._sides:
+            load, width = load_of(route), itemsize(narrowest(route.copy.dtypes))
+            self._sides[id(route)] = (
+                _Side(source, load.sent * width),
+                _Side(target, load.relayed * width),
+            )
+        here, there = self._sides[id(route)]
+        turn = self._begun(here, self._of(here, source), route.apart)
+        relaying = self._begun(there, self._of(there, target), True, deals=False).serving
+        return turn._replace(relaying=relaying)
+
+    def _of(self, side: _Side, tiles: Tiles) -> Counts:
+        """The numbers of the devices of a side, by replica and tile."""
+        key = id(side), id(tiles)
+        if key not in self._devices:
+            ids = np.array([self._place[device] for device in tiles.ids])
+            self._devices[key] = ids[side.positions]
+        return self._devices[key]
+
+    def _begun(self, side: _Side, devices: Counts, one: bool, *, deals: bool = True) -> Turn:
+        """The replica that begins, or the order in which they serve, with least for the worst."""
+        if not devices.size:
+            return Turn()
+        given, begun = self._given[devices], Turn()
+        if side.replicas > 1:
+            so_far = given.max(axis=1)
+            most, least = int(so_far.max()), int(so_far.min())
+            if deals and most - least > max(int(side.most.max()), most // UNEVEN):
+                begun = Turn(deal=_dealt(so_far, side.most))
+            elif side.extra:
+                begun = Turn(self._first(side, given, so_far, one))
+        for n, replica in enumerate(begun.deal):
+            given[replica] += side.bytes[n]
+        if not begun.deal:
+            _add_turned(given, side.bytes, begun.serving)
+        self._given[devices] = given
+        return begun
+
+    def _first(self, side: _Side, given: Counts, so_far: Counts, one: bool) -> int:
+        """The replica that begins: the first of those in a row that have given least."""
+        if side.extra == 1:
+            least = int(so_far.argmin())
+        else:
+            sums = np.concatenate(([0], so_far, so_far[: side.extra - 1])).cumsum()
+            least = int((sums[side.extra :] - sums[: -side.extra]).argmin())
+        if one:
+            return least
+        step = max(1, side.replicas // MAX_TURNS)
         tried = []
-        for turn in self._turns(route, load, number):
-            after = given[place] + self._sent(route, load, turn)
-            tried.append((int(after.max()), int((after == after.max()).sum()), turn))
-        turn = min(tried)[2]
-        given[place] += self._sent(route, load, turn)
-        return Turn(turn)
-
-    def _turns(self, route: Route, load: Load, number: int) -> list[int]:
-        """Turns to try for the array of that number on a route: the first, where all are alike."""
-        replicas = route.source.replicas
-        if np.array_equal(self._sent(route, load, 1), self._sent(route, load, 0)):
-            return [0]
-        step = max(1, replicas // MAX_TURNS)
-        return [
-            (number % MAX_SHIFTS + n * step) % replicas for n in range(min(MAX_TURNS, replicas))
-        ]
-
-    def _sent(self, route: Route, load: Load, turn: int) -> Counts:
-        key = id(route), turn
-        if key not in self._turned:
-            width = itemsize(narrowest(route.copy.dtypes))
-            self._turned[key] = load.turned(route, Turn(turn)).sent * width
-        return self._turned[key]
+        for n in range(min(MAX_TURNS, side.replicas)):
+            first = (least + n * step) % side.replicas
+            after = given.copy()
+            _add_turned(after, side.bytes, first)
+            tried.append((int(after.max()), int((after == after.max()).sum()), n, first))
+        return min(tried)[-1]
 
 
-def _next(share: list[int], count: int, bytes_: int) -> int:
-    """The first of so many replicas in a row that have given least, who now give these bytes."""
-    if count == 1:
-        first = share.index(min(share))
-        share[first] += bytes_
-        return first
-    around = [*share, *share[: count - 1]]
-    sums, total = [], sum(around[:count])
-    for n in range(len(share)):
-        sums.append(total)
-        total += (around[n + count] if n + count < len(around) else 0) - around[n]
-    first = sums.index(min(sums))
-    for n in range(count):
-        share[(first + n) % len(share)] += bytes_
-    return first
+def _add_turned(given: Counts, bytes_: Counts, first: int) -> None:
+    """Add what replicas give where another than the first begins."""
+    given[first:] += bytes_[: len(bytes_) - first]
+    given[:first] += bytes_[len(bytes_) - first :]
+
+
+def _dealt(given: Counts, most: Counts) -> tuple[int, ...]:
+    """For each replica's share, the largest first, the replica with least so far.
+
+    >>> _dealt(np.array([9, 0, 1]), np.array([4, 4, 4]))
+    (1, 2, 1)
+    """
+    deal = [0] * len(most)
+    heap = [(so_far, n) for n, so_far in enumerate(given.tolist())]
+    heapify(heap)
+    for n in sorted(range(len(most)), key=lambda n: -int(most[n])):
+        so_far, deal[n] = heap[0]
+        heapreplace(heap, (so_far + int(most[n]), deal[n]))
+    return tuple(deal)

@@ -34,8 +34,8 @@ class Load:
         """The load where other replicas begin: the same, given by those so many further."""
         return Load(
             self.received,
-            _turned(route.source, self.sent, turn.serving),
-            _turned(route.target, self.relayed, turn.relaying),
+            _turned(route.source, self.sent, turn),
+            _turned(route.target, self.relayed, Turn(turn.relaying)),
         )
 
 
@@ -56,13 +56,13 @@ def load_of(route: Route) -> Load:
     here = np.arange(len(target.ids))
     known, _ = solved(route, here)
     home = _home(route)
-    of_own = _replica(source, np.maximum(home, 0))
+    of_own = replicas_of(source, np.maximum(home, 0))
     received = np.zeros(len(here), np.int64)
     sent = np.zeros(len(source.ids), np.int64)
     relayed = np.zeros(len(here), np.int64)
     whole = prod(d.size for d in route.inside if d.source.stride)
     each = whole // route.parts
-    replica = _replica(target, here)
+    replica = replicas_of(target, here)
     offsets = np.array(source.offsets)
     fan = np.zeros(len(here), np.int64)
     for digit in route.fans:
@@ -146,19 +146,21 @@ def holds_value(tiles: Tiles, positions: Counts) -> NDArray[np.bool_]:
     return holds
 
 
-def _replica(tiles: Tiles, positions: Counts) -> Counts:
+def replicas_of(tiles: Tiles, positions: Counts) -> Counts:
+    """The numbers of positions among those that hold the same tile."""
     number = np.zeros_like(positions)
     for digit in tiles.free:
         number = number * digit.size + coordinate(tiles, digit, positions)
     return number
 
 
-def _turned(tiles: Tiles, counts: Counts, turn: int) -> Counts:
-    """What replicas give, given by those that many further."""
-    if not turn:
+def _turned(tiles: Tiles, counts: Counts, turn: Turn) -> Counts:
+    """What replicas give at turn 0, given by others."""
+    if not (turn.serving or turn.deal):
         return counts
     here = np.arange(len(tiles.ids))
-    replica, offsets = _replica(tiles, here), np.array(tiles.offsets)
-    given = np.empty_like(counts)
-    given[here - offsets[replica] + offsets[(replica + turn) % tiles.replicas]] = counts
+    replica, offsets = replicas_of(tiles, here), np.array(tiles.offsets)
+    server = np.array([turn.server(n, tiles.replicas) for n in range(tiles.replicas)])
+    given = np.zeros_like(counts)
+    np.add.at(given, here - offsets[replica] + offsets[server[replica]], counts)
     return given

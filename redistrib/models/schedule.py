@@ -13,7 +13,8 @@ have nothing of the source, part s crosses to replica (e parts + s + relaying) m
 and goes on to the others from there: every element crosses once. Otherwise each device keeps what
 it holds, and takes the rest itself. Of the source's replicas the senders take turns: those that
 want the same piece, in the order of fan (the value of the digits that walk the target alone),
-replica and part, are served by replicas serving, serving + 1, ... A `Turn` is where both begin.
+replica and part, are served by replicas serving, serving + 1, ... A `Turn` is where both begin, or
+an order in which those that have given more serve less.
 One that is itself replica r of the source, of another tile, is served by replica r + serving, and
 its further parts by others, as far apart as can be: on one mesh those that want a piece and do not
 hold it are then spread over the replicas, whichever they are.
@@ -50,10 +51,24 @@ class Delivery(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """The replica of a source that serves first, and that of a target that passes on first."""
+    """The replica of a source that serves first, and that of a target that passes on first.
+
+    With a `deal`, its replicas serve in that order, and not in their own.
+    """
 
     serving: int = 0
     relaying: int = 0
+    deal: tuple[int, ...] = ()
+
+    def server(self, item: int, replicas: int) -> int:
+        """The replica that gives the items with a number, modulo the replicas."""
+        return self.deal[item % replicas] if self.deal else (item + self.serving) % replicas
+
+    def items(self, replica: int, replicas: int) -> list[int]:
+        """The numbers of the items that a replica gives."""
+        if self.deal:
+            return [n for n, dealt in enumerate(self.deal) if dealt == replica]
+        return [(replica - self.serving) % replicas]
 
 
 class Route:
@@ -168,10 +183,8 @@ class Route:
                     yield Delivery(beside + target.offsets[passes_on], position, view, True)
                 else:
                     view = View(place + further, origin + there, self._runs)
-                    sender = source.offsets[
-                        (self._server(item + part, own) + turn.serving) % source.replicas
-                    ]
-                    yield Delivery(holder + step + sender, position, view)
+                    server = turn.server(self._server(item + part, own), source.replicas)
+                    yield Delivery(holder + step + source.offsets[server], position, view)
             relay += self.parts
 
     def sends(self, position: int, turn: Turn) -> Iterator[Delivery]:
@@ -180,9 +193,10 @@ class Route:
         if counts is None:
             return
         # Those that this replica serves have these numbers among all that want the piece.
-        mine = (self.source.replica(position) - turn.serving) % self.source.replicas
+        replicas = self.source.replicas
+        mine = turn.items(self.source.replica(position), replicas)
         if self.apart:
-            items = range(mine, self.served, self.source.replicas)
+            items = (item for first in mine for item in range(first, self.served, replicas))
             yield from self._asked(position, counts, items, turn.relaying)
             return
         if position not in self._given:
@@ -192,7 +206,8 @@ class Route:
                 own = self.source.places.get(self.target.ids[delivery.receiver])
                 if own is None or self._held_by(own) != held:
                     given.setdefault(self._server(item, own), []).append(delivery)
-        yield from self._given[position].get(mine, [])
+        for first in mine:
+            yield from self._given[position].get(first, [])
 
     def _asked(
         self, position: int, counts: Sequence[int], items: Iterable[int], relaying: int
