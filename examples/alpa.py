@@ -33,8 +33,8 @@ from redistrib.partition.step import Option
 def options(graph: Graph, mesh: rd.Mesh) -> dict[str, list[Option]]:
     """What to choose from: shardings of operators that use every axis, layouts of what is given."""
     operators = {op.name: shardings(graph, mesh, op.name) for op in graph.operators}
-    given = [name for name in graph.shapes if name not in operators]
-    return {**operators, **{name: list(tensor_types(graph, mesh, name)) for name in given}}
+    inputs = [name for name in graph.shapes if name not in operators]
+    return {**operators, **{name: list(tensor_types(graph, mesh, name)) for name in inputs}}
 
 
 class Program:
@@ -58,23 +58,23 @@ class Program:
         self.least.append(least)
         self.most.append(most)
 
-    def solve(self, whole: np.ndarray, seconds: float) -> np.ndarray:
-        """The cheapest values; those of `whole` are 0 or 1."""
+    def solve(self, binary: np.ndarray, seconds: float) -> np.ndarray:
+        """The cheapest values; those of `binary` are 0 or 1."""
         rows, columns, weights = map(np.array, zip(*self.entries, strict=True))
         shape = (len(self.least), len(self.costs))
         matrix = coo_array((weights, (rows, columns)), shape=shape).tocsr()
         integral = np.zeros(len(self.costs))
-        integral[whole] = 1
-        found = milp(
+        integral[binary] = 1
+        solution = milp(
             np.array(self.costs),
             integrality=integral,
             bounds=Bounds(0, 1),
             constraints=LinearConstraint(matrix, self.least, self.most),
             options={"time_limit": seconds, "mip_rel_gap": 1e-6},
         )
-        if found.x is None:
-            raise rd.InfeasibleError(f"no layouts fit: {found.message}")
-        return np.asarray(found.x)
+        if solution.x is None:
+            raise rd.InfeasibleError(f"no layouts fit: {solution.message}")
+        return np.asarray(solution.x)
 
 
 def alike(options: Sequence[Option], of: Callable[[Option], object]) -> list[list[int]]:
@@ -92,8 +92,8 @@ def solve(costs: Costs, memory: float, seconds: float = 60.0) -> dict[str, Optio
     program = Program()
     of_node: dict[str, np.ndarray] = {}
     unit = 1e6  # microseconds: solvers like numbers near 1
-    for name, found in choices.items():
-        of_node[name] = program.variables(np.array([costs.compute(o) * unit for o in found]))
+    for name, layouts in choices.items():
+        of_node[name] = program.variables(np.array([costs.compute(o) * unit for o in layouts]))
         program.constrain(dict.fromkeys(of_node[name].tolist(), 1.0), 1, 1)
     kept = {
         int(variable): costs.memory(name, option) / memory
@@ -112,10 +112,10 @@ def solve(costs: Costs, memory: float, seconds: float = 60.0) -> dict[str, Optio
         )
         for node, groups, of_pairs in ((tensor, rows, pairs), (name, columns, pairs.T)):
             for group, row in zip(groups, of_pairs.tolist(), strict=True):
-                own = dict.fromkeys(of_node[node][group].tolist(), -1.0)
-                program.constrain({**dict.fromkeys(row, 1.0), **own}, 0, 0)
-    whole = np.concatenate([*of_node.values()])
-    values = program.solve(whole, seconds)
+                negated = dict.fromkeys(of_node[node][group].tolist(), -1.0)
+                program.constrain({**dict.fromkeys(row, 1.0), **negated}, 0, 0)
+    binary = np.concatenate([*of_node.values()])
+    values = program.solve(binary, seconds)
     return {name: choices[name][int(values[of].argmax())] for name, of in of_node.items()}
 
 
@@ -150,10 +150,10 @@ def main(mesh: rd.Mesh, profile: str, memory: float) -> dict[str, float]:
     graph = layer()
     costs = Costs(graph, rd.Oracle(mesh, profile, effort="fast"))
     start = time.perf_counter()
-    found = {"found": solve(costs, memory), **by_hand(graph, mesh)}
+    choices = {"found": solve(costs, memory), **by_hand(graph, mesh)}
     print(f"{mesh} under {profile}, solved in {time.perf_counter() - start:.1f} s")
     result = {}
-    for name, choice in found.items():
+    for name, choice in choices.items():
         step = costs.step(choice)
         kept = sum(costs.memory(p, choice[p]) for p in graph.parameters)
         result[name] = step.seconds if kept <= memory * (1 + 1e-9) else float("inf")
@@ -161,14 +161,14 @@ def main(mesh: rd.Mesh, profile: str, memory: float) -> dict[str, float]:
             f"  {name:15} {step.seconds * 1e3:8.2f} ms, {step.communication * 1e3:8.2f} of them "
             f"moving; parameters {kept / 1e9:.2f} GB{'' if kept <= memory else ' (too much)'}"
         )
-    for name, option in found["found"].items():
+    for name, option in choices["found"].items():
         print(f"    {name:8} {option if isinstance(option, rd.ArrayType) else option.letters}")
-    output = found["found"]["y"].output
+    output = choices["found"]["y"].output
     stages = rd.Mesh(mesh.axes, devices=range(mesh.num_devices, 2 * mesh.num_devices))
     next_stage = output.replace(mesh=stages)
     move = rd.cost(output, next_stage, profile=profile).seconds
-    one = result["found"]
-    print(f"  32 layers in 4 stages of 8, 16 batches: {pipeline(one, 32, 4, move, 16):.2f} s")
+    total = pipeline(result["found"], 32, 4, move, 16)
+    print(f"  32 layers in 4 stages of 8, 16 batches: {total:.2f} s")
     return result
 
 

@@ -90,13 +90,13 @@ class Search:
                     break
             while options := self.open(decisions):
                 decisions = (*decisions, self.rng.choice(options))
-            made = tuple(d for d in decisions if d != STOP)
+            taken = tuple(d for d in decisions if d != STOP)
             # Every prefix is a program too: the playout is worth its best one.
-            found = min((self.seconds(made[:n]), made[:n]) for n in range(len(made) + 1))
-            self.best = min(self.best, found)
+            best = min((self.seconds(taken[:n]), taken[:n]) for n in range(len(taken) + 1))
+            self.best = min(self.best, best)
             for visited in path:
                 visited.visits += 1
-                visited.reward += self.scale / found[0] - 1
+                visited.reward += self.scale / best[0] - 1
         return self.best[1]
 
     def follow(self, node: Node) -> Decision:
@@ -115,11 +115,11 @@ def search(seed: int, playouts: int = 150) -> tuple[tuple[Decision, ...], Step, 
     mesh = rd.Mesh(model=4)
     graph: Graph = layer(batch=1)
     costs = Costs(graph, rd.Oracle(mesh, "dgx-h100", effort="fast"), training=False)
-    whole = sum(
+    parameter_bytes = sum(
         costs.memory(name, rd.ArrayType(mesh, "bf16", graph.shapes[name]))
         for name in graph.parameters
     )
-    tree = Search(costs, whole / 3.9, seed)
+    tree = Search(costs, parameter_bytes / 3.9, seed)
     decisions = tree.run(playouts)
     return decisions, costs.step(propagate(graph, mesh, decisions)), costs.questions
 
@@ -129,10 +129,10 @@ def main(seeds: int) -> int:
     right = 0
     for seed in range(seeds):
         start = time.perf_counter()
-        decisions, step, asked = search(seed)
+        decisions, step, priced = search(seed)
         right += step.count() == MEGATRON
         print(
-            f"seed {seed}: {step.count()}, {step.seconds * 1e3:.2f} ms; {asked} moves priced, "
+            f"seed {seed}: {step.count()}, {step.seconds * 1e3:.2f} ms; {priced} moves priced, "
             f"{time.perf_counter() - start:.1f} s: {', '.join(f'{t}.{d}' for t, d, _ in decisions)}"
         )
     print(f"Megatron from {right} of {seeds} seeds")

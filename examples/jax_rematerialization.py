@@ -27,16 +27,16 @@ def main() -> None:
     def loss(x: jax.Array) -> jax.Array:
         return (step(x) ** 2).sum()
 
-    for what, function in (("forward", step), ("gradient", jax.grad(loss))):
+    for label, function in (("forward", step), ("gradient", jax.grad(loss))):
         ours = rjax.optimize(function)  # the line
         for name, program in (("XLA", function), ("redistrib", ours)):
             compiled = jax.jit(program).lower(x).compile()
             traffic = hlo_traffic(compiled.as_text(), 8)
             print(
-                f"{what:8} {name:9} receives {traffic.received_bytes:6} bytes a device, "
+                f"{label:8} {name:9} receives {traffic.received_bytes:6} bytes a device, "
                 f"largest buffer {traffic.largest_buffer_bytes} of {x.nbytes}"
             )
-        print(f"{what:8} the same values: {jnp.allclose(jax.jit(ours)(x), jax.jit(function)(x))}")
+        print(f"{label:8} the same values: {jnp.allclose(jax.jit(ours)(x), jax.jit(function)(x))}")
 
 
 if __name__ == "__main__":

@@ -34,11 +34,11 @@ def updated(
 def plans() -> tuple[rd.Plan, rd.Plan]:
     """Addends to rows of their sum, and rows to the whole array."""
     mesh = rd.Mesh(dp=DEVICES)
-    addends, rows, whole = (
+    addends, rows, replicated = (
         rd.ArrayType.parse(f"f32[{WIDTH}{factor}, {WIDTH}]{tail}", mesh)
         for factor, tail in (("", " sum{dp}"), ("{dp}", ""), ("", ""))
     )
-    return rd.plan(addends, rows), rd.plan(rows, whole)
+    return rd.plan(addends, rows), rd.plan(rows, replicated)
 
 
 def main() -> None:

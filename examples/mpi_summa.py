@@ -19,12 +19,15 @@ CYCLES = 3  # blocks of N / (p * CYCLES) rows
 
 def summa(a: np.ndarray, b: np.ndarray, comm: MPI.Comm, mesh: rd.Mesh) -> np.ndarray:
     """The block of the product that this rank has; grids are square here."""
-    here = mesh.coordinates(comm.rank)
-    row, column = comm.Split(here["p"], here["q"]), comm.Split(here["q"], here["p"])
+    coordinates = mesh.coordinates(comm.rank)
+    row, column = (
+        comm.Split(coordinates["p"], coordinates["q"]),
+        comm.Split(coordinates["q"], coordinates["p"]),
+    )
     c = np.zeros((a.shape[0], b.shape[1]))
     for panel in range(row.size):
-        left = np.ascontiguousarray(a) if here["q"] == panel else np.empty_like(a)
-        top = np.ascontiguousarray(b) if here["p"] == panel else np.empty_like(b)
+        left = np.ascontiguousarray(a) if coordinates["q"] == panel else np.empty_like(a)
+        top = np.ascontiguousarray(b) if coordinates["p"] == panel else np.empty_like(b)
         row.Bcast(left, root=panel)
         column.Bcast(top, root=panel)
         c += left @ top

@@ -21,7 +21,7 @@ def cheapest(costs: Costs, annotations: list[Decision]) -> tuple[float, Choice]:
     """The seconds and the choice of the best order of annotations."""
     graph, mesh = costs.graph, costs.oracle.mesh
     choices = [propagate(graph, mesh, order) for order in permutations(annotations)]
-    return min(((costs.seconds(c), c) for c in choices), key=lambda found: found[0])
+    return min(((costs.seconds(c), c) for c in choices), key=lambda priced: priced[0])
 
 
 if __name__ == "__main__":

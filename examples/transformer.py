@@ -22,7 +22,7 @@ def layer(
     inner: int = 14336,
 ) -> Graph:
     """One layer, from what comes in to what goes out; sizes are those of Llama 3 8B."""
-    given = {
+    tensors = {
         "x": (batch, positions, hidden),
         "wq": (hidden, groups, heads, head),
         "wk": (hidden, groups, head),
@@ -55,7 +55,7 @@ def layer(
         Operator("h3", "bsf,fe->bse", ("act", "down")),
         Operator("y", "bse,bse->bse", ("r1", "h3"), whole="e", **elementwise),
     ]
-    return Graph(given, operators, parameters=("wq", "wk", "wv", "wo", "gate", "up", "down"))
+    return Graph(tensors, operators, parameters=("wq", "wk", "wv", "wo", "gate", "up", "down"))
 
 
 MEGATRON = [

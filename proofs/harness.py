@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import redistrib as rd
-from redistrib.checker.certificate.solver import Outcome, below, decide, horner, load_z3
+from redistrib.checker.certificate.solver import Outcome, below, decide, horner, load_z3, numbers
 
 z3 = load_z3()
 Term = Any
@@ -117,12 +117,7 @@ def run(obligation: Obligation) -> Result:
     if outcome.kind == "proved" and decide(facts, z3.BoolVal(False)).kind != "counter-model":
         outcome = Outcome("unknown", outcome.seconds, reason="the hypotheses have no known model")
     if outcome.kind == "counter-model" and goal.problem is not None:
-        model = outcome.model
-
-        def number(term: Term) -> int:
-            return int(model.eval(term, model_completion=True).as_long())
-
-        problem = command(*goal.problem(number))
+        problem = command(*goal.problem(numbers(outcome.model)))
     return Result(obligation, outcome, time.perf_counter() - start, problem)
 
 

@@ -28,7 +28,7 @@ from redistrib.checker.parts import size_of
 from redistrib.checker.shared import Numbers
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local, digit_values, merged
-from redistrib.types.mesh import whole_axes
+from redistrib.types.mesh import home_positions, whole_axes
 from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 
@@ -55,7 +55,7 @@ def padded_ends(src: ArrayType, dst: ArrayType, shape: Sequence[int]) -> list[Ar
     return padded
 
 
-class _Asked(NamedTuple):
+class _Requests(NamedTuple):
     """What each receiver asks for: per dimension its owner after and the table that tells whom.
 
     `home` is where it is on the mesh before, or -1; `wanted` are the elements of its tile, `kept`
@@ -70,11 +70,10 @@ class _Asked(NamedTuple):
     most: int
 
 
-def _asked(src: ArrayType, dst: ArrayType, effort: Effort) -> _Asked:
+def _requests(src: ArrayType, dst: ArrayType, effort: Effort) -> _Requests:
     after = np.arange(dst.mesh.num_devices)
     effort.spend(src.mesh.num_devices + len(after))
-    place = {device: position for position, device in enumerate(src.mesh.ids)}
-    home = np.array([place.get(device, -1) for device in dst.mesh.ids])
+    home = home_positions(src.mesh, dst.mesh)
     large = min(src.tile_size, dst.tile_size) * len(after) >= 1 << 62
     wanted, kept = np.ones((2, len(after)), object if large else np.int64)
     kept[home < 0] = 0
@@ -82,12 +81,12 @@ def _asked(src: ArrayType, dst: ArrayType, effort: Effort) -> _Asked:
     for dim in range(len(src.shape)):
         table = _table(src, dst, dim, effort)
         want = digit_values(_digits(dst, dim), after, whole_axes(dst.mesh))
-        own = digit_values(_digits(src, dim), np.maximum(home, 0), whole_axes(src.mesh))
-        wanted, kept = wanted * table.sizes[want], kept * table.between(own, want)
+        owner = digit_values(_digits(src, dim), np.maximum(home, 0), whole_axes(src.mesh))
+        wanted, kept = wanted * table.sizes[want], kept * table.between(owner, want)
         most = most * (table.starts[want + 1] - table.starts[want])
         tables.append(table)
         wants.append(want)
-    return _Asked(wants, tables, home, wanted, kept, int(most.max()))
+    return _Requests(wants, tables, home, wanted, kept, int(most.max()))
 
 
 def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, int, int]:
@@ -98,7 +97,7 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
     """
     if not src.size:
         return 0, 0, 0
-    asked = _asked(src, dst, effort)
+    requests = _requests(src, dst, effort)
     before, axes = np.arange(src.mesh.num_devices), whole_axes(src.mesh)
     receiver = np.arange(dst.mesh.num_devices)
     # A sender is known by what its digits that own nothing are, and its owners, dimension by
@@ -106,22 +105,22 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
     others = [*src.free_digits, *src.partial]
     copies, addends = size_of(src.free_digits), size_of(src.partial)
     other = digit_values(others, before, axes)
-    sender = np.where(asked.home >= 0, other[asked.home], receiver % copies * addends)
-    elements = np.ones(len(receiver), asked.wanted.dtype)
+    sender = np.where(requests.home >= 0, other[requests.home], receiver % copies * addends)
+    elements = np.ones(len(receiver), requests.wanted.dtype)
     ratios = [
         Fraction(size_of(_digits(src, dim)), size_of(_digits(dst, dim)))
         for dim in range(len(src.shape))
     ]
     order = sorted(range(len(ratios)), key=ratios.__getitem__)  # most of them fall together early
     for done, dim in enumerate(order):
-        left = [digit for later in order[done:] for digit in _digits(dst, later)]
-        wish = digit_values(left, receiver, whole_axes(dst.mesh))
+        remaining = [digit for later in order[done:] for digit in _digits(dst, later)]
+        wish = digit_values(remaining, receiver, whole_axes(dst.mesh))
         _, first, alike = np.unique(
-            sender * size_of(left) + wish, return_index=True, return_inverse=True
+            sender * size_of(remaining) + wish, return_index=True, return_inverse=True
         )
         elements = _sums(alike, elements, len(first))
-        sender, receiver, table = sender[first], receiver[first], asked.tables[dim]
-        start, end = (table.starts[asked.wants[dim][receiver] + more] for more in (0, 1))
+        sender, receiver, table = sender[first], receiver[first], requests.tables[dim]
+        start, end = (table.starts[requests.wants[dim][receiver] + more] for more in (0, 1))
         effort.spend(len(first) + int((end - start).sum()))
         number = np.repeat(np.arange(len(first)), end - start)
         entry = np.arange(len(number)) - np.repeat(np.cumsum(end - start) - end, end - start)
@@ -129,8 +128,8 @@ def block_loads(src: ArrayType, dst: ArrayType, effort: Effort) -> tuple[int, in
         receiver, elements = receiver[number], elements[number] * table.common[entry]
     owners = [digit for dim in order for digit in _digits(src, dim)]
     served = _sums(sender, elements, len(before))[digit_values([*others, *owners], before, axes)]
-    np.subtract.at(served, asked.home[asked.home >= 0], asked.kept[asked.home >= 0])
-    return int((asked.wanted - asked.kept).max()), int(served.max()), asked.most
+    np.subtract.at(served, requests.home[requests.home >= 0], requests.kept[requests.home >= 0])
+    return int((requests.wanted - requests.kept).max()), int(served.max()), requests.most
 
 
 def _sums(positions: Numbers, elements: Numbers, count: int) -> Numbers:
@@ -148,8 +147,8 @@ def block_bound(src: ArrayType, dst: ArrayType, effort: Effort) -> int:
         return 0 if {*src.mesh.ids} & {*dst.mesh.ids} else -(-dst.tile_size // rows)
     if addends > 1:
         return dst.tile_size
-    asked = _asked(src, dst, effort)
-    return int((asked.wanted - asked.kept).max())
+    requests = _requests(src, dst, effort)
+    return int((requests.wanted - requests.kept).max())
 
 
 def _digits(t: ArrayType, dim: int) -> list[DeviceDigit]:

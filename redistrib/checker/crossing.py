@@ -23,7 +23,7 @@ from redistrib.checker.senders import Loads, worst
 from redistrib.checker.shared import Numbers, Shared, shared_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, apart, digit_values, inside, with_digits
-from redistrib.types.mesh import whole_axes
+from redistrib.types.mesh import home_positions, whole_axes
 
 Pairs = Sequence[tuple[DeviceDigit, DeviceDigit]]
 
@@ -43,25 +43,14 @@ def crossing(
     sides = t.placements, after.placements
     large = t.size * after.mesh.num_devices >= 1 << 62
     runs = [shared_of(IndexDigit(dim, 1, n), sides, effort, large) for dim, n in enumerate(t.shape)]
-    spans, receiver_spans = whole_axes(t.mesh), whole_axes(after.mesh)
-    positions = np.arange(t.mesh.num_devices)
-    named = [*(owner for owner, _ in t.placements), *(digit for digit, _ in replicas)]
-    served: Any = (with_digits(positions, named, positions * 0, spans) == 0).astype(
-        object if large else np.int64
-    )
-    for run in runs:
-        mine = [pair for pair in replicas if any(inside(pair[1], owner) for owner in run.dst)]
-        value = digit_values([*run.src, *(digit for digit, _ in mine)], positions, spans)
-        served = served * _asked(run, [name for _, name in mine])[value]
-    free = [name for _, name in replicas if all(apart(name, owner) for owner in owners)]
-    served = served * (after.mesh.num_devices // size_of(owners) // size_of(free))
+    served = _served(t, after, replicas, runs)
     most = prod(int(np.diff(run.starts).max()) for run in runs)
     if not t.mesh.shares_devices(after.mesh):
         return 0, {(int(served.max()), 0)}, most
-    place = {device: position for position, device in enumerate(t.mesh.ids)}
-    homes = np.array([place.get(device, -1) for device in after.mesh.ids])
+    homes = home_positions(t.mesh, after.mesh)
     receivers = np.flatnonzero(homes >= 0)
     home = homes[receivers]
+    spans, receiver_spans = whole_axes(t.mesh), whole_axes(after.mesh)
     # What a device keeps is not asked of the one that would serve it.
     overlap: Any = np.ones(len(home), served.dtype)
     sender = home * 0
@@ -70,9 +59,8 @@ def crossing(
         overlap = overlap * run.count(before, digit_values(run.dst, receivers, receiver_spans))
         sender = with_digits(sender, run.src, before, spans)
     for digit, name in replicas:
-        sender = with_digits(
-            sender, [digit], digit_values([name], receivers, receiver_spans), spans
-        )
+        copy = digit_values([name], receivers, receiver_spans)
+        sender = with_digits(sender, [digit], copy, spans)
     kept = served * 0
     np.subtract.at(served, sender, overlap)
     np.add.at(served, home, overlap)
@@ -81,7 +69,21 @@ def crossing(
     return least, worst({*zip(served.tolist(), kept.tolist(), strict=True)}), most
 
 
-def _asked(run: Shared, names: Sequence[DeviceDigit]) -> Numbers:
+def _served(t: ArrayType, after: ArrayType, replicas: Pairs, runs: Sequence[Shared]) -> Any:
+    """Elements that are asked of each device, what receivers have themselves included."""
+    axes, positions = whole_axes(t.mesh), np.arange(t.mesh.num_devices)
+    named = [*(owner for owner, _ in t.placements), *(digit for digit, _ in replicas)]
+    served: Any = with_digits(positions, named, positions * 0, axes) == 0
+    for run in runs:
+        mine = [pair for pair in replicas if any(inside(pair[1], owner) for owner in run.dst)]
+        value = digit_values([*run.src, *(digit for digit, _ in mine)], positions, axes)
+        served = served * _asked_counts(run, [name for _, name in mine])[value]
+    owners = [device for device, _ in after.placements]
+    free = [name for _, name in replicas if all(apart(name, owner) for owner in owners)]
+    return served * (after.mesh.num_devices // size_of(owners) // size_of(free))
+
+
+def _asked_counts(run: Shared, names: Sequence[DeviceDigit]) -> Numbers:
     """Indices of a run that are asked for, per value of its owners before and of named digits."""
     after, before = run.keys // run.base, run.keys % run.base
     counts = np.zeros(run.base * size_of(names), run.counts.dtype)

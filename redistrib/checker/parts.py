@@ -36,7 +36,7 @@ from redistrib.types.digits import (
     object_of,
     split_at,
 )
-from redistrib.types.mesh import whole_axes
+from redistrib.types.mesh import home_positions, whole_axes
 
 Cut = tuple[str | int, int]
 """An axis or a dimension, and the positions before the cut."""
@@ -165,11 +165,10 @@ def _in_any(digit: DeviceDigit, spans: Iterable[DeviceDigit]) -> bool:
 def _across(src: ArrayType, dst: ArrayType, effort: Effort) -> Part:
     """All of two types on two meshes: the receivers are positions of the second."""
     effort.spend(src.mesh.num_devices + dst.mesh.num_devices)
-    place = {device: position for position, device in enumerate(src.mesh.ids)}
-    homes = np.array([place.get(device, -1) for device in dst.mesh.ids])
     runs = [IndexDigit(dim, 1, n) for dim, n in enumerate(src.shape)]
     spans, receiver_spans = ([*whole_axes(t.mesh)] for t in (src, dst))
     before, after = (dict(t.placements) for t in (src, dst))
+    homes = home_positions(src.mesh, dst.mesh)
     return Part(runs, spans, before, after, False, receiver_spans, effort, homes)
 
 

@@ -40,7 +40,7 @@ def read_plan(plan: Any) -> dict[str, Any]:
             raise CheckError(f"a plan is JSON: {error}") from error
     form = plan.get("format") if type(plan) is dict else None
     if form not in FORMATS:
-        raise _wrong("the format of a plan", " or ".join(FORMATS), form)
+        raise _error("the format of a plan", " or ".join(FORMATS), form)
     return _object(_PLAN if form == FORMATS[1] else _FIRST_PLAN, _OPTIONAL)(plan, "a plan")
 
 
@@ -48,13 +48,13 @@ def read_step(step: Any) -> dict[str, Any]:
     """The entries of a step."""
     name = step.get("collective") if type(step) is dict else None
     if type(name) is not str or name not in _COLLECTIVES:
-        raise _wrong("a collective", f"one of {', '.join(_COLLECTIVES)}", name)
+        raise _error("a collective", f"one of {', '.join(_COLLECTIVES)}", name)
     by_table = name == "collective_permute" and "table" in step
     fields = {"table": _object(_PERMUTE_TABLE)} if by_table else _COLLECTIVES[name]
     return _object(_STEP | fields, _ONLY_EXCHANGE if name == "exchange" else {})(step, name)
 
 
-def _wrong(subject: str, legal: str, value: Any) -> CheckError:
+def _error(subject: str, legal: str, value: Any) -> CheckError:
     return CheckError(f"{subject} is {legal}; got {repr(value)[:80]}")
 
 
@@ -65,11 +65,11 @@ def _object(
 
     def read(value: Any, subject: str) -> dict[str, Any]:
         if type(value) is not dict:
-            raise _wrong(subject, "an object", value)
+            raise _error(subject, "an object", value)
         if missing := [key for key in required if key not in value]:
             raise CheckError(f"{subject} has the key {missing[0]}; it is missing")
         if unknown := [key for key in value if key not in readers]:
-            raise _wrong(f"a key of {subject}", f"one of {', '.join(readers)}", unknown[0])
+            raise _error(f"a key of {subject}", f"one of {', '.join(readers)}", unknown[0])
         return {key: readers[key](entry, key) for key, entry in value.items()}
 
     return read
@@ -78,7 +78,7 @@ def _object(
 def _mapping(reader: Reader) -> ObjectReader:
     def read(value: Any, subject: str) -> dict[str, Any]:
         if type(value) is not dict:
-            raise _wrong(subject, "an object", value)
+            raise _error(subject, "an object", value)
         return {
             _text(key, subject): reader(entry, f"{subject}.{key}") for key, entry in value.items()
         }
@@ -89,7 +89,7 @@ def _mapping(reader: Reader) -> ObjectReader:
 def _list(reader: Reader, most: int | None = None) -> ListReader:
     def read(value: Any, subject: str) -> list[Any]:
         if type(value) is not list or (most is not None and len(value) > most):
-            raise _wrong(subject, f"a list of at most {most} items" if most else "a list", value)
+            raise _error(subject, f"a list of at most {most} items" if most else "a list", value)
         return [reader(item, subject) for item in value]
 
     return read
@@ -98,7 +98,7 @@ def _list(reader: Reader, most: int | None = None) -> ListReader:
 def _tuple(*readers: Reader) -> Reader:
     def read(value: Any, subject: str) -> list[Any]:
         if type(value) is not list or len(value) != len(readers):
-            raise _wrong(f"an item of {subject}", f"a list of {len(readers)}", value)
+            raise _error(f"an item of {subject}", f"a list of {len(readers)}", value)
         return [reader(item, subject) for reader, item in zip(readers, value, strict=True)]
 
     return read
@@ -110,25 +110,25 @@ def _or_null(reader: Reader) -> Reader:
 
 def _text(value: Any, subject: str) -> str:
     if type(value) is not str or len(value) > MAX_TEXT:
-        raise _wrong(subject, f"a text of at most {MAX_TEXT} characters", value)
+        raise _error(subject, f"a text of at most {MAX_TEXT} characters", value)
     return value
 
 
 def _integer(value: Any, subject: str) -> int:
     if type(value) is not int or value < 0:
-        raise _wrong(subject, "an integer of at least 0", value)
+        raise _error(subject, "an integer of at least 0", value)
     return value
 
 
 def _count(value: Any, subject: str) -> int:
     if _integer(value, subject) >= MOST:
-        raise _wrong(subject, "below 2**63", value)
+        raise _error(subject, "below 2**63", value)
     return int(value)
 
 
 def _number(value: Any, subject: str) -> float:
     if type(value) not in (int, float) or not abs(value) < 1 << 1000:  # NaN is below nothing
-        raise _wrong(subject, "a finite number", value)
+        raise _error(subject, "a finite number", value)
     return float(value)
 
 

@@ -76,7 +76,7 @@ def loads(
 
 
 def worst(served: Loads) -> Loads:
-    """Those of which none sends more in all and keeps less: others never send the most."""
+    """The loads (in all, kept) that can be the worst: none sends as much and keeps no more."""
     front, least = [], None
     for total, kept in sorted(served, key=lambda load: (-load[0], load[1])):
         if least is None or kept < least:

@@ -68,7 +68,7 @@ def lint(path: Path) -> list[Finding]:
     return [
         finding
         for number, entry in enumerate(data["array"], start=1)
-        for finding in _of_entry(entry, number, oracle, float(expensive), lines)
+        for finding in _entry_findings(entry, number, oracle, float(expensive), lines)
     ]
 
 
@@ -94,7 +94,7 @@ def _mesh(value: object) -> Mesh:
             raise RedistribError(f"mesh is {{AXIS: SIZE, ...}} or 'x=2,y=4'; got {value!r}")
 
 
-def _of_entry(
+def _entry_findings(
     entry: object, number: int, oracle: Oracle, expensive: float, lines: _Lines
 ) -> Iterator[Finding]:
     """What is wrong with an array of the list; a malformed one is a finding like any other."""
@@ -104,7 +104,7 @@ def _of_entry(
         case {"name": str(), "layouts": [str(), *_] as layouts, **rest} if not rest and all(
             isinstance(layout, str) for layout in layouts
         ):
-            yield from _of_layouts(label, layouts, oracle, expensive, lines)
+            yield from _layout_findings(label, layouts, oracle, expensive, lines)
         case _:
             yield Finding(
                 lines.find(label) if label == name else lines.here,
@@ -114,7 +114,7 @@ def _of_entry(
             )
 
 
-def _of_layouts(
+def _layout_findings(
     name: str, layouts: list[str], oracle: Oracle, expensive: float, lines: _Lines
 ) -> Iterator[Finding]:
     before: ArrayType | None = None

@@ -76,7 +76,7 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
             case Processes.THIS:
                 figures = _run_here(backend, planned)
             case Processes.OWN:
-                figures = _run_worker(name, _named(planned), _alone(), name)
+                figures = _run_worker(name, _jobs(planned), [sys.executable], name)
             case Processes.RANKS:
                 figures = _run_ranks(name, planned)
             case _:
@@ -84,7 +84,7 @@ def run_demo(backends: list[str] | None = None, fmt: str = "text") -> int:
         rows += [{"backend": name, **row} for row in figures]
     baseline: dict[str, Figures] = {}
     if not find_backend("jax").missing():
-        xla = _run_worker("xla", _named(planned), _alone(), "XLA")
+        xla = _run_worker("xla", _jobs(planned), [sys.executable], "XLA")
         baseline = {row["workload"]: row for row in xla}
     answer = [_row(planned, row, baseline) for row in rows]
     if fmt == "json":
@@ -107,7 +107,7 @@ def xla_in_words(plan: Plan) -> str:
     devices = plan.src.mesh.num_devices
     if devices > MAX_COMPILED:
         return f"not compiled for more than {MAX_COMPILED} devices"
-    (row,) = _run_worker("xla", [("", plan)], _alone(), "", devices)
+    (row,) = _run_worker("xla", [("", plan)], [sys.executable], "", devices)
     if "error" in row:
         return str(row["error"])
     if not row["expressible"]:
@@ -161,20 +161,16 @@ def _run_here(backend: Backend, planned: Planned) -> Iterator[Figures]:
         }
 
 
-def _alone() -> list[str]:
-    return [sys.executable]
-
-
 def _run_ranks(name: str, planned: Planned) -> Iterator[Figures]:
     """One mpiexec per number of ranks."""
     for ranks in sorted({plan.src.mesh.num_devices for _, plan in planned}):
-        jobs = [job for job in _named(planned) if job[1].src.mesh.num_devices == ranks]
+        jobs = [job for job in _jobs(planned) if job[1].src.mesh.num_devices == ranks]
         # Under mpi4py a rank that raises aborts the others, which would wait for it.
         command = [find_mpiexec() or "", "-n", str(ranks), sys.executable, "-m", "mpi4py"]
         yield from _run_worker(name, jobs, command, f"{name}, {ranks} ranks")
 
 
-def _named(planned: Planned) -> list[tuple[str, Plan]]:
+def _jobs(planned: Planned) -> list[tuple[str, Plan]]:
     return [(workload.name, plan) for workload, plan in planned]
 
 
@@ -191,7 +187,7 @@ def _run_worker(
     """
     pending = list(jobs)
 
-    def told(name: str, end: str = "") -> None:
+    def report(name: str, end: str = "") -> None:
         if title:
             _progress(f"{title} {len(jobs) - len(pending)}/{len(jobs)}: {name}{end}")
 
@@ -206,11 +202,11 @@ def _run_worker(
                     if line.startswith("{"):
                         pending.pop(0)
                         result = json.loads(line)
-                        told(result["workload"])
+                        report(result["workload"])
                         yield result
             if pending:
                 name = pending.pop(0)[0]
-                told(name, f": {worker.end}")
+                report(name, f": {worker.end}")
                 yield {"workload": name, "verified": False, "error": worker.end}
 
 

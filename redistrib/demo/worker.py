@@ -31,7 +31,7 @@ from redistrib.types.tile import same_bits, tile_of
 Figures = dict[str, Any]
 
 
-def _of_program(compiled: Any) -> Figures:
+def _program_figures(compiled: Any) -> Figures:
     """The figures of a compiled program, from its HLO and its memory analysis."""
     traffic = hlo_traffic(compiled.as_text())
     return {
@@ -59,7 +59,7 @@ def run_jax(plan: Plan) -> Figures:
         same_bits(tile, tile_of(array, plan.dst, position))
         for position, tile in zip(positions, results, strict=True)
     )
-    return {"verified": verified, **_of_program(compiled)}
+    return {"verified": verified, **_program_figures(compiled)}
 
 
 def _between_shardings(plan: Plan, tiles: list[Any]) -> tuple[Any, list[Any]]:
@@ -109,7 +109,7 @@ def run_xla(plan: Plan) -> Figures:
     with rjax.dtypes_of(plan.src):
         resharding = jax.jit(lambda x: x, in_shardings=ends[0], out_shardings=ends[1])
         compiled = resharding.lower(_abstract(plan.src.shape, dtype)).compile()
-    return {"expressible": True, **_of_program(compiled)}
+    return {"expressible": True, **_program_figures(compiled)}
 
 
 def _jax_mesh(t: ArrayType) -> Any:

@@ -130,10 +130,10 @@ def _trips(computations: dict[str, list[str]], name: str, arguments: str) -> int
     if known := _TRIPS.search(arguments):
         return int(known[1])
     condition, body = (
-        _named(computations[re.search(rf"\b{part}=%?([\w.\-]+)", arguments)[1]])  # type: ignore[index]
+        _by_name(computations[re.search(rf"\b{part}=%?([\w.\-]+)", arguments)[1]])  # type: ignore[index]
         for part in ("condition", "body")
     )
-    before = _named(computations[name])
+    before = _by_name(computations[name])
     start = before.get(_operands(arguments)[0], ("", ""))
     kind, compared = condition["ROOT"]
     if kind != "compare" or "direction=LT" not in compared or start[0] != "tuple":
@@ -151,7 +151,7 @@ def _trips(computations: dict[str, list[str]], name: str, arguments: str) -> int
     return max(end - first, 0) if once == {index: None, None: 1} else None
 
 
-def _named(lines: list[str]) -> dict[str, tuple[str, str]]:
+def _by_name(lines: list[str]) -> dict[str, tuple[str, str]]:
     """Opcode and arguments of each instruction by its name; the last as ROOT too."""
     instructions = {}
     for line in lines:

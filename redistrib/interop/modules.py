@@ -129,7 +129,7 @@ def _place(scanner: Scanner, match: re.Match[str]) -> tuple[str, list[Tensor]]:
 
 
 def _open_brace(text: str, index: int, start: int) -> int | None:
-    """Where the attributes that `index` is in begin, on the same line; None outside of any."""
+    """The index of the brace that opens the attributes around `index`, from `start` on, or None."""
     depth = 0
     for place in range(index - 1, start - 1, -1):
         depth += {"}": 1, "{": -1}.get(text[place], 0)
@@ -154,6 +154,6 @@ def _line_of_types(text: str, start: int, index: int) -> int:
 
 
 def _function(text: str, index: int) -> str:
-    """The function that a place is in."""
+    """The name of the function around an index of the text."""
     names = [match[1] for match in _FUNCTION.finditer(text, 0, index)]
     return f"@{names[-1]}" if names else "@"

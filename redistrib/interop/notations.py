@@ -42,7 +42,7 @@ class Notation:
     lacks: tuple[str, ...] = ("shape", "dtype")
 
 
-def _given(parse: Callable[[str, Mesh, Sequence[int], object], ArrayType]) -> Parse:
+def _shape_needed(parse: Callable[[str, Mesh, Sequence[int], object], ArrayType]) -> Parse:
     """A reader that needs the shape, which `read_any` has looked for."""
 
     def read(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: object) -> ArrayType:
@@ -52,7 +52,7 @@ def _given(parse: Callable[[str, Mesh, Sequence[int], object], ArrayType]) -> Pa
     return read
 
 
-def _stated(parse: Callable[[str, Mesh], ArrayType]) -> Parse:
+def _shape_in_text(parse: Callable[[str, Mesh], ArrayType]) -> Parse:
     """A reader of texts that state shape and dtype; what is given beside them must agree."""
 
     def read(text: str, mesh: Mesh, shape: Sequence[int] | None, dtype: object) -> ArrayType:
@@ -69,26 +69,26 @@ def _stated(parse: Callable[[str, Mesh], ArrayType]) -> Parse:
     return read
 
 
-_hlo = _given(hlo.parse_hlo)
+_hlo = _shape_needed(hlo.parse_hlo)
 NOTATIONS = (
     Notation(
         "aval",
         re.compile(r"\w+\[([^\]{]*@|[^\]]*\]\{[UR]:)"),
-        _stated(jax_text.parse_aval),
+        _shape_in_text(jax_text.parse_aval),
         jax_text.format_aval,
         (),
     ),
-    Notation("redistrib", re.compile(r"\w+\s*\["), _stated(ArrayType.parse), str, ()),
+    Notation("redistrib", re.compile(r"\w+\s*\["), _shape_in_text(ArrayType.parse), str, ()),
     Notation(
         "partition-spec",
         re.compile(r"P\(|PartitionSpec"),
-        _given(jax_text.parse_partition_spec),
+        _shape_needed(jax_text.parse_partition_spec),
         jax_text.format_partition_spec,
     ),
     Notation(
         "named-sharding",
         re.compile(r"NamedSharding"),
-        _given(jax_text.parse_named_sharding),
+        _shape_needed(jax_text.parse_named_sharding),
         jax_text.format_named_sharding,
     ),
     Notation("hlo", re.compile(r"\{"), _hlo, hlo.format_hlo),
@@ -97,10 +97,10 @@ NOTATIONS = (
     Notation(
         "sdy",
         re.compile(r"#?sdy\.|sharding<|<@|<mesh"),
-        _given(shardy.parse_sdy),
+        _shape_needed(shardy.parse_sdy),
         shardy.format_sdy,
     ),
-    Notation("alpa", re.compile(r"ShardingSpec"), _given(alpa.parse_alpa), alpa.format_alpa),
+    Notation("alpa", re.compile(r"ShardingSpec"), _shape_needed(alpa.parse_alpa), alpa.format_alpa),
     Notation(
         "scalapack",
         re.compile(r"\[\s*\d"),
@@ -111,7 +111,7 @@ NOTATIONS = (
     Notation(
         "colossalai",
         re.compile(r"\[\s*((R|S\d+)\s*[,\]](?!.*\()|\])"),
-        _given(colossalai.parse_colossalai),
+        _shape_needed(colossalai.parse_colossalai),
         colossalai.format_colossalai,
     ),
     Notation(

@@ -180,7 +180,10 @@ class Array:
     dtype: object
 
     def stated(self, scanner: Scanner, column: int, **fields: Any) -> Array:
-        """With what the text states at a column, which is what was given if anything was."""
+        """This array with fields that the text states at a column.
+
+        Raises TypeSyntaxError where another value was given.
+        """
         for name, value in fields.items():
             previous = getattr(self, name)
             if name == "dtype" and previous is not None:
@@ -297,7 +300,7 @@ def _chunks(rows: Positions, count: int) -> list[Positions]:
 
 
 def _undivided(shape: Sequence[int], shards: Sequence[tuple[DeviceDigit, _Shard]]) -> set[int]:
-    """The dimensions that some shard, of those before it what is left, does not divide."""
+    """The dimensions of which some shard does not divide what the shards before it leave."""
     sizes, undivided = [*shape], set()
     for device, shard in shards:
         if sizes[shard.dim] % (shard.before * device.size) and device.size > 1:

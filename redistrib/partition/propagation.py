@@ -11,14 +11,15 @@ between them has a price. A letter that is summed over ends there: what is writt
 ...     {"x": (8, 16), "w1": (16, 32), "w2": (32, 16)},
 ...     [Operator("h", "be,ef->bf", ("x", "w1")), Operator("y", "bf,fe->be", ("h", "w2"))],
 ... )
->>> found = propagate(graph, Mesh(data=2, model=4), [("x", 0, "data"), ("w1", 1, "model")])
->>> found["h"].letters, found["y"].letters, str(found["w2"]), str(found["y"].output)
+>>> options = propagate(graph, Mesh(data=2, model=4), [("x", 0, "data"), ("w1", 1, "model")])
+>>> options["h"].letters, options["y"].letters, str(options["w2"]), str(options["y"].output)
 (('b', 'f'), ('b', 'f'), 'bf16[32{model}, 16]', 'bf16[8{data}, 16] sum{model}')
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any
 
 from redistrib.errors import LayoutError, RedistribError
@@ -82,7 +83,7 @@ class Propagation:
                     waiting += self._places(operator, letter)
 
     def _places(self, operator: str, letter: str) -> list[tuple[str, int]]:
-        """The dimensions that a letter of an operator is."""
+        """Tensor and dimension of each place where an operator has a letter."""
         op = self.graph.operator(operator)
         words = zip((*op.inputs, op.name), (*op.operands, op.output), strict=True)
         return [(tensor, word.index(letter)) for tensor, word in words if letter in word]
@@ -93,25 +94,18 @@ class Propagation:
             return False
         if not op.linear and letter not in op.output:
             return False
-        size = self.graph.sizes(operator)[letter]
-        for other in self.mesh.sizes:
-            if other == axis or self.letters.get((operator, other)) == letter:
-                if size % self.mesh.axis_size(other):
-                    return False
-                size //= self.mesh.axis_size(other)
-        return True
+        axes = [a for a in self.mesh.sizes if self.letters.get((operator, a)) == letter]
+        return self.graph.sizes(operator)[letter] % self._parts([*axes, axis]) == 0
 
     def _divides(self, tensor: str, dim: int, axis: str) -> bool:
-        size = self.graph.shapes[tensor][dim]
-        for other in self.mesh.sizes:
-            if other == axis or self.dims.get((tensor, other)) == dim:
-                if size % self.mesh.axis_size(other):
-                    return False
-                size //= self.mesh.axis_size(other)
-        return True
+        axes = [a for a in self.mesh.sizes if self.dims.get((tensor, a)) == dim]
+        return self.graph.shapes[tensor][dim] % self._parts([*axes, axis]) == 0
+
+    def _parts(self, axes: Sequence[str]) -> int:
+        return prod(self.mesh.axis_size(axis) for axis in axes)
 
     def choice(self) -> dict[str, Any]:
-        """The options that this is."""
+        """The option of each operator and given tensor, after the decisions so far."""
         options: dict[str, Any] = {}
         written = {operator.name for operator in self.graph.operators}
         for name, shape in self.graph.shapes.items():

@@ -13,10 +13,10 @@ as a partial sum over y:
 >>> from redistrib.types.mesh import Mesh
 >>> from redistrib.partition.graph import Graph, Operator
 >>> graph = Graph({"x": (8, 16), "w": (16, 32)}, [Operator("h", "be,ef->bf", ("x", "w"))])
->>> found = Sharding(graph, Mesh(x=2, y=4), "h", ("b", "e"))
->>> [str(t) for t in found.inputs], str(found.output)
+>>> sharding = Sharding(graph, Mesh(x=2, y=4), "h", ("b", "e"))
+>>> [str(t) for t in sharding.inputs], str(sharding.output)
 (['bf16[8{x}, 16{y}]', 'bf16[16{y}, 32]'], 'bf16[8{x}, 32] sum{y}')
->>> [str(t) for t in found.input_gradients], str(found.output_gradient)
+>>> [str(t) for t in sharding.input_gradients], str(sharding.output_gradient)
 (['bf16[8{x}, 16{y}]', 'bf16[16{y}, 32] sum{x}'], 'bf16[8{x}, 32]')
 """
 

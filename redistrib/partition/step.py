@@ -156,13 +156,13 @@ class Costs:
         return compute + sum(self._seconds(src, dst) for *_, src, dst in self._moves(choice))
 
     def _seconds(self, src: ArrayType, dst: ArrayType) -> float:
-        """Of a move, as a matrix prices it: it searches for nothing."""
+        """Seconds of a move at the price of `cost_matrix`, which runs no search."""
         if (src, dst) not in self._priced:
             self._priced[src, dst] = float(self.oracle.cost_matrix([src], [dst])[0, 0])
         return self._priced[src, dst]
 
     def _trained(self, reader: Sharding, number: int) -> bool:
-        """Whether an input has a gradient: what is given has none, and without training none."""
+        """Whether an input has a gradient: in training, unless it is given and no parameter."""
         name = self.graph.operator(reader.operator).inputs[number]
         untrained = name not in self.graph.parameters and name in self.graph.given
         return self.training and not untrained

@@ -222,5 +222,5 @@ def picture(t: ArrayType) -> str:
 
 
 def partial_note(t: ArrayType) -> str:
-    """What the blocks of a partial array are."""
+    """The note that the blocks of a partial array are addends."""
     return f"each block is a partial {t.reduction} on its devices"

@@ -8,10 +8,10 @@ each other their tiles of 16 bytes:
 >>> from redistrib.types.mesh import Mesh
 >>> before = ArrayType.parse("f32[8{y}]", Mesh(x=2, y=2))
 >>> step = AllGather(((DeviceDigit("y", 1, 2), IndexDigit(0, 1, 2)),))
->>> found = movement(step, before, step.apply(before))
->>> found.words
+>>> moved = movement(step, before, step.apply(before))
+>>> moved.words
 'In each of 2 groups of 2, every device sends 16 B to every other.'
->>> found.shown, found.flows
+>>> moved.shown, moved.flows
 ('a group', {(0, 1): 16, (1, 0): 16})
 """
 
@@ -192,7 +192,7 @@ def _block_flows(before: ArrayType, after: ArrayType) -> Flows:
 
 
 def _connected(flows: Flows, first: int) -> set[int]:
-    """The devices that a device exchanges data with, and so on."""
+    """The devices that flows connect with a device, directly or through others."""
     reached, new = {first}, {first}
     while new:
         new = {end for ends in flows if new.intersection(ends) for end in ends} - reached

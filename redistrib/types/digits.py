@@ -197,10 +197,10 @@ def piece_of(placement: Placement, device: DeviceDigit) -> IndexDigit | None:
     whole = placement[0]
     if whole.axis != device.axis or device.pre % whole.pre or whole.end % device.end:
         return None
-    return _owned(placement, device)
+    return _owned_index(placement, device)
 
 
-def _owned(placement: Placement, device: DeviceDigit) -> IndexDigit:
+def _owned_index(placement: Placement, device: DeviceDigit) -> IndexDigit:
     """The index digit that a part of a placement's device digit owns."""
     whole, index = placement
     return IndexDigit(index.dim, index.pre * (device.pre // whole.pre), device.size)
@@ -214,7 +214,7 @@ def split_off(placement: Placement, device: DeviceDigit) -> Iterator[Placement]:
     [('x:(1)2', '0:(1)2'), ('x:(4)2', '0:(4)2')]
     """
     for part in complement([device], placement[0]):
-        yield part, _owned(placement, part)
+        yield part, _owned_index(placement, part)
 
 
 def split_at(
@@ -236,7 +236,7 @@ def split_at(
         bounds = sorted(end for end in ends if device.pre < end < device.end)
         if not is_chain([device.pre, *bounds, device.end]):
             raise LayoutError(f"cuts of {device} divide each other; got {bounds}", digit=device)
-        pieces += [(part, _owned((device, index), part)) for part in cut(device, bounds)]
+        pieces += [(part, _owned_index((device, index), part)) for part in cut(device, bounds)]
     return pieces
 
 

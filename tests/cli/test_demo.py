@@ -176,7 +176,7 @@ def test_the_tables_fit_a_terminal(error: str | None) -> None:
     ],
 )
 def test_a_failing_worker_costs_one_workload_at_a_time(code: str, end: str) -> None:
-    jobs, command = demo._named(planned()[:2]), [sys.executable, "-c", code]
+    jobs, command = demo._jobs(planned()[:2]), [sys.executable, "-c", code]
     found = list(demo._run_worker("jax", jobs, command, "test"))
     assert [row["error"] for row in found] == [end, end]
     assert not any(row["verified"] for row in found)
@@ -185,7 +185,7 @@ def test_a_failing_worker_costs_one_workload_at_a_time(code: str, end: str) -> N
 def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "TIMEOUT", 0.5)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    (found,) = demo._run_worker("jax", demo._named(planned()[:1]), command, "test")
+    (found,) = demo._run_worker("jax", demo._jobs(planned()[:1]), command, "test")
     assert found["error"].startswith("killed after")
 
 

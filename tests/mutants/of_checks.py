@@ -145,8 +145,8 @@ MUTANTS = (
     Mutant(
         "the checker forgets the copies of a tile that nobody asks",
         "redistrib/checker/crossing.py",
-        "crossing",
-        "with_digits(positions, named, positions * 0, here) == 0",
+        "_served",
+        "with_digits(positions, named, positions * 0, axes) == 0",
         "positions >= 0",
     ),
     Mutant(
@@ -174,7 +174,7 @@ MUTANTS = (
         "the checker reads keys that it does not know",
         READING,
         "_object",
-        """raise _wrong(f"a key of {what}", f"one of {', '.join(readers)}", unknown[0])""",
+        """raise _error(f"a key of {subject}", f"one of {', '.join(readers)}", unknown[0])""",
         "pass",
     ),
     Mutant(
@@ -379,7 +379,7 @@ match self.view.kind:
         "a swap leaves the pieces where they are",
         TILES,
         "Views.swap",
-        "_with(devices, {digit: number for digit, _, number in pairs})",
+        "_with_strides(devices, {digit: number for digit, _, number in pairs})",
         "devices",
     ),
     Mutant(

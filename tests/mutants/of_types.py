@@ -135,7 +135,7 @@ MUTANTS = (
     Mutant(
         "a part of a digit owns what the whole begins with",
         DIGITS,
-        "_owned",
+        "_owned_index",
         "index.pre * (device.pre // whole.pre)",
         "index.pre",
     ),

@@ -129,8 +129,8 @@ MUTANTS = (
         "the checker counts what stays as received",
         CHECKED,
         "block_loads",
-        "int((asked.wanted - asked.kept).max())",
-        "int(asked.wanted.max())",
+        "int((requests.wanted - requests.kept).max())",
+        "int(requests.wanted.max())",
     ),
     Mutant(
         "the checker pads whatever a plan says",

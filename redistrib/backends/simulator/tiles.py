@@ -153,7 +153,7 @@ class Views:
         """A device walks the number of the pieces with its own place."""
         devices, pairs = _matched(pieces, groups)
         walked = {digit: stride + number for digit, stride, number in pairs}
-        return replace(pieces, devices=_with(devices, walked), dims=pieces.dims[1:])
+        return replace(pieces, devices=_with_strides(devices, walked), dims=pieces.dims[1:])
 
     def place(self, piece: Tiles, groups: Groups, reduction: str) -> Tiles:
         """Written into new tiles."""
@@ -166,16 +166,16 @@ class Views:
     def gather(self, tiles: Tiles, groups: Groups) -> Tiles:
         """The device's stride in front; the device repeats what it reads."""
         devices = _cut(tiles.devices, groups.digits)
-        gathered = _of(devices, groups.digits)
+        gathered = _parts_of(devices, groups.digits)
         lead = tuple((digit.size, stride) for digit, stride in gathered)
-        repeated = _with(devices, {digit: 0 for digit, _ in gathered})
+        repeated = _with_strides(devices, {digit: 0 for digit, _ in gathered})
         return replace(tiles, devices=repeated, dims=(lead, *tiles.dims))
 
     def swap(self, pieces: Tiles, groups: Groups) -> Tiles:
         """The stride of the device and that of the number of the pieces, exchanged."""
         devices, pairs = _matched(pieces, groups)
         lead = tuple((digit.size, stride) for digit, stride, _ in pairs)
-        owners = _with(devices, {digit: number for digit, _, number in pairs})
+        owners = _with_strides(devices, {digit: number for digit, _, number in pairs})
         return replace(pieces, devices=owners, dims=(lead, *pieces.dims[1:]))
 
     def scatter(self, pieces: Tiles, groups: Groups, reduction: str) -> Tiles:
@@ -203,7 +203,7 @@ class Views:
             devices = _cut(tiles.devices, [old for old, _ in operation.step.routes])
             before = dict(devices)
             strides = {new: before[old] for old, new in operation.step.routes if old.size > 1}
-            return replace(tiles, devices=_with(devices, strides))
+            return replace(tiles, devices=_with_strides(devices, strides))
         return Tiles.stacked(tiles.once()[operation.sources()], tiles.mesh, tiles.shape)
 
     def fetch(self, tiles: Tiles, operation: Fetch) -> Tiles:
@@ -235,7 +235,7 @@ def _cut(devices: Devices, digits: Sequence[DeviceDigit]) -> Devices:
     return tuple(result)
 
 
-def _of(devices: Devices, digits: Sequence[DeviceDigit]) -> Devices:
+def _parts_of(devices: Devices, digits: Sequence[DeviceDigit]) -> Devices:
     """Those digits of a position that make up `digits`, in their order."""
     return tuple(
         (part, stride)
@@ -245,7 +245,7 @@ def _of(devices: Devices, digits: Sequence[DeviceDigit]) -> Devices:
     )
 
 
-def _with(devices: Devices, strides: dict[DeviceDigit, int]) -> Devices:
+def _with_strides(devices: Devices, strides: dict[DeviceDigit, int]) -> Devices:
     """The digits of a position with other strides for some."""
     return tuple((digit, strides.get(digit, stride)) for digit, stride in devices)
 

@@ -41,8 +41,8 @@ _MOVES: WeakValueDictionary[int, InGraph] = WeakValueDictionary()
 _KEPT: dict[int, InGraph] = {}
 
 
-def kept(graph: InGraph) -> int:
-    """The number of a move, which is there from now on."""
+def registered(graph: InGraph) -> int:
+    """Register a move, so that graphs may run it by its number; that number."""
     _KEPT[graph.number] = graph
     return graph.number
 
@@ -65,7 +65,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noq
 
 def _gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
     transposed = ctx.move.transposed
-    return (None if transposed is None else move(gradient, kept(transposed()))), None
+    return (None if transposed is None else move(gradient, registered(transposed()))), None
 
 
 move.register_autograd(_gradient, setup_context=_remember)

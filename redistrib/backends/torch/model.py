@@ -92,7 +92,7 @@ class ModelRedistribution:
         self._reduced: set[str] = set()
         self._rank, self._device, self._timeout = dist.get_rank(), device, timeout
         told = hashlib.sha256(f"{batch_bytes} {plan.to_json()}".encode()).hexdigest()
-        heard = _told_by_all(told)
+        heard = _from_all_ranks(told)
         odd = next((rank for rank, text in enumerate(heard) if text != heard[0]), None)
         if odd is not None:
             raise BackendError(
@@ -162,7 +162,7 @@ class ModelRedistribution:
             if self._rank in t.mesh.ids and tiles.get(name) is None
         ]
         told = sorted(self.completed), missing, None if error is None else str(error)
-        heard = _told_by_all(told)
+        heard = _from_all_ranks(told)
         lacked = (lacking(self.plan, names, rank) for rank, (names, _, _) in enumerate(heard))
         skipped = completed_everywhere(self.plan, lacked)
         used = needed(self.plan, skipped)
@@ -283,7 +283,7 @@ def types_of(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, Array
     return types
 
 
-def _told_by_all(told: Any) -> list[Any]:
+def _from_all_ranks(told: Any) -> list[Any]:
     """What each rank tells the others."""
     heard: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(heard, told)

@@ -88,7 +88,7 @@ class TilePrimitives:
         return result
 
     def keep_first(self, tile: Tensor, groups: Groups, reduction: str) -> Tensor:
-        """The tile itself, or another of its shape."""
+        """The tile itself at the first place, one that holds the identity at the others."""
         if self._members_of(groups)[1] == 0:
             return tile
         return torch.empty_like(tile).fill_(identity(tile.dtype, reduction))
@@ -104,7 +104,7 @@ class TilePrimitives:
             work = dist.all_gather_into_tensor(
                 stacked.view(-1), tile.view(-1), group, async_op=True
             )
-            return self._alone([work], stacked, ranks, tile.nbytes * (len(ranks) - 1))
+            return self._posted([work], stacked, ranks, tile.nbytes * (len(ranks) - 1))
         stacked[place] = tile
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
         return post(
@@ -121,7 +121,7 @@ class TilePrimitives:
         if (group := self._group(Swap, ranks, pieces)) is not None:
             pieces = pieces.contiguous()
             work = dist.all_to_all_single(arrived, pieces, group=group, async_op=True)
-            return self._alone([work], arrived, ranks, pieces[0].nbytes * (len(ranks) - 1))
+            return self._posted([work], arrived, ranks, pieces[0].nbytes * (len(ranks) - 1))
         arrived[place] = pieces[place]
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
         return post(
@@ -144,7 +144,7 @@ class TilePrimitives:
                 group,
                 async_op=True,
             )
-            return self._alone([work], result, ranks, result.nbytes * (len(ranks) - 1))
+            return self._posted([work], result, ranks, result.nbytes * (len(ranks) - 1))
         others = [(n, rank) for n, rank in enumerate(ranks) if n != place]
         arrived = pieces.new_empty((len(others), *pieces.shape[1:]))
         addends = {n: arrived[row] for row, (n, _) in enumerate(others)} | {place: pieces[place]}
@@ -162,7 +162,9 @@ class TilePrimitives:
         if group is not None:
             result = tile.contiguous().clone()
             work = dist.all_reduce(result, _operator(reduction), group, async_op=True)
-            return self._alone([work], result, ranks, 2 * (tile.nbytes - tile.nbytes // len(ranks)))
+            return self._posted(
+                [work], result, ranks, 2 * (tile.nbytes - tile.nbytes // len(ranks))
+            )
         flat = tile.reshape(-1)
         # Chunks differ by one element at most.
         cuts = [flat.numel() * n // len(ranks) for n in range(len(ranks) + 1)]
@@ -276,7 +278,7 @@ class TilePrimitives:
             return None
         return self.placed.groups.get(ranks)
 
-    def _alone(
+    def _posted(
         self, works: list[Any], result: Tensor, ranks: tuple[int, ...], moved: int
     ) -> Posted:
         """A collective on its way, which brings this rank so many bytes at least."""

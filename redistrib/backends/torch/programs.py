@@ -88,10 +88,10 @@ class Program:
         """Begin a call: the first messages are on their way; `wait` ends it."""
         tile = None if tile is None else tile.detach()
         call = self._agreement.enter(lambda: self._check(tile))
-        return Running(self._told(self._walk(tile), call))
+        return Running(self._with_cause(self._walk(tile), call))
 
-    def _told(self, walk: Iterator[Tensor | None], call: int) -> Iterator[Tensor | None]:
-        """A walk whose errors name the rank at fault, where it has told."""
+    def _with_cause(self, walk: Iterator[Tensor | None], call: int) -> Iterator[Tensor | None]:
+        """A walk whose errors name the rank at fault, where that has reported an error."""
         try:
             yield from walk
         except BackendError as error:
@@ -197,12 +197,12 @@ def compile(  # noqa: A001 - the public name
 
 
 def in_words(shape: Sequence[int], dtype: str, device: Any) -> str:
-    """A tile in words, to be compared and to be told."""
+    """What a tile is to be, in words that errors show and that `tile_in_words` is compared with."""
     return f"shape {list(shape)}, {torch_dtype(dtype)}, on {torch.device(device).type}"
 
 
 def tile_in_words(tile: Tensor) -> str:
-    """The words of a tile that is there."""
+    """What a tile is, in the words of `in_words`."""
     return f"shape {list(tile.shape)}, {tile.dtype}, on {tile.device.type}"
 
 

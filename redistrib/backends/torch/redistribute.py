@@ -20,7 +20,7 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from redistrib.backends.torch.choices import planned
-from redistrib.backends.torch.graphs import InGraph, kept, move
+from redistrib.backends.torch.graphs import InGraph, move, registered
 from redistrib.backends.torch.layouts import Layout, layout_of
 from redistrib.backends.torch.primitives import Placed
 from redistrib.backends.torch.programs import (
@@ -107,7 +107,7 @@ def _traced(
     meta = TensorMeta(torch.Size(shape), stride, dtype)
     specs = (DTensorSpec(on, p, tensor_meta=meta) for on, p in ((mesh, placements), (to, target)))
     graph = find_move(*specs).graph
-    return None if graph is None else kept(graph)
+    return None if graph is None else registered(graph)
 
 
 class Pending:

@@ -66,12 +66,12 @@ def horner(digits: Iterable[tuple[Term, Term]]) -> Term:
 
 
 def below(value: Term, size: Term) -> list[Any]:
-    """That a digit lies in its range."""
+    """The facts that a digit lies in its range."""
     return [value >= 0, value < size]
 
 
 def numbers(model: Any) -> Callable[[Term], int]:
-    """What a term is in a model."""
+    """A function that gives the number of a term in a model."""
 
     def number(term: Term) -> int:
         return term if isinstance(term, int) else int(model.eval(term, True).as_long())

@@ -137,18 +137,18 @@ class _Delivery:
                 raise CheckError(f"does not hold: {other_kind} is a collective")
 
     def _leave(self, index: IndexDigit) -> Term:
-        """A digit of the position that is none in the sender's tile; its value."""
+        """Take out of the position a digit that the sender's tile does not have; its value."""
         require(index in self.position, f"{index} is local after the step")
         return self.position.pop(index)
 
     def _enter(self, index: IndexDigit, value: Term) -> None:
-        """A digit of the sender's tile that is none of the position."""
+        """Add a digit of the sender's tile that the position does not have, with its value."""
         new = index not in self._entered and index not in self.before.values()
         require(new, f"{index} is local before")
         self._entered[index] = value
 
     def _sum(self, device: DeviceDigit) -> None:
-        """All senders along this digit: whichever one has the addend."""
+        """Let the sender be any device along this digit: each of them has an addend."""
         self.summed.add(device)
         self.sender[device] = load_z3().Int(f"addend {device}")
         self.facts.extend(below(self.sender[device], device.size))
