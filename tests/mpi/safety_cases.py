@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import tempfile
 import threading
@@ -18,7 +19,9 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
 from redistrib.backends.mpi import problem as making
+from redistrib.backends.mpi import streams
 from redistrib.backends.mpi.memory import anonymous_bytes
+from redistrib.backends.mpi.reduction import Reduction
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 
@@ -53,6 +56,40 @@ def a_call_that_is_dropped_leaves_memory_alone(comm: MPI.Intracomm) -> None:
                 call.wait()
     comm.Barrier()
     assert all((pattern == PATTERN).all() for pattern in patterns)
+
+
+@case
+def buffers_of_a_call_that_was_given_up_are_not_used_again(comm: MPI.Intracomm) -> None:
+    """MPI may still send from them and receive into them."""
+    mesh = rd.Mesh(x=comm.size)
+    for text in ("f64[1680{x}, 840]", "f64[1680, 840] sum{x}"):
+        src, dst = (rd.ArrayType.parse(t, mesh) for t in (text, "f64[1680, 840{x}]"))
+        tile = np.full(src.tile_shape, 1.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "SHORT_RUN", 1 << 30)
+            made = rmpi.Redistribution(src, dst, comm, scratch=1 << 23)
+        with made:
+            right = made(tile)
+            [phase] = made._phases
+            before = buffers(phase)
+            assert before
+            if comm.rank != 1:
+                made.start(tile).give_up()
+            comm.Barrier()
+            if comm.rank == 1:
+                with pytest.raises(rd.BackendError, match="the call was given up"):
+                    made(tile)
+            with contextlib.suppress(rd.BackendError):  # of ranks that another told before
+                made.check_calls()
+            assert np.array_equal(made(tile), right)
+            after = buffers(phase)
+            assert comm.rank == 1 or not any(a is b for a, b in zip(before, after, strict=True))
+
+
+def buffers(phase: Any) -> list[np.ndarray]:
+    """Those that a phase packs into."""
+    found = phase.buffers.values() if isinstance(phase, Reduction) else phase._buffers
+    return [buffer for each in found for buffer in each]
 
 
 @case

@@ -131,6 +131,7 @@ class TileExchange(Phase):
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
         self._scratch = scratch
+        self._latest: Outstanding | None = None
         self._take_buffers()
         self.near: list[tuple[Stream, Tile | None]] = []
         self.awaited: list[int] = []
@@ -159,8 +160,10 @@ class TileExchange(Phase):
         if not (self.sends or self.receives or self.near or self.awaited):
             self._copy_own(sources, targets)
             return
-        streams = (*self.sends, *self.receives)
-        with self.channel.outstanding(sources, targets, streams) as outstanding:
+        if self._latest is not None and self._latest.given_up:
+            self._take_buffers()  # MPI may still read and write the others
+        with self.channel.outstanding(sources, targets, self._buffers) as outstanding:
+            self._latest = outstanding
             datatypes = self.channel.datatypes
             flows: list[Flow] = [
                 *(_Near(stream, sources[0], near, outstanding) for stream, near in self.near),

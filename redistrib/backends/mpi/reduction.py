@@ -79,7 +79,8 @@ class Reduction(Phase):
         # All buffers of a rank fit into the scratch, whichever of its streams merge, at either end.
         chunk = rest // (3 * DEPTH * max(1, channel.comm.size - 1))
         self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, chunk, packed=True)
-        self.buffers = {s: buffers_for([s], 0) for s in (*self.sends, *receives)}
+        self._streams = (*self.sends, *receives)
+        self._latest: Outstanding | None = None
         by_peer = {stream.peer: stream for stream in receives}
         lanes: dict[tuple[int, ...], list[list[Overlap]]] = {}
         for overlaps in rows.values():
@@ -94,8 +95,12 @@ class Reduction(Phase):
         ]
         self.sent_bytes = sum(s.bytes for s in self.sends) + self.spread.sent_bytes
         self.received_bytes = sum(s.bytes for s in receives) + self.spread.received_bytes
-        own = sum(buffer.nbytes for buffers in self.buffers.values() for buffer in buffers)
-        self.scratch_bytes = own + self.spread.scratch_bytes
+        self.scratch_bytes = self._take_buffers() + self.spread.scratch_bytes
+
+    def _take_buffers(self) -> int:
+        """Buffers of their own for all streams; gives their bytes."""
+        self.buffers = {stream: buffers_for([stream], 0) for stream in self._streams}
+        return sum(buffer.nbytes for buffers in self.buffers.values() for buffer in buffers)
 
     def share(self, shared: SharedTiles) -> None:
         """From now on the shares are copied into these tiles."""
@@ -109,14 +114,16 @@ class Reduction(Phase):
 
     def run(self, sources: Tiles, targets: Tiles) -> Transfer:
         """Reduce the own share, then exchange the shares within the targets."""
+        if self._latest is not None and self._latest.given_up:
+            self._take_buffers()  # MPI may still read and write the others
         opaque_sources, opaque_targets = opaque(sources), opaque(targets)
         flows: list[Flow] = [
             _Lane(self, streams, opaque_sources, opaque_targets) for streams in self.lanes
         ]
         datatypes = self.channel.datatypes
         flows += [Outgoing([s], opaque_sources, datatypes, self.buffers[s]) for s in self.sends]
-        kept = sources, targets, self.lanes, self.sends
-        with self.channel.outstanding(kept) as outstanding:
+        with self.channel.outstanding(sources, targets, self.buffers) as outstanding:
+            self._latest = outstanding
             yield from transfer(flows, outstanding, lambda: None)
         yield from self.spread.run(targets, targets)
 

@@ -59,9 +59,10 @@ class Outstanding:
     arrays: what the requests read and write, which must live as long as they do.
     peers: the rank that each waits for; -1 for all ranks.
     last: whether nothing is to be done before all of them are complete.
+    given_up: whether one of them is under way for ever, so that the arrays are not to be used.
     """
 
-    last = False
+    last = given_up = False
 
     def __init__(self, comm: MPI.Intracomm, tag: int, *arrays: object) -> None:
         self.comm, self.tag, self.arrays = comm, tag, arrays
@@ -135,6 +136,7 @@ class Outstanding:
                 request.Cancel()
         if not MPI.Request.Testall(self.requests):
             keep(self.requests, self.arrays)
+            self.given_up = True
             if self._repeated is not None:
                 self._repeated.given_up = True
         for column in (self.peers, self._receives, self._owners):
