@@ -6,6 +6,7 @@ ADDING = "redistrib/backends/mpi/adding.py"
 AGAIN = "redistrib/backends/mpi/again.py"
 AGREEMENT = "redistrib/backends/mpi/agreement.py"
 ARRAYS = "redistrib/backends/mpi/arrays.py"
+CALL_ARRAYS = "redistrib/backends/mpi/call_arrays.py"
 CALLS = "redistrib/backends/mpi/calls.py"
 CHECKS = "redistrib/backends/mpi/checks.py"
 COMMUNICATORS = "redistrib/backends/mpi/communicators.py"
@@ -392,9 +393,9 @@ if left and (
     ),
     Mutant(
         "a target with a sub-array is made without what was there",
-        REDISTRIBUTION,
-        "Redistribution._result",
-        "self._problem.subarrays[1] is not None",
+        CALL_ARRAYS,
+        "CallArrays.result",
+        "self.problem.subarrays[1] is not None",
         "False",
     ),
     Mutant(

@@ -29,19 +29,28 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
 
 Ends = tuple[ArrayType, ArrayType]
-PlanFinder = Callable[[Ends | None], Plan | None]
-"""The plan between two types whose devices are ranks; None where one exchange is all there is."""
+PlanFinder = Callable[[Ends | None, bool], Plan | None]
+"""The plan between two types whose devices are ranks; None where one exchange is all there is.
+
+Also given whether all ranks are on one node.
+"""
 
 
 def planner(
     strategy: Strategy, memory_limit: int | None, profile: Profile | str | None
 ) -> PlanFinder:
-    """What plans as `redistrib.plan` with these options; to other ranks auto alone has a choice."""
+    """What plans as `redistrib.plan` with these options; to other ranks auto alone has a choice.
 
-    def find_plan(ends: Ends | None) -> Plan | None:
+    The default profile has a link of its own for each device, so replicas on other ranks gather
+    parts. On one node all share its memory: what counts there is the sum of what is sent, which is
+    least where each rank is sent what it lacks, at once.
+    """
+
+    def find_plan(ends: Ends | None, one_node: bool) -> Plan | None:
         from redistrib.synth.planner.choose import plan
 
-        if ends is None or (ends[0].mesh != ends[1].mesh and strategy != "auto"):
+        fixed = strategy != "auto" or (profile is None and one_node)
+        if ends is None or (ends[0].mesh != ends[1].mesh and fixed):
             return None
         return plan(*ends, strategy=strategy, memory_limit=memory_limit, profile=profile)
 
@@ -54,7 +63,7 @@ class Problem:
 
     ranks: per position of either mesh. subarrays: of either array, None for all of it.
     plan: what the phases are made from; None between sub-arrays, and between two meshes or sets of
-        ranks unless the target has replicas there.
+        ranks unless the target has replicas there and a profile or other nodes decide on them.
     """
 
     src: ArrayType
@@ -69,7 +78,13 @@ class Problem:
 
     @classmethod
     def of(
-        cls, src: ArrayType, dst: ArrayType, find_plan: PlanFinder, options: Options, size: int
+        cls,
+        src: ArrayType,
+        dst: ArrayType,
+        find_plan: PlanFinder,
+        options: Options,
+        size: int,
+        one_node: bool,
     ) -> Problem:
         """The problem on `size` ranks. Raises RedistribError for what is none."""
         options.timeout_checked()
@@ -78,7 +93,8 @@ class Problem:
             subarray_of(src, options.src_index, "src_index"),
             subarray_of(dst, options.dst_index, "dst_index"),
         )
-        plan = find_plan(_planned(src, dst, ranks) if parts == (None, None) else None)
+        ends = _planned(src, dst, ranks) if parts == (None, None) else None
+        plan = find_plan(ends, one_node)
         if plan is None or (options.fuse and src.mesh != dst.mesh):
             check_ends(src, dst, parts)
         dtype = element_type(src, dst, options.dtype)

@@ -13,12 +13,12 @@ from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.again import Again
 from redistrib.backends.mpi.agreement import Watch
-from redistrib.backends.mpi.calls import Running, by_steps, call_of, end_all, forwards, fused
+from redistrib.backends.mpi.call_arrays import CallArrays
+from redistrib.backends.mpi.calls import Running, by_steps, call_of, end_all, fused
 from redistrib.backends.mpi.checks import (
     C_ORDER,
     F_ORDER,
     Index,
-    check_given,
     memory_order,
     usable_timeout,
 )
@@ -54,7 +54,8 @@ class Redistribution:
     traffic, and the plan says which route the same problem would take on an accelerator. What the
     plan says of traffic and memory holds for `from_plan(plan, comm, fuse=False)`.
 
-    strategy, memory_limit, profile: of the plan, as for `redistrib.plan`.
+    strategy, memory_limit, profile: of the plan, as for `redistrib.plan`. To other ranks of one
+        node a plan is made with a profile only, as none by default is of memory that all share.
     src_index, dst_index: sub-arrays of one shape, a slice of step 1 per dimension of the global
         arrays (`np.s_[2:6, :]`): `dst[dst_index] = src[src_index]`, in tiles of the whole arrays,
         whose shapes may differ. With a dst_index `out` is given, and keeps its other elements.
@@ -159,7 +160,7 @@ class Redistribution:
         self = cls.__new__(cls)
         how = dtype, scratch, timeout, shared, fuse, check, op, accumulate
         options = Options(None, None, None, None, *how)
-        self._make(comm, lambda: (plan.src, plan.dst), lambda _: plan, options)
+        self._make(comm, lambda: (plan.src, plan.dst), lambda *_: plan, options)
         return self
 
     def _make(
@@ -187,7 +188,8 @@ class Redistribution:
 
             def settle() -> tuple[str, str, int]:
                 src, dst = self.src, self.dst = find_ends()
-                problem = Problem.of(src, dst, find_plan, options, self.comm.size)
+                ranks = self.comm.size, len(owned.near) == self.comm.size
+                problem = Problem.of(src, dst, find_plan, options, *ranks)
                 self._problem, self._channel.adding = problem, problem.adding
                 return problem.in_full, problem.for_people, 0
 
@@ -212,7 +214,7 @@ class Redistribution:
         before, after = problem.ends(self.comm.size)
         self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
         self._targets = {near: after.shape(near) for near in self.watch.private.near}
-        self._shapes = before.shape(rank), after.shape(rank)
+        self._arrays = CallArrays(problem, rank, (before.shape(rank), after.shape(rank)))
         self.plan, self.dtype = problem.plan, problem.dtype
         self.fused, self._check = problem.options.fuse, problem.options.check
         self.watch.timeout = problem.options.timeout
@@ -225,6 +227,7 @@ class Redistribution:
         self.watch.attempt(shared.connect, MAKING)
         shared.close()
         self.out = shared.tiles.get(self.comm.rank)
+        self._arrays.shared, self._arrays.out = True, self.out
         if self._phases:
             self._phases[-1].share(shared)
 
@@ -284,7 +287,7 @@ class Redistribution:
         with claimed(self._given_comm) as contended:
             self.watch.attempt(lambda: None, MAKING, contended or self._refused(starts=False))
         twin = type(self).__new__(type(self))
-        given = lambda: (self.src, self.dst), lambda _: self.plan
+        given = lambda: (self.src, self.dst), lambda *_: self.plan
         options = replace(self._problem.options, shared=True)
         twin._make(self._given_comm, *given, options, self._under_way)
         lent = np.empty(0, self.dtype) if twin.out is None else twin.out
@@ -342,13 +345,13 @@ class Redistribution:
         levels: list[list[Tile | None]] = []
 
         def prepare() -> tuple[str, str, int]:
-            results.extend(self._checked(tiles, outs))
+            results.extend(self._arrays.checked(tiles, outs))
             plain = self.fused and self._shared is None
             order = memory_order((*tiles, *results)) if plain else C_ORDER
             if self.fused:
                 # All memory is taken before anything is sent.
-                results[:] = [self._result(out, order) for out in results]
-                levels.extend(self._levels(tiles, results, order))
+                results[:] = [self._arrays.result(out, order) for out in results]
+                levels.extend(self._arrays.levels(self._phases, tiles, results, order))
             return operation.text, operation.text, order
 
         watch = self.watch
@@ -362,7 +365,7 @@ class Redistribution:
         if self.fused:
             yield from fused(watch, self._phases, levels, results)
         else:
-            made = partial(self._made, results)
+            made = partial(self._arrays.made, results)
             yield from by_steps(watch, self._phases, tiles, results, made)
 
     def _at_once(self) -> bool:
@@ -376,46 +379,6 @@ class Redistribution:
         for old, new in zip(self._phases, made, strict=True):
             new.communicates = old.communicates
         self._phases, self._reverse = made, reverse
-
-    def _checked(
-        self, tiles: Sequence[Tile | None], outs: Sequence[Tile | None]
-    ) -> Sequence[Tile | None]:
-        """What the results go into, if anything. Raises BackendError for what is no tile."""
-        if len(outs) != len(tiles):
-            raise BackendError(f"each tile has its out; got {len(tiles)} and {len(outs)}")
-        if self._shared is not None:
-            if len(outs) != 1 or not (outs[0] is None or outs[0] is self.out):
-                raise BackendError("a shared result is the array `out`: one, and no other is given")
-            outs = [self.out]
-        if self._check != "none":
-            ends = (self.src, self._shapes[0]), (self.dst, self._shapes[1])
-            check_given(tiles, outs, ends, self.dtype, in_place=self._problem.in_place)
-        return outs
-
-    def _result(self, out: Tile | None, order: int = C_ORDER) -> Tile | None:
-        """What the call returns, made where no `out` is given, in the order of the tile."""
-        shape = self._shapes[1]
-        if out is not None or shape is None:
-            return out
-        if self._problem.subarrays[1] is not None:
-            raise BackendError("with a dst_index the tile that is written into is given, as out")
-        return np.empty(shape, self.dtype, "F" if order == F_ORDER else "C")
-
-    def _levels(self, tiles: Tiles, results: Tiles, order: int) -> list[list[Tile | None]]:
-        """The arrays before, between and after the phases."""
-        levels = [[forwards(tile) for tile in tiles]]
-        for phase in self._phases[:-1]:
-            shape = phase.after.tile_shape(self.comm.rank)[:: -1 if self._reverse else 1]
-            letter: Any = "F" if order == F_ORDER else "C"
-            levels.append([np.empty(shape, self.dtype, letter) for _ in tiles])
-        return [*levels, [forwards(result) for result in results]]
-
-    def _made(self, results: Tiles, phase: Phase | None) -> list[Tile | None]:
-        """The tiles after a step; None stands for the last."""
-        if phase is None:
-            return [self._result(out) for out in results]
-        shape = phase.after.tile_shape(self.comm.rank)
-        return [np.empty(shape, self.dtype) for _ in results]
 
     def __repr__(self) -> str:
         steps = "no plan" if self.plan is None else f"a plan of {len(self.plan.steps)} steps"
