@@ -182,3 +182,15 @@ def test_every_way_to_reduce_keeps_the_limit_and_ends_where_it_should() -> None:
             assert t == dst
             once += 1
     assert min(last, once) > 30
+
+
+def test_what_becomes_partial_owns_something_out_of_the_way_of_the_rest() -> None:
+    """In the first dimension y is in the way of x: 2.0 us by an exchange, whatever the order."""
+    mesh = rd.Mesh(x=4, y=3, z=2, v=4)
+    for shapes in (("72{_6,x}, 1, 18", "72{x}, 1, 18{z}"), ("18, 72{_6,x}", "18{z}, 72{x}")):
+        src, dst = (
+            rd.ArrayType.parse(f"i32[{dims}]{sums}", mesh)
+            for dims, sums in zip(shapes, ("", " sum{y}"), strict=True)
+        )
+        plan = rd.plan(src, dst)
+        assert (plan.num_collectives, plan.received_bytes) == (1, 648)

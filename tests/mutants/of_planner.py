@@ -376,14 +376,14 @@ if size > 4 * limit:
     Mutant(
         "one reduction of all ignores the limit",
         REDUCTIONS,
-        "reduce_once",
+        "_reduced_once",
         "t == dst or t.tile_size <= limit",
         "t.tile_size > 0",
     ),
     Mutant(
         "one reduction of all reduces what is to stay partial",
         REDUCTIONS,
-        "reduce_once",
+        "_reduced_once",
         "roles.rest(t.partial, sorted(roles.kept))",
         "t.partial",
     ),

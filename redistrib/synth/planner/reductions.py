@@ -211,13 +211,14 @@ def closings(
 
 
 def make_partial(
-    start: ArrayType, dst: ArrayType, roles: PartialRoles
+    start: ArrayType, dst: ArrayType, roles: PartialRoles, *, last: bool = False
 ) -> tuple[ArrayType, list[Collective]]:
     """The type, partial only over what stays so, from which the steps given lead to `dst`.
 
     A digit that becomes partial owns something until the end, so that what moves is smaller: what
     it owns in `start`, where that is local in the target, else any local digits. On x=2, y=3,
-    `[6, 6{y}] -> [6, 6{x}] sum{y}` moves to `[6{y}, 6{x}]`, and y becomes partial there.
+    `[6, 6{y}] -> [6, 6{x}] sum{y}` moves to `[6{y}, 6{x}]`, and y becomes partial there. Of local
+    digits it takes the first, or the `last`.
     """
     end = dst.replace(partial=roles.kept, reduction=dst.reduction)
     if not roles.produce or end == start:
@@ -241,7 +242,8 @@ def make_partial(
             continue
         whole = device
         dim = -1 if owned is None else owned.dim  # where it may take no more than a permute
-        for run in sorted(local_runs(end), key=lambda run: run.dim != dim):
+        runs = local_runs(end)[:: -1 if last else 1]
+        for run in sorted(runs, key=lambda run: run.dim != dim):
             size = gcd(whole.size, run.size)
             part = DeviceDigit(whole.axis, whole.pre, size)
             if size > 1 and own(part, IndexDigit(run.dim, run.pre, size)):
@@ -299,9 +301,23 @@ def reduce_once(
     """One reduction of all that changes; None where tiles do not fit or digits do not split.
 
     Owners that change become partial beside what is to be reduced: on x=2, y=2,
-    `[8, 8{y}] sum{x} -> [8{y}, 8{x}]` is `[8, 8] sum{x,y}` and one reduce_scatter.
+    `[8, 8{y}] sum{x} -> [8{y}, 8{x}]` is `[8, 8] sum{x,y}` and one reduce_scatter. What becomes
+    partial owns a part of the first dimension with room until then, or of the last.
     """
-    end, closing = make_partial(src, dst, roles)
+    for last in (False, True):
+        end, closing = make_partial(src, dst, roles, last=last)
+        steps = _reduced_once(src, end, dst, roles, limit)
+        if steps is not None:
+            return [*steps, *closing]
+        if not roles.produce:
+            break
+    return None
+
+
+def _reduced_once(
+    src: ArrayType, end: ArrayType, dst: ArrayType, roles: PartialRoles, limit: int
+) -> list[Collective] | None:
+    """One reduction that leads to the type before something becomes partial."""
     common = refine(src, end)
     reduction = src.reduction or "sum"
     changed = tuple((d, i) for d, i in common.src.items() if common.dst.get(d) != i)
@@ -332,7 +348,7 @@ def reduce_once(
     left = roles.rest(t.partial, sorted(roles.kept))
     if left and not step(AllReduce(left)):
         return None
-    return [*steps, *closing] if t == end else None
+    return steps if t == end else None
 
 
 def local_runs(t: ArrayType) -> list[IndexDigit]:
