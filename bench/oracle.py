@@ -10,6 +10,8 @@
 4. Pairs whose digits do not match: a matrix, and `cost`, beside the planner.
 5. Alpa's published formula on the layouts of an MLP and an attention block on a 2x4 mesh: what it
    answers, and what the oracle answers.
+6. Matrices with every partial set on 4x4x2, over equal and unequal links, per pair, with nothing
+   remembered; and lines of `redistrib cost` a second, 2,000 questions cold and again.
 
 CPU time of the process; the calls that are compared take turns.
 """
@@ -23,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -35,6 +37,7 @@ import redistrib as rd
 from bench.planners import PASS, Shardy, forget, types
 from bench.problems import Problem, axis_names, layouts, random_pair
 from bench.timing import machine, settle
+from redistrib.cli.questions import answers
 from redistrib.types.refinement import refine
 
 FAMILIES = (
@@ -326,6 +329,47 @@ def alpa_rows() -> list[Figures]:
 # --- report ------------------------------------------------------------------------------------
 
 
+def sum_rows(sides: Sequence[int]) -> list[Figures]:
+    """A matrix of all layouts of whole axes with every set of free axes partial."""
+    rows = []
+    for side, profile in product(sides, (None, "dgx-h100")):
+        types = [
+            t.replace(partial=chosen)
+            for t in family((4, 4, 2), (side,) * 3)
+            for count in range(len(t.free_digits) + 1)
+            for chosen in combinations(t.free_digits, count)
+        ]
+        forget()
+        oracle = rd.Oracle(types[0].mesh, profile)
+        took = seconds(partial(oracle.cost_matrix, types, types, closed=False))
+        rows.append(
+            {
+                "side": side,
+                "profile": profile or "default",
+                "pairs": len(types) ** 2,
+                "priced": oracle.stats.batched_prices,
+                "us a pair": took / len(types) ** 2 * 1e6,
+            }
+        )
+    return rows
+
+
+def line_row(count: int) -> Figures:
+    """Questions a second that `redistrib cost` answers, each once and then all again."""
+    rng = random.Random(0)
+    families = [family((4, 4, 2), shape) for shape in ((64,) * 3, (4096, 1024, 512))]
+    lines = []
+    for number in range(count):
+        src, dst = rng.choices(rng.choice(families), k=2)
+        question = {"id": number, "mesh": dict(src.mesh.axes), "src": str(src), "dst": str(dst)}
+        lines.append(json.dumps(question))
+    forget()
+    given = answers([*lines, *lines])
+    cold = seconds(lambda: [next(given) for _ in lines])
+    again = seconds(lambda: [next(given) for _ in lines])
+    return {"lines": count, "cold a second": count / cold, "again a second": count / again}
+
+
 def run(quick: bool, only: str | None = None) -> Figures:
     """All figures, or the matrix of one mesh."""
     shardy = Shardy()
@@ -348,6 +392,8 @@ def run(quick: bool, only: str | None = None) -> Figures:
         "detours": [] if quick else detour_rows(),
         "misaligned": [] if quick else misaligned_rows(),
         "alpa": alpa_rows(),
+        "sums": sum_rows((4096,) if quick else (64, 4096)),
+        "lines": line_row(200 if quick else 2000),
     }
 
 
@@ -377,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    for name in ("matrix", "single", "detours", "misaligned", "alpa"):
+    for name in ("matrix", "single", "detours", "misaligned", "alpa", "sums", "lines"):
         rows = figures.get(name)
         if not rows:
             continue
