@@ -84,12 +84,13 @@ def _check(data: dict[str, Any], step_index: list[int | None]) -> dict[str, int]
         tiles.append(current.tile_bytes)
         received.append(most_received * src.itemsize)
         sent.append(most_sent * src.itemsize)
+        onto = current.mesh if "onto" in step else None
         if links and name not in LOCAL:
             # Onto another mesh one device may send to all others.
-            timed = max(received[-1], sent[-1]) if "onto" in step else received[-1]
-            seconds += links.seconds(name, crossed, timed, latencies, "onto" in step)
-        if links and "onto" in step:
-            links = Links.of(data["profile"], current.mesh)
+            timed = max(received[-1], sent[-1]) if onto else received[-1]
+            seconds += links.seconds(name, crossed, timed, latencies, onto)
+        if links and onto:
+            links = Links.of(data["profile"], onto)
         live.append(start.tile_bytes + (tiles[-2] if step_index[0] else 0) + tiles[-1])
         derived = {
             "type": str(current),

@@ -4,7 +4,7 @@
 
 of the slowest link that the step crosses, on the mesh that it starts on. Of an exchange onto
 another mesh these are received or sent bytes, whichever are more, over the links of all owners and
-the profile's own.
+that of the first level in which all devices of both meshes are, or else the profile's own.
 
 On x=2,y=4 under levels of 4 devices, a line along y is devices 0 to 3 or 4 to 7, inside a level,
 and one along x is not: x has the link of the profile. On x=8 the minor 4 positions of x are inside
@@ -42,6 +42,9 @@ class Links:
 
     parts: list[tuple[DeviceDigit, tuple[float, float]]]
     default: tuple[float, float]
+    groups: list[tuple[int, tuple[float, float]]]
+    """The devices of each level and the link inside; the last is that of the profile."""
+    mesh: Mesh
     rounds: bool
     efficiency: dict[str, float]
 
@@ -70,21 +73,36 @@ class Links:
                     end = start
             if end > 1:
                 parts.append((DeviceDigit(axis, 1, end), _link(profile)))
-        # Where all links are one it is the default, too: that of what goes onto another mesh.
+        # Where all links are one it is the default, too.
         used = {link for part, link in parts if part.size > 1}
         default = used.pop() if len(used) == 1 else _link(profile)
-        return Links(parts, default, profile["exchange"] == "rounds", efficiency)
+        groups = [*((level["devices"], _link(level)) for level in levels), (0, _link(profile))]
+        return Links(parts, default, groups, mesh, profile["exchange"] == "rounds", efficiency)
 
     def seconds(
-        self, name: str, crossed: Iterable[DeviceDigit], size: int, latencies: int, onto: bool
+        self,
+        name: str,
+        crossed: Iterable[DeviceDigit],
+        size: int,
+        latencies: int,
+        onto: Mesh | None = None,
     ) -> float:
         """Latency and bytes over bandwidth, of the slowest link that a step crosses."""
         links = [link for digit in crossed for link in self._crossed(digit)]
-        if onto or not links:
+        if onto is not None:
+            links.append(self._to(onto))
+        elif not links:
             links.append(self.default)
         latencies = latencies if self.rounds or name != "exchange" else 1
         bandwidth = min(b for _, b in links) * self.efficiency.get(name, 1.0)
         return max(a for a, _ in links) * latencies + size / bandwidth
+
+    def _to(self, other: Mesh) -> tuple[float, float]:
+        """The link of the first group that the devices of this mesh and another are all in."""
+        ids = [np.array(m.devices or (0, m.num_devices - 1)) for m in (self.mesh, other)]
+        ends = np.array([(found.min(), found.max()) for found in ids])
+        inside = (link for devices, link in self.groups[:-1] if not np.ptp(ends // devices))
+        return next(inside, self.groups[-1][1])
 
     def _crossed(self, digit: DeviceDigit) -> list[tuple[float, float]]:
         """The links of the parts that a digit meets, and of what is in none of them."""

@@ -244,8 +244,15 @@ MUTANTS = (
         "the checker prices what goes onto another mesh by the links of the source alone",
         CHECKED_PRICE,
         "Links.seconds",
-        "onto or not links",
-        "not links",
+        "onto is not None",
+        "False",
+    ),
+    Mutant(
+        "the checker prices what goes onto another mesh by the one link of the source's mesh",
+        CHECKED_PRICE,
+        "Links.seconds",
+        "self._to(onto)",
+        "self.default",
     ),
     Mutant(
         "the checker does not look into levels",

@@ -58,6 +58,13 @@ MUTANTS = (
         "(*products, *chains.T)",
     ),
     Mutant(
+        "what goes onto another mesh crosses the link of the first level, wherever it goes",
+        PROFILE,
+        "_between",
+        "first // level.devices == last // level.devices",
+        "first // level.devices <= last // level.devices",
+    ),
+    Mutant(
         "an axis over several levels has the link of the outermost",
         PROFILE,
         "_links_by_level",

@@ -179,3 +179,51 @@ def test_a_profile_names_parts_of_axes() -> None:
     assert rd.check(rd.Plan.from_json(plan.to_json()))
     with pytest.raises(rd.RedistribError, match="one link, or a link for each part"):
         rd.Profile("p", profile.link, (("x", profile.link), ("x:(1)2", profile.link)))
+
+
+def test_what_goes_to_another_mesh_crosses_the_link_between_their_devices() -> None:
+    """Inside a group that holds both meshes it is the group's, else that of the next level."""
+    rng = random.Random(4)
+    far, levels = TWO_LEVELS.link, TWO_LEVELS.levels
+    seen = set()
+    for _ in range(repetitions(40, 2000)):
+        first, second = rng.randrange(0, 40), rng.randrange(0, 40)
+        sizes = rng.choice((1, 2, 4)), rng.choice((1, 2, 4))
+        meshes = [
+            rd.Mesh({name: n}, devices=[start + k for k in range(n)])
+            for name, n, start in zip("xu", sizes, (first, second), strict=True)
+        ]
+        src, dst = (rd.ArrayType(mesh, "f32", [4096], [list(mesh.sizes)]) for mesh in meshes)
+        plan = rd.plan(src, dst, profile=TWO_LEVELS)
+        ids = {*meshes[0].ids, *meshes[1].ids}
+        links = [level.link for level in levels if len({n // level.devices for n in ids}) == 1]
+        link = (links or [far])[0]
+        rd.check(plan)
+        for term in plan.terms:
+            if term.onto is not None:
+                wanted = link.latency * term.latencies + term.timed_bytes / link.bandwidth
+                assert term.seconds(TWO_LEVELS) == wanted, (meshes, str(plan))
+                seen.add(link)
+        assert plan.seconds_under(TWO_LEVELS) == plan.seconds
+        cost = rd.Oracle(meshes[0], profile=TWO_LEVELS).cost(src, dst)
+        assert cost.seconds == plan.seconds
+    assert seen == {far, *(level.link for level in levels)}
+
+
+def test_a_mesh_inside_a_node_is_far_from_another_node() -> None:
+    """The link of a mesh with one kind of link is not that of what leaves it, named or by level."""
+    near, far = rd.Link(1e-6, 1e11), rd.Link(1e-4, 1e9)
+    node, other = rd.Mesh(x=4), rd.Mesh({"x": 4}, devices=[8, 9, 10, 11])
+    ends = [rd.ArrayType.parse("f32[1024{x}]", mesh) for mesh in (node, other)]
+    for profile in (
+        rd.Profile("p", far, levels=(Level(8, near),)),
+        rd.Profile("p", far, axes=(("x", near),)),
+    ):
+        plan = rd.plan(*ends, profile=profile)
+        assert plan.seconds == far.latency + 1024 / far.bandwidth
+        rd.check(plan)
+        assert rd.Plan.from_json(plan.to_json()).seconds == plan.seconds
+    # ... and both may be on one node, which is not the link across.
+    beside = rd.ArrayType.parse("f32[1024{x}]", rd.Mesh({"x": 4}, devices=[4, 5, 6, 7]))
+    plan = rd.plan(ends[0], beside, profile=rd.Profile("p", far, levels=(Level(8, near),)))
+    assert plan.seconds == near.latency + 1024 / near.bandwidth

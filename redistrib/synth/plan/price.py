@@ -8,7 +8,8 @@ devices of tiles of 1 MB receives 3 MB; under the default profile, 1 us and 100 
 
 In an exchange onto another mesh it is what the worst device receives or sends, whichever is more:
 one device may serve all others there. One that sends 1 MB to each of 4 takes 1 us + 40 us. It goes
-over the profile's own link, beside those of the source's owners: no axis leads to another mesh.
+over the link of the first level that holds the devices of both meshes, else the profile's own,
+beside those of the source's owners: no axis leads to another mesh.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def step_seconds(
     """Time of a step from the type `before`."""
     if not step.communicates:
         return 0.0
-    axes = step.crossed(before) if profile.axes else ()
+    axes = step.crossed(before) if profile.axes or profile.across else ()
     timed, latencies = traffic.timed_bytes(step), traffic.latencies
     return profile.seconds(axes, timed, latencies, step.collective, onto(step))
 
@@ -131,7 +132,7 @@ class Term:
     """What a communicating step takes, whatever the links: its price is linear in these.
 
     `axes` are the digits that it crosses, of `mesh`, the one before it; `timed_bytes` what its
-    worst device receives, or sends onto another mesh; `onto` whether it goes to another.
+    worst device receives, or sends onto another mesh; `onto` that mesh, if it goes to another.
     """
 
     collective: str
@@ -139,13 +140,13 @@ class Term:
     latencies: int
     timed_bytes: int
     mesh: Mesh
-    onto: bool
+    onto: Mesh | None
 
     def seconds(self, profile: Profile) -> float:
         """Its seconds under a profile."""
-        links = profile.on(self.mesh)
-        axes = self.axes if links.axes else ()
-        return links.seconds(axes, self.timed_bytes, self.latencies, self.collective, self.onto)
+        links, onto = profile.on(self.mesh, self.onto), self.onto is not None
+        axes = self.axes if links.axes or links.across else ()
+        return links.seconds(axes, self.timed_bytes, self.latencies, self.collective, onto)
 
 
 def price_steps(

@@ -77,7 +77,7 @@ class PricedSteps:
     @property
     def terms(self) -> tuple[Term, ...]:
         """What the communicating steps take whatever the links, in their order."""
-        steps = zip(self.steps, self.types, self.traffic, strict=False)
+        steps = zip(self.steps, self.types, self.types[1:], self.traffic, strict=False)
         return tuple(
             Term(
                 step.collective,
@@ -85,9 +85,9 @@ class PricedSteps:
                 moved.latencies,
                 moved.timed_bytes(step),
                 before.mesh,
-                onto(step),
+                after.mesh if onto(step) else None,
             )
-            for step, before, moved in steps
+            for step, before, after, moved in steps
             if step.communicates
         )
 
@@ -117,7 +117,7 @@ def seconds_of(
     profile: Profile,
 ) -> tuple[float, ...]:
     """Estimated seconds of each step."""
-    mesh, links, found = types[0].mesh, profile.on(types[0].mesh), []
+    mesh, links, found = types[0].mesh, profile.on(types[0].mesh, types[-1].mesh), []
     for step, before, moved in zip(steps, types, traffic, strict=False):
         if before.mesh != mesh:
             mesh, links = before.mesh, profile.on(before.mesh)

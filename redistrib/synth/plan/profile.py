@@ -87,6 +87,8 @@ class Profile:
     levels: tuple[Level, ...] = ()
     efficiency: tuple[tuple[str, float], ...] = ()
     source: str = ""
+    across: Link | None = field(default=None, repr=False)
+    """Of a profile on two meshes the link from one to the other; it has no spelling in a file."""
     _of_axis: dict[str, Link | list[tuple[DeviceDigit, Link]]] = field(
         init=False, repr=False, compare=False
     )
@@ -127,10 +129,10 @@ class Profile:
     def speed(
         self, axes: Iterable[DeviceDigit], collective: str = "", onto: bool = False
     ) -> tuple[float, float]:
-        """Latency and bandwidth of a collective over these axes, and over `link` onto a mesh."""
+        """Latency and bandwidth of a collective over these axes, and onto another mesh if so."""
         latency, bandwidth = self.link.latency, self.link.bandwidth
-        if self.axes:
-            used = [self.link] if onto else []
+        if self.axes or self.across:
+            used = [self.across or self.link] if onto else []
             used += [link for device in axes for link in self.links_of(device)]
             if len(used) == 1:
                 latency, bandwidth = used[0].latency, used[0].bandwidth
@@ -141,8 +143,11 @@ class Profile:
             bandwidth *= dict(self.efficiency).get(collective, 1.0)
         return latency, bandwidth
 
-    def on(self, mesh: Mesh) -> Profile:
+    def on(self, mesh: Mesh, other: Mesh | None = None) -> Profile:
         """This profile with its levels resolved into the links of the axes of a mesh.
+
+        What goes onto the `other` mesh crosses the link of the first level that holds all devices
+        of both, else that of the profile.
 
         Where all axes have the same link, that is the one link of the result. Of an axis that runs
         over several levels, each part has its link: of 4 devices, two to a node, the minor digit is
@@ -154,7 +159,9 @@ class Profile:
         >>> [(axis, link.latency) for axis, link in node.on(Mesh(x=4)).axes]
         [('x:(2)2', 1e-06)]
         """
-        return _resolved(self, mesh) if self.levels or self.axes else self
+        if not (self.levels or self.axes):
+            return self
+        return _resolved(self, mesh, None if other == mesh else other)
 
     @property
     def uniform(self) -> bool:
@@ -336,8 +343,10 @@ def _by_axis(
 
 
 @lru_cache(maxsize=256)
-def _resolved(profile: Profile, mesh: Mesh) -> Profile:
+def _resolved(profile: Profile, mesh: Mesh, other: Mesh | None) -> Profile:
     """The links of the axes of a mesh, each by the name of an axis or of a part of one."""
+    if other is not None and profile.across is None:
+        profile = replace(profile, across=_between(profile, mesh, other))
     links = list(profile.axes)
     named = {axis_of(name) for name, _ in links}
     for axis in whole_axes(mesh):
@@ -351,6 +360,16 @@ def _resolved(profile: Profile, mesh: Mesh) -> Profile:
     if len(used) == 1:
         return replace(profile, link=used.pop(), axes=(), levels=())
     return replace(found, axes=tuple(entry for entry in links if entry[1] != profile.link))
+
+
+def _between(profile: Profile, mesh: Mesh, other: Mesh) -> Link:
+    """The link from one mesh to another: that of the first level that holds all their devices."""
+    ids = [(0, m.num_devices - 1) if m.devices is None else m.devices for m in (mesh, other)]
+    first, last = min(map(min, ids)), max(map(max, ids))
+    held = (
+        level.link for level in profile.levels if first // level.devices == last // level.devices
+    )
+    return next(held, profile.link)
 
 
 def _links_by_level(profile: Profile, mesh: Mesh, axis: DeviceDigit) -> list[tuple[str, Link]]:

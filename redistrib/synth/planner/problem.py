@@ -157,7 +157,7 @@ def make_problem(
         for component in common.components():
             if not component.aligned:
                 check_enumerable(prod(axis.size for axis in component.axes))
-    links = profile.on(src.mesh)
+    links = profile.on(src.mesh, (target or dst).mesh)
     return Problem(src, target or dst, dst, memory_limit, profile, links, effort, common)
 
 
