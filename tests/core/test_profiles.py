@@ -12,7 +12,7 @@ from redistrib.types.digits import DeviceDigit, cut, divisors
 
 SYSTEMS = (
     *("tpu-v5e", "tpu-v5p", "tpu-v6e", "dgx-h100", "hgx-h200", "gb200-nvl72", "a100-cloud"),
-    *("mi300x", "mpi-cluster"),
+    *("mi300x", "trainium2", "mpi-cluster"),
 )
 
 
