@@ -1,6 +1,6 @@
 """What plans cost beside plain jax: compile time, whole trees, other devices.
 
-    python -m bench.jax_overheads [compile] [trees] [devices] [--turns 4]
+    python -m bench.jax_overheads [compile] [trees] [devices] [eager] [--turns 4]
 
 On 8 virtual CPU devices, and 8 others; CPU time of the process, ours and plain jax in turns, the
 least of each, so that other programs on the machine count little.
@@ -18,16 +18,21 @@ from typing import Any
 Way = Callable[[], Any]
 
 
-def table(title: str, rows: dict[str, dict[str, Way]], turns: int) -> None:
+def table(
+    title: str,
+    rows: dict[str, dict[str, Way]],
+    turns: int,
+    clock: Callable[[], float] = time.process_time,
+) -> None:
     """Print the CPU time of the ways to do each thing; the ratio is to the first of them."""
     print(f"\n{title}: CPU time, ms, and over that of the first")
     for name, ways in rows.items():
         least = dict.fromkeys(ways, float("inf"))
         for _ in range(turns):
             for way, run in ways.items():
-                start = time.process_time()
+                start = clock()
                 run()
-                least[way] = min(least[way], time.process_time() - start)
+                least[way] = min(least[way], clock() - start)
         first = next(iter(least.values()))
         found = ", ".join(f"{way} {1e3 * t:.1f} ({t / first:.2f})" for way, t in least.items())
         print(f"- {name}: {found}", flush=True)
@@ -163,9 +168,35 @@ def devices(turns: int) -> None:
     table("to other devices", found, 4 * turns)
 
 
+def eager(turns: int) -> None:
+    """What the calling thread takes to dispatch a small array, a hundred times, outside jit."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding
+
+    from redistrib.backends import jax as rjax
+
+    spec: Any = jax.sharding.PartitionSpec
+    mesh = jax.sharding.Mesh(jax.devices()[:8], ("x",))
+    rows, columns = NamedSharding(mesh, spec("x")), NamedSharding(mesh, spec(None, "x"))
+    x = jax.device_put(jnp.ones((64, 64)), rows)
+
+    def moved(put: Any) -> None:
+        for _ in range(100):
+            put(x, columns).block_until_ready()
+
+    ways: dict[str, Way] = {
+        "device_put": partial(moved, jax.device_put),
+        "reshard": partial(moved, rjax.reshard),
+    }
+    for way in ways.values():
+        way()
+    table("eager dispatch", {"100 times f32[64, 64]": ways}, 4 * turns, time.thread_time)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.jax_overheads", description=__doc__)
-    parts = {"compile": compiling, "trees": trees, "devices": devices}
+    parts = {"compile": compiling, "trees": trees, "devices": devices, "eager": eager}
     parser.add_argument("part", nargs="*", choices=[*parts, []])
     parser.add_argument("--turns", type=int, default=4)
     options = parser.parse_args()
