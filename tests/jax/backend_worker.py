@@ -39,7 +39,7 @@ def direct(mesh: rd.Mesh, src: str, dst: str) -> rd.Plan:
 
 
 def jax_mesh(mesh: rd.Mesh) -> jax.sharding.Mesh:
-    names, sizes = zip(*mesh.axes, strict=True)
+    names, sizes = tuple(dict(mesh.axes)), tuple(dict(mesh.axes).values())
     devices = jax.devices()[: mesh.num_devices]
     return jax.sharding.Mesh(np.array(devices).reshape(sizes), names)
 
