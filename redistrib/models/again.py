@@ -49,7 +49,7 @@ class _Brought(NamedTuple):
 
 
 def made_once(moves: Iterable[Move], src: Types, dst: Types) -> Iterator[Move]:
-    """The moves, in order, with what devices have by then taken from there."""
+    """The moves, in order; what devices have of an earlier target they copy from it."""
     moves = [*moves]
     by_source: dict[tuple[str, int], list[_Place]] = {}
     for n, move in enumerate(moves):
@@ -62,18 +62,18 @@ def made_once(moves: Iterable[Move], src: Types, dst: Types) -> Iterator[Move]:
     for source, places in by_source.items():
         if len(places) == 1:
             continue
-        found = [moves[place.move].steps[place.step] for place in places]
-        key = tuple(id(step.copy) for step in found)
+        steps = [moves[place.move].steps[place.step] for place in places]
+        key = tuple(id(step.copy) for step in steps)
         if key not in grouped:
-            grouped[key] = overlapping([step.copy.reads for step in found])
+            grouped[key] = overlapping([step.copy.reads for step in steps])
         for group in grouped[key]:
             if len(group) > 1:
-                some = [(places[n], found[n]) for n in sorted(group)]
-                changed |= shared.steps(source, moves, some)
+                pairs = [(places[n], steps[n]) for n in sorted(group)]
+                changed |= shared.steps(source, moves, pairs)
     for n, move in enumerate(moves):
-        made = [changed.get(_Place(n, k), [step]) for k, step in enumerate(move.steps)]
-        if any(found != [step] for found, step in zip(made, move.steps, strict=True)):
-            yield replace(move, steps=tuple(step for found in made for step in found))
+        cuts = [changed.get(_Place(n, k), [step]) for k, step in enumerate(move.steps)]
+        if any(cut != [step] for cut, step in zip(cuts, move.steps, strict=True)):
+            yield replace(move, steps=tuple(step for cut in cuts for step in cut))
         else:
             yield move
 
@@ -82,7 +82,7 @@ Types = Mapping[str, AnyType]
 
 
 class _Shared:
-    """Steps that read the same source, made of each other; what layers have alike is made once."""
+    """Cuts steps that read one source where an earlier target has a part; layers share cuts."""
 
     def __init__(self, src: Types, dst: Types) -> None:
         self._src, self._dst = src, dst
@@ -92,64 +92,64 @@ class _Shared:
     def steps(
         self, source: tuple[str, int], moves: Sequence[Move], places: Sequence[tuple[_Place, Step]]
     ) -> dict[_Place, list[Step]]:
-        """The steps that stand in place of some, which are in order; not of those that stay."""
+        """What replaces steps of one source, given in order, by place; without unchanged steps."""
         brought: list[_Brought] = []
         changed = {}
         for place, step in places:
             target = moves[place.move].target
-            left, own = [step], []
+            crossing, copied = [step], []
             tried = 0
             for earlier in brought:
                 if tried == MAX_TRIED or not self._fits(earlier, step, target):
                     continue
-                more: list[Step] = []
-                still: list[Step] = []
-                for part in left:
+                taken: list[Step] = []
+                remaining: list[Step] = []
+                for part in crossing:
                     if apart(part.copy.reads, earlier.step.copy.reads):
-                        still.append(part)
+                        remaining.append(part)
                         continue
                     tried += 1
                     for cut, held in self._cut(source, target, part, earlier):
-                        (more if held else still).append(cut)
+                        (taken if held else remaining).append(cut)
                 again = Again(earlier.target, earlier.step.part)
-                own += [replace(cut, again=again) for cut in more]
-                left = still
-            if own:
-                changed[place] = [*left, *own]
-            brought += [_Brought(place.move, cut, target) for cut in left]
+                copied += [replace(cut, again=again) for cut in taken]
+                crossing = remaining
+            if copied:
+                changed[place] = [*crossing, *copied]
+            brought += [_Brought(place.move, cut, target) for cut in crossing]
         return changed
 
     def _fits(self, earlier: _Brought, step: Step, target: str) -> bool:
         """Whether both are on the same devices, and the earlier is the same, or not yet cast."""
-        here, there = self._part(earlier.target, earlier.step), self._part(target, step)
+        earlier_part, part = self._part(earlier.target, earlier.step), self._part(target, step)
         before = earlier.step.copy.dtypes
         return (
-            here.type.mesh == there.type.mesh
-            and set(here.type.partial) <= set(there.type.partial)
+            earlier_part.type.mesh == part.type.mesh
+            and set(earlier_part.type.partial) <= set(part.type.partial)
             and before == step.copy.dtypes[: len(before)]
         )
 
     def _cut(
         self, source: tuple[str, int], target: str, step: Step, earlier: _Brought
     ) -> list[tuple[Step, bool]]:
-        """A step in parts, each with whether it is made of what an earlier one brought."""
+        """A step in parts, each with whether it copies from the target of the earlier step."""
         key = id(step), id(earlier.step)
         if key not in self._made:
-            found = shared_parts(step.atom, earlier.step.atom)
-            here = self._part(target, step)
-            there = self._part(earlier.target, earlier.step)
+            shared = shared_parts(step.atom, earlier.step.atom)
+            part = self._part(target, step)
+            earlier_part = self._part(earlier.target, earlier.step)
             name, number = source
             origin = self._parts_of(self._src[name])[number]
-            made: list[tuple[Step, bool]] = []
-            for crossing, own in found:
-                taken = [] if own is None else copies(own, here, there)
+            result: list[tuple[Step, bool]] = []
+            for crossing, in_target in shared:
+                taken = [] if in_target is None else copies(in_target, part, earlier_part)
                 held = bool(taken) and all(on_own(copy) for _, copy in taken)
-                cuts = taken if held else copies(crossing, here, origin)
-                irregular = step.irregular or len(found) > 1 or len(cuts) > 1
-                made += [(Step(step.part, copy, irregular, atom), held) for atom, copy in cuts]
-            if not any(held for _, held in made) or len(made) > MAX_TRIED:
-                made = [(step, False)]
-            self._made[key] = made
+                cuts = taken if held else copies(crossing, part, origin)
+                irregular = step.irregular or len(shared) > 1 or len(cuts) > 1
+                result += [(Step(step.part, copy, irregular, atom), held) for atom, copy in cuts]
+            if not any(held for _, held in result) or len(result) > MAX_TRIED:
+                result = [(step, False)]
+            self._made[key] = result
         return self._made[key]
 
     def _part(self, target: str, step: Step) -> Part:
@@ -162,7 +162,7 @@ class _Shared:
 
 
 def on_own(copy: Copy) -> bool:
-    """Whether every device that a copy is to has what is copied."""
+    """Whether every device that receives a copy holds its source elements itself."""
     starts = dict(copy.target.coordinates)
     return all(
         starts.get(owner) == value
@@ -190,7 +190,7 @@ def shared_parts(atom: Atom, other: Atom) -> list[tuple[Atom, Atom | None]]:
 
     Both are of one source. All is one part where their elements are not told apart by digits.
     """
-    whole: list[tuple[Atom, Atom | None]] = [(atom, None)]
+    uncut: list[tuple[Atom, Atom | None]] = [(atom, None)]
     parts = [atom.swapped()]
     outside: list[Atom] = []
     coordinates = [_Coordinate(dim, 1, 0, None) for dim in range(len(atom.source_offset))]
@@ -214,7 +214,7 @@ def shared_parts(atom: Atom, other: Atom) -> list[tuple[Atom, Atom | None]]:
         for digit, below in zip(digits, reach[1:], strict=True):
             step, first = digit.source_stride, coordinates[place].first
             if below >= step:
-                return whole
+                return uncut
             if step > 1:
                 parts = [cut for part in parts for cut in split(part, place, (1, step))]
                 coordinates.insert(place + 1, _Coordinate(dim, 1, 0, None))
@@ -224,9 +224,9 @@ def shared_parts(atom: Atom, other: Atom) -> list[tuple[Atom, Atom | None]]:
         if coordinates[place].digit is None:
             keep(place, 0, 1)
         if len(parts) + len(outside) > MAX_TRIED:
-            return whole
+            return uncut
     inside = [(_back(part, coordinates), _through(part, coordinates, other)) for part in parts]
-    return [*inside, *((part, None) for part in outside)] if inside else whole
+    return [*inside, *((part, None) for part in outside)] if inside else uncut
 
 
 def _shifted_down(atom: Atom, dim: int, by: int) -> Atom:
@@ -236,7 +236,7 @@ def _shifted_down(atom: Atom, dim: int, by: int) -> Atom:
 
 
 def _back(part: Atom, coordinates: Sequence[_Coordinate]) -> Atom:
-    """A part whose target are coordinates of the source, as one of the source."""
+    """A part with coordinates of the source as its target, as a part of the source."""
     offset = [0] * (1 + max((c.dim for c in coordinates), default=-1))
     for position, c in zip(part.offset, coordinates, strict=True):
         offset[c.dim] += c.first + c.weight * position
@@ -250,7 +250,7 @@ def _back(part: Atom, coordinates: Sequence[_Coordinate]) -> Atom:
 
 
 def _through(part: Atom, coordinates: Sequence[_Coordinate], other: Atom) -> Atom:
-    """A part whose target are coordinates of the source, as one of another atom's target."""
+    """A part with coordinates of the source as its target, as a part of another atom's target."""
     offset = list(other.offset)
     for position, c in zip(part.offset, coordinates, strict=True):
         if c.digit is not None:

@@ -94,9 +94,9 @@ def same_transfers(plan: ModelMoves, first: Kind, other: Kind, turn: int) -> boo
     """Whether two moves of a kind have the same transfers on two devices: which, is by `turn`."""
     count = len(first.devices)
     for n in dict.fromkeys((turn % count, count - 1 - turn % count)):
-        here, there = (int(kind.devices[n]) for kind in (first, other))
-        renamed = _renamed(plan.transfers(first.move, here), first, other)
-        if list(renamed) != list(plan.transfers(other.move, there)):
+        device, counterpart = (int(kind.devices[n]) for kind in (first, other))
+        renamed = _renamed(plan.transfers(first.move, device), first, other)
+        if list(renamed) != list(plan.transfers(other.move, counterpart)):
             return False
     return True
 

@@ -309,7 +309,7 @@ def split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
         offset = (*atom.offset[:dim], *atom.offset[dim + 1 :])
         return [replace(_shifted(atom, dim + 1, -1), offset=offset)]
     minor = prod(sizes[1:])
-    found = []
+    atoms = []
     for part in aligned(atom, dim, minor):
         start = part.offset[dim]
         offset = (*part.offset[:dim], start // minor, start % minor, *part.offset[dim + 1 :])
@@ -323,8 +323,8 @@ def split(atom: Atom, dim: int, sizes: Sequence[int]) -> list[Atom]:
                 digits.append(replace(digit, stride=digit.stride // minor))
             else:
                 digits.append(digit)
-        found += split(replace(part, digits=tuple(digits), offset=offset), dim + 1, sizes[1:])
-    return found
+        atoms += split(replace(part, digits=tuple(digits), offset=offset), dim + 1, sizes[1:])
+    return atoms
 
 
 def aligned(atom: Atom, dim: int, minor: int) -> Iterator[Atom]:
@@ -381,8 +381,8 @@ def _cut_at(atom: Atom, places: Sequence[int], room: int) -> Iterator[Atom]:
             yield atom.taken(place, start, count)
     for step in range(inside, outside):
         cut = atom.taken(place, step, 1)
-        rest = [p - (p > place) for p in places[1:]]
-        yield from _cut_at(cut, rest, room - step * digit.stride)
+        remaining = [p - (p > place) for p in places[1:]]
+        yield from _cut_at(cut, remaining, room - step * digit.stride)
 
 
 def _on_dims(atom: Atom, place: Mapping[int, int], order: Sequence[int]) -> Atom:

@@ -47,9 +47,9 @@ def balanced(routes: Sequence[tuple[Route, Tiles, Tiles]]) -> list[Crossing]:
     order = [(source.replicas, -route.part_bytes) for route, source, _ in routes]
     for n in sorted(range(len(routes)), key=order.__getitem__):
         turns[n] = account.turn(*routes[n])
-    made: dict[object, Crossing] = {}  # one object for those that are equal: layers share them
+    unique: dict[object, Crossing] = {}  # one object for those that are equal: layers share them
     return [
-        made.setdefault((*map(id, route), turn), Crossing(*route, turn))
+        unique.setdefault((*map(id, route), turn), Crossing(*route, turn))
         for route, turn in zip(routes, turns, strict=True)
     ]
 
@@ -63,12 +63,12 @@ class _Side:
     """
 
     def __init__(self, tiles: Tiles, counts: Counts) -> None:
-        here = np.arange(len(tiles.ids))
-        first = here[replicas_of(tiles, here) == 0]
+        numbers = np.arange(len(tiles.ids))
+        first = numbers[replicas_of(tiles, numbers) == 0]
         positions = first[None, :] + np.array(tiles.offsets)[:, None]
-        some = counts[positions].any(axis=0)
+        giving = counts[positions].any(axis=0)
         self.replicas = tiles.replicas
-        self.positions = positions[:, some]
+        self.positions = positions[:, giving]
         self.bytes = counts[self.positions]
         self.most = self.bytes.max(axis=1, initial=0)
         self.extra = int((self.most > self.most.min()).sum())
@@ -86,16 +86,18 @@ class _Account:
         self._devices: dict[tuple[int, int], Counts] = {}
 
     def turn(self, route: Route, source: Tiles, target: Tiles) -> Turn:
-        """Where a route begins; what its devices give is added to what they have given."""
+        """The turn of a route; the bytes that its devices send are added to their account."""
         if id(route) not in self._sides:
             load, width = load_of(route), itemsize(narrowest(route.copy.dtypes))
             self._sides[id(route)] = (
                 _Side(source, load.sent * width),
                 _Side(target, load.relayed * width),
             )
-        here, there = self._sides[id(route)]
-        turn = self._begun(here, self._of(here, source), route.apart)
-        relaying = self._begun(there, self._of(there, target), True, deals=False).serving
+        source_side, target_side = self._sides[id(route)]
+        turn = self._begun(source_side, self._of(source_side, source), route.apart)
+        relaying = self._begun(
+            target_side, self._of(target_side, target), True, deals=False
+        ).serving
         return turn._replace(relaying=relaying)
 
     def _of(self, side: _Side, tiles: Tiles) -> Counts:
@@ -106,58 +108,58 @@ class _Account:
             self._devices[key] = ids[side.positions]
         return self._devices[key]
 
-    def _begun(self, side: _Side, devices: Counts, one: bool, *, deals: bool = True) -> Turn:
-        """The replica that begins, or the order in which they serve, with least for the worst."""
+    def _begun(self, side: _Side, devices: Counts, greedy: bool, *, deals: bool = True) -> Turn:
+        """The replica that serves first, or the order in which they serve: least for the worst."""
         if not devices.size:
             return Turn()
-        given, begun = self._given[devices], Turn()
+        loads, begun = self._given[devices], Turn()
         if side.replicas > 1:
-            so_far = given.max(axis=1)
+            so_far = loads.max(axis=1)
             most, least = int(so_far.max()), int(so_far.min())
             if deals and most - least > max(int(side.most.max()), most // UNEVEN):
                 begun = Turn(deal=_dealt(so_far, side.most))
             elif side.extra:
-                begun = Turn(self._first(side, given, so_far, one))
+                begun = Turn(self._first(side, loads, so_far, greedy))
         for n, replica in enumerate(begun.deal):
-            given[replica] += side.bytes[n]
+            loads[replica] += side.bytes[n]
         if not begun.deal:
-            _add_turned(given, side.bytes, begun.serving)
-        self._given[devices] = given
+            _add_turned(loads, side.bytes, begun.serving)
+        self._given[devices] = loads
         return begun
 
-    def _first(self, side: _Side, given: Counts, so_far: Counts, one: bool) -> int:
-        """The replica that begins: the first of those in a row that have given least."""
+    def _first(self, side: _Side, loads: Counts, so_far: Counts, greedy: bool) -> int:
+        """The replica that serves first: the first of a run of replicas that have sent least."""
         if side.extra == 1:
             least = int(so_far.argmin())
         else:
             sums = np.concatenate(([0], so_far, so_far[: side.extra - 1])).cumsum()
             least = int((sums[side.extra :] - sums[: -side.extra]).argmin())
-        if one:
+        if greedy:
             return least
         step = max(1, side.replicas // MAX_TURNS)
         tried = []
         for n in range(min(MAX_TURNS, side.replicas)):
             first = (least + n * step) % side.replicas
-            after = given.copy()
+            after = loads.copy()
             _add_turned(after, side.bytes, first)
             tried.append((int(after.max()), int((after == after.max()).sum()), n, first))
         return min(tried)[-1]
 
 
-def _add_turned(given: Counts, bytes_: Counts, first: int) -> None:
-    """Add what replicas give where another than the first begins."""
-    given[first:] += bytes_[: len(bytes_) - first]
-    given[:first] += bytes_[len(bytes_) - first :]
+def _add_turned(loads: Counts, bytes_: Counts, first: int) -> None:
+    """Add the bytes that replicas send where the replica `first` serves first."""
+    loads[first:] += bytes_[: len(bytes_) - first]
+    loads[:first] += bytes_[len(bytes_) - first :]
 
 
-def _dealt(given: Counts, most: Counts) -> tuple[int, ...]:
+def _dealt(loads: Counts, most: Counts) -> tuple[int, ...]:
     """For each replica's share, the largest first, the replica with least so far.
 
     >>> _dealt(np.array([9, 0, 1]), np.array([4, 4, 4]))
     (1, 2, 1)
     """
     deal = [0] * len(most)
-    heap = [(so_far, n) for n, so_far in enumerate(given.tolist())]
+    heap = [(so_far, n) for n, so_far in enumerate(loads.tolist())]
     heapify(heap)
     for n in sorted(range(len(most)), key=lambda n: -int(most[n])):
         so_far, deal[n] = heap[0]

@@ -69,7 +69,7 @@ def check_model(plan: ModelFigures) -> None:
 
 
 class _Followed(NamedTuple):
-    """What was found of a move: the numbers of the sources it uses, and bytes.
+    """What the check of a move found: the numbers of the sources it uses, and bytes.
 
     Bytes are received, and sent, by the number of a device in its kind.
     """
@@ -112,7 +112,7 @@ class _Check:
                     f"{move.target}: the map makes {origin.dtype}{list(origin.shape)}; its type is "
                     f"{target}"
                 )
-            kind = kinds.of(move, origin.made, sources)
+            kind = kinds.of(move, origin.recipe, sources)
             like = followed.get(kind.key)
             if like is None or not same_transfers(plan, like.kind, kind, n):
                 like = followed[kind.key] = self._follow(kind, origin)
@@ -136,10 +136,10 @@ class _Check:
         used = {number[str(g.like.source)] for g in groups if g.like.source in number}
         bytes_ = np.zeros((2, len(kind.devices)), np.int64)
         for group in groups:
-            each = group.like.view.distinct * itemsize(group.like.wire)
+            transfer_bytes = group.like.view.distinct * itemsize(group.like.wire)
             for side, column in enumerate((RECEIVES, SENDS)):
                 places = [kind.place[device] for device in group.crossing[:, column].tolist()]
-                np.add.at(bytes_[side], places, each)
+                np.add.at(bytes_[side], places, transfer_bytes)
         return _Followed(kind, tuple(sorted(used)), bytes_)
 
     def _check_reductions(self) -> None:
@@ -198,7 +198,7 @@ class _Check:
         yield from elements(views, WRITTEN, target, places, self._holding)
 
     def _agree(self, move: Move, group: Group, origin: Origin, views: Views) -> Iterator[bool]:
-        """Whether what is written and what is read are the same, for each straight part."""
+        """For each straight part, whether the elements written are the elements read."""
         transfer, dtype = group.like, self.plan.dst[move.target].dtype
         for name, dtypes, part in origin.pull(views, WRITTEN):
             if transfer.sender is None:
@@ -221,11 +221,11 @@ class _Check:
     ) -> Iterator[bool]:
         """Whether what is read of a target that is made, or being made, is what is wanted."""
         transfer = group.like
-        own = transfer.source == move.target
-        other = origin if own else self._origins.get(str(transfer.source))
+        of_target = transfer.source == move.target
+        other = origin if of_target else self._origins.get(str(transfer.source))
         passed_on = (group.senders != group.receivers).any()
-        right = own if transfer.phase == 1 else not passed_on
-        if other is None or transfer.dtypes[0] != other.dtype or not right:
+        allowed = of_target if transfer.phase == 1 else not passed_on
+        if other is None or transfer.dtypes[0] != other.dtype or not allowed:
             self._refuse(move, group, views)
             return
         t = self.plan.dst[str(transfer.source)]
@@ -236,7 +236,7 @@ class _Check:
     def _read(self, move: Move, group: Group, t: AnyType, views: Views) -> Iterator[Views]:
         """Views with what they read as elements of the array that it is of."""
         places = group.positions(t, SENDS)
-        first = views.at[READ][:, 0]
+        first = views.starts[READ][:, 0]
         steps = [step[0] for step in views.steps[READ]]
         reach = sum((n - 1) * step for n, step in zip(views.counts, steps, strict=True))
         if (first < 0).any() or (first + reach >= self._sizes(t)[places[views.rows]]).any():
@@ -316,7 +316,7 @@ class _Check:
                 for device, view in group.read():
                     read[device, phase].append(view)
         for (device, phase), views in read.items():
-            earlier = [v for found in by_phase[:phase] for v in found.get(device, [])]
+            earlier = [v for written in by_phase[:phase] for v in written.get(device, [])]
             if not _seen(move, all_written, views, earlier, sizes[device]):
                 raise CheckError(
                     f"{move.target}: device {device} does not have what it sends of "
@@ -362,8 +362,8 @@ def _origin(
 
 
 def _same(views: Views) -> bool:
-    """Whether what is written and what is read are the same elements, in one order."""
-    return np.array_equal(*views.at) and views.steps[WRITTEN] == views.steps[READ]
+    """Whether the elements written are the elements read, in the same order."""
+    return np.array_equal(*views.starts) and views.steps[WRITTEN] == views.steps[READ]
 
 
 def _holds_value(t: AnyType) -> NDArray[np.bool_]:

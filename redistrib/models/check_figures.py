@@ -25,10 +25,10 @@ def check_totals(plan: ModelFigures, totals: Bytes) -> None:
     """
     place = {device: n for n, device in enumerate(plan.devices)}
     for reduction in plan.reductions.values():
-        own = [place[device] for device in reduction.src.mesh.ids]
-        totals[:, own] += [[reduction.received_bytes], [reduction.sent_bytes]]
-    for name, found in zip(("received_bytes", "sent_bytes"), totals, strict=True):
-        worst = int(found.max(initial=0))
+        places = [place[device] for device in reduction.src.mesh.ids]
+        totals[:, places] += [[reduction.received_bytes], [reduction.sent_bytes]]
+    for name, bytes_ in zip(("received_bytes", "sent_bytes"), totals, strict=True):
+        worst = int(bytes_.max(initial=0))
         if getattr(plan, name) != worst:
             raise CheckError(f"{name} is {worst}; the plan has {getattr(plan, name)}")
 
@@ -64,11 +64,11 @@ def check_peak(plan: ModelFigures) -> None:
     worst, chunk = 0, plan.chunk_bytes
     for n, move in enumerate(plan.moves):
         names = list(dict.fromkeys(name for name, _ in move.sources))
-        target, given = np.zeros((2, len(place)), np.int64)
+        target, source = np.zeros((2, len(place)), np.int64)
         target[of(plan.dst[move.target].mesh)] = _tile_bytes(plan.dst[move.target])
         alive += 0 if plan.into_targets else target
-        add(given, names, lambda name: _tile_bytes(plan.src[name]))
-        scratch = np.minimum(chunk, np.maximum(target, given))
+        add(source, names, lambda name: _tile_bytes(plan.src[name]))
+        scratch = np.minimum(chunk, np.maximum(target, source))
         worst = max(worst, int((alive + scratch).max()))
         if not plan.keep_sources:
             freed = np.zeros(len(place), np.int64)

@@ -94,7 +94,7 @@ def copies(atom: Atom, target: Part, source: Part | None) -> list[tuple[Atom, Co
     parts = _cut(atom, target)
     if source is not None:
         parts = [cut.swapped() for part in parts for cut in _cut(part.swapped(), source)]
-    made = []
+    result = []
     for part in parts:
         digits = []
         for digit in part.digits:
@@ -102,8 +102,8 @@ def copies(atom: Atom, target: Part, source: Part | None) -> list[tuple[Atom, Co
             digits.append(CopyDigit(digit.size, _walk(target, digit.dim, digit.stride), walk))
         start = _start(source, part.source_offset) if source else Start((), 0)
         first, reads = _start(target, part.offset), _lines(part)
-        made.append((part, Copy(tuple(digits), first, start, part.source, part.dtypes, reads)))
-    return made
+        result.append((part, Copy(tuple(digits), first, start, part.source, part.dtypes, reads)))
+    return result
 
 
 def _lines(atom: Atom) -> tuple[Line, ...]:

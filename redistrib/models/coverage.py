@@ -156,7 +156,7 @@ def all_written(read: Sequence[Strided], written: Sequence[Strided], size: int) 
     cells, reduced = _reduced([*written, *read], size)
     if cells > MAX_CELLS:
         raise TooManyCellsError
-    there = np.zeros(cells, bool)
+    present = np.zeros(cells, bool)
     for view in reduced[: len(written)]:
-        there[numbers(view)] = True
-    return all(there[numbers(view)].all() for view in reduced[len(written) :])
+        present[numbers(view)] = True
+    return all(present[numbers(view)].all() for view in reduced[len(written) :])

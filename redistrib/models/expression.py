@@ -273,10 +273,10 @@ def free_placeholders(expression: Expression) -> frozenset[str]:
 def number_placeholders(expression: Expression) -> frozenset[str]:
     """The free placeholders that indices and sizes depend on, not only names."""
     inner = [number_placeholders(part) for part in parts(expression)]
-    found = _own_numbers(expression).union(*inner)
+    placeholders = _own_numbers(expression).union(*inner)
     if isinstance(expression, Stack) and expression.over is not None:
-        return found - {expression.over.placeholder}
-    return found
+        return placeholders - {expression.over.placeholder}
+    return placeholders
 
 
 def parts(expression: Expression) -> tuple[Expression, ...]:
@@ -327,22 +327,22 @@ def _bound(bound: object) -> Number | None:
     return None if bound is None else _number("a bound", bound)
 
 
-def _number(what: str, value: object) -> Number:
-    return value if isinstance(value, Affine) else integer(what, value)
+def _number(label: str, value: object) -> Number:
+    return value if isinstance(value, Affine) else integer(label, value)
 
 
-def _text(what: str, value: object) -> str:
+def _text(label: str, value: object) -> str:
     if not isinstance(value, str):
-        raise WeightMapError(f"{what} is a text; got {value!r}", value=value)
+        raise WeightMapError(f"{label} is a text; got {value!r}", value=value)
     return value
 
 
-def _expressions(what: str, parts: Sequence[object]) -> tuple[Expression, ...]:
+def _expressions(kind: str, parts: Sequence[object]) -> tuple[Expression, ...]:
     for part in parts:
         if not isinstance(part, _Node):
             raise WeightMapError(
-                f"a {what} is of expressions, such as source('name'); got {brief(part)}", value=part
+                f"a {kind} is of expressions, such as source('name'); got {brief(part)}", value=part
             )
     if not parts:
-        raise WeightMapError(f"a {what} has at least one part")
+        raise WeightMapError(f"a {kind} has at least one part")
     return tuple(parts)  # type: ignore[arg-type]

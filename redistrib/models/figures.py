@@ -38,9 +38,9 @@ class ModelFigures(ModelMoves):
         place = {device: n for n, device in enumerate(self.devices)}
         received, sent = np.zeros((2, len(place)), np.int64)
         for plan in self.reductions.values():
-            own = [place[device] for device in plan.src.mesh.ids]
-            received[own] += plan.received_bytes
-            sent[own] += plan.sent_bytes
+            positions = [place[device] for device in plan.src.mesh.ids]
+            received[positions] += plan.received_bytes
+            sent[positions] += plan.sent_bytes
         loads: dict[int, Load] = {}
         crossings = self.crossings  # makes the tiles
         places = {
@@ -56,14 +56,14 @@ class ModelFigures(ModelMoves):
                 if id(route) not in loads:
                     loads[id(route)] = load_of(route)
                 load = loads[id(route)].turned(route, turn)
-                here, there = places[id(target)], places[id(source)]
+                receivers, senders = places[id(target)], places[id(source)]
                 width = itemsize(narrowest(step.copy.dtypes))
-                received[here] += load.received * width
+                received[receivers] += load.received * width
                 assert step.copy.number is not None
-                view = Taken(step.copy, here, load.received, width)
+                view = Taken(step.copy, receivers, load.received, width)
                 taken.setdefault(move.sources[step.copy.number], []).append(view)
-                sent[here] += load.relayed * width
-                sent[there] += load.sent * width
+                sent[receivers] += load.relayed * width
+                sent[senders] += load.sent * width
         return Loads(received, sent, least_bytes(taken, len(place)))
 
     @property

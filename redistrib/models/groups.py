@@ -64,14 +64,14 @@ class Group:
             devices, ids = self.columns[:, column], np.array(t.mesh.ids)
             order = np.argsort(ids)
             place = np.searchsorted(ids, devices, sorter=order)
-            found = order[np.minimum(place, len(ids) - 1)]
-            if (odd := devices[ids[found] != devices]).size:
+            positions = order[np.minimum(place, len(ids) - 1)]
+            if (odd := devices[ids[positions] != devices]).size:
                 raise CheckError(
                     f"{self.like.target}: device {odd[0]} {COLUMNS[column]} and is not on the mesh "
                     f"of {t}; it does not have what it sends",
                     target=self.like.target,
                 )
-            self._positions[key] = found
+            self._positions[key] = positions
         return self._positions[key]
 
     def written(self) -> list[tuple[int, Strided]]:
@@ -88,10 +88,10 @@ class Group:
 
 
 class _Side(NamedTuple):
-    """Columns of alike transfers as they are taken in, or as they are given: four numbers each."""
+    """Columns of alike transfers, as receivers and as senders list them: four numbers each."""
 
-    taken: list[int]
-    given: list[int]
+    incoming: list[int]
+    outgoing: list[int]
 
 
 def collected(plan: ModelMoves, move: Move, most: int) -> tuple[list[Group], int]:
@@ -113,17 +113,17 @@ def collected(plan: ModelMoves, move: Move, most: int) -> tuple[list[Group], int
             key = sender is None, target, source, runs, dtypes, phase, reduction
             if key not in rows:
                 rows[key] = transfer, _Side([], [])
-            taken, given = rows[key][1]
+            incoming, outgoing = rows[key][1]
             if receiver == device:
-                taken += (-1 if sender is None else sender, receiver, start, origin)
+                incoming += (-1 if sender is None else sender, receiver, start, origin)
                 count += 1
             elif sender == device:
-                given += (sender, receiver, start, origin)
+                outgoing += (sender, receiver, start, origin)
         if count > most:
             raise _too_many(move, count, most)
     groups = []
-    for transfer, (taken, given) in rows.values():
-        group, sent = Group(transfer, _columns(taken)), _columns(given)
+    for transfer, (incoming, outgoing) in rows.values():
+        group, sent = Group(transfer, _columns(incoming)), _columns(outgoing)
         expected = group.crossing
         if not np.array_equal(_sorted(expected), _sorted(sent)):
             raise CheckError(

@@ -109,15 +109,15 @@ def _interpret(node: Expression, get: Callable[[str], A], arrays: Arrays[A], bin
         case Source(name=name):
             return get(name.text(binding))
         case Index(array=array, entries=entries):
-            whole = inner(array)
-            return arrays.index(whole, *spans(entries, whole.shape, binding))
+            value = inner(array)
+            return arrays.index(value, *spans(entries, value.shape, binding))
         case Concat(dim=dim, parts=parts):
             values = [inner(part) for part in parts]
             place = _dim(dim, len(values[0].shape), "concat")
-            rest = [(*v.shape[:place], *v.shape[place + 1 :]) for v in values]
+            others = [(*v.shape[:place], *v.shape[place + 1 :]) for v in values]
             _require_equal(
                 "the parts of a concat agree in all but its dimension",
-                rest,
+                others,
                 [v.shape for v in values],
             )
             _require_one_dtype("concat", values, arrays)
@@ -150,9 +150,9 @@ def _interpret(node: Expression, get: Callable[[str], A], arrays: Arrays[A], bin
             return arrays.pad(value, place, wanted)
         case Cast(array=array, dtype=dtype):
             value = inner(array)
-            given = arrays.dtype_of(value)
-            if given.startswith("c") and not dtype.startswith("c"):
-                raise WeightMapError(f"a cast keeps imaginary parts; got {given} to {dtype}")
+            before = arrays.dtype_of(value)
+            if before.startswith("c") and not dtype.startswith("c"):
+                raise WeightMapError(f"a cast keeps imaginary parts; got {before} to {dtype}")
             return arrays.cast(value, dtype)
         case _:
             assert_never(node)
@@ -166,17 +166,17 @@ class Shape:
     dtype: str
 
 
-def shapes_of(given: Mapping[str, tuple[Sequence[int], object]]) -> dict[str, Shape]:
-    """Shape and dtype of arrays by name, as given.
+def shapes_of(pairs: Mapping[str, tuple[Sequence[int], object]]) -> dict[str, Shape]:
+    """Shape and dtype of arrays by name, from (shape, dtype) pairs.
 
     Raises WeightMapError unless each name has a (shape, dtype) pair, and LayoutError for what is
     no shape or no dtype.
     """
     rule = "shapes are a mapping from names to (shape, dtype) pairs"
-    if not isinstance(given, Mapping):
-        raise WeightMapError(f"{rule}; got {brief(given)}", shapes=given)
+    if not isinstance(pairs, Mapping):
+        raise WeightMapError(f"{rule}; got {brief(pairs)}", shapes=pairs)
     shapes = {}
-    for name, pair in given.items():
+    for name, pair in pairs.items():
         if not is_kind(name, str) or not is_kind(pair, tuple | list) or len(pair) != 2:
             raise WeightMapError(f"{rule}; got {brief(pair)} for {brief(name)}", name=name)
         shapes[name] = Shape(as_shape(pair[0]), dtype_name(pair[1]))
@@ -289,10 +289,10 @@ def _from_end(bound: int, size: int) -> int:
     return bound + size if bound < 0 else bound
 
 
-def _dim(dim: int, rank: int, what: str) -> int:
+def _dim(dim: int, rank: int, operation: str) -> int:
     if not -rank <= dim < rank:
         raise WeightMapError(
-            f"the dimension of a {what} is below the rank, {rank}; got {dim}", dim=dim
+            f"the dimension of a {operation} is below the rank, {rank}; got {dim}", dim=dim
         )
     return dim % rank
 
@@ -305,11 +305,11 @@ def _require_equal(rule: str, keys: Sequence[object], shapes: Sequence[Sequence[
             )
 
 
-def _require_one_dtype(what: str, values: Sequence[A], arrays: Arrays[A]) -> None:
+def _require_one_dtype(operation: str, values: Sequence[A], arrays: Arrays[A]) -> None:
     names = [arrays.dtype_of(value) for value in values]
     if len(set(names)) > 1:
         raise WeightMapError(
-            f"the parts of a {what} have one dtype; got {', '.join(names)}; a change of dtype "
+            f"the parts of a {operation} have one dtype; got {', '.join(names)}; a change of dtype "
             f"needs a cast",
             dtypes=names,
         )

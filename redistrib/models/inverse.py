@@ -124,9 +124,9 @@ def _pieces(
                 picked: tuple[Span | int, ...] = (*(Span() for _ in range(dim % rank)), count)
                 yield from _pieces(part, Index(value, picked), (), shape_of, inner)
         case Rearrange(array=array, pattern=pattern, sizes=sizes):
-            given = {name: number(size, binding) for name, size in sizes}
+            known = {name: number(size, binding) for name, size in sizes}
             shape = shape_of(array, binding).shape
-            once, step = _without_repeats(pattern, shape, given)
+            once, step = _without_repeats(pattern, shape, known)
             if steps and once is not None:
                 raise WeightMapError(f"part of what is repeated is not undone; got {node}")
             if steps:
@@ -154,10 +154,10 @@ def _pieces(
 
 
 def _without_repeats(
-    pattern: Pattern, shape: tuple[int, ...], given: dict[str, int]
+    pattern: Pattern, shape: tuple[int, ...], known: dict[str, int]
 ) -> tuple[Callable[[Expression], Expression] | None, _Rearranged]:
     """What takes one of the repeats of a pattern, if it has any, and the pattern without them."""
-    fitted = pattern.fit(shape, given)
+    fitted = pattern.fit(shape, known)
     before = [name for group in pattern.before for name in group]
     sizes = dict(zip(before, fitted.digits, strict=True))
     after = tuple(tuple(n for n in group if n in sizes) for group in pattern.after)
@@ -165,10 +165,10 @@ def _without_repeats(
     new = [name for group in pattern.after for name in group if name not in sizes]
     if not new:
         return None, step
-    if not all(given[name] for name in new):
+    if not all(known[name] for name in new):
         raise WeightMapError(f"what is repeated no time is lost; the pattern is '{pattern}'")
     apart = Pattern(pattern.after, (*((name,) for name in new), *after))
-    named = tuple((n, (sizes | given)[n]) for g in pattern.after if len(g) > 1 for n in g)
+    named = tuple((n, (sizes | known)[n]) for g in pattern.after if len(g) > 1 for n in g)
 
     def once(value: Expression) -> Expression:
         return Index(Rearrange(value, apart, named), (0,) * len(new))
@@ -190,9 +190,9 @@ def _assembled(name: str, shape: tuple[int, ...], pieces: Sequence[_Piece]) -> E
         try:
             if step is None:
                 return _joined(name, shape, group, {})
-            rest = [piece._replace(steps=piece.steps[1:]) for piece in group]
+            stripped = [piece._replace(steps=piece.steps[1:]) for piece in group]
             inner = step.pattern.fit(shape, dict(step.sizes)).shape
-            return step.undo(_assembled(name, inner, rest))
+            return step.undo(_assembled(name, inner, stripped))
         except _PartlyError as error:
             partly = partly or error
     raise partly or _PartlyError(f"no target has anything of the source {name}", source=name)
@@ -209,14 +209,14 @@ def _joined(
     first = pieces[0].steps[0]
     assert isinstance(first, _Selected)
     spans_of = [step.spans for piece in pieces if isinstance(step := piece.steps[0], _Selected)]
-    whole = tuple(fixed.get(dim, range(n)) for dim, n in enumerate(shape))
+    ranges = tuple(fixed.get(dim, range(n)) for dim, n in enumerate(shape))
     open_ = [
         dim
-        for dim, span in enumerate(whole)
+        for dim, span in enumerate(ranges)
         if dim not in fixed and (dim in first.dropped or any(s[dim] != span for s in spans_of))
     ]
     if not open_:
-        inner = tuple(len(whole[d]) for d in range(len(shape)) if d not in first.dropped)
+        inner = tuple(len(ranges[d]) for d in range(len(shape)) if d not in first.dropped)
         return _assembled(name, inner, [p._replace(steps=p.steps[1:]) for p in pieces])
     dim = open_[0]
     groups: dict[range, list[_Piece]] = {}

@@ -18,6 +18,7 @@ from redistrib.models.copies import Copy
 from redistrib.models.schedule import Route, Turn
 from redistrib.models.tiles import Tiles
 from redistrib.types.digits import DeviceDigit
+from redistrib.types.mesh import home_positions
 
 Counts = NDArray[np.int64]
 
@@ -53,69 +54,64 @@ def routed(copy: Copy, source: Tiles, target: Tiles, least_part: int, *, apart: 
 def load_of(route: Route) -> Load:
     """What the deliveries of a route add up to, where the first replicas begin."""
     source, target = route.source, route.target
-    here = np.arange(len(target.ids))
-    known, _ = solved(route, here)
-    home = _home(route)
+    positions = np.arange(len(target.ids))
+    known, _ = solved(route, positions)
+    home = home_positions(source.type.mesh, target.type.mesh)
     of_own = replicas_of(source, np.maximum(home, 0))
-    received = np.zeros(len(here), np.int64)
+    received = np.zeros(len(positions), np.int64)
     sent = np.zeros(len(source.ids), np.int64)
-    relayed = np.zeros(len(here), np.int64)
-    whole = prod(d.size for d in route.inside if d.source.stride)
-    each = whole // route.parts
-    replica = replicas_of(target, here)
+    relayed = np.zeros(len(positions), np.int64)
+    piece = prod(d.size for d in route.inside if d.source.stride)
+    share = piece // route.parts
+    replica = replicas_of(target, positions)
     offsets = np.array(source.offsets)
-    fan = np.zeros(len(here), np.int64)
+    fan = np.zeros(len(positions), np.int64)
     for digit in route.fans:
         fan = fan * digit.size + known[id(digit)]
     for number, (base, takes) in enumerate(_pieces(route)):
-        received += whole * takes
+        received += piece * takes
         for part in range(route.parts):
             crossing = takes
             if route.relays:
                 relay = (part + number * route.parts) % target.replicas
                 crossing = takes & (replica == relay)
-                relayed += each * (target.replicas - 1) * crossing
+                relayed += share * (target.replicas - 1) * crossing
             item = (fan * route.receivers + replica % route.receivers) * route.parts + part
             item = np.where(home >= 0, of_own + part * route.part_step, item)
             sender = base + offsets[item % source.replicas]
-            np.add.at(sent, sender[crossing], each)
+            np.add.at(sent, sender[crossing], share)
     return Load(received, sent, relayed)
 
 
 def _pieces(route: Route) -> Iterator[tuple[Counts, NDArray[np.bool_]]]:
     """For each piece and position of the target: its first holder, and whether it has to come."""
     source, target = route.source, route.target
-    here, home = np.arange(len(target.ids)), _home(route)
-    known, part_of = solved(route, here)
-    wanted = part_of & holds_value(target, here)
+    positions = np.arange(len(target.ids))
+    home = home_positions(source.type.mesh, target.type.mesh)
+    known, part_of = solved(route, positions)
+    wanted = part_of & holds_value(target, positions)
     for values in product(*(range(d.size) for d in route.pieces)):
-        base, own = np.zeros(len(here), np.int64), home >= 0
+        base, kept = np.zeros(len(positions), np.int64), home >= 0
         for owner, first in route.copy.source.coordinates:
             value = first + walked(route, known, values, owner)
             base += value * source.weight(owner)
-            own &= coordinate(source, owner, np.maximum(home, 0)) == value
-        yield base, wanted & ~own
+            kept &= coordinate(source, owner, np.maximum(home, 0)) == value
+        yield base, wanted & ~kept
 
 
-def _home(route: Route) -> Counts:
-    """The position in the source's mesh of each position of the target's; -1 for none."""
-    places = route.source.places
-    return np.array([places.get(device, -1) for device in route.target.ids])
-
-
-def solved(route: Route, here: Counts) -> tuple[dict[int, Counts], NDArray[np.bool_]]:
+def solved(route: Route, positions: Counts) -> tuple[dict[int, Counts], NDArray[np.bool_]]:
     """The counts of the digits that walk the target's coordinates, and where there are any."""
     known: dict[int, Counts] = {}
-    possible = np.ones(len(here), bool)
+    possible = np.ones(len(positions), bool)
     for owner, first in route.copy.target.coordinates:
-        rest = coordinate(route.target, owner, here) - first
-        possible &= rest >= 0
+        remainder = coordinate(route.target, owner, positions) - first
+        possible &= remainder >= 0
         digits = [d for d in (*route.fans, *route.ranks) if d.target.owner == owner]
         for digit in sorted(digits, key=lambda d: -d.target.stride):
-            count = np.minimum(np.maximum(rest, 0) // digit.target.stride, digit.size - 1)
+            count = np.minimum(np.maximum(remainder, 0) // digit.target.stride, digit.size - 1)
             known[id(digit)] = count
-            rest = rest - count * digit.target.stride
-        possible &= rest == 0
+            remainder = remainder - count * digit.target.stride
+        possible &= remainder == 0
     return known, possible
 
 
@@ -155,12 +151,12 @@ def replicas_of(tiles: Tiles, positions: Counts) -> Counts:
 
 
 def _turned(tiles: Tiles, counts: Counts, turn: Turn) -> Counts:
-    """What replicas give at turn 0, given by others."""
+    """What replicas send at turn 0, sent by the replicas of another turn."""
     if not (turn.serving or turn.deal):
         return counts
-    here = np.arange(len(tiles.ids))
-    replica, offsets = replicas_of(tiles, here), np.array(tiles.offsets)
+    positions = np.arange(len(tiles.ids))
+    replica, offsets = replicas_of(tiles, positions), np.array(tiles.offsets)
     server = np.array([turn.server(n, tiles.replicas) for n in range(tiles.replicas)])
-    given = np.zeros_like(counts)
-    np.add.at(given, here - offsets[replica] + offsets[server[replica]], counts)
-    return given
+    result = np.zeros_like(counts)
+    np.add.at(result, positions - offsets[replica] + offsets[server[replica]], counts)
+    return result

@@ -108,7 +108,7 @@ def demands_of(
     for n, mesh in enumerate(meshes):
         for device in mesh.ids:
             members.setdefault(device, set()).add(n)
-    classes = sorted({frozenset(found) for found in members.values()}, key=sorted)
+    classes = sorted({frozenset(numbers) for numbers in members.values()}, key=sorted)
     on = {mesh: np.array([n in c for c in classes], np.int64) for n, mesh in enumerate(meshes)}
     number = {name: n for n, name in enumerate(src)}
     sources = []
@@ -122,8 +122,8 @@ def demands_of(
         t = dst[move.target]
         target = t.tile_bytes * on[t.mesh]
         used = dict.fromkeys(name for name, _ in move.sources)
-        given = sum((src[name].tile_bytes * on[src[name].mesh] for name in used), 0 * target)
+        source = sum((src[name].tile_bytes * on[src[name].mesh] for name in used), 0 * target)
         demands.append(
-            Demand(target, np.maximum(target, given), tuple(number[name] for name in used))
+            Demand(target, np.maximum(target, source), tuple(number[name] for name in used))
         )
     return sources, demands

@@ -79,8 +79,10 @@ def check_data(text: str) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise RedistribError(f"a model plan is JSON; the text is not: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        given = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise RedistribError(f"a model plan has the format {FORMAT!r}; got {given!r}", format=given)
+        format_ = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise RedistribError(
+            f"a model plan has the format {FORMAT!r}; got {format_!r}", format=format_
+        )
     if data.keys() != KINDS.keys():
         odd = min(data.keys() ^ KINDS.keys())
         raise RedistribError(f"a model plan has the keys {', '.join(KINDS)}; see {odd!r}")
@@ -133,9 +135,9 @@ def parse_types(data: Sequence[Any], meshes: Sequence[Mesh]) -> dict[str, AnyTyp
     return types
 
 
-def _is_list_of(given: object, kind: Any) -> bool:
-    return isinstance(given, list) and all(
-        isinstance(entry, kind) and not isinstance(entry, bool) for entry in given
+def _is_list_of(value: object, kind: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, kind) and not isinstance(entry, bool) for entry in value
     )
 
 
@@ -146,17 +148,17 @@ def devices_text(ids: Sequence[int]) -> str | list[int]:
     return list(ids)
 
 
-def parse_devices(given: object) -> list[int]:
+def parse_devices(devices: object) -> list[int]:
     """The ids written as `first:end` or as a list. Raises RedistribError for anything else."""
-    if isinstance(given, str):
-        first, colon, end = given.partition(":")
+    if isinstance(devices, str):
+        first, colon, end = devices.partition(":")
         numbers = colon and is_number(first) and is_number(end) and len(first + end) < MAX_DIGITS
         if numbers and 0 < int(end) - int(first) <= MAX_DEVICES:
             return list(range(int(first), int(end)))
-    elif isinstance(given, list) and all(type(device) is int for device in given):
-        return given
+    elif isinstance(devices, list) and all(type(device) is int for device in devices):
+        return devices
     raise RedistribError(
-        f'devices are "first:end" or a list of ids, {MAX_DEVICES} at most; got {given!r}'
+        f'devices are "first:end" or a list of ids, {MAX_DEVICES} at most; got {devices!r}'
     )
 
 

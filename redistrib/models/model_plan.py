@@ -169,13 +169,13 @@ def plan_model(
     return plan
 
 
-def as_array_types(side: str, given: Mapping[str, TypeOfArray]) -> dict[str, AnyType]:
+def as_array_types(side: str, arrays: Mapping[str, TypeOfArray]) -> dict[str, AnyType]:
     """The types of the arrays of one side, `src` or `dst`, by name; equal ones are one object."""
-    if not is_kind(given, Mapping) or not all(isinstance(name, str) for name in given):
+    if not is_kind(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
         raise LayoutError(
-            f"{side} is a mapping from names of arrays to types; got {brief(given)}", given=given
+            f"{side} is a mapping from names of arrays to types; got {brief(arrays)}", given=arrays
         )
-    types = ((name, as_array_type(name, t)) for name, t in given.items())
+    types = ((name, as_array_type(name, t)) for name, t in arrays.items())
     first: dict[AnyType, AnyType] = {}
     return {name: first.setdefault(t, t) for name, t in types}
 
@@ -207,25 +207,25 @@ def _check_flags(**flags: object) -> None:
             raise RedistribError(f"{name} is True or False; got {brief(value)}", given=value)
 
 
-def as_array_type(name: str, given: TypeOfArray) -> AnyType:
+def as_array_type(name: str, layout: TypeOfArray) -> AnyType:
     """The type of an array that is given in one of the forms of `plan_model`."""
-    if isinstance(given, SegmentedType):
-        return given
+    if isinstance(layout, SegmentedType):
+        return layout
     try:
-        if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str):
-            text, mesh = given
+        if isinstance(layout, tuple) and len(layout) == 2 and isinstance(layout[0], str):
+            text, mesh = layout
             return parse_any(text, mesh)
-        return as_type(given)
+        return as_type(layout)
     except (LayoutError, TypeSyntaxError) as error:
         raise type(error)(f"array {name}: {error}", **vars(error)) from error
 
 
 def _reduction(t: ArrayType) -> Plan:
     """How a partial array is reduced: scattered over local digits where there are any."""
-    whole = t.replace(partial=())
+    summed = t.replace(partial=())
     if t.uneven:  # has no digits to scatter the sum over
-        return make_plan(t, whole, "collectives", [AllReduce(t.partial)])
-    steps, end = reduce_partial(t, whole, partial_roles(t, whole))
+        return make_plan(t, summed, "collectives", [AllReduce(t.partial)])
+    steps, end = reduce_partial(t, summed, partial_roles(t, summed))
     return make_plan(t, end, "collectives", steps)
 
 
@@ -233,7 +233,7 @@ def _moves(
     src: Mapping[str, AnyType], dst: Mapping[str, AnyType], weights: WeightMap
 ) -> list[Move]:
     shapes = {name: Shape(t.shape, t.dtype) for name, t in src.items()}
-    made = weights.targets(shapes)
+    targets = weights.targets(shapes)
     forms = NormalForms(shapes, {name: cuts_of(t) for name, t in src.items()})
     copied: dict[object, tuple[Step, ...]] = {}
     known: dict[AnyType, object] = {}
@@ -245,7 +245,7 @@ def _moves(
 
     moves = []
     for name, t in dst.items():
-        target = made.get(name)
+        target = targets.get(name)
         if target is None and name not in src:
             raise WeightMapError(
                 f"nothing makes the target {name}: no rule of the map does, and there is no source "
@@ -292,12 +292,12 @@ def _layout(t: AnyType) -> object:
 
 def _check_fits(name: str, t: AnyType, form: NormalForm) -> None:
     """Raise LayoutError unless the map makes an array of the type's shape and dtype."""
-    made, dtype = form.shape, form.parts[0].dtype
-    if made != t.shape:
+    shape, dtype = form.shape, form.parts[0].dtype
+    if shape != t.shape:
         raise LayoutError(
-            f"the target {name} has the shape {list(t.shape)}; the map makes {list(made)}",
+            f"the target {name} has the shape {list(t.shape)}; the map makes {list(shape)}",
             target=name,
-            shape=made,
+            shape=shape,
         )
     if dtype != t.dtype:
         raise LayoutError(
@@ -313,6 +313,6 @@ def _steps(form: NormalForm, types: Sequence[tuple[AnyType, int]], t: AnyType) -
     for number, (part, array) in enumerate(zip(parts_of(t), form.parts, strict=True)):
         for atom in array.atoms:
             source = None if atom.source is None else sources[atom.source]
-            made = copies(atom, part, source)
-            for cut, copy in made:
-                yield Step(number, copy, len(made) > 1, cut)
+            cuts = copies(atom, part, source)
+            for cut, copy in cuts:
+                yield Step(number, copy, len(cuts) > 1, cut)

@@ -137,7 +137,7 @@ class ModelMoves:
         """What a device fills, receives, passes on and sends for one move, phase by phase."""
         late: list[Transfer] = []
         relayed: list[list[Delivery]] = []
-        made = move.target
+        target_name = move.target
         for step, crossing in zip(move.steps, self.crossings[move.target], strict=True):
             if crossing is not None:
                 route, source, target, turn = crossing
@@ -147,9 +147,9 @@ class ModelMoves:
                 assert step.copy.number is not None
                 name, _ = move.sources[step.copy.number]
                 now, later = self._deliveries(route, receiver, sender, turn)
-                here, there, dtypes = source.ids, target.ids, step.copy.dtypes
+                source_ids, target_ids, dtypes = source.ids, target.ids, step.copy.dtypes
                 for a, b, view, _ in now:
-                    yield Transfer(here[a], there[b], made, name, view, dtypes)
+                    yield Transfer(source_ids[a], target_ids[b], target_name, name, view, dtypes)
                 if later:
                     relayed.append(later)
                 continue
@@ -159,9 +159,9 @@ class ModelMoves:
             elif place is not None:
                 yield from self._fill(move, step, place)
         yield from self._identity(move, device)
-        ids, dtype = self.dst[made].mesh.ids, (self.dst[made].dtype,)
+        ids, dtype = self.dst[target_name].mesh.ids, (self.dst[target_name].dtype,)
         for a, b, view, _ in self._relayed(relayed):
-            yield Transfer(ids[a], ids[b], made, made, view, dtype, 1)
+            yield Transfer(ids[a], ids[b], target_name, target_name, view, dtype, 1)
         yield from late
 
     def pattern(self, move: Move) -> object:
@@ -183,34 +183,37 @@ class ModelMoves:
         self, route: Route, receiver: int | None, sender: int | None, turn: Turn
     ) -> tuple[list[Delivery], list[Delivery]]:
         """What positions receive, keep and send, and what is relayed; layers share it."""
-        made = self._memo.deliveries
+        memo = self._memo.deliveries
         key = id(route), receiver, sender, turn
-        if key not in made:
-            found: list[Delivery] = []
+        if key not in memo:
+            deliveries: list[Delivery] = []
             if receiver is not None:
-                found += route.receives(receiver, turn)
-                found += route.relay_sends(receiver, turn)
+                deliveries += route.receives(receiver, turn)
+                deliveries += route.relay_sends(receiver, turn)
             if sender is not None:
-                found += route.sends(sender, turn)
+                deliveries += route.sends(sender, turn)
             if route.uneven:
-                found = [*map(route.placed, found)]
-            made[key] = [d for d in found if not d.relayed], [d for d in found if d.relayed]
-        return made[key]
+                deliveries = [*map(route.placed, deliveries)]
+            memo[key] = (
+                [d for d in deliveries if not d.relayed],
+                [d for d in deliveries if d.relayed],
+            )
+        return memo[key]
 
-    def _relayed(self, found: Sequence[list[Delivery]]) -> list[Delivery]:
-        """What replicas of a target pass on of all steps of a move, joined; layers share it."""
-        made = self._memo.relayed
-        key = tuple(map(id, found))
-        if key not in made:
+    def _relayed(self, lists: Sequence[list[Delivery]]) -> list[Delivery]:
+        """What replicas of a target pass on to each other in a move, joined; layers share it."""
+        memo = self._memo.relayed
+        key = tuple(map(id, lists))
+        if key not in memo:
             by_peers: dict[tuple[int, int], list[View]] = {}
-            for delivery in chain.from_iterable(found):
+            for delivery in chain.from_iterable(lists):
                 by_peers.setdefault(delivery[:2], []).append(delivery.view)
-            made[key] = [
+            memo[key] = [
                 Delivery(*peers, view, True)
                 for peers, views in sorted(by_peers.items())
                 for view in sorted(joined(views))
             ]
-        return made[key]
+        return memo[key]
 
     def _fill(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
         tiles = self._tiles(self.target_part(move, step).type)
@@ -252,32 +255,32 @@ class ModelMoves:
         return _Memo()
 
     def _parts(self, t: AnyType) -> tuple[Part, ...]:
-        made = self._memo.parts
-        if t not in made:
-            made[t] = parts_of(t)
-        return made[t]
+        memo = self._memo.parts
+        if t not in memo:
+            memo[t] = parts_of(t)
+        return memo[t]
 
     def _tiles(self, t: ArrayType) -> Tiles:
-        made = self._memo.tiles
-        if t not in made:
-            made[t] = Tiles(t)
-        return made[t]
+        memo = self._memo.tiles
+        if t not in memo:
+            memo[t] = Tiles(t)
+        return memo[t]
 
     def _alike(self, tiles: Tiles) -> Tiles:
         """The first tiles of the same layout, whatever their devices: stages of a pipeline."""
-        made = self._memo.alike
-        if id(tiles) not in made:
+        memo = self._memo.alike
+        if id(tiles) not in memo:
             t = tiles.type
             key = t.mesh.axes, t.shape, t.dims, t.uneven, t.partial
-            made[id(tiles)] = self._memo.layouts.setdefault(key, tiles)
-        return made[id(tiles)]
+            memo[id(tiles)] = self._memo.layouts.setdefault(key, tiles)
+        return memo[id(tiles)]
 
     @cached_property
     def crossings(self) -> dict[str, list[Crossing | None]]:
         """For each target and each step of it, who serves whom; None for what does not cross."""
         apart: dict[tuple[int, int], bool] = {}
         routes: dict[object, Route] = {}
-        made: list[tuple[Route, Tiles, Tiles]] = []
+        entries: list[tuple[Route, Tiles, Tiles]] = []
         for move in self.moves:
             targets = self._tiles_of(self.dst[move.target])
             for step in move.steps:
@@ -294,8 +297,8 @@ class ModelMoves:
                     key = id(copy), id(self._alike(source)), id(self._alike(target))
                 if key not in routes:
                     routes[key] = routed(copy, source, target, self.least_part, apart=apart[ends])
-                made.append((routes[key], source, target))
-        crossings = iter(balanced(made))
+                entries.append((routes[key], source, target))
+        crossings = iter(balanced(entries))
         return {
             move.target: [
                 None if step.copy.number is None or step.again is not None else next(crossings)
@@ -306,10 +309,10 @@ class ModelMoves:
 
     def _tiles_of(self, t: AnyType) -> list[Tiles]:
         """The tiles of the parts of a type that the plan has: such types are one object each."""
-        made = self._memo.tiles_of
-        if id(t) not in made:
-            made[id(t)] = [self._tiles(part.type) for part in self._parts(t)]
-        return made[id(t)]
+        memo = self._memo.tiles_of
+        if id(t) not in memo:
+            memo[id(t)] = [self._tiles(part.type) for part in self._parts(t)]
+        return memo[id(t)]
 
 
 def _made_by(step: Step, crossing: Crossing | None) -> tuple[int, Turn | None]:

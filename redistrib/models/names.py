@@ -54,8 +54,8 @@ class Affine:
         >>> Affine("i", 2, 1).solve(7), Affine("i", 2, 1).solve(8)
         (3, None)
         """
-        quotient, rest = divmod(value - self.offset, self.factor)
-        return None if rest or quotient < 0 else quotient
+        quotient, remainder = divmod(value - self.offset, self.factor)
+        return None if remainder or quotient < 0 else quotient
 
     def __str__(self) -> str:
         factor = f"*{self.factor}" if self.factor != 1 else ""
@@ -69,12 +69,12 @@ PLACEHOLDER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 """A placeholder without its braces."""
 
 
-def integer(what: str, value: object, least: int = -MAX_INTEGER) -> int:
+def integer(label: str, value: object, least: int = -MAX_INTEGER) -> int:
     """An integer that a map has in it. Raises WeightMapError for anything else, or too large."""
     number = as_integer(value)
     if number is None or not least <= number <= MAX_INTEGER:
         at_least = f" of at least {least}" if least > -MAX_INTEGER else ""
-        raise WeightMapError(f"{what} is an integer{at_least}; got {brief(value)}", value=value)
+        raise WeightMapError(f"{label} is an integer{at_least}; got {brief(value)}", value=value)
     return number
 
 

@@ -68,21 +68,21 @@ class NormalForms:
 
             array = interpret(expression, get, AtomArrays(), binding)
             self._made[key] = tuple(_in_parts(array, cuts))
-        made = self._made[key]
+        arrays = self._made[key]
         dim, sizes = cuts
-        shape = made[0].shape
+        shape = arrays[0].shape
         if sizes:
-            shape = (*shape[:dim], sum(part.shape[dim] for part in made), *shape[dim + 1 :])
-        return NormalForm(tuple(parts), shape, made)
+            shape = (*shape[:dim], sum(part.shape[dim] for part in arrays), *shape[dim + 1 :])
+        return NormalForm(tuple(parts), shape, arrays)
 
     def same(self, name: str, cuts: Cuts = WHOLE) -> NormalForm:
         """The normal form of a source as it is."""
-        own = self._cuts.get(name, WHOLE)
-        key = self._shapes[name], own, cuts
+        source_cuts = self._cuts.get(name, WHOLE)
+        key = self._shapes[name], source_cuts, cuts
         if key not in self._made:
             self._made[key] = tuple(_in_parts(self._source(name, 0), cuts))
         return NormalForm(
-            tuple((name, n) for n in range(max(1, len(own[1])))),
+            tuple((name, n) for n in range(max(1, len(source_cuts[1])))),
             self._shapes[name].shape,
             self._made[key],
         )

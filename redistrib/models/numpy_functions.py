@@ -33,12 +33,12 @@ def letters(count: int) -> list[str]:
     return [ascii_lowercase[n] if n < 26 else f"d{n}" for n in range(count)]
 
 
-def refuse(what: str) -> NoReturn:
+def refuse(operation: str) -> NoReturn:
     """Raise WeightMapError for what does not only move elements."""
     raise WeightMapError(
-        f"a weight map moves elements and casts them; the loading function uses {what}, which a "
-        f"trace cannot follow",
-        operation=what,
+        f"a weight map moves elements and casts them; the loading function uses {operation}, "
+        f"which a trace cannot follow",
+        operation=operation,
     )
 
 
@@ -89,8 +89,8 @@ def array_split(array: Traced, parts: Any, axis: int = 0) -> list[Traced]:
     place = axis_of(axis, array.ndim)
     size = array.shape[place]
     if isinstance(parts, int | np.integer):
-        each, more = divmod(size, int(parts))
-        sizes = [each + 1] * more + [each] * (int(parts) - more)
+        length, longer = divmod(size, int(parts))
+        sizes = [length + 1] * longer + [length] * (int(parts) - longer)
         cuts = [0, *np.cumsum(sizes).tolist()]
     else:
         cuts = [0, *parts, size]
@@ -100,10 +100,10 @@ def array_split(array: Traced, parts: Any, axis: int = 0) -> list[Traced]:
 
 def split(array: Traced, parts: Any, axis: int = 0) -> list[Traced]:
     """np.split."""
-    whole = isinstance(parts, int | np.integer)
-    if whole and parts < 1:
+    is_count = isinstance(parts, int | np.integer)
+    if is_count and parts < 1:
         raise ValueError("number sections must be larger than 0.")
-    if whole and array.shape[axis_of(axis, array.ndim)] % parts:
+    if is_count and array.shape[axis_of(axis, array.ndim)] % parts:
         raise ValueError("array split does not result in an equal division")
     return array_split(array, parts, axis)
 

@@ -74,8 +74,8 @@ def order_of(demands: Sequence[Demand], sources: Sequence[Bytes], *, keep: bool)
     if not demands:
         return Order([], 0, 0)
     board = _Board.of(demands, sources, keep=keep)
-    given = best = list(range(len(demands)))
-    least, peak = board.floor(), board.peak(given)
+    original = best = list(range(len(demands)))
+    least, peak = board.floor(), board.peak(original)
     for on in range(len(board.first)):
         if peak > least:
             best = min(best, board.by_law(on), key=board.peak)
@@ -83,12 +83,12 @@ def order_of(demands: Sequence[Demand], sources: Sequence[Bytes], *, keep: bool)
     if board.law_holds:
         least = peak
     elif peak > least and len(demands) <= MAX_SEARCHED:
-        found, below = _searched(board)
-        least, best = max(least, below), min(best, found, key=board.peak)
+        order, below = _searched(board)
+        least, best = max(least, below), min(best, order, key=board.peak)
         if board.peak(best) > least:
             best = _improved(board, best)
         peak = board.peak(best)
-    return Order(given if board.peak(given) == peak else best, peak, least)
+    return Order(original if board.peak(original) == peak else best, peak, least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class _Board:
     first: Bytes  # alive before anything moves
     targets: Bytes
     scratch: Bytes
-    own: Bytes  # released with each array
+    released: Bytes  # with each array
     shared: Bytes
     uses: NDArray[np.int64]  # of shared sources, 1 where an array uses one: [array, source]
     kinds: list[int]  # arrays of one kind may change places in any order
@@ -111,26 +111,26 @@ class _Board:
         for n, demand in enumerate(demands):
             for source in dict.fromkeys(() if keep else demand.sources):
                 users.setdefault(source, []).append(n)
-        own = np.zeros((len(demands), classes), np.int64)
+        released = np.zeros((len(demands), classes), np.int64)
         together: dict[tuple[int, ...], Bytes] = {}  # what the same arrays use is released as one
-        for source, found in users.items():
-            if len(found) == 1:
-                own[found[0]] += sources[source]
+        for source, arrays in users.items():
+            if len(arrays) == 1:
+                released[arrays[0]] += sources[source]
             else:
-                key = tuple(found)
-                together[key] = together.get(key, 0 * own[0]) + sources[source]
+                key = tuple(arrays)
+                together[key] = together.get(key, 0 * released[0]) + sources[source]
         uses = np.zeros((len(demands), len(together)), np.int64)
         for k, key in enumerate(together):
             uses[list(key), k] = 1
         targets = np.array([demand.target for demand in demands])
         scratch = np.array([demand.scratch for demand in demands])
-        rows = np.concatenate([targets, scratch, own, uses], axis=1)
+        rows = np.concatenate([targets, scratch, released, uses], axis=1)
         number: dict[bytes, int] = {}
         return cls(
-            sum(sources, 0 * own[0]),
+            sum(sources, 0 * released[0]),
             targets,
             scratch,
-            own,
+            released,
             np.array(list(together.values()), np.int64).reshape(-1, classes),
             uses,
             [number.setdefault(row.tobytes(), len(number)) for row in rows],
@@ -140,7 +140,7 @@ class _Board:
     def by_law(self, on: int) -> list[int]:
         """The order of the law on one class, with a share of shared sources for each array."""
         users = np.maximum(self.uses.sum(axis=0), 1)
-        freed = (self.own[:, on] + self.uses @ (self.shared[:, on] // users)).tolist()
+        freed = (self.released[:, on] + self.uses @ (self.shared[:, on] // users)).tolist()
         targets, scratch = self.targets[:, on].tolist(), self.scratch[:, on].tolist()
 
         def key(item: int) -> tuple[int, int, int]:
@@ -159,7 +159,7 @@ class _Board:
         steps = len(order)
         place = np.empty(steps, np.int64)
         place[order] = np.arange(steps)
-        freed = self.own[order]
+        freed = self.released[order]
         last = (self.uses * (place + 1)[:, None]).max(axis=0, initial=0) - 1
         np.add.at(freed, last, self.shared)
         live = (
@@ -171,9 +171,14 @@ class _Board:
     def floor(self) -> int:
         """Bytes that are alive in any order: while its first array moves, or its last."""
         added = self.targets + self.scratch
-        end = self.first + self.targets.sum(axis=0) - self.own.sum(axis=0) - self.shared.sum(axis=0)
+        end = (
+            self.first
+            + self.targets.sum(axis=0)
+            - self.released.sum(axis=0)
+            - self.shared.sum(axis=0)
+        )
         first = (self.first + added).max(axis=1).min()
-        last = (end + self.own + self.uses @ self.shared + self.scratch).max(axis=1).min()
+        last = (end + self.released + self.uses @ self.shared + self.scratch).max(axis=1).min()
         return int(max(first, last))
 
 
@@ -199,52 +204,52 @@ def _searched(board: _Board) -> tuple[list[int], int]:
     pushed = 0
     while queue:
         peak, _, _, before, item = heapq.heappop(queue)
-        found = before if item < 0 else _with(board, before, item, peak)
-        if len(found.items) == len(none):
-            return found.items, peak
+        state = before if item < 0 else _with(board, before, item, peak)
+        if len(state.items) == len(none):
+            return state.items, peak
         if len(seen) >= MAX_SETS:
-            return _completed(board, found).items, peak
-        if (key := found.moved.tobytes()) in seen:
+            return _completed(board, state).items, peak
+        if (key := state.moved.tobytes()) in seen:
             continue
         seen.add(key)
-        for higher, item in _next(board, found):
+        for higher, item in _next(board, state):
             pushed += 1
-            heapq.heappush(queue, (higher, -len(found.items), pushed, found, item))
+            heapq.heappush(queue, (higher, -len(state.items), pushed, state, item))
     raise AssertionError("some set has all arrays")
 
 
 def _with(board: _Board, before: _Set, item: int, peak: int) -> _Set:
     moved = before.moved.copy()
     moved[item] = True
-    left = ~moved @ board.uses
-    freed = board.own[item] + (board.uses[item] * (left == 0)) @ board.shared
+    remaining = ~moved @ board.uses
+    freed = board.released[item] + (board.uses[item] * (remaining == 0)) @ board.shared
     live = before.live + board.targets[item] - freed
     return _Set([*before.items, item], moved, live, peak)
 
 
-def _next(board: _Board, found: _Set) -> Iterator[tuple[int, int]]:
+def _next(board: _Board, state: _Set) -> Iterator[tuple[int, int]]:
     """Which arrays may move next, one of each kind, and the peak until then.
 
     One that raises neither the peak nor what is alive after it may as well move at once.
     """
-    items = {board.kinds[n]: n for n in np.flatnonzero(~found.moved)[::-1].tolist()}
-    rest = list(items.values())
-    last = (~found.moved @ board.uses) == 1
-    freed = board.own[rest] + (board.uses[rest] * last) @ board.shared
-    peaks = (found.live + board.targets[rest] + board.scratch[rest]).max(axis=1)
-    peaks = np.maximum(peaks, found.peak)
-    free = (peaks == found.peak) & (board.targets[rest] <= freed).all(axis=1)
+    items = {board.kinds[n]: n for n in np.flatnonzero(~state.moved)[::-1].tolist()}
+    candidates = list(items.values())
+    last = (~state.moved @ board.uses) == 1
+    freed = board.released[candidates] + (board.uses[candidates] * last) @ board.shared
+    peaks = (state.live + board.targets[candidates] + board.scratch[candidates]).max(axis=1)
+    peaks = np.maximum(peaks, state.peak)
+    free = (peaks == state.peak) & (board.targets[candidates] <= freed).all(axis=1)
     if free.any():
-        rest, peaks = [rest[int(np.argmax(free))]], np.array([found.peak])
-    yield from zip(peaks.tolist(), rest, strict=True)
+        candidates, peaks = [candidates[int(np.argmax(free))]], np.array([state.peak])
+    yield from zip(peaks.tolist(), candidates, strict=True)
 
 
-def _completed(board: _Board, found: _Set) -> _Set:
+def _completed(board: _Board, state: _Set) -> _Set:
     """The set with all other arrays, each time one that raises the peak least."""
-    while len(found.items) < len(board.targets):
-        peak, item = min(_next(board, found))
-        found = _with(board, found, item, peak)
-    return found
+    while len(state.items) < len(board.targets):
+        peak, item = min(_next(board, state))
+        state = _with(board, state, item, peak)
+    return state
 
 
 def _improved(board: _Board, order: list[int]) -> list[int]:
@@ -261,8 +266,8 @@ def _improved(board: _Board, order: list[int]) -> list[int]:
             candidate = [*order[:n], *order[n + 1 :]]
             candidate.insert(m, order[n])
             tried += 1
-            if (found := height(candidate)) < best:
-                best, order, improved = found, candidate, True
+            if (reached := height(candidate)) < best:
+                best, order, improved = reached, candidate, True
             if tried == MAX_TRIED:
                 break
     return order

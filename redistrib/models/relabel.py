@@ -65,10 +65,10 @@ def best_labels(
             rows = [place[device] for device in target.ids]
             bytes_ = _kept(step.copy, source, target)[:, shared]
             kept[np.ix_(rows, columns)] += bytes_ * itemsize(narrowest(step.copy.dtypes))
-    asked, given = linear_sum_assignment(
+    labels, holders = linear_sum_assignment(
         kept * (len(devices) + 1) + np.eye(len(devices), dtype=np.int64), maximize=True
     )
-    return {devices[a]: devices[b] for a, b in zip(asked, given, strict=True)}
+    return {devices[a]: devices[b] for a, b in zip(labels, holders, strict=True)}
 
 
 def relabelled(t: AnyType, labels: Mapping[int, int]) -> AnyType:
@@ -83,16 +83,18 @@ def relabelled(t: AnyType, labels: Mapping[int, int]) -> AnyType:
 def _kept(copy: Copy, source: Tiles, target: Tiles) -> NDArray[np.int64]:
     """Elements that a source position [column] holds of what a target position [row] needs."""
     route = Route(copy, source, target)
-    here, there = np.arange(len(target.ids)), np.arange(len(source.ids))
-    known, takes_part = solved(route, here)
-    wanted = takes_part & holds_value(target, here)
+    target_positions, source_positions = np.arange(len(target.ids)), np.arange(len(source.ids))
+    known, takes_part = solved(route, target_positions)
+    wanted = takes_part & holds_value(target, target_positions)
     kept = np.zeros((len(target.ids), len(source.ids)), np.int64)
     size = prod(d.size for d in route.inside if d.source.stride)
     for values in product(*(range(d.size) for d in route.pieces)):
-        held = np.repeat(wanted[:, None], len(there), axis=1)
+        held = np.repeat(wanted[:, None], len(source_positions), axis=1)
         for owner, first in copy.source.coordinates:
             value = first + walked(route, known, values, owner)
-            values_here = np.broadcast_to(value, len(target.ids))
-            held &= values_here[:, None] == coordinate(source, owner, there)[None, :]
+            values_of_target = np.broadcast_to(value, len(target.ids))
+            held &= (
+                values_of_target[:, None] == coordinate(source, owner, source_positions)[None, :]
+            )
         kept += size * held
     return kept

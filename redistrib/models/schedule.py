@@ -95,9 +95,9 @@ class Route:
             [
                 d
                 for d in copy.digits
-                if bool(d.target.owner) is there and bool(d.source.owner) is here
+                if bool(d.target.owner) is in_target and bool(d.source.owner) is in_source
             ]
-            for there, here in ((False, False), (False, True), (True, False), (True, True))
+            for in_target, in_source in ((False, False), (False, True), (True, False), (True, True))
         )
         self.uneven = bool(source.type.uneven or target.type.uneven)
         self.apart = apart
@@ -113,16 +113,16 @@ class Route:
         )
         size = prod(d.size for d in self.inside if d.source.stride) * itemsize(copy.dtypes[0])
         most = max(1, min(most, size // least_part))
-        self.parts, whole, cut = _in_parts(self.inside, most)
+        self.parts, kept, cut = _in_parts(self.inside, most)
         elements = prod(d.size for d in self.inside if d.source.stride) // self.parts
         self.part_bytes = elements * itemsize(narrowest(copy.dtypes))
         self.served = fans * self.parts
         self.part_step = source.replicas // min(self.parts, source.replicas)
         self.relayed = pieces * self.parts if self.relays else 0
         self._holders: dict[int, int] = {}
-        self._tables(whole, cut)
+        self._tables(kept, cut)
 
-    def _tables(self, whole: tuple[CopyDigit, ...], cut: CopyDigit | None) -> None:
+    def _tables(self, kept: tuple[CopyDigit, ...], cut: CopyDigit | None) -> None:
         """What the pieces, fans and parts add to positions and offsets, and the runs of views."""
         source, target = self.source, self.target
         self._given: dict[int, dict[int, list[Delivery]]] = {}  # by position and replica that gives
@@ -142,7 +142,7 @@ class Route:
         )
         step = (cut.target.stride, cut.source.stride) if cut else (0, 0)
         self._parts = [(part * step[0], part * step[1]) for part in range(self.parts)]
-        runs = _runs((cut, *whole) if cut else whole), _runs(whole)
+        runs = _runs((cut, *kept) if cut else kept), _runs(kept)
         self._whole_runs, self._runs = runs if self.uneven else (merged(runs[0]), merged(runs[1]))
         self._relayed_runs = tuple((n, t, t if s else 0) for n, t, s in self._runs)
         self._solved = _Solver(
@@ -166,24 +166,24 @@ class Route:
         fan, (_, origin) = _entry(self.fans, self._fans, counts[:fans])
         origin += self.copy.source.offset
         holder = self._holder + _dot(counts[fans:], self._from_ranks)
-        own = None if self.apart else source.places.get(target.ids[position])
-        held = None if own is None else self._held_by(own)
+        home = None if self.apart else source.places.get(target.ids[position])
+        held = None if home is None else self._held_by(home)
         replica = target.replica(position)
         item = (fan * self.receivers + replica % self.receivers) * self.parts
         relay, beside = turn.relaying, position - target.offsets[replica]
         for step, start in self._pieces:
             place = self.copy.target.offset + start
-            if own is not None and holder + step == held:
-                yield Delivery(own, position, View(place, origin, self._whole_runs))
+            if home is not None and holder + step == held:
+                yield Delivery(home, position, View(place, origin, self._whole_runs))
                 continue
-            for part, (further, there) in enumerate(self._parts):
+            for part, (target_shift, source_shift) in enumerate(self._parts):
                 passes_on = (relay + part) % target.replicas
                 if self.relays and passes_on != replica:
-                    view = View(place + further, place + further, self._relayed_runs)
+                    view = View(place + target_shift, place + target_shift, self._relayed_runs)
                     yield Delivery(beside + target.offsets[passes_on], position, view, True)
                 else:
-                    view = View(place + further, origin + there, self._runs)
-                    server = turn.server(self._server(item + part, own), source.replicas)
+                    view = View(place + target_shift, origin + source_shift, self._runs)
+                    server = turn.server(self._server(item + part, home), source.replicas)
                     yield Delivery(holder + step + source.offsets[server], position, view)
             relay += self.parts
 
@@ -200,34 +200,34 @@ class Route:
             yield from self._asked(position, counts, items, turn.relaying)
             return
         if position not in self._given:
-            held, given = self._held_by(position), self._given.setdefault(position, {})
-            asked = self._asked(position, counts, range(self.served), 0)
-            for item, delivery in enumerate(asked):
-                own = self.source.places.get(self.target.ids[delivery.receiver])
-                if own is None or self._held_by(own) != held:
-                    given.setdefault(self._server(item, own), []).append(delivery)
+            held, by_replica = self._held_by(position), self._given.setdefault(position, {})
+            deliveries = self._asked(position, counts, range(self.served), 0)
+            for item, delivery in enumerate(deliveries):
+                home = self.source.places.get(self.target.ids[delivery.receiver])
+                if home is None or self._held_by(home) != held:
+                    by_replica.setdefault(self._server(item, home), []).append(delivery)
         for first in mine:
             yield from self._given[position].get(first, [])
 
     def _asked(
         self, position: int, counts: Sequence[int], items: Iterable[int], relaying: int
     ) -> Iterator[Delivery]:
-        """What those with these numbers want of a position of the source's mesh."""
+        """The deliveries from a position of the source's mesh to the takers with these numbers."""
         pieces = len(self.pieces)
         number, (_, place) = _entry(self.pieces, self._pieces, counts[:pieces])
         place += self.copy.target.offset
         first = self._receiver + _dot(counts[pieces:], self._to_ranks)
         relay = relaying + number * self.parts
         for item in items:
-            rest, part = divmod(item, self.parts)
-            fan, receiver = divmod(rest, self.receivers)
+            taker, part = divmod(item, self.parts)
+            fan, receiver = divmod(taker, self.receivers)
             step, origin = self._fans[fan]
-            further, there = self._parts[part]
+            target_shift, source_shift = self._parts[part]
             if self.relays:
                 receiver = (relay + part) % self.target.replicas
             to = first + step + self.target.offsets[receiver]
-            origin += self.copy.source.offset + there
-            yield Delivery(position, to, View(place + further, origin, self._runs))
+            origin += self.copy.source.offset + source_shift
+            yield Delivery(position, to, View(place + target_shift, origin, self._runs))
 
     def relay_sends(self, position: int, turn: Turn) -> Iterator[Delivery]:
         """What a position of the target's mesh passes on to the other replicas of its tile."""
@@ -247,10 +247,10 @@ class Route:
             view = View(place, place, self._relayed_runs)
             yield from (Delivery(position, other, view, True) for other in others)
 
-    def _server(self, item: int, own: int | None) -> int:
-        """The replica that gives a part at turn 0; `own`: where the taker is in the source."""
-        if own is not None:
-            item = self.source.replica(own) + item % self.parts * self.part_step
+    def _server(self, item: int, home: int | None) -> int:
+        """The replica that gives a part at turn 0; `home`: where the taker is in the source."""
+        if home is not None:
+            item = self.source.replica(home) + item % self.parts * self.part_step
         return item % self.source.replicas
 
     def placed(self, delivery: Delivery) -> Delivery:
@@ -260,7 +260,7 @@ class Route:
         return delivery._replace(view=relaid(delivery.view, *ends))
 
     def _held_by(self, position: int) -> int:
-        """The first position that holds the same of the source as one does."""
+        """The first position that holds the same source tile as a position."""
         if position not in self._holders:
             weights = [(self.source.weight(d), d.size) for d, _ in self.copy.source.coordinates]
             self._holders[position] = sum(w * (position // w % size) for w, size in weights)
@@ -268,7 +268,7 @@ class Route:
 
 
 def all_of(copy: Copy, tiles: Tiles, position: int, read: Tiles | None = None) -> View | None:
-    """All that a copy writes at a position of its target's mesh; None if it has no part.
+    """All that a copy writes at a position of its target's mesh; None if that is nothing.
 
     What it reads is there too, in tiles of `read`; none for a fill.
     """
@@ -309,13 +309,13 @@ class _Solver:
         """
         counts = [0] * self._number
         for weight, size, start, steps in self._owners:
-            rest = position // weight % size - start
+            remainder = position // weight % size - start
             for stride, most, digit in steps:
-                if rest < 0:
+                if remainder < 0:
                     return None
-                counts[digit] = min(rest // stride, most - 1)
-                rest -= counts[digit] * stride
-            if rest:
+                counts[digit] = min(remainder // stride, most - 1)
+                remainder -= counts[digit] * stride
+            if remainder:
                 return None
         return counts
 
@@ -367,13 +367,13 @@ def _in_parts(
     if parts == 1:
         return 1, tuple(inside), None
     best = inside[sizes.index(parts)]
-    rest = best.size // parts
+    size = best.size // parts
     cut = CopyDigit(
         parts,
-        Walk(None, best.target.stride * rest),
-        Walk(None, best.source.stride * rest),
+        Walk(None, best.target.stride * size),
+        Walk(None, best.source.stride * size),
     )
-    kept = [CopyDigit(rest, d.target, d.source) if d is best else d for d in inside]
+    kept = [CopyDigit(size, d.target, d.source) if d is best else d for d in inside]
     return parts, tuple(kept), cut
 
 

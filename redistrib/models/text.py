@@ -75,10 +75,10 @@ class _Reader:
             f"line {line}, column {column}: {message}", line=line, column=column
         ) from None
 
-    def expected(self, what: str) -> NoReturn:
+    def expected(self, label: str) -> NoReturn:
         self.skip()
-        given = self.text[self.offset : self.offset + 20].partition("\n")[0]
-        self.fail(f"expected {what}, got {given!r}" if given else f"expected {what}")
+        token = self.text[self.offset : self.offset + 20].partition("\n")[0]
+        self.fail(f"expected {label}, got {token!r}" if token else f"expected {label}")
 
     def skip(self) -> None:
         blank = _BLANK_LINES if self.depth else _BLANK
@@ -101,9 +101,9 @@ class _Reader:
         self.depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(mark, 0)
         return True
 
-    def expect(self, mark: str, what: str | None = None) -> None:
+    def expect(self, mark: str, label: str | None = None) -> None:
         if not self.accept(mark):
-            self.expected(what or repr(mark))
+            self.expected(label or repr(mark))
 
     def more_rules(self) -> bool:
         match = _BLANK_LINES.match(self.text, self.offset)
@@ -128,7 +128,7 @@ class _Reader:
             self.fail("a target's placeholders are plain, {i}", start)
         return Rule(target, expression, tuple(ranges), position)
 
-    def name(self, what: str) -> Name:
+    def name(self, label: str) -> Name:
         self.skip()
         start = self.offset
         if quoted := self.take(_QUOTED):
@@ -136,7 +136,7 @@ class _Reader:
         elif plain := self.take(_NAME):
             text = plain[0]
         else:
-            self.expected(what)
+            self.expected(label)
         try:
             return Name.parse(text)
         except WeightMapError as error:
@@ -244,20 +244,20 @@ class _Reader:
     def dim(self) -> int:
         return self.integer("a dimension")
 
-    def integer(self, what: str) -> int:
+    def integer(self, label: str) -> int:
         match = self.take(_INTEGER)
         if match is None:
-            self.expected(f"{what}, an integer")
+            self.expected(f"{label}, an integer")
         return int(match[0])
 
-    def number(self, what: str) -> Number:
+    def number(self, label: str) -> Number:
         self.skip()
         start = self.offset
         if not self.text.startswith("{", self.offset):
-            return self.integer(what)
-        name = self.name(what)
+            return self.integer(label)
+        name = self.name(label)
         if len(name.pieces) != 1 or not isinstance(name.pieces[0], Affine):
-            self.fail(f"{what} is an integer or a placeholder, {{i}}", start)
+            self.fail(f"{label} is an integer or a placeholder, {{i}}", start)
         return name.pieces[0]
 
     def entry(self) -> Number | Span:

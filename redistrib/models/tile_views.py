@@ -41,10 +41,13 @@ def relaid(view: View, target: Tiles, receiver: int, source: Tiles, sender: int)
 
     Runs are neighbours or not in the tiles that there are, so they are merged only now.
     """
-    there = target.type.tile_shape, target.shape_at(receiver)
-    here = source.type.tile_shape, source.shape_at(sender)
-    runs = [(n, _relaid(t, *there), _relaid(s, *here)) for n, t, s in view.runs]
-    starts = _relaid(view.target_offset, *there), _relaid(view.source_offset, *here)
+    target_shapes = target.type.tile_shape, target.shape_at(receiver)
+    source_shapes = source.type.tile_shape, source.shape_at(sender)
+    runs = [(n, _relaid(t, *target_shapes), _relaid(s, *source_shapes)) for n, t, s in view.runs]
+    starts = (
+        _relaid(view.target_offset, *target_shapes),
+        _relaid(view.source_offset, *source_shapes),
+    )
     return View(*starts, merged(runs))
 
 
@@ -56,18 +59,18 @@ def _relaid(number: int, largest: Sequence[int], actual: Sequence[int]) -> int:
     """
     if largest == actual:
         return number
-    found, below = 0, 1
+    result, below = 0, 1
     for of_largest, size in zip(reversed(largest), reversed(actual), strict=True):
         number, place = divmod(number, of_largest)
-        found += place * below
+        result += place * below
         below *= size
-    return found
+    return result
 
 
-def merged(given: Iterable[Run]) -> tuple[Run, ...]:
+def merged(unmerged: Iterable[Run]) -> tuple[Run, ...]:
     """The same runs, neighbours that are one run merged."""
     runs: list[Run] = []
-    for count, target, source in given:
+    for count, target, source in unmerged:
         if count == 1:
             continue
         if runs and runs[-1][1:] == (target * count, source * count):
@@ -83,19 +86,19 @@ def joined(views: Iterable[View]) -> Iterator[View]:
     >>> [(first, runs) for first, _, runs in joined(View(n, n, ()) for n in (0, 1, 8, 9, 30))]
     [(30, ()), (0, ((2, 8, 8), (2, 1, 1)))]
     """
-    found: dict[tuple[Run, ...], list[int]] = {}
+    groups: dict[tuple[Run, ...], list[int]] = {}
     for view in views:
-        found.setdefault(view.runs, []).append(view.target_offset)
-    while found:
+        groups.setdefault(view.runs, []).append(view.target_offset)
+    while groups:
         longer: dict[tuple[Run, ...], list[int]] = {}
-        for runs, starts in found.items():
+        for runs, starts in groups.items():
             for start, count, step in _evenly_spaced(sorted(starts)):
                 if count == 1:
                     yield View(start, start, runs)
                     continue
                 more = sorted(((count, step, step), *runs), key=lambda run: -run[1])
                 longer.setdefault(merged(more), []).append(start)
-        found = longer
+        groups = longer
 
 
 def _evenly_spaced(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:

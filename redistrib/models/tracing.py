@@ -77,12 +77,12 @@ def trace(
         raise WeightMapError(
             f"a loading function returns the targets by name; got {brief(targets)}", targets=targets
         )
-    for name, made in targets.items():
-        if not isinstance(made, TracedArray):
+    for name, value in targets.items():
+        if not isinstance(value, TracedArray):
             raise WeightMapError(
-                f"a target is made of sources; {name!r} is {type(made).__name__}", name=name
+                f"a target is made of sources; {name!r} is {type(value).__name__}", name=name
             )
-        rules.append(Rule(Name.literal(name), made.expression))
+        rules.append(Rule(Name.literal(name), value.expression))
     return WeightMap(rules)
 
 
@@ -95,9 +95,9 @@ class TracedArray:
     def __init__(self, expression: Expression, sources: Mapping[str, Shape]) -> None:
         self.expression = expression
         self._sources = sources
-        found = interpret(expression, sources.__getitem__, Shapes(), {})
-        self.shape = found.shape
-        self._dtype = found.dtype
+        result = interpret(expression, sources.__getitem__, Shapes(), {})
+        self.shape = result.shape
+        self._dtype = result.dtype
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -144,8 +144,8 @@ class TracedArray:
         if len(kept) > self.ndim:
             raise IndexError(f"too many indices for an array of rank {self.ndim}; got {len(kept)}")
         spans = [_entry(entry, n) for entry, n in zip(kept, self.shape, strict=False)]
-        whole = all(span == Span(0, n) for span, n in zip(spans, self.shape, strict=False))
-        result = self if whole else self.made_by(Index(self.expression, tuple(spans)))
+        uncut = all(span == Span(0, n) for span, n in zip(spans, self.shape, strict=False))
+        result = self if uncut else self.made_by(Index(self.expression, tuple(spans)))
         place = 0  # of the result's next dimension
         for entry in entries:
             if entry is None:
@@ -161,18 +161,18 @@ class TracedArray:
             refuse(f"reshape in order {order!r}")
         sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
         if -1 in sizes:
-            rest = prod(n for n in sizes if n != -1)
-            if sizes.count(-1) > 1 or not rest or self.size % rest:
+            known = prod(n for n in sizes if n != -1)
+            if sizes.count(-1) > 1 or not known or self.size % known:
                 raise ValueError(f"cannot reshape array of size {self.size} into shape {sizes}")
-            sizes[sizes.index(-1)] = self.size // rest
+            sizes[sizes.index(-1)] = self.size // known
         if prod(sizes) != self.size:
             raise ValueError(f"cannot reshape array of size {self.size} into shape {sizes}")
         return self._reshaped(tuple(int(n) for n in sizes))
 
     def transpose(self, *axes: Any) -> TracedArray:
         """The array with its dimensions in another order; reversed without one."""
-        given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-        order = [*range(self.ndim)][::-1] if not given else [axis_of(a, self.ndim) for a in given]
+        dims = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        order = [*range(self.ndim)][::-1] if not dims else [axis_of(a, self.ndim) for a in dims]
         if sorted(order) != [*range(self.ndim)]:
             raise ValueError("axes don't match array")
         if order == sorted(order):

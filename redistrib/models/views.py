@@ -37,33 +37,33 @@ WRITTEN, READ = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Views by row: `rows` number them, `at` are first coordinates on both sides, [row, dim].
+    """Views by row: `rows` number them, `starts` are first coordinates on both sides, [row, dim].
 
     `steps` are by side, digit and dim.
     """
 
     rows: Numbers
-    at: tuple[Numbers, Numbers]
+    starts: tuple[Numbers, Numbers]
     counts: tuple[int, ...]
     steps: tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 
     def picked(self, mask: NDArray[np.bool_]) -> Views:
         """Some of the rows."""
-        at = self.at[0][mask], self.at[1][mask]
-        return Views(self.rows[mask], at, self.counts, self.steps)
+        starts = self.starts[0][mask], self.starts[1][mask]
+        return Views(self.rows[mask], starts, self.counts, self.steps)
 
     def taken(self, digit: int, start: int, count: int) -> Views:
         """Some of the steps of a digit."""
         first, second = (
-            at + start * np.array(steps[digit], np.int64)
-            for at, steps in zip(self.at, self.steps, strict=True)
+            coordinates + start * np.array(steps[digit], np.int64)
+            for coordinates, steps in zip(self.starts, self.steps, strict=True)
         )
-        left = (count,) if count > 1 else ()
-        kept = [steps[digit : digit + len(left)] for steps in self.steps]
+        counts = (count,) if count > 1 else ()
+        kept = [steps[digit : digit + len(counts)] for steps in self.steps]
         return Views(
             self.rows,
             (first, second),
-            (*self.counts[:digit], *left, *self.counts[digit + 1 :]),
+            (*self.counts[:digit], *counts, *self.counts[digit + 1 :]),
             tuple(  # type: ignore[arg-type]
                 (*steps[:digit], *k, *steps[digit + 1 :])
                 for steps, k in zip(self.steps, kept, strict=True)
@@ -79,29 +79,29 @@ class Views:
         kept = [k for k, count in enumerate(counts) if count > 1]
         return Views(
             self.rows,
-            self.at,
+            self.starts,
             tuple(counts[k] for k in kept),
             tuple(tuple(side[k] for k in kept) for side in steps),  # type: ignore[arg-type]
         )
 
     def mapped(self, side: int, sums: Sequence[tuple[int | Numbers, Terms]]) -> Views:
         """Other coordinates on one side: a constant, which may differ by row, and terms."""
-        at = np.empty((len(self.rows), len(sums)), np.int64)
+        starts = np.empty((len(self.rows), len(sums)), np.int64)
         for dim, (constant, terms) in enumerate(sums):
-            at[:, dim] = constant
+            starts[:, dim] = constant
             for old, factor in terms:
-                at[:, dim] += factor * self.at[side][:, old]
+                starts[:, dim] += factor * self.starts[side][:, old]
         steps = tuple(
             tuple(sum(step[old] * factor for old, factor in terms) for _, terms in sums)
             for step in self.steps[side]
         )
-        sides = [*zip(self.at, self.steps, strict=True)]
-        sides[side] = at, steps
+        sides = [*zip(self.starts, self.steps, strict=True)]
+        sides[side] = starts, steps
         return Views(self.rows, (sides[0][0], sides[1][0]), self.counts, (sides[0][1], sides[1][1]))
 
     def rank(self, side: int) -> int:
         """How many coordinates a side has."""
-        return int(self.at[side].shape[1])
+        return int(self.starts[side].shape[1])
 
 
 def split(views: Views, side: int, dim: int, sizes: Sequence[int]) -> Iterator[Views]:
@@ -114,18 +114,20 @@ def split(views: Views, side: int, dim: int, sizes: Sequence[int]) -> Iterator[V
         return
     minor = prod(sizes[1:])
     for part in _straight(views, side, dim, minor):
-        rank, at = part.rank(side), part.at[side]
+        rank, starts = part.rank(side), part.starts[side]
         sums: list[tuple[int | Numbers, Terms]] = [(0, [(d, 1)]) for d in range(rank)]
         sums[dim : dim + 1] = [(0, []), (0, [])]
-        made = part.mapped(side, sums)
-        made.at[side][:, dim], made.at[side][:, dim + 1] = np.divmod(at[:, dim], minor)
-        steps = [list(step) for step in made.steps[side]]
+        result = part.mapped(side, sums)
+        result.starts[side][:, dim], result.starts[side][:, dim + 1] = np.divmod(
+            starts[:, dim], minor
+        )
+        steps = [list(step) for step in result.steps[side]]
         for step, old in zip(steps, part.steps[side], strict=True):
             step[dim + (old[dim] % minor > 0)] = old[dim] if old[dim] % minor else old[dim] // minor
-        sides = list(made.steps)
+        sides = list(result.steps)
         sides[side] = tuple(tuple(step) for step in steps)
-        made = Views(made.rows, made.at, made.counts, (sides[0], sides[1]))
-        yield from split(made, side, dim + 1, sizes[1:])
+        result = Views(result.rows, result.starts, result.counts, (sides[0], sides[1]))
+        yield from split(result, side, dim + 1, sizes[1:])
 
 
 def _straight(views: Views, side: int, dim: int, minor: int) -> Iterator[Views]:
@@ -134,7 +136,7 @@ def _straight(views: Views, side: int, dim: int, minor: int) -> Iterator[Views]:
         return
     steps = [step[dim] for step in views.steps[side]]
     small = [k for k, step in enumerate(steps) if step % minor]
-    column = views.at[side][:, dim] % minor
+    column = views.starts[side][:, dim] % minor
     inside = column + sum((views.counts[k] - 1) * steps[k] for k in small) < minor
     if inside.all():
         yield views
@@ -142,8 +144,8 @@ def _straight(views: Views, side: int, dim: int, minor: int) -> Iterator[Views]:
     if inside.any():
         yield views.picked(inside)
     for residue in np.unique(column[~inside]).tolist():
-        rest = views.picked(~inside & (column == residue))
-        for part in _cut(rest, steps, small, residue, minor):
+        wrapping = views.picked(~inside & (column == residue))
+        for part in _cut(wrapping, steps, small, residue, minor):
             yield from _straight(part, side, dim, minor)
 
 
@@ -173,19 +175,19 @@ def between(views: Views, side: int, dim: int, ends: Sequence[int]) -> Iterator[
     """The views by the part of a dimension that they are in; parts begin and end at `ends`."""
     if not len(views.rows):
         return
-    low = views.at[side][:, dim]
+    low = views.starts[side][:, dim]
     steps = [step[dim] for step in views.steps[side]]
     high = low + sum((n - 1) * step for n, step in zip(views.counts, steps, strict=True))
     first, last = (np.searchsorted(ends, place, "right") - 1 for place in (low, high))
     inside = first == last
     for part in np.unique(first[inside]).tolist():
         yield part, views.picked(inside & (first == part))
-    rest = views.picked(~inside)
-    if len(rest.rows):
+    across = views.picked(~inside)
+    if len(across.rows):
         digit = max(range(len(steps)), key=steps.__getitem__)
         half = views.counts[digit] // 2
-        yield from between(rest.taken(digit, 0, half), side, dim, ends)
-        yield from between(rest.taken(digit, half, views.counts[digit] - half), side, dim, ends)
+        yield from between(across.taken(digit, 0, half), side, dim, ends)
+        yield from between(across.taken(digit, half, views.counts[digit] - half), side, dim, ends)
 
 
 # --- tiles --------------------------------------------------------------------------------------
@@ -281,19 +283,19 @@ def elements(
         yield from held(t).elements(views, side, positions)
         return
     inside = [0, *accumulate(part.tile_shape[t.dim] for part in t.parts)]
-    whole = [0, *accumulate(part.shape[t.dim] for part in t.parts)]
+    starts = [0, *accumulate(part.shape[t.dim] for part in t.parts)]
     for part in unflattened(views, side, t.tile_shape):
         for number, views_of_part in between(part, side, t.dim, inside):
-            own = t.parts[number]
-            shape = own.tile_shape
+            part_type = t.parts[number]
+            shape = part_type.tile_shape
             weights = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
             start = -inside[number] * weights[t.dim]
             flat = views_of_part.mapped(side, [(start, [*enumerate(weights)])])
-            for made in held(own).elements(flat, side, positions):
+            for result in held(part_type).elements(flat, side, positions):
                 sums: list[tuple[int | Numbers, Terms]] = [
-                    (whole[number] if dim == t.dim else 0, [(dim, 1)]) for dim in range(len(shape))
+                    (starts[number] if dim == t.dim else 0, [(dim, 1)]) for dim in range(len(shape))
                 ]
-                yield made.mapped(side, sums)
+                yield result.mapped(side, sums)
 
 
 # --- maps ---------------------------------------------------------------------------------------
@@ -311,13 +313,14 @@ class Piece(NamedTuple):
 class Origin:
     """An array of a shape and dtype that tells where views of its elements come from.
 
-    `made` is what has been done to the sources: where it is equal, views come from the same places.
+    `recipe` is what has been done to the sources: where it is equal, views come from the same
+    places.
     """
 
     shape: tuple[int, ...]
     dtype: str
     pull: Callable[[Views, int], Iterator[Piece]]
-    made: object
+    recipe: object
 
 
 def source_of(name: str, shape: Shape, number: int = 0) -> Origin:
@@ -346,8 +349,8 @@ class Origins:
             ]
             yield from array.pull(views.mapped(side, sums), side)
 
-        made = "index", array.made, tuple(spans), tuple(dropped)
-        return Origin(tuple(len(spans[dim]) for dim in kept), array.dtype, pull, made)
+        recipe = "index", array.recipe, tuple(spans), tuple(dropped)
+        return Origin(tuple(len(spans[dim]) for dim in kept), array.dtype, pull, recipe)
 
     def concat(self, dim: int, parts: Sequence[Origin]) -> Origin:
         ends = [0, *accumulate(part.shape[dim] for part in parts)]
@@ -358,8 +361,8 @@ class Origins:
                 yield from parts[number].pull(part.mapped(side, sums), side)
 
         shape = (*parts[0].shape[:dim], ends[-1], *parts[0].shape[dim + 1 :])
-        made = "concat", dim, *((part.made, part.shape[dim]) for part in parts)
-        return Origin(shape, parts[0].dtype, pull, made)
+        recipe = "concat", dim, *((part.recipe, part.shape[dim]) for part in parts)
+        return Origin(shape, parts[0].dtype, pull, recipe)
 
     def stack(self, dim: int, parts: Sequence[Origin]) -> Origin:
         def pull(views: Views, side: int) -> Iterator[Piece]:
@@ -368,8 +371,8 @@ class Origins:
                 yield from parts[number].pull(part.mapped(side, sums), side)
 
         shape = (*parts[0].shape[:dim], len(parts), *parts[0].shape[dim:])
-        made = "stack", dim, *(part.made for part in parts)
-        return Origin(shape, parts[0].dtype, pull, made)
+        recipe = "stack", dim, *(part.recipe for part in parts)
+        return Origin(shape, parts[0].dtype, pull, recipe)
 
     def rearrange(self, array: Origin, regrouping: Regrouping) -> Origin:
         digits: list[int | None] = [*regrouping.order]  # None: repeats
@@ -400,8 +403,8 @@ class Origins:
             for part in parts:
                 yield from array.pull(part.mapped(side, sums), side)
 
-        made = "rearrange", array.made, regrouping
-        return Origin(regrouping.shape, array.dtype, pull, made)
+        recipe = "rearrange", array.recipe, regrouping
+        return Origin(regrouping.shape, array.dtype, pull, recipe)
 
     def pad(self, array: Origin, dim: int, size: int) -> Origin:
         def pull(views: Views, side: int) -> Iterator[Piece]:
@@ -412,7 +415,7 @@ class Origins:
                     yield from array.pull(part, side)
 
         shape = (*array.shape[:dim], size, *array.shape[dim + 1 :])
-        return Origin(shape, array.dtype, pull, ("pad", array.made, dim, array.shape[dim], size))
+        return Origin(shape, array.dtype, pull, ("pad", array.recipe, dim, array.shape[dim], size))
 
     def cast(self, array: Origin, dtype: str) -> Origin:
         def pull(views: Views, side: int) -> Iterator[Piece]:
@@ -420,4 +423,4 @@ class Origins:
                 longer = dtypes if dtypes[-1] == dtype else (*dtypes, dtype)
                 yield Piece(source, longer, part)
 
-        return Origin(array.shape, dtype, pull, ("cast", array.made, dtype))
+        return Origin(array.shape, dtype, pull, ("cast", array.recipe, dtype))

@@ -65,12 +65,12 @@ class WeightMap:
         Raises WeightMapError where a rule with a range lacks a source.
         """
         have = frozenset(_names(names))
-        made: dict[str, Target] = {}
+        result: dict[str, Target] = {}
         for rule in self.rules:
             for binding in rule.bindings(have):
                 name = rule.target.text(binding)
-                made.setdefault(name, Target(name, rule, binding))
-        return made
+                result.setdefault(name, Target(name, rule, binding))
+        return result
 
     def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All targets, from all source arrays by name: what the map means.
@@ -79,28 +79,28 @@ class WeightMap:
         """
         if not isinstance(arrays, Mapping):
             raise WeightMapError(f"arrays are given by name; got {brief(arrays)}", arrays=arrays)
-        sources_, made, name = {}, {}, ""
+        sources_, targets, name = {}, {}, ""
         try:
             for name, array in arrays.items():
                 sources_[name] = np.asarray(array)
             for name, target in self.targets(sources_).items():
-                made[name] = interpret(
+                targets[name] = interpret(
                     target.rule.expression, sources_.__getitem__, NumpyArrays(), target.binding
                 )
         except (MemoryError, TypeError, ValueError) as error:  # of numpy
             raise WeightMapError(f"numpy does not make {name}: {error}", name=name) from error
-        return made
+        return targets
 
     def shapes(
         self, shapes: Mapping[str, tuple[tuple[int, ...], object]]
     ) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of all targets, from those of all sources. Raises WeightMapError."""
-        given = shapes_of(shapes)
-        made = {
-            name: interpret(target.rule.expression, given.__getitem__, Shapes(), target.binding)
-            for name, target in self.targets(given).items()
+        sources = shapes_of(shapes)
+        targets = {
+            name: interpret(target.rule.expression, sources.__getitem__, Shapes(), target.binding)
+            for name, target in self.targets(sources).items()
         }
-        return {name: (shape.shape, shape.dtype) for name, shape in made.items()}
+        return {name: (shape.shape, shape.dtype) for name, shape in targets.items()}
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """The sources that no target is made from."""
@@ -125,10 +125,10 @@ class WeightMap:
         return hash(self.rules)
 
 
-def _names(given: Iterable[str]) -> list[str]:
+def _names(values: Iterable[str]) -> list[str]:
     """The names of arrays as a list. Raises WeightMapError unless they are texts."""
-    several = is_kind(given, Iterable) and not is_kind(given, str)
-    names = list(given) if several else []
+    several = is_kind(values, Iterable) and not is_kind(values, str)
+    names = list(values) if several else []
     if not several or not all(isinstance(name, str) for name in names):
-        raise WeightMapError(f"names of arrays are texts; got {brief(given)}", names=given)
+        raise WeightMapError(f"names of arrays are texts; got {brief(values)}", names=values)
     return names

@@ -435,8 +435,8 @@ MUTANTS = (
         "the checker takes the first elements of views for all",
         CHECK,
         "_same",
-        "np.array_equal(*views.at) and views.steps[WRITTEN] == views.steps[READ]",
-        "np.array_equal(*views.at)",
+        "np.array_equal(*views.starts) and views.steps[WRITTEN] == views.steps[READ]",
+        "np.array_equal(*views.starts)",
     ),
     Mutant(
         "the checker looks at no dtypes on the way",
@@ -463,7 +463,7 @@ MUTANTS = (
         "moves of one kind may mean other elements",
         CHECK,
         "_Check.run",
-        "kinds.of(move, origin.made, sources)",
+        "kinds.of(move, origin.recipe, sources)",
         "kinds.of(move, None, sources)",
     ),
     Mutant(
