@@ -296,6 +296,21 @@ def several_calls_of_one_object_are_in_flight(comm: MPI.Intracomm) -> None:
 
 
 @case
+def a_call_is_not_done_again_into_an_array_that_is_gone(comm: MPI.Intracomm) -> None:
+    """On ranks that give no tile either, so that both are None in the next call."""
+    src, dst = (rd.ArrayType.parse("i32[24]", rd.Mesh(r=n)) for n in (1, comm.size))
+    tile = np.arange(24, dtype=np.int32) if comm.rank == 0 else None
+    with rmpi.Redistribution(src, dst, comm, src_ranks=[0], check="none") as made:
+        out = np.zeros(24, np.int32)
+        for _ in range(2):
+            made(tile, out)
+        del out
+        found = made(tile)
+        assert found is not None
+        assert np.array_equal(found, np.arange(24))
+
+
+@case
 def calls_that_are_done_again_are_right_among_others(comm: MPI.Intracomm) -> None:
     """On the same tiles with other data, other tiles, started ones, after errors, when tiles go."""
     plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")

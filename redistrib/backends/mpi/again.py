@@ -26,6 +26,8 @@ from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.lifetime import alive
 from redistrib.backends.mpi.requests import Outstanding
 
+_GONE = object()
+
 Ends = tuple[Tile | None, Tile | None]
 """A tile of the source and one of the target."""
 
@@ -112,7 +114,11 @@ class Again:
 
 
 def _reference(array: Tile | None) -> Callable[[], Any]:
-    return (lambda: None) if array is None else weakref.ref(array)
+    """What gives the array; once it is gone, what is no tile, and None least of all."""
+    if array is None:
+        return lambda: None
+    reference = weakref.ref(array)
+    return lambda: _GONE if (found := reference()) is None else found
 
 
 def _without_owner(view: Tile) -> Tile:
