@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -101,21 +102,39 @@ def _check_table(table: Table, part: Part) -> None:
 def _loads_alike(part: Part) -> tuple[Loads, int]:
     """The loads where a sender is like the receiver in all digits that own nothing before.
 
-    So a receiver keeps what it has. Receivers that are alike in these digits and want the same are
-    counted once.
+    So a receiver keeps what it has. Run by run, receivers are counted once that ask the same sender
+    so far and want the same of the runs that are left.
     """
     if size_of(part.src) == size_of(part.spans):  # no replicas: every tile is asked for alike
         asking = size_of(part.spans) // size_of(part.dst)
         most = prod(int(np.diff(run.starts).max()) for run in part.shared)
         return {(size_of(part.runs) // size_of(part.src) * asking, part.least_overlap())}, most
-    positions = np.arange(len(part.home))
-    free = with_digits(positions, [*part.src], np.zeros_like(positions), part.spans)
-    kinds = free * size_of(part.dst) + digit_values([*part.dst], positions, part.spans)
-    receivers, times = np.unique(kinds, return_index=True, return_counts=True)[1:]
-    sender, kind, elements, most = _requests(part, receivers)
-    served = np.zeros(len(positions), elements.dtype)
-    np.add.at(served, sender, elements * times[kind])
-    return worst({*zip(served.tolist(), part.overlap.tolist(), strict=True)}), most
+    receiver = np.arange(len(part.home))
+    senders = np.ones_like(receiver)
+    for run in part.shared:
+        senders *= np.diff(run.starts)[part.wants(run)]
+    sender = with_digits(receiver, [*part.src], np.zeros_like(receiver), part.spans)
+    elements = np.ones_like(receiver)
+    # Most receivers are alike soon where a run has few owners before and many after.
+    order = sorted(part.shared, key=lambda run: Fraction(size_of(run.src), size_of(run.dst)))
+    for done, run in enumerate(order):
+        left = [digit for later in order[done:] for digit in later.dst]
+        kinds = sender * size_of(left) + digit_values(left, receiver, part.spans)
+        _, first, alike = np.unique(kinds, return_index=True, return_inverse=True)
+        total = np.zeros(len(first), elements.dtype)
+        np.add.at(total, alike, elements)
+        wanted = part.wants(run)[receiver[first]]
+        count = run.starts[wanted + 1] - run.starts[wanted]
+        part.effort.spend(len(first) + int(count.sum()))
+        number = np.repeat(np.arange(len(first)), count)
+        entry = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
+        entry += run.starts[wanted][number]
+        receiver, sender = receiver[first][number], sender[first][number]
+        sender = with_digits(sender, run.src, run.keys[entry] % run.base, part.spans)
+        elements = total[number] * run.counts[entry]
+    served = np.zeros(len(part.home), elements.dtype)
+    np.add.at(served, sender, elements)
+    return worst({*zip(served.tolist(), part.overlap.tolist(), strict=True)}), int(senders.max())
 
 
 def _requests(part: Part, receivers: Numbers) -> tuple[Numbers, Numbers, Numbers, int]:

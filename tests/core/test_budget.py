@@ -90,6 +90,15 @@ def test_what_is_planned_is_checked() -> None:
     assert rd.check(plan)["received_bytes"] == plan.received_bytes
 
 
+def test_receivers_that_want_the_same_are_checked_as_one() -> None:
+    """4,096 receivers want the same of the last dimension, 16 million pieces in all."""
+    mesh = rd.Mesh(x=15, y=4096)
+    texts = "i32[3, 4096, 61440{y}]", "i32[3, 4096{y}, 61440{x}]"
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
+    plan = rd.plan(src, dst, strategy="direct")
+    assert rd.check(plan)["sent_bytes"] == plan.sent_bytes
+
+
 def test_blocks_that_no_tile_cuts_are_enumerated_once_for_each_order_of_axes() -> None:
     """For the bound, prices, routes and the plan; half a million of them here, once two seconds."""
     mesh = rd.Mesh(x=7, y=11, z=625)
