@@ -186,15 +186,22 @@ def test_views_of_one_source(
 @pytest.mark.parametrize("there", [THERE, HERE])
 @pytest.mark.parametrize("layout", ["f32[{}, 8]", "f32[{}, 8{{x}}]"])
 def test_slices_that_overlap_come_in_once(there: rd.Mesh, layout: str) -> None:
-    """Three slices of the rows of one source, some of every other row, in any order."""
+    """Three parts of the rows of one source in any order: slices with steps, rows of each group."""
     rng = random.Random(f"{there}{layout}")
     for _ in range(repetitions(6, 200)):
         rules, dst = [], {}
         for name in "abc":
-            start = rng.randrange(15)
+            start, of_groups = rng.randrange(15), rng.random() < 0.4
             rows = range(start, rng.randrange(start + 1, 17), rng.choice((1, 1, 2)))
-            rules.append(f"{name} = w[{rows.start}:{rows.stop}:{rows.step}]")
-            dst[name] = (layout.format(len(rows)), there)
+            part, count = f"w[{rows.start}:{rows.stop}:{rows.step}]", len(rows)
+            if of_groups:
+                of_each = range(start % 4, 4 - rng.randrange(4 - start % 4))
+                grouped = (
+                    f'rearrange(w, "(g j) h -> g j h", j=4)[:, {of_each[0]}:{of_each[-1] + 1}]'
+                )
+                part, count = f'rearrange({grouped}, "g j h -> (g j) h")', 4 * len(of_each)
+            rules.append(f"{name} = {part}")
+            dst[name] = (layout.format(count), there)
         plan = rd.plan_model(
             {"w": ("f32[16{x}, 8]", HERE)}, dst, weights=rd.WeightMap.parse("\n".join(rules))
         )

@@ -181,8 +181,10 @@ def kill_suite(file: str) -> tuple[str, ...]:
     # What runs a plan under MPI, jax or torch is used by none of the others.
     wings = (f"redistrib/backends/{name}/" for name in ("mpi", "jax", "torch"))
     alone = (*wings, "redistrib/backends/model_messages.py", "redistrib/models/", *UNEVEN)
-    if not file.startswith("redistrib/") or file.startswith(alone):
-        return own
+    if not file.startswith("redistrib/") or file.startswith("redistrib/backends/torch/"):
+        return own  # torch is in an environment of its own, its doctests too
+    if file.startswith(alone):
+        return (*own, file)
     return tuple(dict.fromkeys((*PROOFS, *CHECKS, *own, file, *QUICK)))  # its doctests, too
 
 
