@@ -348,7 +348,7 @@ if size > 4 * limit:
     Mutant(
         "reducing a part of a digit forgets the rest of it",
         REDUCTIONS,
-        "PartialRoles.rest",
+        "PartialRoles.without",
         "split_off(whole, part)",
         "[]",
     ),
@@ -363,7 +363,7 @@ if size > 4 * limit:
         "an owner is spread over a partial axis twice",
         REDUCTIONS,
         "make_partial",
-        "roles.rest(roles.produce, [device for device, _ in spread])",
+        "roles.without(roles.produce, [device for device, _ in spread])",
         "tuple(sorted(roles.produce))",
     ),
     Mutant(
@@ -384,13 +384,13 @@ if size > 4 * limit:
         "one reduction of all reduces what is to stay partial",
         REDUCTIONS,
         "_reduced_once",
-        "roles.rest(t.partial, sorted(roles.kept))",
+        "roles.without(t.partial, sorted(roles.kept))",
         "t.partial",
     ),
     Mutant(
         "the estimate of the exact search ignores what is there already",
         EXACT,
-        "ExactSearch.rest",
+        "ExactSearch.lower_bound",
         "self._wanted - (overlap if overlap < tile else tile)",
         "self._wanted",
     ),
@@ -411,7 +411,7 @@ if size > 4 * limit:
     Mutant(
         "every device must receive all of a partial target",
         EXACT,
-        "ExactSearch.rest",
+        "ExactSearch.lower_bound",
         "self.dst.partial",
         "self.dst.partial and self.src.partial",
     ),

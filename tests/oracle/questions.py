@@ -16,11 +16,11 @@ import numpy as np
 
 import redistrib as rd
 from redistrib.synth.plan.profile import profile_names
-from redistrib.synth.planner.asked import Asked
 from redistrib.synth.planner.choose import choose
 from redistrib.synth.planner.exact import exact_size
 from redistrib.synth.planner.problem import Effort, make_problem
 from redistrib.synth.planner.proposals import MAX_PROOF_TYPES
+from redistrib.synth.planner.rewriting import Rewriting
 from redistrib.types.digits import DeviceDigit, Factor, Local
 from tests.generators import random_layout, random_pair
 
@@ -164,8 +164,8 @@ def answer(
     found = choose(problem)
     cut = False
     if not problem.across and (problem.partial or not problem.refinement.aligned):
-        asked = Asked.of(problem)
-        types_between = exact_size(asked.src, asked.dst)
+        rewriting = Rewriting.of(problem)
+        types_between = exact_size(rewriting.src, rewriting.dst)
         cut = types_between > MAX_PROOF_TYPES or problem.work.left <= 0
     return Answer(found.seconds, found.name, cut)
 

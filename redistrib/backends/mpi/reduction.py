@@ -49,7 +49,7 @@ class Reduction(Phase):
         self.channel, self.dtype = channel, dtype
         self.reduction = before.type.reduction or "sum"
         kept = after.type.partial
-        addends = before.groups(PartialRoles.rest(before.type.partial, kept))
+        addends = before.groups(PartialRoles.without(before.type.partial, kept))
         of_source, of_target = before.groups(kept), after.groups(kept)
         if within is not None:
             of_source = of_target = list(within)

@@ -1,1 +1,1 @@
-"""From two types to a plan: what is asked, ways to answer, and the choice between them."""
+"""From two types to a plan: the problem, the proposals of strategies, the cheapest candidate."""

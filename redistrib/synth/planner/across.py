@@ -53,12 +53,12 @@ def _beside_exchange(
     src: ArrayType, dst: ArrayType, spread: bool
 ) -> tuple[list[Collective], ArrayType, list[Collective]]:
     """The steps before the exchange, the type that it makes, and the steps after it."""
-    unreduced = src.replace(partial=())
-    opening, start = reduce_partial(src, unreduced, partial_roles(src, unreduced))
-    whole = dst.replace(partial=())
-    parts = _parts(whole, start) if spread else ()
-    middle = DynamicSlice(parts).apply(whole)
-    end, closing = make_partial(middle, dst, partial_roles(whole, dst))
+    summed_src = src.replace(partial=())
+    opening, start = reduce_partial(src, summed_src, partial_roles(src, summed_src))
+    summed_dst = dst.replace(partial=())
+    parts = _parts(summed_dst, start) if spread else ()
+    middle = DynamicSlice(parts).apply(summed_dst)
+    end, closing = make_partial(middle, dst, partial_roles(summed_dst, dst))
     gathered = _without(parts, [device for device, _ in end.placements])
     if not gathered:
         return opening, end, closing
@@ -67,10 +67,10 @@ def _beside_exchange(
 
 def _without(parts: Sequence[Placement], kept: Sequence[DeviceDigit]) -> tuple[Placement, ...]:
     """What is left of the parts when digits are taken out; what becomes partial keeps its part."""
-    left = list(parts)
+    pieces = list(parts)
     for digit in kept:
-        left = [rest for part in left for rest in _outside(part, digit)]
-    return tuple(left)
+        pieces = [piece for part in pieces for piece in _outside(part, digit)]
+    return tuple(pieces)
 
 
 def _outside(part: Placement, digit: DeviceDigit) -> Iterable[Placement]:
@@ -94,11 +94,11 @@ def _parts(t: ArrayType, start: ArrayType) -> tuple[Placement, ...]:
 
     parts: list[Placement] = []
     for device in t.free_digits:
-        rest = device
+        remainder = device
         for run in sorted(local_runs(DynamicSlice(tuple(parts)).apply(t)), key=apart_from_owners):
-            size = gcd(rest.size, run.size)
+            size = gcd(remainder.size, run.size)
             if size > 1:
-                part = DeviceDigit(rest.axis, rest.pre, size)
+                part = DeviceDigit(remainder.axis, remainder.pre, size)
                 parts.append((part, IndexDigit(run.dim, run.pre, size)))
-                rest = DeviceDigit(rest.axis, part.end, rest.size // size)
+                remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
     return tuple(parts)

@@ -24,23 +24,23 @@ def add_steps(
 
     `seconds` are those before the steps.
     """
-    found: list[Collective] = []
+    result: list[Collective] = []
     for step in steps:
         _, after, cost = price_step(step, tile, itemsize, profile)
         cut = _by_link(step, tile, itemsize, profile, cost) if profile.axes else None
         if cut is None:
-            found.append(step)
+            result.append(step)
             seconds += cost
         else:
-            found += cut[0]
+            result += cut[0]
             for cost in cut[1]:
                 seconds += cost
         tile = after
-    return found, seconds, tile
+    return result, seconds, tile
 
 
 def _by_link(
-    step: Collective, tile: int, itemsize: int, profile: Profile, whole: float
+    step: Collective, tile: int, itemsize: int, profile: Profile, uncut_seconds: float
 ) -> tuple[list[Collective], list[float]] | None:
     """A step from a tile cut into one for each link, with their seconds, where that is cheaper.
 
@@ -63,7 +63,7 @@ def _by_link(
         _, tile, cost = price_step(part, tile, itemsize, profile)
         costs.append(cost)
         total += cost
-    return (parts, costs) if total < whole else None
+    return (parts, costs) if total < uncut_seconds else None
 
 
 def _device(placement: Placement) -> DeviceDigit:
@@ -73,9 +73,9 @@ def _device(placement: Placement) -> DeviceDigit:
 def _links(
     moved: Sequence[_T], profile: Profile, device: Callable[[_T], DeviceDigit]
 ) -> list[tuple[_T, ...]]:
-    """What moves over each link, the slowest first."""
+    """The items in groups by the link that they move over, the slowest link first."""
     groups: dict[tuple[float, float], list[_T]] = {}
-    for one in moved:
-        link = profile.link_of(device(one))
-        groups.setdefault((link.bandwidth, -link.latency), []).append(one)
+    for item in moved:
+        link = profile.link_of(device(item))
+        groups.setdefault((link.bandwidth, -link.latency), []).append(item)
     return [tuple(groups[speed]) for speed in sorted(groups)]

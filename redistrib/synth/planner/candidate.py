@@ -53,7 +53,7 @@ class Candidate:
         """The plan of these steps, as one of a strategy."""
         return make_plan(
             problem.src,
-            problem.asked,
+            problem.target,
             strategy if isinstance(strategy, str) else "custom",
             self.make(),
             problem.profile,
@@ -117,7 +117,7 @@ def cheapest(
                 tried(proposal, f"not searched: no plan takes less than {floor * 1e6:.3g} us")
                 continue
         try:
-            found = proposal.solve(best)
+            candidate = proposal.solve(best)
         except (InfeasibleError, LayoutError) as error:
             reasons.append(error)
             if tried is not None:
@@ -126,9 +126,9 @@ def cheapest(
         if tried is not None:
             below = "" if best is None else f" below {bound * 1e6:.3g} us"
             nothing = f"searched, found nothing{below}" if proposal.search else None
-            tried(proposal, nothing if found is None else found)
-        if found is not None and (best is None or found.seconds < bound):
-            best = found
+            tried(proposal, nothing if candidate is None else candidate)
+        if candidate is not None and (best is None or candidate.seconds < bound):
+            best = candidate
     if best is None:
         raise min(reasons, key=lambda error: error.__dict__.get("least_bytes", inf))
     return best

@@ -21,7 +21,6 @@ from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.data import Plan
 from redistrib.synth.plan.price import Cost, StepCost, total_seconds
 from redistrib.synth.plan.profile import Profile
-from redistrib.synth.planner.asked import Asked
 from redistrib.synth.planner.candidate import ROUNDING, Candidate, Proposal, cheapest, from_steps
 from redistrib.synth.planner.detours.through import stops_between
 from redistrib.synth.planner.paper.derivation import paper_steps
@@ -34,6 +33,7 @@ from redistrib.synth.planner.problem import (
     make_problem,
 )
 from redistrib.synth.planner.proposals import alone, collectives, custom, direct, exact, nothing
+from redistrib.synth.planner.rewriting import Rewriting
 from redistrib.synth.planner.uneven import block_steps
 from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
@@ -131,28 +131,28 @@ def _naming(problem: Problem) -> Iterator[None]:
     try:
         yield
     except RedistribError as error:
-        between = f"from {problem.src} to {problem.asked}"
+        between = f"from {problem.src} to {problem.target}"
         raise type(error)(f"{between}: {error}", **vars(error)) from None
 
 
 def _chosen(problem: Problem, strategy: Strategy) -> Candidate:
     """`choose`, for a strategy with a name; its errors name no types."""
-    # The paper's route is of the types that were asked for; it has no sums, and says so of them.
-    asked = Asked.unchanged(problem) if strategy == "paper" else Asked.of(problem)
-    planned = asked.planned()
+    # The paper's route leads between the types of the caller; of sums it says that it has none.
+    rewriting = Rewriting.unchanged(problem) if strategy == "paper" else Rewriting.of(problem)
+    planned = rewriting.planned()
     try:
-        return _answer(asked, cheapest(planned, _proposals_of(planned, strategy)))
+        return _answer(rewriting, cheapest(planned, _proposals_of(planned, strategy)))
     except InfeasibleError as error:
         if strategy != "collectives":
             raise
         raise _least_limit(planned, error) from None
 
 
-def _answer(asked: Asked, found: Candidate) -> Candidate:
-    """The answer to what was asked, of one to what was planned."""
-    if (back := asked.back) is None:
-        return found
-    return replace(found, make=lambda: back(found.make()))
+def _answer(rewriting: Rewriting, candidate: Candidate) -> Candidate:
+    """A candidate between the planned types as one between the types of the problem."""
+    if (restore := rewriting.restore) is None:
+        return candidate
+    return replace(candidate, make=lambda: restore(candidate.make()))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -193,12 +193,12 @@ def _least_limit(planned: Problem, error: InfeasibleError) -> InfeasibleError:
 def choose_without_stops(problem: Problem, strategy: Strategy = "auto") -> Candidate:
     """`choose` without layouts to stop at on the way: what a part of such a way costs."""
     if strategy == "auto" and not problem.uneven:
-        asked = Asked.of(problem)
-        if problem.partial and asked.back is not None and problem.refinement.aligned:
-            settings = asked.links, problem.memory_limit, problem.effort
-            return _answer(asked, _of_sums(asked.src, asked.dst, *settings))
-        planned = asked.planned()
-        return _answer(asked, cheapest(planned, alone(planned)))
+        rewriting = Rewriting.of(problem)
+        if problem.partial and rewriting.restore is not None and problem.refinement.aligned:
+            settings = rewriting.links, problem.memory_limit, problem.effort
+            return _answer(rewriting, _of_sums(rewriting.src, rewriting.dst, *settings))
+        planned = rewriting.planned()
+        return _answer(rewriting, cheapest(planned, alone(planned)))
     return choose(problem, strategy)
 
 
@@ -258,8 +258,8 @@ def _uneven(problem: Problem, strategy: Strategy) -> Iterator[Proposal]:
                     least_bytes=least,
                 )
             even = make_problem(*ends, limit, problem.profile, problem.effort)
-            found = _chosen(even, strategy)
-            return replace(found, name=f"padded, {found.name}", padded_shape=shape)
+            candidate = _chosen(even, strategy)
+            return replace(candidate, name=f"padded, {candidate.name}", padded_shape=shape)
 
         yield Proposal("padded", solve)
     if strategy in ("auto", "direct"):
@@ -285,14 +285,14 @@ def _with_stops(problem: Problem, best: Candidate | None) -> Candidate | None:
         _leg(start, end, problem.profile, problem.memory_limit)
         for start, end in pairwise((problem.src, *stops, problem.dst))
     ]
-    found = [leg for leg in legs if leg is not None]
-    if len(found) < len(legs):
+    priced = [leg for leg in legs if leg is not None]
+    if len(priced) < len(legs):
         return None
-    costs = tuple(cost for leg in found for cost in leg.costs)
+    costs = tuple(cost for leg in priced for cost in leg.costs)
     if total_seconds(costs) * (1 + ROUNDING) >= best.seconds:
         return None
     through = f"stops at {', '.join(map(str, stops))}"
-    return Candidate(through, costs, lambda: [step for leg in found for step in leg.make()])
+    return Candidate(through, costs, lambda: [step for leg in priced for step in leg.make()])
 
 
 @lru_cache(maxsize=1 << 12)
@@ -310,8 +310,8 @@ def _leg(
 def _leg_costs(
     src: ArrayType, dst: ArrayType, profile: Profile, memory_limit: int | None
 ) -> tuple[StepCost, ...] | None:
-    found = _leg(src, dst, profile, memory_limit)
-    return None if found is None else found.costs
+    leg = _leg(src, dst, profile, memory_limit)
+    return None if leg is None else leg.costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,9 +328,9 @@ class Explanation:
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.alternatives)
         lines = [f"{self.plan.src} -> {self.plan.dst}"]
-        for at, (name, found) in enumerate(self.alternatives):
-            mark = "*" if at == self.chosen else " "
-            text = found if isinstance(found, str) else _summary(found)
+        for number, (name, outcome) in enumerate(self.alternatives):
+            mark = "*" if number == self.chosen else " "
+            text = outcome if isinstance(outcome, str) else _summary(outcome)
             lines.append(f"{mark} {name:{width}}  {text}")
         return "\n".join(lines)
 
@@ -349,38 +349,41 @@ def explain(
     """Why this plan: all that `auto` chooses from, with the one that it chose. Raises as `plan`."""
     problem = make_problem(src, dst, memory_limit, profile, effort)
     tried: list[tuple[Proposal, Candidate | str | None]] = []
-    asked = Asked.of(problem)
-    planned = asked.planned()
+    rewriting = Rewriting.of(problem)
+    planned = rewriting.planned()
     with _naming(problem):
-        best = cheapest(planned, proposals(planned), lambda *what: tried.append(what))
+        best = cheapest(planned, proposals(planned), lambda *entry: tried.append(entry))
     plans = [
-        (proposal.name, _alternative(asked, problem, proposal, found)) for proposal, found in tried
+        (proposal.name, _alternative(rewriting, problem, proposal, outcome))
+        for proposal, outcome in tried
     ]
-    chosen = next(at for at, (_, found) in enumerate(tried) if found is best)
-    made = plans[chosen][1]
-    assert isinstance(made, Plan)
-    return Explanation(made, tuple(plans), chosen)
+    chosen = next(number for number, (_, outcome) in enumerate(tried) if outcome is best)
+    plan = plans[chosen][1]
+    assert isinstance(plan, Plan)
+    return Explanation(plan, tuple(plans), chosen)
 
 
 def _alternative(
-    asked: Asked, problem: Problem, proposal: Proposal, found: Candidate | str | None
+    rewriting: Rewriting, problem: Problem, proposal: Proposal, outcome: Candidate | str | None
 ) -> Plan | str:
     """The plan of a proposal, or why there is none.
 
-    One that gave nothing was asked for what is cheaper than the best; asked again it gives its plan
-    at any price, if it has one.
+    A proposal without an outcome had only to be cheaper than the best; now it may have a plan at
+    any price.
     """
-    if found is None:
+    if outcome is None:
         try:
-            found = proposal.solve(None) or "has no plan for such a pair"
+            outcome = proposal.solve(None) or "has no plan for such a pair"
         except (InfeasibleError, LayoutError) as error:
             return str(error)
-    return found if isinstance(found, str) else _answer(asked, found).plan(problem, "auto")
-
-
-def _summary(found: Plan) -> str:
-    steps = ", ".join(step.collective for step in found.steps) or "nothing to do"
     return (
-        f"{found.seconds * 1e6:.3g} us, {found.received_bytes} bytes received (bound "
-        f"{found.lower_bound_bytes}), peak tile {found.peak_tile_bytes} bytes: {steps}"
+        outcome if isinstance(outcome, str) else _answer(rewriting, outcome).plan(problem, "auto")
+    )
+
+
+def _summary(plan: Plan) -> str:
+    steps = ", ".join(step.collective for step in plan.steps) or "nothing to do"
+    return (
+        f"{plan.seconds * 1e6:.3g} us, {plan.received_bytes} bytes received (bound "
+        f"{plan.lower_bound_bytes}), peak tile {plan.peak_tile_bytes} bytes: {steps}"
     )

@@ -79,10 +79,10 @@ def cut_axes(links: Profile, mesh: Mesh) -> CutAxes | None:
     parts: list[tuple[str, DeviceDigit]] = []
     for axis in whole_axes(mesh):
         ends = {end for part in links.parts_of(axis.axis) for end in (part.pre, part.end)}
-        found = cut(axis, ends)
-        for part in found:
-            name = axis.axis if len(found) == 1 else f"{axis.axis}.{part.pre}"
-            while len(found) > 1 and name in taken:
+        digits = cut(axis, ends)
+        for part in digits:
+            name = axis.axis if len(digits) == 1 else f"{axis.axis}.{part.pre}"
+            while len(digits) > 1 and name in taken:
                 name += "_"
             taken.add(name)
             parts.append((name, part))

@@ -112,8 +112,8 @@ class ExactSearch:
                 if node.within is not None and node.within != (edge.kind, edge.system):
                     continue
                 reached = distance + edge.seconds
-                rest = self.rest(edge.system, edge.places)
-                if reached + rest >= bound:
+                least = self.lower_bound(edge.system, edge.places)
+                if reached + least >= bound:
                     continue
                 after = self._after(node, edge)
                 if after is not None and reached < distances.get(after, inf):
@@ -123,7 +123,7 @@ class ExactSearch:
                         bound = reached
                         continue
                     pushed += 1
-                    order = reached + self.guess(rest, edge.system, edge.places)
+                    order = reached + self.guess(least, edge.system, edge.places)
                     heapq.heappush(heap, (order, pushed, reached, after))
         return self._steps(parents, goal) if goal in distances else None
 
@@ -139,10 +139,10 @@ class ExactSearch:
         work.left -= int(self.looked_at * self.steps_of_an_edge)
         return steps
 
-    def guess(self, rest: float, number: int, places: Places) -> float:
+    def guess(self, least: float, number: int, places: Places) -> float:
         """About the seconds from here to the target: what is least is looked at first.
 
-        A latency for each kind of step that is left, and the bytes to receive: `rest`.
+        A latency for each kind of step that is left, and the bytes to receive: `least`.
         """
         goal = self._goals[number]
         kinds = (
@@ -150,13 +150,13 @@ class ExactSearch:
             if goal is None
             else len(
                 {
-                    "reduce" if at < FREE else "gather" if end == FREE else "move"
-                    for at, end in zip(places, goal, strict=True)
-                    if at not in (end, FREE) and (at < FREE or end >= FREE)
+                    "reduce" if place < FREE else "gather" if end == FREE else "move"
+                    for place, end in zip(places, goal, strict=True)
+                    if place not in (end, FREE) and (place < FREE or end >= FREE)
                 }
             )
         )
-        return rest + self.latency * max(0, kinds - (rest > 0))
+        return least + self.latency * max(0, kinds - (least > 0))
 
     def _after(self, node: _Node, edge: Edge) -> _Node | None:
         """Where an edge leads to; None if no type between the ends may have such a tile.
@@ -218,7 +218,7 @@ class ExactSearch:
                     return 0
         return 1 if touched else index.size
 
-    def rest(self, number: int, places: Places) -> float:
+    def lower_bound(self, number: int, places: Places) -> float:
         """A lower bound on the seconds from here to the target.
 
         Of a sum each device must receive something of every element that it wants; of a partial
@@ -228,12 +228,12 @@ class ExactSearch:
             return 0.0
         overlap = self._wanted
         tile = self._size
-        for (size, factors), at in zip(self._factors[number], places, strict=True):
-            if at < FREE:
+        for (size, factors), place in zip(self._factors[number], places, strict=True):
+            if place < FREE:
                 overlap = 0
                 break
-            if at != FREE:
-                factor = factors[at]
+            if place != FREE:
+                factor = factors[place]
                 overlap = overlap // factor if factor else 0
                 tile //= size
         missing = self._wanted - (overlap if overlap < tile else tile)
@@ -250,7 +250,7 @@ class ExactSearch:
             return True
         owners = [placement for placement in state if placement[1].dim >= 0]
         if len(owners) == len(state) and all(
-            any(_within(run, whole) for whole in self._goal_runs)
+            any(_within(run, goal_run) for goal_run in self._goal_runs)
             for run in owned_runs(sorted(owners))
         ):
             return True  # a permute
@@ -347,14 +347,14 @@ def reductions_between(src: ArrayType, dst: ArrayType) -> tuple[str, ...]:
     """Under which reductions a type on the way may be partial."""
     if not src.size:
         return ()
-    asked = dict.fromkeys(t.reduction for t in (src, dst) if t.reduction is not None)
-    if asked:
-        return tuple(asked)
+    reductions = dict.fromkeys(t.reduction for t in (src, dst) if t.reduction is not None)
+    if reductions:
+        return tuple(reductions)
     return ("sum",) if src.dtype[0] in "iu" else ()
 
 
-def _within(run: tuple[int, int, int], whole: tuple[int, int, int]) -> bool:
-    (dim, lo, hi), (other, start, end) = run, whole
+def _within(run: tuple[int, int, int], outer: tuple[int, int, int]) -> bool:
+    (dim, lo, hi), (other, start, end) = run, outer
     return dim == other and start <= lo and hi <= end and lo % start == 0 and end % hi == 0
 
 

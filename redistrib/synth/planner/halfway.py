@@ -89,10 +89,10 @@ def _in_two(
         middle = with_placements(src, (p for placements in placed for p in placements))
         if middle.tile_size > limit or middle in (src, dst):
             continue
-        ends, rest = [(src, middle), (middle, dst)][:: -1 if aligned_first else 1]
+        ends, aligned_ends = [(src, middle), (middle, dst)][:: -1 if aligned_first else 1]
         meeting = MeetingSearch(*ends, links, bound, work).run()
         if meeting is not None:
-            aligned = plan_aligned(*rest, refine(*rest), limit, links) or []
+            aligned = plan_aligned(*aligned_ends, refine(*aligned_ends), limit, links) or []
             return [*aligned, *meeting] if aligned_first else [*meeting, *aligned]
     return None
 

@@ -45,23 +45,23 @@ class Halfway:
 class Block:
     """A run of a dimension that is owned halfway, and what either end owns inside it."""
 
-    whole: IndexDigit
+    run: IndexDigit
     inside: tuple[tuple[IndexDigit, ...], tuple[IndexDigit, ...]]
 
     @property
     def kind(self) -> Kind:
         """How many digits of each prime it has, and how many of them either end owns."""
-        sizes = Counter(primes(self.whole.size))
+        sizes = Counter(primes(self.run.size))
         return tuple(sorted(sizes.items())), sizes_of(self.inside[0]), sizes_of(self.inside[1])
 
     def gaps(self, side: int) -> Iterator[IndexDigit]:
         """What an end does not own of it, as prime digits."""
         bounds = [b for i in sorted(self.inside[side]) for b in (i.pre, i.end)]
-        ends = [self.whole.pre, *bounds, self.whole.end]
+        ends = [self.run.pre, *bounds, self.run.end]
         for low, high in zip(ends[::2], ends[1::2], strict=True):
             pre = low
             for p in primes(high // low):
-                yield IndexDigit(self.whole.dim, pre, p)
+                yield IndexDigit(self.run.dim, pre, p)
                 pre *= p
 
 

@@ -110,7 +110,7 @@ class MeetingSearch:
             meetings = (*self._permuted(), *equal)
         ordered = [(floor, n, build) for n, (floor, build) in enumerate(meetings)]
         heapify(ordered)
-        best, found, built = self.bound, None, 0
+        best, cheapest, built = self.bound, None, 0
         while ordered and ordered[0][0] < best and built < MAX_BUILT and self.work.left > 0:
             built += 1
             self.work.left -= STEPS_OF_A_MEETING
@@ -119,11 +119,11 @@ class MeetingSearch:
                 self.met = True
                 seconds = self._seconds(*halves)
                 if seconds < best:
-                    best, found = seconds, halves
+                    best, cheapest = seconds, halves
         # Where even the cheapest meeting is too dear, nothing with gathers around it is cheaper.
         too_dear = self._pruned or any(floor >= best for floor, _, _ in ordered[:1])
         self.met |= not built and too_dear
-        return None if found is None else self._steps(*found)
+        return None if cheapest is None else self._steps(*cheapest)
 
     def compatible(self, index: IndexDigit, others: Iterable[IndexDigit]) -> bool:
         """Whether an index digit may be owned beside all others."""
@@ -171,12 +171,12 @@ class MeetingSearch:
             kinds: dict[Kind, list[Block]] = {}
             for block in blocks:
                 kinds.setdefault(block.kind, []).append(block)
-            own = [sizes_of(cut.owned.values()) for cut in (first, last)]
+            sizes = [sizes_of(cut.owned.values()) for cut in (first, last)]
             available = sizes_of((*first.owned, *first.free))
-            key = (*((kind, len(kinds[kind])) for kind in sorted(kinds)), *own)
+            key = (*((kind, len(kinds[kind])) for kind in sorted(kinds)), *sizes)
             if key not in known:
                 numbers = {kind: len(kinds[kind]) for kind in sorted(kinds)}
-                known[key] = list(self._uses(numbers, own[0], own[1], available))
+                known[key] = list(self._uses(numbers, sizes[0], sizes[1], available))
             for floor, use in known[key]:
                 yield floor, partial(self._build_permuted, first, last, kinds, use)
 
@@ -192,20 +192,20 @@ class MeetingSearch:
             sides = [[i for i in cut.owned.values() if i.dim == dim] for cut in (first, last)]
             bounds = {1, *(b for i in (*sides[0], *sides[1]) for b in (i.pre, i.end))}
             bounds |= {b for i in fixed if i.dim == dim for b in (i.pre, i.end)}
-            found = bounds | {f(a, b) for a, b in combinations(bounds, 2) for f in (lcm, gcd)}
+            candidates = bounds | {f(a, b) for a, b in combinations(bounds, 2) for f in (lcm, gcd)}
             chain: list[int] = []
-            for c in sorted(found):
+            for c in sorted(candidates):
                 if n % c == 0 and all(c % b == 0 or b % c == 0 for b in (*bounds, *chain)):
                     chain.append(c)
             for low, high in pairwise(chain):
-                inside = [[i for i in own if low <= i.pre < high] for own in sides]
+                inside = [[i for i in digits if low <= i.pre < high] for digits in sides]
                 if any(inside) and factors.issuperset(primes(high // low)):
-                    whole = IndexDigit(dim, low, high // low)
-                    blocks.append(Block(whole, (tuple(inside[0]), tuple(inside[1]))))
+                    run = IndexDigit(dim, low, high // low)
+                    blocks.append(Block(run, (tuple(inside[0]), tuple(inside[1]))))
         return blocks
 
     def _uses(
-        self, kinds: Mapping[Kind, int], own: Sizes, own_last: Sizes, available: Sizes
+        self, kinds: Mapping[Kind, int], first: Sizes, last: Sizes, available: Sizes
     ) -> Iterator[tuple[float, _Use]]:
         """How many blocks of each kind to own halfway, and how many digits of each prime elsewhere.
 
@@ -213,7 +213,7 @@ class MeetingSearch:
         """
         sizes = [p for p, _ in available]
         most = [count for _, count in available]
-        ends = [[dict(end).get(p, 0) for p in sizes] for end in (own, own_last)]
+        ends = [[dict(end).get(p, 0) for p in sizes] for end in (first, last)]
         # Per part of a block, all of it or what either end owns inside, and per prime: its digits
         # in each kind of block.
         parts = [[[dict(kind[n]).get(p, 0) for kind in kinds] for p in sizes] for n in range(3)]
@@ -264,10 +264,10 @@ class MeetingSearch:
             speed = {
                 b: max(self._speed(owner[i]) for i in (*b.inside[0], *b.inside[1])) for b in blocks
             }
-            used += sorted(blocks, key=lambda b: (speed[b], b.whole), reverse=True)[
+            used += sorted(blocks, key=lambda b: (speed[b], b.run), reverse=True)[
                 : use.blocks[kind]
             ]
-        room = self._room(use.elsewhere, (first, last), [block.whole for block in used])
+        room = self._room(use.elsewhere, (first, last), [block.run for block in used])
         if room is None:
             return None
         ends: list[Halfway] = []
@@ -349,10 +349,10 @@ class MeetingSearch:
             return None
         owned = {d: i for d, i in first.owned.items() if d not in chosen}
         owned |= {d: i for d, i in chosen.items() if i is not None}
-        left = list(room)
+        remaining = list(room)
         for device in elsewhere:
-            index = next(i for i in left if i.size == device.size)
-            left.remove(index)
+            index = next(i for i in remaining if i.size == device.size)
+            remaining.remove(index)
             owned[device] = index
         ends = []
         for cut in (first, last):
@@ -383,31 +383,31 @@ class MeetingSearch:
         for dim in range(len(self.src.shape)):
             bounds = {1, *(b for i in taken if i.dim == dim for b in (i.pre, i.end))}
             starts.append({*bounds, *(b * p for b in bounds for p in factors)})
-        left = MAX_TRIES
+        tries = MAX_TRIES
         beside: dict[IndexDigit, bool] = {}
 
-        def place(at: int, chosen: list[IndexDigit]) -> list[IndexDigit] | None:
-            nonlocal left
-            if at == len(wanted):
+        def place(number: int, chosen: list[IndexDigit]) -> list[IndexDigit] | None:
+            nonlocal tries
+            if number == len(wanted):
                 return chosen
             for dim, n in enumerate(self.src.shape):
                 for pre in sorted({*starts[dim], *(i.end for i in chosen if i.dim == dim)}):
-                    if n % (pre * wanted[at]):
+                    if n % (pre * wanted[number]):
                         continue
-                    index = IndexDigit(dim, pre, wanted[at])
+                    index = IndexDigit(dim, pre, wanted[number])
                     # Places of equal primes in ascending order: each set of them once.
-                    if at and wanted[at - 1] == wanted[at] and index < chosen[-1]:
+                    if number and wanted[number - 1] == wanted[number] and index < chosen[-1]:
                         continue
-                    left -= 1
-                    if left < 0:
+                    tries -= 1
+                    if tries < 0:
                         return None
                     self.work.left -= 1
                     if index not in beside:
                         beside[index] = self.compatible(index, taken)
                     if beside[index] and self.compatible(index, chosen):
-                        found = place(at + 1, [*chosen, index])
-                        if found is not None:
-                            return found
+                        result = place(number + 1, [*chosen, index])
+                        if result is not None:
+                            return result
             return None
 
         return place(0, [])

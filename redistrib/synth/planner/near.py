@@ -74,12 +74,12 @@ def near_steps(
 
 def _systems(src: ArrayType, dst: ArrayType) -> list[tuple[DeviceDigit, ...]]:
     """Ways to cut the mesh into primes on which an end can be written, those of both first."""
-    found = []
+    ranked = []
     for system in islice(prime_systems(src.mesh), MAX_SYSTEMS):
         fits = sum(split_state(t.placements, system) is not None for t in (src, dst))
         if fits:
-            found.append((-fits, system))
-    return [system for _, system in sorted(found)[:MAX_USED]]
+            ranked.append((-fits, system))
+    return [system for _, system in sorted(ranked)[:MAX_USED]]
 
 
 def _indices(
@@ -92,26 +92,26 @@ def _indices(
         for end in (src, dst)
         for index in (split_state(end.placements, system) or {}).values()
     }
-    found = sorted(owned)
+    indices = sorted(owned)
     changed = {index.dim for _, index in {*src.placements} ^ {*dst.placements}}
     dims = sorted(range(len(src.shape)), key=lambda dim: dim not in changed)
     for end in (src, dst):
         held = [index for _, index in end.placements]
         for prime, wanted in sorted(Counter(digit.size for digit in systems[0]).items()):
-            found += islice(_spares(src, dims, prime, held, found), wanted)
-    return sorted(set(found))
+            indices += islice(_spares(src, dims, prime, held, indices), wanted)
+    return sorted(set(indices))
 
 
 def _spares(
-    like: ArrayType, dims: list[int], prime: int, held: list[IndexDigit], found: list[IndexDigit]
+    like: ArrayType, dims: list[int], prime: int, held: list[IndexDigit], taken: list[IndexDigit]
 ) -> Iterator[IndexDigit]:
     """Local index digits of a prime size, beside all that an end owns, each after a bound."""
     for dim in dims:
         n = like.shape[dim]
-        bounds = sorted({1, *(b for i in found if i.dim == dim for b in (i.pre, i.end))})
+        bounds = sorted({1, *(b for i in taken if i.dim == dim for b in (i.pre, i.end))})
         for bound in bounds:
             index = IndexDigit(dim, bound, prime)
             while n and n % index.end == 0 and all(compatible(index, other) for other in held):
-                if index not in found:
+                if index not in taken:
                     yield index
                 index = IndexDigit(dim, index.end, prime)

@@ -85,7 +85,7 @@ def _merged(
     if 0 in of_devices:
         return [(run,) for run in sorted(runs, key=lambda run: -run.size)]
     rooms: dict[int, list[IndexDigit]] = {prime: [] for prime in sorted(of_devices)}
-    rest = []
+    others = []
     for run in runs:
         pre = run.pre
         for prime, room in rooms.items():
@@ -93,8 +93,8 @@ def _merged(
             if size > 1:
                 room.append(IndexDigit(run.dim, pre, size))
                 pre *= size
-        rest += [IndexDigit(run.dim, pre, run.end // pre)] if run.end > pre else []
-    return [tuple(room) for room in (*rooms.values(), rest) if room]
+        others += [IndexDigit(run.dim, pre, run.end // pre)] if run.end > pre else []
+    return [tuple(room) for room in (*rooms.values(), others) if room]
 
 
 def _type(
@@ -134,7 +134,7 @@ def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile
         return (roles[0], roles[1], link.latency, link.bandwidth)
 
     chains, idle = find_chains(common, frozenset())
-    found: list[tuple[bool, list[tuple[int, _Kind]], _Chain]] = []
+    entries: list[tuple[bool, list[tuple[int, _Kind]], _Chain]] = []
     alone: dict[tuple[_Kind, int], list[tuple[DeviceDigit, IndexDigit | None]]] = {}
     for chain in chains:
         devices, along = chain.devices, [index for index in chain.indices if index is not None]
@@ -145,18 +145,18 @@ def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile
         if closed:  # entered where it looks least
             along = along[:-1]
             sizes = [(d.size, kind(d)) for d in devices]
-            at = min(range(len(devices)), key=lambda n: [*sizes[n:], *sizes[:n]])
-            devices, along = devices[at:] + devices[:at], along[at:] + along[:at]
+            start = min(range(len(devices)), key=lambda n: [*sizes[n:], *sizes[:n]])
+            devices, along = devices[start:] + devices[:start], along[start:] + along[:start]
         looks = [(d.size, kind(d)) for d in devices]
-        found.append((closed, looks, ([(d,) for d in devices], [(i,) for i in along])))
+        entries.append((closed, looks, ([(d,) for d in devices], [(i,) for i in along])))
     for device in idle:
         if prime := prime_of(device.size):
             alone.setdefault((kind(device), prime), []).append((device, None))
         else:
-            found.append((False, [(device.size, kind(device))], ([(device,)], [])))
+            entries.append((False, [(device.size, kind(device))], ([(device,)], [])))
     for (of_kind, _), pairs in alone.items():
         size = prod(device.size for device, _ in pairs)
         owned = [index for _, index in pairs if index is not None]
         parts = [tuple(device for device, _ in pairs)], [tuple(owned)] if owned else []
-        found.append((False, [(size, of_kind)], parts))
-    return [chain for *_, chain in sorted(found, key=lambda entry: entry[:2])]
+        entries.append((False, [(size, of_kind)], parts))
+    return [chain for *_, chain in sorted(entries, key=lambda entry: entry[:2])]

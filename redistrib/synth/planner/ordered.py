@@ -68,16 +68,16 @@ def in_order(
     dims = [thing for thing in order if isinstance(thing, int)]
     # A dimension without elements has room for every digit.
     of_dims = [(IndexDigit(dim, 1, types[0].shape[dim] or MAX_INTEGER),) for dim in dims]
-    found, digits = [], []
-    for at, t in enumerate(types):
-        number = 0 if t.mesh == types[0].mesh else at
+    result, digits = [], []
+    for side, t in enumerate(types):
+        number = 0 if t.mesh == types[0].mesh else side
         axes = [thing[1] for thing in order if not isinstance(thing, int) and thing[0] == number]
         names = {axis: f"d{n}" for n, axis in enumerate(axes)}
         sizes = t.mesh.sizes
-        found.append(_placed(t, Mesh([(names[axis], sizes[axis]) for axis in axes]), names, dims))
-        whole = {names[axis]: (DeviceDigit(axis, 1, sizes[axis]),) for axis in axes}
-        digits.append(Digits(whole, of_dims))
-    return found, digits
+        result.append(_placed(t, Mesh([(names[axis], sizes[axis]) for axis in axes]), names, dims))
+        of_axes = {names[axis]: (DeviceDigit(axis, 1, sizes[axis]),) for axis in axes}
+        digits.append(Digits(of_axes, of_dims))
+    return result, digits
 
 
 def _placed(t: ArrayType, mesh: Mesh, names: Mapping[str, str], dims: Sequence[int]) -> ArrayType:
@@ -86,8 +86,8 @@ def _placed(t: ArrayType, mesh: Mesh, names: Mapping[str, str], dims: Sequence[i
     def renamed(digit: DeviceDigit) -> DeviceDigit:
         return DeviceDigit(names[digit.axis], digit.pre, digit.size)
 
-    def factor(given: Factor) -> Factor:
-        return given if isinstance(given, Local) else renamed(given)
+    def factor(entry: Factor) -> Factor:
+        return entry if isinstance(entry, Local) else renamed(entry)
 
     return ArrayType(
         mesh,

@@ -26,10 +26,10 @@ def prime_systems(
     """
     cuts = []
     for name, size in mesh.axes:
-        whole = sorted(d for d in pinned if d.axis == name)
+        uncut = sorted(d for d in pinned if d.axis == name)
         parts: list[list[tuple[DeviceDigit, ...]]] = []
         end = 1
-        for digit in whole:
+        for digit in uncut:
             parts += [_orders(name, end, digit.pre // end), [(digit,)]]
             end = digit.end
         parts.append(_orders(name, end, size // end))
@@ -44,9 +44,9 @@ def _orders(name: str, pre: int, size: int) -> list[tuple[DeviceDigit, ...]]:
     if size == 1:
         return [()]
     return [
-        (DeviceDigit(name, pre, prime), *rest)
+        (DeviceDigit(name, pre, prime), *others)
         for prime in sorted(set(primes(size)))
-        for rest in _orders(name, pre * prime, size // prime)
+        for others in _orders(name, pre * prime, size // prime)
     ]
 
 
@@ -115,33 +115,33 @@ class PrimePlaces:
 
     def __init__(self, indices: Sequence[IndexDigit]) -> None:
         self.indices = indices
-        self.number = {index: at for at, index in enumerate(indices)}
+        self.number = {index: number for number, index in enumerate(indices)}
         self.everywhere = (1 << len(indices)) - 1
         self.beside = [
             sum(1 << b for b, other in enumerate(indices) if compatible(index, other))
             for index in indices
         ]
         self._of_size: dict[int, int] = {}
-        for at, index in enumerate(indices):
-            self._of_size[index.size] = self._of_size.get(index.size, 0) | 1 << at
+        for number, index in enumerate(indices):
+            self._of_size[index.size] = self._of_size.get(index.size, 0) | 1 << number
 
     def beside_all(self, places: Iterable[int]) -> int:
         """The index digits that may be owned beside all of these."""
         allowed = self.everywhere
-        for at in places:
-            if at != FREE:
-                allowed &= self.beside[at]
+        for place in places:
+            if place != FREE:
+                allowed &= self.beside[place]
         return allowed
 
     def options(self, allowed: int, size: int) -> list[int]:
         """The index digits of a size among those allowed, ascending."""
         mask = allowed & self._of_size.get(size, 0)
-        found = []
+        numbers = []
         while mask:
             low = mask & -mask
-            found.append(low.bit_length() - 1)
+            numbers.append(low.bit_length() - 1)
             mask ^= low
-        return found
+        return numbers
 
 
 def compatible(a: IndexDigit, b: IndexDigit) -> bool:

@@ -1,7 +1,7 @@
-"""The question that a planner answers.
+"""The problem that strategies solve: two types, a memory limit, a profile and an effort.
 
 Example: mesh x=2,y=4, `f32[4096{x}, 4096{y}] -> f32[4096{y}, 4096{x}]` under the default profile.
-`src` and `dst` are these types, `asked` is `dst`; `common` has the digits that both are cut into,
+`src` and `dst` are these types, `target` is `dst`; `common` has the digits that both are cut into,
 `x:(1)2`, `y:(1)2`, `y:(2)2`; `limit(aligned=True)` is 2,097,152 elements, a tile of either end.
 """
 
@@ -33,16 +33,16 @@ Effort = Literal["fast", "best"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a strategy is asked.
+    """A pair of types, with the limit and the profile under which a strategy proposes steps.
 
-    `dst` is the target `asked` for, on the mesh of the source where it has a type there. `common`
+    `dst` is the `target` asked for, on the mesh of the source where it has a type there. `common`
     is the refinement of the two, None between two meshes. `memory_limit` is in bytes per device;
     `links` is the `profile` asked for with its links on the mesh of the source.
     """
 
     src: ArrayType
     dst: ArrayType
-    asked: ArrayType
+    target: ArrayType
     memory_limit: int | None
     profile: Profile
     links: Profile
@@ -78,7 +78,7 @@ class Problem:
         return bool(self.src.partial or self.dst.partial)
 
     @property
-    def links_there(self) -> Profile:
+    def target_links(self) -> Profile:
         """The profile with its links on the mesh of the target."""
         return self.profile.on(self.dst.mesh)
 
@@ -98,8 +98,8 @@ class Problem:
     ) -> tuple[StepCost, ...]:
         """What each step of a plan costs; `traffic` is that of its exchange, where known."""
         known = traffic or self.common
-        there = self.links_there if self.common is None else None
-        return price_steps(self.src, self.dst, steps, self.links, known, there)
+        target_links = self.target_links if self.common is None else None
+        return price_steps(self.src, self.dst, steps, self.links, known, target_links)
 
     def limit(self, aligned: bool) -> int:
         """Elements that an intermediate tile may have.
@@ -131,7 +131,7 @@ def make_problem(
     profile: Profile | str | None = None,
     effort: Effort = "fast",
 ) -> Problem:
-    """What a strategy is asked; a memory limit may be a text, `"1GiB"`.
+    """The problem between two types; a memory limit may be a text, `"1GiB"`.
 
     Raises LayoutError where the types do not fit each other, InfeasibleError where an end exceeds
     the limit, RedistribError for an unknown profile or effort.
@@ -161,21 +161,21 @@ def make_problem(
     return Problem(src, target or dst, dst, memory_limit, profile, links, effort, common)
 
 
-def _check_devices(here: Mesh, there: Mesh, *, across: bool) -> None:
+def _check_devices(source: Mesh, target: Mesh, *, across: bool) -> None:
     """Raise LayoutError for more devices than are looked at one by one."""
-    for mesh in (here, there):
+    for mesh in (source, target):
         if mesh.devices is not None:
             check_enumerable(mesh.num_devices)
-    most = max(here.num_devices, there.num_devices)
+    most = max(source.num_devices, target.num_devices)
     if across and most > MAX_CROSSED:
         raise LayoutError(
             f"an array crosses between two meshes of at most {MAX_CROSSED} devices each, which are "
-            f"compared one by one; got {here.num_devices} and {there.num_devices}",
+            f"compared one by one; got {source.num_devices} and {target.num_devices}",
             devices=most,
         )
 
 
-def check_name(what: str, name: object, known: Sequence[str]) -> None:
+def check_name(option: str, name: object, known: Sequence[str]) -> None:
     """Raise RedistribError, with the nearest legal spelling, for a name that is not known.
 
     >>> check_name("effort", "bst", ("fast", "best"))
@@ -187,7 +187,7 @@ def check_name(what: str, name: object, known: Sequence[str]) -> None:
     near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
     hint = f", did you mean {near[0]!r}?" if near else ";"
     raise RedistribError(
-        f"unknown {what} {brief(name)}{hint} known: {', '.join(known)}", **{what: name}
+        f"unknown {option} {brief(name)}{hint} known: {', '.join(known)}", **{option: name}
     )
 
 

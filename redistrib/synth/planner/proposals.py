@@ -95,11 +95,11 @@ def _on_used_axes(problem: Problem) -> Iterator[Proposal]:
     start, end = (t.replace(mesh=Mesh(axes)) for t in (src, dst))
     with problem.work.share(2) as work:
         smaller = replace(
-            problem, src=start, dst=end, asked=end, common=refine(start, end), work=work
+            problem, src=start, dst=end, target=end, common=refine(start, end), work=work
         )
         for inner in collectives(smaller, searched=False):
-            whole = on_whole(problem, inner)
-            yield replace(whole, name=f"{inner.name}, on used axes")
+            candidate = on_whole(problem, inner)
+            yield replace(candidate, name=f"{inner.name}, on used axes")
 
 
 def nothing(problem: Problem) -> Proposal:
@@ -127,7 +127,7 @@ def _across(problem: Problem) -> Iterator[Proposal]:
 
 
 def _across_steps(problem: Problem, spread: bool) -> Steps:
-    links = problem.links, problem.links_there
+    links = problem.links, problem.target_links
     return plan_across(problem.src, problem.dst, links, spread=spread)
 
 
@@ -178,7 +178,7 @@ def _direct_steps(problem: Problem) -> tuple[Steps, Traffic | None]:
     common = problem.refined(start, end)
     traffic = exchange_traffic(start, end, common)
     if traffic.received == 0:
-        local = replace(problem, src=start, dst=end, asked=end, memory_limit=None, common=common)
+        local = replace(problem, src=start, dst=end, target=end, memory_limit=None, common=common)
         return [*opening, *cheapest(local, collectives(local)).make(), *closing], None
     return [*opening, traffic.exchange, *closing], traffic
 
@@ -249,7 +249,7 @@ def _around(problem: Problem) -> Iterator[Proposal]:
 def _middle(problem: Problem, start: ArrayType, end: ArrayType) -> Iterator[Proposal]:
     """Proposals between two types with one partial set, on the way."""
     common = problem.refined(start, end)
-    middle = replace(problem, src=start, dst=end, asked=end, common=common)
+    middle = replace(problem, src=start, dst=end, target=end, common=common)
     limit = problem.limit(common.aligned)
     if common.aligned:
         yield from _three_phases(middle, limit)

@@ -51,24 +51,24 @@ class PartialRoles:
 
     def reduced(self, device: DeviceDigit) -> bool:
         """Whether a digit is part of one that must be reduced."""
-        return any(inside(device, whole) for whole in self.reduce)
+        return any(inside(device, digit) for digit in self.reduce)
 
     def produced(self, device: DeviceDigit) -> bool:
         """Whether a digit is part of one that must become partial."""
-        return any(inside(device, whole) for whole in self.produce)
+        return any(inside(device, digit) for digit in self.produce)
 
     @staticmethod
-    def rest(
+    def without(
         digits: Iterable[DeviceDigit], parts: Iterable[DeviceDigit]
     ) -> tuple[DeviceDigit, ...]:
         """What is left of digits when parts of them are taken out, in order."""
-        left = [(d, IndexDigit(0, d.pre, d.size)) for d in sorted(digits)]
+        pieces = [(d, IndexDigit(0, d.pre, d.size)) for d in sorted(digits)]
         for part in parts:
-            for at, whole in enumerate(left):
-                if inside(part, whole[0]):
-                    left[at : at + 1] = split_off(whole, part)
+            for number, piece in enumerate(pieces):
+                if inside(part, piece[0]):
+                    pieces[number : number + 1] = split_off(piece, part)
                     break
-        return tuple(device for device, _ in left)
+        return tuple(device for device, _ in pieces)
 
 
 def partial_roles(
@@ -128,15 +128,15 @@ def reduce_partial(
         if step(ReduceScatter(((device, wanted[device]),)))
     }
     for device in sorted(roles.reduce - placed):
-        whole = device
+        remainder = device
         for run in local_runs(src):
-            size = gcd(whole.size, run.size)
+            size = gcd(remainder.size, run.size)
             if size > 1:
-                part = DeviceDigit(whole.axis, whole.pre, size)
+                part = DeviceDigit(remainder.axis, remainder.pre, size)
                 if step(ReduceScatter(((part, IndexDigit(run.dim, run.pre, size)),))):
-                    whole = DeviceDigit(whole.axis, part.end, whole.size // size)
-        if whole.size > 1:
-            step(AllReduce((whole,)))
+                    remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
+        if remainder.size > 1:
+            step(AllReduce((remainder,)))
     return steps, src
 
 
@@ -173,8 +173,8 @@ def openings(
     handed = _hand_on(src, roles)
     if handed is not None:
         start = handed.apply(src)
-        rest, start = reduce_partial(start, dst, partial_roles(start, dst))
-        yield [handed, *rest], start
+        reducing, start = reduce_partial(start, dst, partial_roles(start, dst))
+        yield [handed, *reducing], start
 
 
 def _hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
@@ -187,15 +187,15 @@ def _hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
         return None
     takers = [d for d in sorted(roles.produce) if all(apart(d, o) for o, _ in src.placements)]
     routes: list[tuple[DeviceDigit, DeviceDigit]] = []
-    for whole in sorted(roles.reduce):
-        left = whole
+    for digit in sorted(roles.reduce):
+        remainder = digit
         for n, taker in enumerate(takers):
-            size = gcd(left.size, taker.size)
+            size = gcd(remainder.size, taker.size)
             if size > 1:
-                one, other = (DeviceDigit(d.axis, d.pre, size) for d in (left, taker))
-                routes += [(one, other), (other, one)]
-                left = DeviceDigit(left.axis, one.end, left.size // size)
-                takers[n] = DeviceDigit(taker.axis, other.end, taker.size // size)
+                old, new = (DeviceDigit(d.axis, d.pre, size) for d in (remainder, taker))
+                routes += [(old, new), (new, old)]
+                remainder = DeviceDigit(remainder.axis, old.end, remainder.size // size)
+                takers[n] = DeviceDigit(taker.axis, new.end, taker.size // size)
     return CollectivePermute(tuple(routes)) if routes else None
 
 
@@ -206,8 +206,8 @@ def closings(
     end, steps = make_partial(start, dst, roles)
     yield end, steps
     if any(isinstance(step, ShardedToPartial) for step in steps):
-        whole = dst.replace(partial=roles.kept, reduction=dst.reduction)
-        yield whole, [ReplicatedToPartial(tuple(sorted(roles.produce)), roles.reduction)]
+        copied = dst.replace(partial=roles.kept, reduction=dst.reduction)
+        yield copied, [ReplicatedToPartial(tuple(sorted(roles.produce)), roles.reduction)]
 
 
 def make_partial(
@@ -240,18 +240,18 @@ def make_partial(
         owned = next((index for index in pieces if index is not None), None)
         if owned is not None and own(device, owned):
             continue
-        whole = device
+        remainder = device
         dim = -1 if owned is None else owned.dim  # where it may take no more than a permute
         runs = local_runs(end)[:: -1 if last else 1]
         for run in sorted(runs, key=lambda run: run.dim != dim):
-            size = gcd(whole.size, run.size)
-            part = DeviceDigit(whole.axis, whole.pre, size)
+            size = gcd(remainder.size, run.size)
+            part = DeviceDigit(remainder.axis, remainder.pre, size)
             if size > 1 and own(part, IndexDigit(run.dim, run.pre, size)):
-                whole = DeviceDigit(whole.axis, part.end, whole.size // size)
+                remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
     steps: list[Collective] = []
     if spread:
         steps.append(ShardedToPartial(tuple(spread), roles.reduction))
-    free = roles.rest(roles.produce, [device for device, _ in spread])
+    free = roles.without(roles.produce, [device for device, _ in spread])
     if free:
         steps.append(ReplicatedToPartial(free, roles.reduction))
     return end, steps
@@ -271,17 +271,17 @@ def reduce_last(
     stay: list[Placement] = []
     scatters: list[Placement] = []
     for placement in end.placements:
-        left = [placement]
+        pieces = [placement]
         for digit in sorted(roles.reduce):
-            for part in list(left):
+            for part in list(pieces):
                 index = piece_of(part, digit)
                 if index is not None:
                     scatters.append((digit, index))
-                    left[left.index(part) :] = split_off(part, digit)
+                    pieces[pieces.index(part) :] = split_off(part, digit)
                 elif inside(part[0], digit):
                     scatters.append(part)
-                    left.remove(part)
-        stay += left
+                    pieces.remove(part)
+        stay += pieces
     partial = (*roles.kept, *roles.reduce)
     try:
         end = end.replace(placements=stay, partial=partial, reduction=src.reduction)
@@ -289,9 +289,9 @@ def reduce_last(
         return None
     if end.tile_size > limit:
         return None
-    rest = roles.rest(roles.reduce, [device for device, _ in scatters])
+    unscattered = roles.without(roles.reduce, [device for device, _ in scatters])
     steps: list[Collective] = [ReduceScatter(tuple(scatters))] if scatters else []
-    steps += [AllReduce(rest)] if rest else []
+    steps += [AllReduce(unscattered)] if unscattered else []
     return end, [*steps, *closing]
 
 
@@ -345,8 +345,8 @@ def _reduced_once(
     slice_wanted()
     if wanted and not step(ReduceScatter(tuple(wanted))):
         return None
-    left = roles.rest(t.partial, sorted(roles.kept))
-    if left and not step(AllReduce(left)):
+    remaining = roles.without(t.partial, sorted(roles.kept))
+    if remaining and not step(AllReduce(remaining)):
         return None
     return steps if t == end else None
 

@@ -92,7 +92,7 @@ def relabelled(
 
     `fixed` is what is owned beside the digits of the steps.
     """
-    found: list[Collective] = []
+    result: list[Collective] = []
     t = start
     for step in steps:
         new = _relabel(step, digits)
@@ -102,17 +102,17 @@ def relabelled(
         if isinstance(new, CollectivePermute):
             new = _among_owners(new, t)
         t = new.apply(t)
-        found.append(new)
-    return found
+        result.append(new)
+    return result
 
 
 def _relabel(step: Collective, digits: Digits) -> Collective:
     def placed(placements: Iterable[Placement]) -> tuple[Placement, ...]:
         return tuple(tuple(row) for p in placements for row in digits.rows(*p))  # type: ignore[misc]
 
-    def devices(given: Iterable[DeviceDigit]) -> tuple[DeviceDigit, ...]:
+    def devices(parts: Iterable[DeviceDigit]) -> tuple[DeviceDigit, ...]:
         # A row-major number over neighbours is one over the digit that they are.
-        return tuple(coalesce(row[0] for d in given for row in digits.rows(d)))  # type: ignore[misc,arg-type]
+        return tuple(coalesce(row[0] for d in parts for row in digits.rows(d)))  # type: ignore[misc,arg-type]
 
     match step:
         case DynamicSlice() | AllGather() | ReduceScatter() | ShardedToPartial() | Exchange():

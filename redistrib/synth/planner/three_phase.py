@@ -69,9 +69,9 @@ def plan_aligned(
     """
     roles = partial_roles(src, dst, refinement.axes)
     best = _plan_roles(src, refinement, roles, limit, profile, bound)
-    for renamed, left in _renamed(src, refinement, roles):
+    for renamed, remaining in _renamed(src, refinement, roles):
         most = bound if best is None else best[0]
-        best = _plan_roles(src, renamed, left, limit, profile, most) or best
+        best = _plan_roles(src, renamed, remaining, limit, profile, most) or best
     return None if best is None else best[1]
 
 
@@ -98,8 +98,8 @@ def _renamed(
             before[old] = after[new] = IndexDigit(ADDENDS, number + 1, old.size)
         renamed = replace(refinement, src=before, dst=after)
         olds, news = zip(*pairs[:count], strict=True)
-        left = replace(roles, reduce=roles.reduce - {*olds}, produce=roles.produce - {*news})
-        yield renamed, left
+        remaining = replace(roles, reduce=roles.reduce - {*olds}, produce=roles.produce - {*news})
+        yield renamed, remaining
 
 
 def _plan_roles(
@@ -167,10 +167,10 @@ def _price(
         return None
 
     def collect(entries: Iterable[tuple[Placement, ...]]) -> tuple[Placement, ...]:
-        found = tuple(chain.from_iterable(entries))
+        placements = tuple(chain.from_iterable(entries))
         if not placed:
-            return found
-        return tuple((device, placed.get(index, index)) for device, index in found)
+            return placements
+        return tuple((device, placed.get(index, index)) for device, index in placements)
 
     slices = collect([choice.slices for choice in choices])
     early = collect([choice.early for choice in choices])
@@ -192,8 +192,8 @@ def _price(
     if exceeds or ((early or early_spreads or late or late_scatters) and tile > limit):
         return None
 
-    reduces = roles.rest(roles.reduce, [d for d, _ in scatters + late_scatters])
-    replicates = roles.rest(roles.produce, [d for d, _ in spreads + early_spreads])
+    reduces = roles.without(roles.reduce, [d for d, _ in scatters + late_scatters])
+    replicates = roles.without(roles.produce, [d for d, _ in spreads + early_spreads])
     opening = _opening(slices, scatters, reduces, early, early_spreads, roles.reduction)
     closing = _closing(late, late_scatters, gathers, spreads, replicates, roles.reduction)
     return _moved(src, choices, placed, spares, opening, closing, profile)
@@ -355,8 +355,8 @@ def _floor(
         if scattered > 1:
             seconds += latency + (held - held // scattered) * itemsize / bandwidth
             held //= scattered
-        if (left := summed // (scattered * late_scattered)) > 1:
-            received = 2 * (held - held // left - 1)
+        if (unscattered := summed // (scattered * late_scattered)) > 1:
+            received = 2 * (held - held // unscattered - 1)
             seconds += latency * AllReduce.latencies + received * itemsize / bandwidth
         if early > 1:
             seconds += latency + held * (early - 1) * itemsize / bandwidth
@@ -402,9 +402,9 @@ def _cheapest(
     improved = True
     while improved:
         improved = False
-        for at, choices in enumerate(options):
+        for number, choices in enumerate(options):
             for choice in choices:
-                tried = [*current[:at], choice, *current[at + 1 :]]
+                tried = [*current[:number], choice, *current[number + 1 :]]
                 priced = price(tried) if floor(tried) < best[0] else None
                 if priced is not None and priced[0] < best[0]:
                     best, current, improved = priced, tried, True

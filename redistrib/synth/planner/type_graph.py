@@ -89,18 +89,18 @@ class TypeGraph:
     @staticmethod
     def count(like: ArrayType, reductions: int) -> int:
         """At least the number of types, counting overlapping index digits too."""
-        found = 1
+        total = 1
         for _, axis in like.mesh.axes:
             sizes = Counter(primes(axis))
-            found *= factorial(sizes.total()) // prod(map(factorial, sizes.values()))
+            total *= factorial(sizes.total()) // prod(map(factorial, sizes.values()))
             for size, count in sizes.items():
                 owned = sum(
                     prod(times + 1 for times in Counter(primes(n // size)).values())
                     for n in like.shape
                     if n and n % size == 0
                 )
-                found *= (1 + reductions + owned) ** count
-        return found
+                total *= (1 + reductions + owned) ** count
+        return total
 
     # --- types and states
 
@@ -142,9 +142,9 @@ class TypeGraph:
         key = (number, places)
         if key not in self._states:
             owned = {
-                d: self._addend(d, at) if at < FREE else self.places.indices[at]
-                for d, at in zip(self.systems[number], places, strict=True)
-                if at != FREE
+                d: self._addend(d, place) if place < FREE else self.places.indices[place]
+                for d, place in zip(self.systems[number], places, strict=True)
+                if place != FREE
             }
             self._states[key] = merge_state(owned)
         return self._states[key]
@@ -174,11 +174,11 @@ class TypeGraph:
                 continue
             if self._states.setdefault((number, places), state) != state:
                 continue
-            beside = self.places.beside_all(at for at in places if at >= 0)
+            beside = self.places.beside_all(place for place in places if place >= 0)
             yield from self._local(number, places, beside)
             yield from self._gathers(number, places, tile)
             yield from self._moves(number, places, beside, tile)
-            if any(at < FREE for at in places):
+            if any(place < FREE for place in places):
                 yield from self._all_reduces(number, places, tile)
                 yield from self._scatters(number, places, beside, tile)
                 yield from self._role_permutes(number, places, tile)
@@ -196,21 +196,21 @@ class TypeGraph:
 
     def _local(self, number: int, places: Places, beside: int) -> Iterator[Edge]:
         """Slices, and digits that become partial, under one reduction at a time."""
-        used = {at for at in places if at < FREE}
+        used = {place for place in places if place < FREE}
         roles = [SUM - n for n in range(len(self.reductions)) if used <= {SUM - n}]
-        for k, (device, at) in enumerate(zip(self.systems[number], places, strict=True)):
+        for k, (device, place) in enumerate(zip(self.systems[number], places, strict=True)):
             before, after = places[:k], places[k + 1 :]
-            if at == FREE:
+            if place == FREE:
                 for index in self.places.options(beside, device.size):
                     yield Edge(number, (*before, index, *after), "slice", 0.0)
-            if at >= FREE:
-                kind = "replicated_to_partial" if at == FREE else "sharded_to_partial"
+            if place >= FREE:
+                kind = "replicated_to_partial" if place == FREE else "sharded_to_partial"
                 for role in roles:
                     yield Edge(number, (*before, role, *after), kind, 0.0)
 
     def _gathers(self, number: int, places: Places, tile: int) -> Iterator[Edge]:
         system = self.systems[number]
-        owners = [k for k, at in enumerate(places) if at >= 0]
+        owners = [k for k, place in enumerate(places) if place >= 0]
         for group, devices in _groups(system, owners):
             received = tile * (prod([d.size for d in devices]) - 1)
             after = list(places)
@@ -221,22 +221,24 @@ class TypeGraph:
 
     def _all_reduces(self, number: int, places: Places, tile: int) -> Iterator[Edge]:
         system = self.systems[number]
-        for group, devices in _groups(system, [k for k, at in enumerate(places) if at < FREE]):
+        for group, devices in _groups(
+            system, [k for k, place in enumerate(places) if place < FREE]
+        ):
             size = prod(d.size for d in devices)
             received = tile + (size - 2) * -(-tile // size)
-            after = tuple(FREE if k in group else at for k, at in enumerate(places))
+            after = tuple(FREE if k in group else place for k, place in enumerate(places))
             seconds = self._price(devices, received, AllReduce.collective, 2)
             yield Edge(number, after, "all_reduce", seconds)
 
     def _moves(self, number: int, places: Places, beside: int, tile: int) -> Iterator[Edge]:
         """All_to_alls: owners go to index digits that are local before."""
-        movable = [at >= 0 for at in places]
+        movable = [place >= 0 for place in places]
         for after in self._assign(number, places, movable, beside):
             yield self._grouped(number, places, after, tile, AllToAll.collective)
 
     def _scatters(self, number: int, places: Places, beside: int, tile: int) -> Iterator[Edge]:
         """Reduce_scatters: partial digits go to local index digits."""
-        movable = [at < FREE for at in places]
+        movable = [place < FREE for place in places]
         for after in self._assign(number, places, movable, beside):
             yield self._grouped(number, places, after, tile, ReduceScatter.collective)
 
@@ -259,11 +261,11 @@ class TypeGraph:
             if k == len(places):
                 yield chosen
                 return
-            at = places[k]
-            if at < 0:
-                yield from assign(k + 1, (*chosen, at), allowed)
-            elif allowed >> at & 1:
-                yield from assign(k + 1, (*chosen, at), allowed & self.places.beside[at])
+            place = places[k]
+            if place < 0:
+                yield from assign(k + 1, (*chosen, place), allowed)
+            elif allowed >> place & 1:
+                yield from assign(k + 1, (*chosen, place), allowed & self.places.beside[place])
             if movable[k]:
                 for index in self.places.options(allowed & local, system[k].size):
                     below = allowed & self.places.beside[index]
@@ -277,17 +279,19 @@ class TypeGraph:
         """Permutes by routes that give partial digits another role."""
         system = self.systems[number]
 
-        def assign(k: int, chosen: Places, left: tuple[tuple[int, int], ...]) -> Iterator[Places]:
+        def assign(
+            k: int, chosen: Places, available: tuple[tuple[int, int], ...]
+        ) -> Iterator[Places]:
             if k == len(places):
                 yield chosen
                 return
-            for role in dict.fromkeys(left):
+            for role in dict.fromkeys(available):
                 if role[0] == system[k].size:
-                    rest = list(left)
-                    rest.remove(role)
-                    yield from assign(k + 1, (*chosen, role[1]), tuple(rest))
+                    remaining = list(available)
+                    remaining.remove(role)
+                    yield from assign(k + 1, (*chosen, role[1]), tuple(remaining))
 
-        roles = tuple((d.size, at) for d, at in zip(system, places, strict=True))
+        roles = tuple((d.size, place) for d, place in zip(system, places, strict=True))
         for after in assign(0, (), roles):
             changed = [a != b for a, b in zip(places, after, strict=True)]
             if any((a < FREE) != (b < FREE) for a, b in zip(places, after, strict=True)):
@@ -300,8 +304,8 @@ class TypeGraph:
         runs = tuple(owned_runs(sorted(p for p in state if p[1].dim >= 0)))
         partial = tuple(sorted(p for p in state if p[1].dim < 0))
         if (runs, partial) not in self._permuted:
-            found = islice(self._refilled(runs, partial), self._most_permutes)
-            self._permuted[runs, partial] = list(found)
+            refilled = islice(self._refilled(runs, partial), self._most_permutes)
+            self._permuted[runs, partial] = list(refilled)
         for number, places in self._permuted[runs, partial]:
             after = self._state(number, places)
             if after != state:
@@ -331,12 +335,12 @@ class TypeGraph:
         if not runs:
             yield {}
             return
-        (dim, lo, hi), rest = runs[0], runs[1:]
+        (dim, lo, hi), others = runs[0], runs[1:]
         for device in sorted(free):
             index = IndexDigit(dim, lo, device.size)
             if (hi // lo) % device.size == 0 and index in self.places.number:
-                left = [(dim, index.end, hi), *rest] if index.end < hi else rest
-                for placed in self._fill(left, free - {device}):
+                remaining = [(dim, index.end, hi), *others] if index.end < hi else others
+                for placed in self._fill(remaining, free - {device}):
                     yield {device: self.places.number[index], **placed}
 
     # --- steps

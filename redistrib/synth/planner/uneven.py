@@ -14,15 +14,15 @@ def block_steps(src: ArrayType, dst: ArrayType) -> list[Collective]:
     """The steps between two types of one array, on one mesh or two, all tiles within both ends."""
     steps: list[Collective] = []
     stays = (src.partial, src.reduction) == (dst.partial, dst.reduction) and src.mesh == dst.mesh
-    here, there = src, dst
+    start, end = src, dst
     if src.partial and not stays:
         steps.append(AllReduce(src.partial))
-        here = steps[-1].apply(src)
+        start = steps[-1].apply(src)
     if dst.partial and not stays:
-        there = dst.replace(partial=())
-    if here != there:
+        end = dst.replace(partial=())
+    if start != end:
         onto = None if dst.mesh == src.mesh else dst.mesh
-        steps.append(Exchange(there.placements, (), (), onto, str(there)))
-    if there != dst:
+        steps.append(Exchange(end.placements, (), (), onto, str(end)))
+    if end != dst:
         steps.append(ReplicatedToPartial(dst.partial, dst.reduction or "sum"))
     return steps

@@ -92,13 +92,13 @@ class PaperType:
     @property
     def owners(self) -> dict[DeviceDigit, IndexDigit]:
         """Every axis in use with the index digit that it owns."""
-        found = {}
-        for at, dim in enumerate(self.dims):
+        result = {}
+        for number, dim in enumerate(self.dims):
             pre = 1
             for axis in reversed(dim.axes):
-                found[axis] = IndexDigit(at, pre, axis.size)
+                result[axis] = IndexDigit(number, pre, axis.size)
                 pre *= axis.size
-        return found
+        return result
 
     @property
     def replicated(self) -> tuple[DeviceDigit, ...]:
@@ -147,8 +147,8 @@ def prime_system(*types: ArrayType) -> tuple[DeviceDigit, ...]:
         for device, _ in t.placements:
             cuts[device.axis] |= {device.pre, device.end}
     system = []
-    for name, found in cuts.items():
-        bounds = sorted(found)
+    for name, ends in cuts.items():
+        bounds = sorted(ends)
         if not is_chain(bounds):
             raise LayoutError(
                 "the paper's types need one cut of each mesh axis into primes; sub-axes of "
@@ -298,10 +298,12 @@ def apply_weak(t: PaperType, step: Gather | Slice | Move) -> PaperType:
     """
     match step:
         case Gather(dim, axis) | Move(dim, _, axis):
-            rest = tuple(other for other in t.dims[dim].axes if other != axis)
-            if len(rest) == len(t.dims[dim].axes):
+            others = tuple(other for other in t.dims[dim].axes if other != axis)
+            if len(others) == len(t.dims[dim].axes):
                 _fail(t, f"{t.name(axis)} is an axis of dimension {dim}")
-            on_top = [d.axes if at != dim else (axis, *rest) for at, d in enumerate(t.dims)]
+            on_top = [
+                d.axes if number != dim else (axis, *others) for number, d in enumerate(t.dims)
+            ]
             t = t.with_axes(on_top)
         case Slice():
             pass

@@ -103,7 +103,7 @@ def lower(start: PaperType, program: Iterable[Operation], dtype: str) -> list[Co
     program = tuple(program)
     types = interpret(start, program)
     steps: list[Collective] = []
-    for (kind, *_), group in groupby(range(len(program)), lambda at: _kind(program[at])):
+    for (kind, *_), group in groupby(range(len(program)), lambda number: _kind(program[number])):
         numbers = list(group)
         before, after = types[numbers[0]], types[numbers[-1] + 1]
         old, new = before.owners, after.owners
@@ -172,7 +172,7 @@ def _routes(before: PaperType, after: PaperType) -> Iterator[tuple[DeviceDigit, 
 
 def _chain(end: DeviceDigit, routes: dict[DeviceDigit, DeviceDigit]) -> Iterator[DeviceDigit]:
     """The axes from which the tile of an axis comes, one permute after the other."""
-    back = {new: old for old, new in routes.items()}
-    while end in back:
-        end = back[end]
+    sources = {new: old for old, new in routes.items()}
+    while end in sources:
+        end = sources[end]
         yield end

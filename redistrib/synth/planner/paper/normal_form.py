@@ -32,8 +32,10 @@ Rule = Callable[[PaperType, Step, Step], Program | None]
 
 def easy(src: PaperType, dst: PaperType) -> Program:
     """Gather all, slice all."""
-    gathers = [Gather(at, axis) for at, dim in enumerate(src.dims) for axis in dim.axes]
-    slices = [Slice(at, axis) for at, dim in enumerate(dst.dims) for axis in reversed(dim.axes)]
+    gathers = [Gather(number, axis) for number, dim in enumerate(src.dims) for axis in dim.axes]
+    slices = [
+        Slice(number, axis) for number, dim in enumerate(dst.dims) for axis in reversed(dim.axes)
+    ]
     return *gathers, *slices
 
 
@@ -136,15 +138,15 @@ def normal_form(t: PaperType, program: Program, rule: Rule = rewrite) -> Program
     """
     steps = list(program)
     types = [t]  # types[n] is the type before step n, known up to the pair that is looked at
-    at = 0
-    while at + 1 < len(steps):
-        replacement = rule(types[at], steps[at], steps[at + 1])
+    index = 0
+    while index + 1 < len(steps):
+        replacement = rule(types[index], steps[index], steps[index + 1])
         if replacement is None:
-            types.append(apply(types[at], steps[at]))
-            at += 1
+            types.append(apply(types[index], steps[index]))
+            index += 1
             continue
-        steps[at : at + 2] = replacement
+        steps[index : index + 2] = replacement
         # The pair before may be out of order now; everything up to it is as it was.
-        at = max(at - 1, 0)
-        del types[at + 1 :]
+        index = max(index - 1, 0)
+        del types[index + 1 :]
     return tuple(steps)

@@ -183,9 +183,9 @@ class _Half:
         for sizes in _subsets(owned):
             group = prod(sizes)
             if room % group == 0:
-                left = Counter(owned)
-                left.subtract(sizes)
-                after = _with(state.sizes, source, tuple(sorted(left.elements())))
+                remaining = Counter(owned)
+                remaining.subtract(sizes)
+                after = _with(state.sizes, source, tuple(sorted(remaining.elements())))
                 after = _with(after, target, tuple(sorted((*state.sizes[target], *sizes))))
                 cost = elements + elements - elements // group
                 yield _Shift(source, target, sizes, True), _State(after, True), (cost, 2)
@@ -193,17 +193,17 @@ class _Half:
 
 def _with_permutes(src: PaperType, dst: PaperType) -> tuple[tuple[Operation, ...], Cost]:
     """The cheapest program with a permute where the halves meet, and its cost."""
-    ahead, back = _Half(src, backward=False), _Half(dst, backward=True)
+    ahead, behind = _Half(src, backward=False), _Half(dst, backward=True)
     best: tuple[Cost, _Shape] | None = None
-    while best is None or (best[0][0] and ahead.pushed + back.pushed < MAX_STATES):
+    while best is None or (best[0][0] and ahead.pushed + behind.pushed < MAX_STATES):
         costs = [
-            (cost, half.pushed, at)
-            for at, half in enumerate((ahead, back))
+            (cost, half.pushed, side)
+            for side, half in enumerate((ahead, behind))
             if (cost := half.least()) is not None
         ]
         if not costs or (best is not None and min(costs)[0] >= best[0]):
             break
-        half, other = (ahead, back) if min(costs)[2] == 0 else (back, ahead)
+        half, other = (ahead, behind) if min(costs)[2] == 0 else (behind, ahead)
         shape = half.grow()
         if shape in other.best:
             mine, theirs = half.best[shape][0], other.best[shape][0]
@@ -213,7 +213,7 @@ def _with_permutes(src: PaperType, dst: PaperType) -> tuple[tuple[Operation, ...
     assert best is not None  # the normal form of the easy program is such a program
     (moves, calls), shape = best
     opening, before = _replay(src, ahead.path(ahead.best[shape][1]), dst)
-    closing, after = _replay(dst, back.path(back.best[shape][1]), before)
+    closing, after = _replay(dst, behind.path(behind.best[shape][1]), before)
     between = [] if before == after else [Permute(tuple(dim.axes for dim in after.dims))]
     steps = (*opening, *between, *_reversed(closing))
     return steps, (moves + prod(max(n, 1) for n in dst.tile_shape), calls + 1)
@@ -253,13 +253,13 @@ def _to_the_top(
     t: PaperType, dim: int, sizes: tuple[int, ...]
 ) -> tuple[tuple[DeviceDigit, ...], ...]:
     """The axes of a type with some of these sizes on top of a dimension."""
-    rest = list(t.dims[dim].axes)
+    below = list(t.dims[dim].axes)
     top = []
     for size in sizes:
-        axis = next(axis for axis in rest if axis.size == size)
-        rest.remove(axis)
+        axis = next(axis for axis in below if axis.size == size)
+        below.remove(axis)
         top.append(axis)
-    return tuple(d.axes if at != dim else (*top, *rest) for at, d in enumerate(t.dims))
+    return tuple(d.axes if number != dim else (*top, *below) for number, d in enumerate(t.dims))
 
 
 def _reversed(steps: list[Operation]) -> Iterator[Operation]:
@@ -280,10 +280,10 @@ def _with(sizes: _Sizes, dim: int, new: tuple[int, ...]) -> _Sizes:
 
 def _subsets(sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The multisets of one or more of these sizes, in order."""
-    found: set[tuple[int, ...]] = {()}
+    subsets: set[tuple[int, ...]] = {()}
     for size in sorted(sizes):
-        found |= {(*chosen, size) for chosen in found}
-    return sorted(found - {()})
+        subsets |= {(*chosen, size) for chosen in subsets}
+    return sorted(subsets - {()})
 
 
 # --- without permute ---------------------------------------------------------------------------
@@ -304,12 +304,12 @@ class _Shifting:
             axis for stack in self.goal for axis in stack if not _anywhere(axis, self.start)
         ]
         self.lengths = [dim.size for dim in src.dims]
-        whole = prod(max(n, 1) for n in src.tile_shape)
-        self.elements = whole // prod(axis.size for axis in self.added)
+        tile = prod(max(n, 1) for n in src.tile_shape)
+        self.elements = tile // prod(axis.size for axis in self.added)
         # What the gathers receive.
         self.spread = prod(max(n, 1) for n in dst.tile_shape) - self.elements
 
-    def rest(self, stacks: _Stacks) -> int:
+    def lower_bound(self, stacks: _Stacks) -> int:
         """Elements that all_to_alls have yet to bring: at least one of all that has to leave."""
         groups = [self.leaving(dim, stack) for dim, stack in enumerate(stacks)]
         return sum(self.elements + -self.elements // group for group in groups)
@@ -360,15 +360,15 @@ class _Shifting:
     def _shifts(
         self, stacks: _Stacks, source: int, target: int
     ) -> Iterator[tuple[tuple[Operation, ...], _Stacks, Cost]]:
-        left, moved, group = list(stacks), [], 1
-        while left[source]:
-            axis = left[source][-1]
+        shifted, moved, group = list(stacks), [], 1
+        while shifted[source]:
+            axis = shifted[source][-1]
             group *= axis.size
             if self._room(stacks, target) % group:
                 break
             moved.append(Move(source, target, axis))
-            left[source], left[target] = left[source][:-1], (*left[target], axis)
-            yield tuple(moved), tuple(left), (self.elements - self.elements // group, 1)
+            shifted[source], shifted[target] = shifted[source][:-1], (*shifted[target], axis)
+            yield tuple(moved), tuple(shifted), (self.elements - self.elements // group, 1)
 
     def _room(self, stacks: _Stacks, dim: int) -> int:
         return self.lengths[dim] // prod(axis.size for axis in stacks[dim])
@@ -386,7 +386,9 @@ def _without_permute(src: PaperType, dst: PaperType, bound: Cost) -> tuple[Opera
     search = _Shifting(src, dst)
     cost: dict[_Stacks, Cost] = {search.start: (0, 0)}
     parent: dict[_Stacks, tuple[_Stacks, tuple[Operation, ...]]] = {}
-    heap: list[tuple[Cost, int, _Stacks]] = [((search.rest(search.start), 0), 0, search.start)]
+    heap: list[tuple[Cost, int, _Stacks]] = [
+        ((search.lower_bound(search.start), 0), 0, search.start)
+    ]
     settled: set[_Stacks] = set()
     pushed = 0
     while heap and len(settled) < MAX_EXACT:
@@ -402,7 +404,7 @@ def _without_permute(src: PaperType, dst: PaperType, bound: Cost) -> tuple[Opera
             return tuple(steps)
         for step, after, more in search.edges(stacks):
             reached = (cost[stacks][0] + more[0], cost[stacks][1] + more[1])
-            estimate = (reached[0] + search.rest(after), reached[1])
+            estimate = (reached[0] + search.lower_bound(after), reached[1])
             if (estimate[0] + search.spread, estimate[1]) < bound and (
                 after not in cost or reached < cost[after]
             ):

@@ -1,4 +1,4 @@
-"""From the question that was asked to the one that is planned, and back.
+"""Problems are planned between other types than their own; the steps are rewritten back.
 
 Example: `f32[64{x}, 64] -> f32[64, 64{x}]` on x=32 over nodes of 8 devices is planned on two axes,
 one of 4 across the nodes and one of 8 inside them; the steps that come back name the parts of x.
@@ -22,23 +22,24 @@ Steps = Sequence[Collective]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The question that is planned for the one that was asked.
+class Rewriting:
+    """A problem, and the types between which it is planned.
 
-    Axes are cut where their links change, a question with partial sums is in normal form, and one
-    whose digits do not match has its axes and dimensions in an order of its own.
-    `back` makes the steps of an answer those of one to the question that was asked.
+    Axes are cut where their links change, types with partial sums are in normal form, and types
+    whose digits do not match have their axes and dimensions in an order of their own.
+    `restore` makes steps between the planned types steps between the types of the problem; None
+    where they are the same.
     """
 
     problem: Problem
     src: ArrayType
     dst: ArrayType
     links: Profile
-    back: Callable[[Steps], Steps] | None
+    restore: Callable[[Steps], Steps] | None
 
     @classmethod
-    def of(cls, problem: Problem) -> Asked:
-        """What is planned for a question."""
+    def of(cls, problem: Problem) -> Rewriting:
+        """A problem with the types between which it is planned."""
         src, dst, links, common = problem.src, problem.dst, problem.links, problem.common
         if common is None or problem.uneven:
             return cls.unchanged(problem)
@@ -57,21 +58,21 @@ class Asked:
         if cut is None and normal is None:
             return cls.unchanged(problem)
 
-        def back(steps: Steps) -> Steps:
+        def restore(steps: Steps) -> Steps:
             steps = steps if normal is None else normal.steps(start, steps)
             return steps if cut is None else cut[0].steps(problem.src, steps)
 
-        return cls(problem, src, dst, links, back)
+        return cls(problem, src, dst, links, restore)
 
     @classmethod
-    def unchanged(cls, problem: Problem) -> Asked:
-        """The question as it was asked."""
+    def unchanged(cls, problem: Problem) -> Rewriting:
+        """A problem that is planned between its own types."""
         return cls(problem, problem.src, problem.dst, problem.links, None)
 
     def planned(self) -> Problem:
-        """The question itself."""
-        if self.back is None:
+        """The problem between the planned types."""
+        if self.restore is None:
             return self.problem
         src, dst, links = self.src, self.dst, self.links
-        between = replace(self.problem, src=src, dst=dst, asked=dst, common=refine(src, dst))
+        between = replace(self.problem, src=src, dst=dst, target=dst, common=refine(src, dst))
         return replace(between, profile=links, links=links)
