@@ -194,3 +194,14 @@ def test_what_becomes_partial_owns_something_out_of_the_way_of_the_rest() -> Non
         )
         plan = rd.plan(src, dst)
         assert (plan.num_collectives, plan.received_bytes) == (1, 648)
+
+
+def test_parts_of_one_axis_that_do_not_nest_change_their_sums() -> None:
+    """Such as `[] sum{x:(1)4} -> [] sum{x:(1)6}`: what is handed on goes to digits apart."""
+    mesh, bounds = rd.Mesh(x=12), (1, 2, 3, 4, 6, 12)
+    digits = [f"x:({a}){b // a}" for a in bounds for b in bounds if a < b and b % a == 0]
+    for before in digits:
+        for after in digits:
+            ends = [rd.ArrayType.parse(f"i64[] sum{{{digit}}}", mesh) for digit in (before, after)]
+            for strategy in ("auto", "collectives"):
+                verify_runs(rd.plan(*ends, strategy=strategy))

@@ -185,7 +185,8 @@ def _hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
     """
     if src.reduction != roles.reduction:
         return None
-    takers = [d for d in sorted(roles.produce) if all(apart(d, o) for o, _ in src.placements)]
+    taken = [*dict(src.placements), *roles.reduce]
+    takers = [d for d in sorted(roles.produce) if all(apart(d, other) for other in taken)]
     routes: list[tuple[DeviceDigit, DeviceDigit]] = []
     for digit in sorted(roles.reduce):
         remainder = digit
