@@ -52,7 +52,7 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.dtypes import itemsize
 
 Numbers = NDArray[np.int64]
-MAX_TRANSFERS = 1 << 21
+MAX_TRANSFERS = 1 << 22
 """Of all devices and kinds of moves together: each takes some ten microseconds."""
 MAX_PIECES = 1 << 20
 """Groups of views of one target that are straight: more come only of strides that do not fit."""

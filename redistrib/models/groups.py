@@ -12,7 +12,8 @@ compared with what others send.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -74,24 +75,25 @@ class Group:
             self._positions[key] = positions
         return self._positions[key]
 
-    def written(self) -> list[tuple[int, Strided]]:
+    def written(self) -> Iterator[tuple[int, Strided]]:
         """Receiver, and what is written there, unless that is nothing."""
-        if not self.like.view.size:
-            return []
-        _, runs = strided(0, [(n, t) for n, t, _ in self.like.view.runs])
-        return [(row[1], (row[2], runs)) for row in self.columns.tolist()]
+        if self.like.view.size:
+            _, runs = strided(0, [(n, t) for n, t, _ in self.like.view.runs])
+            for device, start in zip(*self.columns[:, 1:3].T.tolist(), strict=True):
+                yield device, (start, runs)
 
-    def read(self) -> list[tuple[int, Strided]]:
+    def read(self) -> Iterator[tuple[int, Strided]]:
         """Sender, and what is read there, each element once."""
         _, runs = strided(0, [(n, s) for n, _, s in self.like.view.runs if s])
-        return [(row[0], (row[3], runs)) for row in self.columns.tolist()]
+        for device, start in zip(*self.columns[:, ::3].T.tolist(), strict=True):
+            yield device, (start, runs)
 
 
 class _Side(NamedTuple):
     """Columns of alike transfers, as receivers and as senders list them: four numbers each."""
 
-    incoming: list[int]
-    outgoing: list[int]
+    incoming: array[int]
+    outgoing: array[int]
 
 
 def collected(plan: ModelMoves, move: Move, most: int) -> tuple[list[Group], int]:
@@ -112,13 +114,13 @@ def collected(plan: ModelMoves, move: Move, most: int) -> tuple[list[Group], int
             start, origin, runs = view
             key = sender is None, target, source, runs, dtypes, phase, reduction
             if key not in rows:
-                rows[key] = transfer, _Side([], [])
+                rows[key] = transfer, _Side(array("q"), array("q"))
             incoming, outgoing = rows[key][1]
             if receiver == device:
-                incoming += (-1 if sender is None else sender, receiver, start, origin)
+                incoming.extend((-1 if sender is None else sender, receiver, start, origin))
                 count += 1
             elif sender == device:
-                outgoing += (sender, receiver, start, origin)
+                outgoing.extend((sender, receiver, start, origin))
         if count > most:
             raise _too_many(move, count, most)
     groups = []
@@ -143,8 +145,8 @@ def _too_many(move: Move, count: int, most: int) -> CheckError:
     )
 
 
-def _columns(numbers: Sequence[int]) -> Numbers:
-    return np.array(numbers, np.int64).reshape(-1, 4)
+def _columns(numbers: array[int]) -> Numbers:
+    return np.frombuffer(numbers, np.int64).reshape(-1, 4)
 
 
 def _sorted(columns: Numbers) -> Numbers:

@@ -32,6 +32,8 @@ from redistrib.types.array_type import ArrayType
 
 LEAST_PART = 1 << 20
 """Bytes below which a piece is not cut: then replicas share arrays, and not each of them."""
+MAX_KEPT = 1024
+"""Deliveries of one array to and from one device that are kept for other arrays like it."""
 PHASES = 3
 """Of a move: from sources, between the replicas of a target, from targets of one's own."""
 
@@ -194,16 +196,17 @@ class ModelMoves:
                 deliveries += route.sends(sender, turn)
             if route.uneven:
                 deliveries = [*map(route.placed, deliveries)]
-            memo[key] = (
-                [d for d in deliveries if not d.relayed],
-                [d for d in deliveries if d.relayed],
-            )
+            direct = [d for d in deliveries if not d.relayed]
+            relayed = [d for d in deliveries if d.relayed]
+            if len(deliveries) > MAX_KEPT and not relayed:
+                return direct, []
+            memo[key] = direct, relayed
         return memo[key]
 
     def _relayed(self, lists: Sequence[list[Delivery]]) -> list[Delivery]:
         """What replicas of a target pass on to each other in a move, joined; layers share it."""
         memo = self._memo.relayed
-        key = tuple(map(id, lists))
+        key = tuple(map(id, filter(None, lists)))  # those that are not empty are kept: see above
         if key not in memo:
             by_peers: dict[tuple[int, int], list[View]] = {}
             for delivery in chain.from_iterable(lists):

@@ -200,7 +200,9 @@ class Route:
             yield from self._asked(position, counts, items, turn.relaying)
             return
         if position not in self._given:
-            held, by_replica = self._held_by(position), self._given.setdefault(position, {})
+            by_replica: dict[int, list[Delivery]] = {}
+            held = self._held_by(position)
+            self._given = {position: by_replica}  # one device asks, or each in turn
             deliveries = self._asked(position, counts, range(self.served), 0)
             for item, delivery in enumerate(deliveries):
                 home = self.source.places.get(self.target.ids[delivery.receiver])

@@ -278,9 +278,9 @@ def test_a_layer_that_takes_the_steps_or_sources_of_another_is_found() -> None:
 
 
 def test_more_transfers_than_are_followed_are_refused_at_once() -> None:
-    mesh = rd.Mesh(d=2048)
-    plan = rd.plan_model({"w": ("f32[2048{d}, 2048]", mesh)}, {"w": ("f32[2048, 2048{d}]", mesh)})
-    with pytest.raises(CheckError, match="4194304 transfers or more"):
+    mesh = rd.Mesh(d=4096)
+    plan = rd.plan_model({"w": ("f32[4096{d}, 4096]", mesh)}, {"w": ("f32[4096, 4096{d}]", mesh)})
+    with pytest.raises(CheckError, match="16777216 transfers or more"):
         check_model(plan)
 
 
