@@ -277,7 +277,7 @@ def _crossed(before: ArrayType, after: ArrayType, parts: Iterable[Part]) -> list
     Onto another mesh those that own something before it, as that mesh has digits of its own.
     """
     if before.mesh != after.mesh:
-        return [device for device, _ in before.placements]
+        return list(before.owners)
     if before.size:
         return [device for part in parts for device in part.changed]
     return [device for device, _ in {*before.placements} ^ {*after.placements}]

@@ -35,7 +35,7 @@ def crossing(
 
     Each pair of `replicas` is a digit of the sender and the digit of the receiver that it is.
     """
-    owners = [device for device, _ in after.placements]
+    owners = after.owners
     for _, name in replicas:
         alone = all(apart(name, owner) or inside(name, owner) for owner in owners)
         require(alone, "{} is free or an owner in {}", name, after)
@@ -78,7 +78,7 @@ def _served(t: ArrayType, after: ArrayType, replicas: Pairs, runs: Sequence[Shar
         mine = [pair for pair in replicas if any(inside(pair[1], owner) for owner in run.dst)]
         value = digit_values([*run.src, *(digit for digit, _ in mine)], positions, axes)
         served = served * _asked_counts(run, [name for _, name in mine])[value]
-    owners = [device for device, _ in after.placements]
+    owners = after.owners
     free = [name for _, name in replicas if all(apart(name, owner) for owner in owners)]
     return served * (after.mesh.num_devices // size_of(owners) // size_of(free))
 

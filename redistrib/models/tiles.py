@@ -29,7 +29,7 @@ class Tiles:
         self.type = t
         self.ids = t.mesh.ids
         self.places = {device: position for position, device in enumerate(self.ids)}
-        self.owners = tuple(device for device, _ in t.placements)
+        self.owners = t.owners
         self.partial = t.partial
         self.free = t.free_digits
         self._weights = {d: weight(d, axes) for d in (*self.owners, *t.partial, *self.free)}

@@ -225,6 +225,11 @@ class ArrayType:
         return tuple(placements)
 
     @property
+    def owners(self) -> tuple[DeviceDigit, ...]:
+        """Every device digit that owns an index digit, in order of dimensions."""
+        return tuple(device for device, _ in self.placements)
+
+    @property
     def size(self) -> int:
         """Global number of elements."""
         return prod(self.shape)
@@ -277,7 +282,7 @@ class ArrayType:
         >>> [str(digit) for digit in t.free_digits]
         ['x:(1)2', 'x:(4)2', 'y:(1)3']
         """
-        used = [*(device for device, _ in self.placements), *self.partial]
+        used = [*self.owners, *self.partial]
         return tuple(
             free
             for axis in whole_axes(self.mesh)

@@ -63,7 +63,7 @@ def on_mesh(t: ArrayType, mesh: Mesh) -> ArrayType | None:
     if not t.mesh.same_devices(mesh):
         return None
     positions = home_positions(mesh, t.mesh)
-    used = (*(device for device, _ in t.placements), *t.partial)
+    used = (*t.owners, *t.partial)
     known = {device: _digits(device, t.mesh, positions, mesh) for device in used}
 
     def written(factors: Iterable[Factor]) -> list[Factor]:

@@ -65,11 +65,11 @@ def complete(
     """
     src = as_type(src)
     oracle = Oracle(src.mesh, profile, memory_limit)
-    found = list(completions(src, pattern))
-    seconds = oracle.cost_vector([src] * len(found), found, strategy=strategy)
+    candidates = list(completions(src, pattern))
+    seconds = oracle.cost_vector([src] * len(candidates), candidates, strategy=strategy)
     least = seconds.min()
     if not np.isfinite(least):
-        sizes = [t.tile_bytes for t in found]
+        sizes = [t.tile_bytes for t in candidates]
         raise InfeasibleError(
             f"no completion of {pattern!r} can be reached from {src} within {memory_limit} bytes "
             f"per device; the smallest tile of one has {min(sizes)}, that of the source "
@@ -77,7 +77,7 @@ def complete(
             memory_limit=oracle.memory_limit,
             least_bytes=max(src.tile_bytes, min(sizes)),
         )
-    cheapest = [found[n] for n in np.flatnonzero(seconds == least)]
+    cheapest = [candidates[n] for n in np.flatnonzero(seconds == least)]
 
     def order(t: ArrayType) -> tuple[int, int, str]:
         return len(oracle.plan(src, t, strategy=strategy).steps), t.tile_bytes, str(t)
@@ -107,11 +107,11 @@ def completions(src: ArrayType, pattern: str) -> Iterator[ArrayType]:
             yield filled
 
 
-def _not_even(given: str) -> LayoutError:
+def _not_even(text: str) -> LayoutError:
     return LayoutError(
-        f"holes are filled in even types, from an even source; got {given}: pad it to a size that "
+        f"holes are filled in even types, from an even source; got {text}: pad it to a size that "
         f"its axes divide, or compare whole types with cost_vector",
-        given=given,
+        given=text,
     )
 
 
@@ -174,19 +174,19 @@ def _fillings(
             continue  # `{x,?}` has a beginning of its own
         if _PARTIAL in of_source and src.reduction != holes.reduction:
             continue
-        left = [place for place in holes.open_at if place not in of_source]
+        empty = [place for place in holes.open_at if place not in of_source]
         before = {place: tuple(_of_source(src, place)) for place in of_source}
-        for places in product((None, *left), repeat=len(holes.atoms)):
+        for places in product((None, *empty), repeat=len(holes.atoms)):
             groups = [
-                [atom for atom, at in zip(holes.atoms, places, strict=True) if at == place]
-                for place in left
+                [atom for atom, chosen in zip(holes.atoms, places, strict=True) if chosen == place]
+                for place in empty
             ]
             orders = [
                 [group] if place == _PARTIAL else permutations(group)  # a set has no order
-                for place, group in zip(left, groups, strict=True)
+                for place, group in zip(empty, groups, strict=True)
             ]
             for order in product(*orders):
-                filled = before | dict(zip(left, order, strict=True))
+                filled = before | dict(zip(empty, order, strict=True))
                 dims = [(*f, *filled.get(dim, ())) for dim, f in enumerate(holes.dims)]
                 yield dims, (*holes.partial, *filled.get(_PARTIAL, ()))
 

@@ -155,8 +155,8 @@ class Oracle:
                 capacity=capacity,
             )
         self.mesh = mesh
-        self._asked = find_profile(profile)
-        self.profile = self._asked.on(mesh)
+        self._base_profile = find_profile(profile)
+        self.profile = self._base_profile.on(mesh)
         self.memory_limit = parse_limit(memory_limit)
         check_name("effort", effort, get_args(Effort))
         self.effort: Effort = effort
@@ -169,7 +169,7 @@ class Oracle:
     def __reduce__(self) -> tuple[object, ...]:
         # The question it answers, without what it was asked so far.
         make = partial(Oracle, capacity=self.stats.capacity, effort=self.effort)
-        return (make, (self.mesh, self._asked, self.memory_limit))
+        return (make, (self.mesh, self._base_profile, self.memory_limit))
 
     def cost(self, src: TypeLike, dst: TypeLike, *, strategy: Strategy = "auto") -> Cost:
         """The cost of `plan(src, dst)`. Raises what it raises.
@@ -199,13 +199,15 @@ class Oracle:
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
             problem = self._problem(src, dst)
             steps += choose_without_stops(problem, way).make()
-        return make_plan(types[0], types[-1], strategy, steps, self._asked, self.memory_limit)
+        return make_plan(
+            types[0], types[-1], strategy, steps, self._base_profile, self.memory_limit
+        )
 
     def explain(self, src: TypeLike, dst: TypeLike) -> Explanation:
         """Why this plan: the alternatives with their costs."""
         src, dst = as_type(src, self.mesh), as_type(dst, self.mesh)
         self._check_mesh(src)
-        limit, profile = self.memory_limit, self._asked
+        limit, profile = self.memory_limit, self._base_profile
         return explain(src, dst, effort=self.effort, memory_limit=limit, profile=profile)
 
     @property
@@ -285,11 +287,11 @@ class Oracle:
         it, once a second. The types of one call have one shape and dtype. Raises LayoutError where
         they have not.
         """
-        given, numbers = self._number(srcs, dsts)
-        types = by_tile(given)
+        distinct, numbers = self._number(srcs, dsts)
+        types = by_tile(distinct)
         place = {t: n for n, t in enumerate(types)}
-        at = np.array([place[t] for t in given], dtype=np.int64)
-        rows, columns = (at[number] for number in numbers)
+        position = np.array([place[t] for t in distinct], dtype=np.int64)
+        rows, columns = (position[number] for number in numbers)
         tell = _in_time(progress)
         most_searched = MAX_SEARCHED if self.effort == "best" else inf
         priced = self._price(types, None, strategy, most_searched, tell)
@@ -313,19 +315,19 @@ class Oracle:
         """The distinct types of some lists, and each list as numbers of them."""
         number: dict[ArrayType, int] = {}
 
-        def numbered(given: TypeLike) -> int:
-            return number.setdefault(as_type(given, self.mesh), len(number))
+        def numbered(entry: TypeLike) -> int:
+            return number.setdefault(as_type(entry, self.mesh), len(number))
 
         rule = "sources and targets are lists of types"
-        found = tuple(
-            np.array([numbered(given) for given in as_list(types, rule)], dtype=np.int64)
+        numbers = tuple(
+            np.array([numbered(entry) for entry in as_list(types, rule)], dtype=np.int64)
             for types in lists
         )
         types = list(number)
         for t in types:
             self._check_mesh(t)
             check_array(types[0], t)
-        return types, found
+        return types, numbers
 
     def _check_mesh(self, t: ArrayType) -> None:
         if t.mesh != self.mesh:
@@ -344,7 +346,9 @@ class Oracle:
         """Prices of the planner; see `price_pairs`."""
         check_name("strategy", strategy, STRATEGIES)
         finer = on_cut_axes(self.profile, types) if types else None
-        links, asked = (finer[0].links, finer[0].links) if finer else (self.profile, self._asked)
+        links, profile = (
+            (finer[0].links, finer[0].links) if finer else (self.profile, self._base_profile)
+        )
 
         def price_alone(
             src: ArrayType, dst: ArrayType, question: Hashable | None
@@ -353,27 +357,27 @@ class Oracle:
             if question is not None and key in self._answers:
                 return self._answers[key]
             try:
-                problem = make_problem(src, dst, self.memory_limit, asked, self.effort)
-                found = choose_without_stops(problem, strategy).costs
+                problem = make_problem(src, dst, self.memory_limit, profile, self.effort)
+                costs = choose_without_stops(problem, strategy).costs
             except InfeasibleError:
-                found = None
+                costs = None
             if question is not None and len(self._answers) < self._capacity:
-                self._answers[key] = found
-            return found
+                self._answers[key] = costs
+            return costs
 
         types = finer[1] if finer else types
         limit = inf if self.memory_limit is None else self.memory_limit
-        found = price_pairs(
+        prices = price_pairs(
             types, pairs, strategy, links, limit, price_alone, most_searched, progress
         )
         with self._lock:
-            self._pairs += len(found.answer)
-            self._prices += len(found.steps)
-        return found
+            self._pairs += len(prices.answer)
+            self._prices += len(prices.steps)
+        return prices
 
     def _problem(self, src: ArrayType, dst: ArrayType) -> Problem:
         self._check_mesh(src)
-        return make_problem(src, dst, self.memory_limit, self._asked, self.effort)
+        return make_problem(src, dst, self.memory_limit, self._base_profile, self.effort)
 
     def _ask(self, src: ArrayType, dst: ArrayType, strategy: Strategy) -> Cost | InfeasibleError:
         """What the planner answers."""
@@ -385,16 +389,16 @@ class Oracle:
 
 
 def _in_time(progress: Progress | None) -> Progress:
-    """The same, told nothing in the first two seconds and then at most once a second."""
+    """A progress that is told nothing in the first two seconds, then at most once a second."""
     if progress is None:
         return no_progress
     tell, due = progress, monotonic() + 2
 
-    def told(what: str, part: float) -> None:
+    def told(stage: str, part: float) -> None:
         nonlocal due
         if monotonic() >= due:
             due = monotonic() + 1
-            tell(what, part)
+            tell(stage, part)
 
     return told
 

@@ -35,7 +35,7 @@ import numpy as np
 from redistrib.errors import LayoutError
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Local, Positions, digit_values, merged, with_digits
-from redistrib.types.mesh import check_enumerable, whole_axes
+from redistrib.types.mesh import check_enumerable, home_positions, whole_axes
 from redistrib.types.uneven import Ceil, block_ends, padded_size
 
 MAX_COUNTED = 1 << 21
@@ -135,12 +135,11 @@ def homes(before: ArrayType, after: ArrayType) -> Positions:
     """Per position of the mesh after, the one before whose other digits its senders have."""
     if before.mesh == after.mesh:
         return np.arange(before.mesh.num_devices)
-    place = {device: position for position, device in enumerate(before.mesh.ids)}
-    own = np.array([place.get(device, -1) for device in after.mesh.ids])
+    home = home_positions(before.mesh, after.mesh)
     free = before.free_digits
-    turn = np.arange(len(own)) % prod(digit.size for digit in free)
-    spread = with_digits(np.zeros_like(own), free, turn, whole_axes(before.mesh))
-    return np.where(own >= 0, own, spread)
+    turn = np.arange(len(home)) % prod(digit.size for digit in free)
+    spread = with_digits(np.zeros_like(home), free, turn, whole_axes(before.mesh))
+    return np.where(home >= 0, home, spread)
 
 
 def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
@@ -153,7 +152,7 @@ def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
         shares = _shares_of(cells_of(src, dst, dim))
         # Of each receiver so far, one message for each owner of what it wants of this dimension.
         wanted = digit_values(owners_of(dst, dim), positions, axes)[receiver]
-        number, entry = shares.asked(wanted)
+        number, entry = shares.entries(wanted)
         receiver, elements = receiver[number], elements[number] * shares.common[entry]
         owners = [*(values[number] for values in owners), shares.before[entry]]
     sender = senders_of_blocks(src, dst, receiver, owners)
@@ -161,7 +160,7 @@ def messages_of(src: ArrayType, dst: ArrayType) -> Messages:
 
 
 def _ones(src: ArrayType, dst: ArrayType) -> Positions:
-    """One element per receiver, as numbers: of a tile that all devices ask for there are many."""
+    """A 1 for each receiver, a Python integer where counts may exceed those of numpy."""
     count = dst.mesh.num_devices
     large = min(src.tile_size, dst.tile_size) * count >= 1 << 62
     return np.ones(count, object if large else np.int64)
@@ -174,10 +173,10 @@ class _Shares(NamedTuple):
     after: Positions
     common: Positions
 
-    def asked(self, wanted: Positions, counted: int = 0) -> tuple[Positions, Positions]:
-        """Per owner after its entries: its number among those given, and the entry.
+    def entries(self, wanted: Positions, counted: int = 0) -> tuple[Positions, Positions]:
+        """The rows of each wanted owner after: its number in `wanted`, and the row.
 
-        `counted` is what was counted before.
+        `counted` is what the exchange has counted before.
         """
         first, last = (np.searchsorted(self.after, wanted, side) for side in _SIDES)
         count = last - first
@@ -190,9 +189,9 @@ class _Shares(NamedTuple):
         """What an owner before and one after have in common, elementwise."""
         count = int(self.before.max()) + 1
         key = self.after * count + self.before
-        own = np.where(held < count, wanted * count + held, -1)
-        place = np.minimum(np.searchsorted(key, own), len(key) - 1)
-        return np.where(key[place] == own, self.common[place], 0)
+        pair = np.where(held < count, wanted * count + held, -1)
+        place = np.minimum(np.searchsorted(key, pair), len(key) - 1)
+        return np.where(key[place] == pair, self.common[place], 0)
 
 
 def _check_counted(count: int) -> None:
@@ -226,25 +225,25 @@ def block_traffic(src: ArrayType, dst: ArrayType) -> BlockTraffic:
     """
     if not src.size:
         return BlockTraffic(0, 0, 0)
-    here, there = whole_axes(src.mesh), whole_axes(dst.mesh)
+    src_axes, dst_axes = whole_axes(src.mesh), whole_axes(dst.mesh)
     receivers = np.arange(dst.mesh.num_devices)
     home = homes(src, dst)
-    own = np.array(src.mesh.ids)[home] == np.array(dst.mesh.ids)
+    stays = np.array(src.mesh.ids)[home] == np.array(dst.mesh.ids)
     wanted, peers = _ones(src, dst), np.ones_like(receivers)
-    kept = wanted * own
+    kept = wanted * stays
     cells = [cells_of(src, dst, dim) for dim in range(len(src.shape))]
     counted = len(receivers) + 2 * sum(len(of_dim.starts) for of_dim in cells)
     _check_counted(counted)
     shares = [*map(_shares_of, cells)]
     for dim, shared in enumerate(shares):
-        want = digit_values(owners_of(dst, dim), receivers, there)
+        want = digit_values(owners_of(dst, dim), receivers, dst_axes)
         count = int(shared.after.max()) + 2
         entries = np.bincount(shared.after, minlength=count)
         sizes = np.zeros(count, np.int64)
         np.add.at(sizes, shared.after, shared.common)
         want_or_none = np.minimum(want, count - 1)
         peers, wanted = peers * entries[want_or_none], wanted * sizes[want_or_none]
-        kept = kept * shared.of(digit_values(owners_of(src, dim), home, here), want)
+        kept = kept * shared.of(digit_values(owners_of(src, dim), home, src_axes), want)
     served = _served(src, dst, home, shares, counted)
     np.subtract.at(served, home, kept)
     return BlockTraffic(int((wanted - kept).max()), int(served.max()), int(peers.max()))
@@ -254,11 +253,11 @@ def _served(
     src: ArrayType, dst: ArrayType, home: Positions, shares: Sequence[_Shares], counted: int
 ) -> Positions:
     """What each device of the source gives, itself included."""
-    here, there = whole_axes(src.mesh), whole_axes(dst.mesh)
+    src_axes, dst_axes = whole_axes(src.mesh), whole_axes(dst.mesh)
     count, dims = dst.mesh.num_devices, range(len(src.shape))
     every = [owner for dim in dims for owner in owners_of(src, dim)]
-    sender = with_digits(home, every, np.zeros_like(home), here)
-    receiver = with_digits(np.arange(count), dst.free_digits, np.zeros_like(home), there)
+    sender = with_digits(home, every, np.zeros_like(home), src_axes)
+    receiver = with_digits(np.arange(count), dst.free_digits, np.zeros_like(home), dst_axes)
     elements = _ones(src, dst)
 
     def growth(dim: int) -> float:
@@ -271,11 +270,11 @@ def _served(
         np.add.at(sums, place, elements)
         sender, receiver = keys // count, keys % count
         mine = owners_of(dst, dim)
-        number, entry = shares[dim].asked(digit_values(mine, receiver, there), counted)
+        number, entry = shares[dim].entries(digit_values(mine, receiver, dst_axes), counted)
         counted += len(number)
-        receiver = with_digits(receiver, mine, np.zeros_like(receiver), there)[number]
+        receiver = with_digits(receiver, mine, np.zeros_like(receiver), dst_axes)[number]
         steps = with_digits(
-            np.zeros_like(entry), owners_of(src, dim), shares[dim].before[entry], here
+            np.zeros_like(entry), owners_of(src, dim), shares[dim].before[entry], src_axes
         )
         sender, elements = sender[number] + steps, sums[number] * shares[dim].common[entry]
     served = np.zeros(src.mesh.num_devices, elements.dtype)

@@ -137,7 +137,7 @@ def _nested(src: ArrayType, dst: ArrayType, axis: str) -> bool:
 
 
 def _used(t: ArrayType) -> tuple[DeviceDigit, ...]:
-    return (*(device for device, _ in t.placements), *t.partial)
+    return (*t.owners, *t.partial)
 
 
 def _common(a: DeviceDigit, b: DeviceDigit) -> int:

@@ -166,10 +166,10 @@ def _write_moves(moves: tuple[Move, ...]) -> list[list[str]]:
     return write_text_rows((move.device, move.source, move.target) for move in moves)
 
 
-def _read_moves(value: Any, what: str) -> tuple[Move, ...]:
-    items = [read_items(item, what, 3) for item in read_list(value, what)]
+def _read_moves(value: Any, label: str) -> tuple[Move, ...]:
+    items = [read_items(item, label, 3) for item in read_list(value, label)]
     return tuple(
-        Move(read_device_digit(a, what), read_index_digit(b, what), read_index_digit(c, what))
+        Move(read_device_digit(a, label), read_index_digit(b, label), read_index_digit(c, label))
         for a, b, c in items
     )
 

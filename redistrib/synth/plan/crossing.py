@@ -103,20 +103,20 @@ def _owner(placement: Placement, run: IndexDigit) -> DeviceDigit | None:
 def _matched(idle: Sequence[DeviceDigit], asking: list[DeviceDigit]) -> Pairs:
     """Parts of equal size of the first digits and of the second, in order."""
     pairs: list[tuple[DeviceDigit, DeviceDigit]] = []
-    for whole in idle:
-        mine = whole
-        left: list[DeviceDigit] = []
+    for digit in idle:
+        mine = digit
+        remaining: list[DeviceDigit] = []
         for other in asking:
             size = gcd(mine.size, other.size)
             if size == 1:
-                left.append(other)
+                remaining.append(other)
                 continue
             part, theirs = (DeviceDigit(d.axis, d.pre, size) for d in (mine, other))
             pairs.append((part, theirs))
             mine = DeviceDigit(mine.axis, part.end, mine.size // size)
             if other.size > size:
-                left.append(DeviceDigit(other.axis, theirs.end, other.size // size))
-        asking = left
+                remaining.append(DeviceDigit(other.axis, theirs.end, other.size // size))
+        asking = remaining
     return tuple(pairs)
 
 
@@ -124,8 +124,10 @@ def _senders_in(dim: int, src: ArrayType, dst: ArrayType) -> int:
     """How many source tiles a target tile meets along a dimension, at most."""
     bounds = _bounds(dim, src, dst)
     if not is_chain(bounds):
-        whole = IndexDigit(dim, 1, src.shape[dim])
-        return int(np.bincount(run_meetings(whole, src.placements, dst.placements).needed).max())
+        dimension = IndexDigit(dim, 1, src.shape[dim])
+        return int(
+            np.bincount(run_meetings(dimension, src.placements, dst.placements).needed).max()
+        )
     count = 1
     for low, high in pairwise(bounds):
         run = IndexDigit(dim, low, high // low)
@@ -139,28 +141,30 @@ def _with_kept(src: ArrayType, dst: ArrayType, replicas: Pairs, wanted: int) -> 
 
     `wanted` is what each serving copy of a tile is asked for, the receiver's own part included.
     """
-    here, there = whole_axes(src.mesh), whole_axes(dst.mesh)
+    src_axes, dst_axes = whole_axes(src.mesh), whole_axes(dst.mesh)
     homes = home_positions(src.mesh, dst.mesh)
     receivers = np.flatnonzero(homes >= 0)
     home = homes[receivers]
-    own = np.ones_like(receivers)
+    kept = np.ones_like(receivers)
     for dim, n in enumerate(src.shape):
         met = run_meetings(IndexDigit(dim, 1, n), src.placements, dst.placements)
         count = prod(digit.size for digit in met.owners)
         key = met.needed * count + met.held
-        mine = digit_values(met.targets, receivers, there) * count
-        mine = mine + digit_values(met.owners, home, here)
+        mine = digit_values(met.targets, receivers, dst_axes) * count
+        mine = mine + digit_values(met.owners, home, src_axes)
         place = np.minimum(np.searchsorted(key, mine), len(key) - 1)
-        own = own * np.where(key[place] == mine, met.sizes[place], 0)
-    owners = [device for device, _ in src.placements]
-    sender = _by_digits(owners, digit_values(owners, home, here), replicas, receivers, here, there)
+        kept = kept * np.where(key[place] == mine, met.sizes[place], 0)
+    owners = src.owners
+    sender = _by_digits(
+        owners, digit_values(owners, home, src_axes), replicas, receivers, src_axes, dst_axes
+    )
     positions = np.arange(src.mesh.num_devices)
     named = [*owners, *(mine for mine, _ in replicas)]
-    serves = with_digits(positions, named, np.zeros_like(positions), here) == 0
+    serves = with_digits(positions, named, np.zeros_like(positions), src_axes) == 0
     served = np.where(serves, wanted, 0).astype(object if wanted >= 1 << 62 else np.int64)
-    np.subtract.at(served, sender, own)
+    np.subtract.at(served, sender, kept)
     all_on_both = len(receivers) == dst.mesh.num_devices
-    received = dst.tile_size - (int(own.min()) if all_on_both else 0)
+    received = dst.tile_size - (int(kept.min()) if all_on_both else 0)
     return received, int(served.max())
 
 
@@ -169,11 +173,13 @@ def _by_digits(
     values: Positions,
     replicas: Pairs,
     receivers: Positions,
-    here: Sequence[DeviceDigit],
-    there: Sequence[DeviceDigit],
+    src_axes: Sequence[DeviceDigit],
+    dst_axes: Sequence[DeviceDigit],
 ) -> Positions:
     """The sender whose owners have these values, its other digits as the replicas say, else 0."""
-    senders = with_digits(np.zeros_like(receivers), owners, values, here)
+    senders = with_digits(np.zeros_like(receivers), owners, values, src_axes)
     for mine, theirs in replicas:
-        senders = with_digits(senders, [mine], digit_values([theirs], receivers, there), here)
+        senders = with_digits(
+            senders, [mine], digit_values([theirs], receivers, dst_axes), src_axes
+        )
     return senders

@@ -55,15 +55,15 @@ class Plan(PricedSteps):
         reduction other than sum, which is not linear. A target on another mesh of the same devices
         is taken as the plan has it, on the mesh of the source.
         """
-        back = make_plan(*transposed(self), self.profile, self.memory_limit)
-        summed = back.src.partial or back.dst.partial
+        dual = make_plan(*transposed(self), self.profile, self.memory_limit)
+        summed = dual.src.partial or dual.dst.partial
         if (
-            back.strategy == "direct"
+            dual.strategy == "direct"
             and not summed
-            and back.received_bytes > back.lower_bound_bytes
+            and dual.received_bytes > dual.lower_bound_bytes
         ):
-            return replace(back, strategy="custom")  # gathers for reductions: not what direct gives
-        return back
+            return replace(dual, strategy="custom")  # gathers for reductions: not what direct gives
+        return dual
 
     def to_html(self, path: str | Path) -> None:
         """Write the plan as a standalone HTML page. Raises OSError where that fails."""
@@ -76,13 +76,13 @@ class Plan(PricedSteps):
         return to_text(self)
 
 
-def check_even(plan: Plan, what: str) -> None:
-    """Raise LayoutError, for `what` takes even types alone, where an end of a plan is uneven."""
+def check_even(plan: Plan, consumer: str) -> None:
+    """Raise LayoutError, as `consumer` takes even types alone, where an end of a plan is uneven."""
     for t in (plan.src, plan.dst):
         if t.uneven:
             raise LayoutError(
-                f"{what} takes even types, whose tiles have one shape; got {t}; uneven ones run on "
-                f"the simulator, under MPI and torch, or pad the dimension",
+                f"{consumer} takes even types, whose tiles have one shape; got {t}; uneven ones "
+                f"run on the simulator, under MPI and torch, or pad the dimension",
                 type=t,
             )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from redistrib.errors import RedistribError
 from redistrib.synth.plan.tables import PermuteTable, RoutingTable
@@ -20,6 +20,8 @@ from redistrib.types.digits import (
     parse_device_digit,
     parse_index_digit,
 )
+
+_T = TypeVar("_T")
 
 REQUIRED: Any = object()
 """The default of a field that every object has."""
@@ -47,90 +49,95 @@ def write_fields(fields: Iterable[Field], item: object) -> dict[str, Any]:
 
 def read_fields(fields: Iterable[Field], data: dict[str, Any]) -> dict[str, Any]:
     """Attributes by name, from an object that has these fields among others."""
-    found = {}
+    attributes = {}
     for field in fields:
         if field.key in data:
-            found[field.attribute] = field.read(data[field.key], field.key)
+            attributes[field.attribute] = field.read(data[field.key], field.key)
         elif field.default is REQUIRED:
             raise RedistribError(f"there is no {field.key}", key=field.key)
-    return found
+    return attributes
 
 
 def read_object(
-    value: Any, what: str, required: Sequence[str], optional: Sequence[str] = ()
+    value: Any, label: str, required: Sequence[str], optional: Sequence[str] = ()
 ) -> dict[str, Any]:
     """An object with all required keys and none that is not known."""
     if not isinstance(value, dict):
-        raise RedistribError(f"{what} is an object; got {shown(value)}", value=value)
+        raise RedistribError(f"{label} is an object; got {shown(value)}", value=value)
     if missing := [key for key in required if key not in value]:
-        raise RedistribError(f"{what} has no {missing[0]}", key=missing[0])
+        raise RedistribError(f"{label} has no {missing[0]}", key=missing[0])
     if unknown := [key for key in value if key not in required and key not in optional]:
-        raise RedistribError(f"{what} has the unknown key {shown(unknown[0])}", key=unknown[0])
+        raise RedistribError(f"{label} has the unknown key {shown(unknown[0])}", key=unknown[0])
     return value
 
 
-def read_list(value: Any, what: str) -> list[Any]:
+def read_list(value: Any, label: str) -> list[Any]:
     """A list."""
     if not isinstance(value, list):
-        raise RedistribError(f"{what} is a list; got {shown(value)}", value=value)
+        raise RedistribError(f"{label} is a list; got {shown(value)}", value=value)
     return value
 
 
-def read_text(value: Any, what: str) -> str:
+def read_text(value: Any, label: str) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise RedistribError(f"{what} is a text; got {shown(value)}", value=value)
+        raise RedistribError(f"{label} is a text; got {shown(value)}", value=value)
     return value
 
 
-def read_count(value: Any, what: str) -> int:
+def read_count(value: Any, label: str) -> int:
     """An integer of at least 0."""
     if type(value) is not int or value < 0:
-        raise RedistribError(f"{what} is an integer of at least 0; got {shown(value)}", value=value)
+        raise RedistribError(
+            f"{label} is an integer of at least 0; got {shown(value)}", value=value
+        )
     return value
 
 
-def read_counts(value: Any, what: str) -> tuple[int, ...]:
-    """A list of integers of at least 0."""
-    return tuple(read_count(item, what) for item in read_list(value, what))
-
-
-def read_device_digit(value: Any, what: str) -> DeviceDigit:
+def read_device_digit(value: Any, label: str) -> DeviceDigit:
     """A device digit, written `x:(pre)size`."""
-    return parse_device_digit(read_text(value, what))
+    return parse_device_digit(read_text(value, label))
 
 
-def read_index_digit(value: Any, what: str) -> IndexDigit:
+def read_index_digit(value: Any, label: str) -> IndexDigit:
     """An index digit, written `0:(pre)size`."""
-    return parse_index_digit(read_text(value, what))
+    return parse_index_digit(read_text(value, label))
 
 
-def read_device_digits(value: Any, what: str) -> tuple[DeviceDigit, ...]:
-    """A list of device digits."""
-    return tuple(read_device_digit(item, what) for item in read_list(value, what))
+def list_of(read: Callable[[Any, str], _T]) -> Callable[[Any, str], tuple[_T, ...]]:
+    """A reader of lists of what `read` reads."""
+
+    def read_items_of(value: Any, label: str) -> tuple[_T, ...]:
+        return tuple(read(item, label) for item in read_list(value, label))
+
+    return read_items_of
 
 
-def read_placements(value: Any, what: str) -> tuple[Placement, ...]:
+read_counts = list_of(read_count)
+read_device_digits = list_of(read_device_digit)
+
+
+def read_placements(value: Any, label: str) -> tuple[Placement, ...]:
     """A list of pairs of a device digit and the index digit that it owns."""
     return tuple(
-        (read_device_digit(device, what), read_index_digit(index, what))
-        for device, index in (read_items(item, what, 2) for item in read_list(value, what))
+        (read_device_digit(device, label), read_index_digit(index, label))
+        for device, index in (read_items(item, label, 2) for item in read_list(value, label))
     )
 
 
-def read_digit_pairs(value: Any, what: str) -> tuple[tuple[DeviceDigit, DeviceDigit], ...]:
+def read_digit_pairs(value: Any, label: str) -> tuple[tuple[DeviceDigit, DeviceDigit], ...]:
     """A list of pairs of device digits."""
     return tuple(
-        (read_device_digit(a, what), read_device_digit(b, what))
-        for a, b in (read_items(item, what, 2) for item in read_list(value, what))
+        (read_device_digit(a, label), read_device_digit(b, label))
+        for a, b in (read_items(item, label, 2) for item in read_list(value, label))
     )
 
 
-def read_items(value: Any, what: str, count: int) -> list[Any]:
+def read_items(value: Any, label: str, count: int) -> list[Any]:
     """A list of so many items."""
-    items = read_list(value, what)
+    items = read_list(value, label)
     if len(items) != count:
-        raise RedistribError(f"an item of {what} has {count} entries; got {shown(items)}")
+        raise RedistribError(f"an item of {label} has {count} entries; got {shown(items)}")
     return items
 
 
@@ -149,9 +156,9 @@ def write_permute_table(table: PermuteTable) -> dict[str, Any]:
     return write_fields(_PERMUTE_TABLE, table)
 
 
-def read_permute_table(value: Any, what: str) -> PermuteTable:
+def read_permute_table(value: Any, label: str) -> PermuteTable:
     """A table of a permute."""
-    return PermuteTable(**_read_all(_PERMUTE_TABLE, value, what))
+    return PermuteTable(**_read_all(_PERMUTE_TABLE, value, label))
 
 
 def write_routing_tables(tables: Iterable[RoutingTable]) -> list[dict[str, Any]]:
@@ -159,19 +166,19 @@ def write_routing_tables(tables: Iterable[RoutingTable]) -> list[dict[str, Any]]
     return [write_fields(_ROUTING_TABLE, table) for table in tables]
 
 
-def read_routing_tables(value: Any, what: str) -> tuple[RoutingTable, ...]:
+def read_routing_tables(value: Any, label: str) -> tuple[RoutingTable, ...]:
     """Tables of an exchange."""
-    items = (_read_all(_ROUTING_TABLE, item, what) for item in read_list(value, what))
+    items = (_read_all(_ROUTING_TABLE, item, label) for item in read_list(value, label))
     return tuple(RoutingTable(**item) for item in items)
 
 
-def _read_rows(value: Any, what: str) -> tuple[tuple[tuple[int, int], ...], ...]:
+def _read_rows(value: Any, label: str) -> tuple[tuple[tuple[int, int], ...], ...]:
     return tuple(
         tuple(
-            (read_count(number, what), read_count(sender, what))
-            for number, sender in (read_items(item, what, 2) for item in read_list(row, what))
+            (read_count(number, label), read_count(sender, label))
+            for number, sender in (read_items(item, label, 2) for item in read_list(row, label))
         )
-        for row in read_list(value, what)
+        for row in read_list(value, label)
     )
 
 
@@ -179,9 +186,9 @@ def _write_rows(rows: Iterable[Iterable[tuple[int, int]]]) -> list[list[list[int
     return [[list(entry) for entry in row] for row in rows]
 
 
-def _read_all(fields: Sequence[Field], value: Any, what: str) -> dict[str, Any]:
+def _read_all(fields: Sequence[Field], value: Any, label: str) -> dict[str, Any]:
     """The attributes of an object that has these fields and no others."""
-    return read_fields(fields, read_object(value, what, [field.key for field in fields]))
+    return read_fields(fields, read_object(value, label, [field.key for field in fields]))
 
 
 _PERMUTE_TABLE = (

@@ -148,10 +148,11 @@ def read_plan(text: str) -> dict[str, Any]:
 
 def check_format(data: object) -> dict[str, Any]:
     """The data of a plan in a format that is read. Raises RedistribError for any other."""
-    given = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if not isinstance(data, dict) or given not in READABLE:
+    format_ = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict) or format_ not in READABLE:
         raise RedistribError(
-            f"a plan has the format {' or '.join(map(repr, READABLE))}; got {given!r}", format=given
+            f"a plan has the format {' or '.join(map(repr, READABLE))}; got {format_!r}",
+            format=format_,
         )
     return data
 
@@ -163,17 +164,17 @@ def _mesh_data(mesh: Mesh) -> dict[str, Any]:
     return {"axes": [list(axis) for axis in mesh.axes], "devices": devices}
 
 
-def _read_mesh(value: Any, what: str) -> Mesh:
-    read_object(value, what, ("axes", "devices"))
-    axes = [read_items(item, what, 2) for item in read_list(value["axes"], what)]
-    sizes = [(read_text(name, what), read_count(size, what)) for name, size in axes]
+def _read_mesh(value: Any, label: str) -> Mesh:
+    read_object(value, label, ("axes", "devices"))
+    axes = [read_items(item, label, 2) for item in read_list(value["axes"], label)]
+    sizes = [(read_text(name, label), read_count(size, label)) for name, size in axes]
     devices = value["devices"]
     if isinstance(devices, dict):
-        first = read_count(read_object(devices, "devices", ("first",))["first"], what)
+        first = read_count(read_object(devices, "devices", ("first",))["first"], label)
         check_enumerable(Mesh(sizes).num_devices)
         devices = range(first, first + Mesh(sizes).num_devices)
     elif devices is not None:
-        devices = read_counts(devices, what)
+        devices = read_counts(devices, label)
     return Mesh(sizes, devices=devices)
 
 

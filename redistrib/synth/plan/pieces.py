@@ -101,7 +101,7 @@ def exchange_senders(
     BackendError where the sender does not hold the element.
     """
     axes = whole_axes(before.mesh)
-    there = axes if step.mesh is None else whole_axes(step.mesh)
+    axes_after = axes if step.mesh is None else whole_axes(step.mesh)
     senders = receivers if step.mesh is None else np.zeros_like(receivers)
     owned = []
     for device, index in before.placements:
@@ -109,7 +109,7 @@ def exchange_senders(
         senders = with_digits(senders, [device], value, axes)
         owned.append((device, value))
     for theirs, mine in step.replicas:
-        senders = with_digits(senders, [theirs], digit_values([mine], receivers, there), axes)
+        senders = with_digits(senders, [theirs], digit_values([mine], receivers, axes_after), axes)
     if step.mesh is not None and not step.tables:
         home = home_positions(before.mesh, step.mesh)[receivers]
         holds = home >= 0
@@ -121,8 +121,10 @@ def exchange_senders(
         for number, row in enumerate(table.rows):
             for owned_value, coordinate in row:
                 rows[number, owned_value] = coordinate
-        at = receivers if step.mesh is not None else digit_values(table.axes, receivers, axes)
-        coordinates = rows[at, digit_values(table.owners, senders, axes)]
+        row_numbers = (
+            receivers if step.mesh is not None else digit_values(table.axes, receivers, axes)
+        )
+        coordinates = rows[row_numbers, digit_values(table.owners, senders, axes)]
         _check_held(coordinates >= 0, before)
         senders = with_digits(senders, table.axes, coordinates, axes)
     if step.replicas or step.tables:
@@ -165,11 +167,11 @@ def pieces_of(
         ArrayType(t.mesh, t.dtype, counts, t.dims, t.partial, t.reduction)
         for t in (before, after, held)
     )
-    has = cache(tiles.tile)
+    tile = cache(tiles.tile)
     result = []
     for receiver in range(target.mesh.num_devices) if receivers is None else receivers:
         for sender, indices, put in _of_receiver(step, source, target, receiver):
-            take = tuple(_places(*ends) for ends in zip(has(sender), indices, strict=True))
+            take = tuple(_places(*ends) for ends in zip(tile(sender), indices, strict=True))
             result.append(Piece(sender, receiver, take, put))
     return Pieces(block, tiles.tile_shape, target.tile_shape, tuple(result))
 
@@ -196,8 +198,8 @@ def _of_receiver(
             if index.dim == dim:
                 value = indices // (source.shape[dim] // index.end) % index.size
                 owners = owners * index.size + value
-        values, first, which = np.unique(owners, return_index=True, return_inverse=True)
-        places = [np.flatnonzero(which == number) for number in range(len(values))]
+        values, first, part_of = np.unique(owners, return_index=True, return_inverse=True)
+        places = [np.flatnonzero(part_of == number) for number in range(len(values))]
         parts.append([(indices[put], put) for put in places])
         firsts.append(indices[first].reshape(-1, *(1 for _ in range(dim + 1, rank))))
     senders = exchange_senders(step, source, np.array(receiver), firsts, source.shape)

@@ -155,33 +155,33 @@ def price_steps(
     steps: Sequence[Collective],
     profile: Profile,
     known: Refinement | Traffic | None = None,
-    there: Profile | None = None,
+    dst_profile: Profile | None = None,
 ) -> tuple[StepCost, ...]:
     """What each step of a plan costs, under a profile with its links on the mesh of the source.
 
-    `there` has those on the mesh of the target, if that is another. `known` is the refinement of
-    the ends or the traffic of the exchange, where that was found. Types between the steps are made
-    only where there is an exchange.
+    `dst_profile` has those on the mesh of the target, if that is another. `known` is the refinement
+    of the ends or the traffic of the exchange, where that was found. Types between the steps are
+    made only where there is an exchange.
     """
-    found = []
+    costs = []
     held, itemsize = src.tile_size, src.itemsize
-    for at, step in enumerate(steps):
+    for number, step in enumerate(steps):
         if isinstance(step, Exchange):
             before, after = src, dst
             if len(steps) > 1:
-                for earlier in steps[:at]:
+                for earlier in steps[:number]:
                     before = earlier.apply(before)
                 after = step.apply(before)
                 known = known if isinstance(known, Traffic) else None
             traffic = step_traffic(step, before, after, known)
             received, held, latencies = traffic.received_bytes, after.tile_size, traffic.latencies
             seconds = step_seconds(step, before, traffic, profile)
-            profile = there if onto(step) and there is not None else profile
+            profile = dst_profile if onto(step) and dst_profile is not None else profile
         else:
             received, held, seconds = price_step(step, held, itemsize, profile)
             latencies = step.latencies if step.communicates else 0
-        found.append(StepCost(seconds, received, held * itemsize, step.communicates, latencies))
-    return tuple(found)
+        costs.append(StepCost(seconds, received, held * itemsize, step.communicates, latencies))
+    return tuple(costs)
 
 
 def total_seconds(steps: Iterable[StepCost]) -> float:

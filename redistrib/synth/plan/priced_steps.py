@@ -60,8 +60,8 @@ class PricedSteps:
         """Per step, source + input of the step (if it is not the source) + output."""
         source = self.types[0].tile_bytes
         return tuple(
-            source + (before.tile_bytes if at else 0) + after.tile_bytes
-            for at, (before, after) in enumerate(zip(self.types, self.types[1:], strict=False))
+            source + (before.tile_bytes if number else 0) + after.tile_bytes
+            for number, (before, after) in enumerate(zip(self.types, self.types[1:], strict=False))
         )
 
     @property
@@ -93,10 +93,10 @@ class PricedSteps:
 
     def seconds_under(self, profile: Profile | str) -> float:
         """Estimated seconds of these steps under another profile: nothing is planned again."""
-        found = find_profile(profile)
+        links = find_profile(profile)
         seconds = 0.0
         for term in self.terms:
-            seconds += term.seconds(found)
+            seconds += term.seconds(links)
         return seconds
 
     @property
@@ -117,9 +117,9 @@ def seconds_of(
     profile: Profile,
 ) -> tuple[float, ...]:
     """Estimated seconds of each step."""
-    mesh, links, found = types[0].mesh, profile.on(types[0].mesh, types[-1].mesh), []
+    mesh, links, seconds = types[0].mesh, profile.on(types[0].mesh, types[-1].mesh), []
     for step, before, moved in zip(steps, types, traffic, strict=False):
         if before.mesh != mesh:
             mesh, links = before.mesh, profile.on(before.mesh)
-        found.append(step_seconds(step, before, moved, links))
-    return tuple(found)
+        seconds.append(step_seconds(step, before, moved, links))
+    return tuple(seconds)

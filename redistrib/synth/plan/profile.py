@@ -101,9 +101,9 @@ class Profile:
             raise RedistribError(
                 f"exchange is {' or '.join(get_args(Execution))}; got {self.exchange!r}"
             )
-        for what, pairs in (("axes", self.axes), ("efficiency", self.efficiency)):
+        for key, pairs in (("axes", self.axes), ("efficiency", self.efficiency)):
             if len(dict(pairs)) != len(pairs):
-                raise RedistribError(f"{what} of a profile are named once; got {pairs}")
+                raise RedistribError(f"{key} of a profile are named once; got {pairs}")
         _check_keys("efficiency", dict(self.efficiency), COMMUNICATING)
         for collective, fraction in self.efficiency:
             if not 0 < fraction <= 1:
@@ -291,12 +291,12 @@ COMMUNICATING = tuple(name for name, kind in BY_NAME.items() if kind.communicate
 
 
 def _check_keys(
-    what: str, data: Mapping[str, Any], known: Iterable[str], needed: Iterable[str] = ()
+    label: str, data: Mapping[str, Any], known: Iterable[str], needed: Iterable[str] = ()
 ) -> None:
     if missing := [key for key in needed if key not in data]:
-        raise RedistribError(f"{what} has {' and '.join(missing)}")
+        raise RedistribError(f"{label} has {' and '.join(missing)}")
     if unknown := [key for key in data if key not in known]:
-        raise RedistribError(f"{what} has the keys {', '.join(known)}; got {unknown[0]!r}")
+        raise RedistribError(f"{label} has the keys {', '.join(known)}; got {unknown[0]!r}")
 
 
 def _number(key: str, value: object) -> float:
@@ -309,10 +309,10 @@ def _number(key: str, value: object) -> float:
     return number
 
 
-def _parse_link(what: str, data: object, also: tuple[str, ...] = ()) -> Link:
+def _parse_link(label: str, data: object, also: tuple[str, ...] = ()) -> Link:
     if not isinstance(data, dict):
-        raise RedistribError(f"{what} is a table with latency and bandwidth; got {data!r}")
-    _check_keys(what, data, (*LINK_KEYS, *also), (*LINK_KEYS, *also))
+        raise RedistribError(f"{label} is a table with latency and bandwidth; got {data!r}")
+    _check_keys(label, data, (*LINK_KEYS, *also), (*LINK_KEYS, *also))
     return Link(*(_number(key, data[key]) for key in LINK_KEYS))
 
 
@@ -329,17 +329,17 @@ def _by_axis(
     axes: tuple[tuple[str, Link], ...],
 ) -> dict[str, Link | list[tuple[DeviceDigit, Link]]]:
     """Per axis its link, or the links of its parts."""
-    found: dict[str, Link | list[tuple[DeviceDigit, Link]]] = {}
+    links: dict[str, Link | list[tuple[DeviceDigit, Link]]] = {}
     for name, link in axes:
         if ":" not in name:
-            found[name] = link
+            links[name] = link
             continue
         part = parse_device_digit(name)
-        parts = found.setdefault(part.axis, [])
+        parts = links.setdefault(part.axis, [])
         if isinstance(parts, Link):
             raise RedistribError(f"an axis has one link, or a link for each part; got {name}")
         parts.append((part, link))
-    return found
+    return links
 
 
 @lru_cache(maxsize=256)
@@ -352,14 +352,14 @@ def _resolved(profile: Profile, mesh: Mesh, other: Mesh | None) -> Profile:
     for axis in whole_axes(mesh):
         if axis.axis not in named:
             links += _links_by_level(profile, mesh, axis)
-    order = {name: at for at, (name, _) in enumerate(mesh.axes)}
+    order = {name: number for number, (name, _) in enumerate(mesh.axes)}
     links = [entry for entry in links if axis_of(entry[0]) in order]
     links.sort(key=lambda entry: order[axis_of(entry[0])])
-    found = replace(profile, axes=tuple(links), levels=())
-    used = {*found.used_links(mesh)}
+    resolved = replace(profile, axes=tuple(links), levels=())
+    used = {*resolved.used_links(mesh)}
     if len(used) == 1:
         return replace(profile, link=used.pop(), axes=(), levels=())
-    return replace(found, axes=tuple(entry for entry in links if entry[1] != profile.link))
+    return replace(resolved, axes=tuple(entry for entry in links if entry[1] != profile.link))
 
 
 def _between(profile: Profile, mesh: Mesh, other: Mesh) -> Link:
@@ -394,8 +394,8 @@ def axis_of(name: str) -> str:
 
 def _inner(mesh: Mesh, axis: DeviceDigit, group: int) -> int:
     """How many positions of an axis, its minor ones, are in one group of consecutive ids."""
-    at = [name for name, _ in mesh.axes].index(axis.axis)
-    stride = prod(size for _, size in mesh.axes[at + 1 :])
+    number = [name for name, _ in mesh.axes].index(axis.axis)
+    stride = prod(size for _, size in mesh.axes[number + 1 :])
     if mesh.devices is None:
         # Each block of so many ids holds the lines that start in it from end to end. Where blocks
         # do not fit into groups, the first block that a group ends in has a line across that end.

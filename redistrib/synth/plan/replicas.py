@@ -67,45 +67,45 @@ def route_component(component: Component) -> Routed:
     Of replicas the receiver itself serves, then the least loaded one. Where there are too many
     pieces for that, the one whose other digits are those of the receiver.
     """
-    found = meetings(component)
+    by_run = meetings(component)
     owners = tuple(device for device, _ in component.src)
-    at = np.arange(prod(axis.size for axis in component.axes))
-    kept = held_and_needed(component, found)
-    peers = senders_of(component, found)
+    coordinates = np.arange(prod(axis.size for axis in component.axes))
+    kept = held_and_needed(component, by_run)
+    peers = senders_of(component, by_run)
     tiles = prod(owner.size for owner in owners)
-    if tiles == len(at):
-        wanted = len(at) // prod(device.size for device, _ in component.dst)
+    if tiles == len(coordinates):
+        wanted = len(coordinates) // prod(device.size for device, _ in component.dst)
         tile = prod(run.size for run in component.dims) // tiles
-        return Routed(None, np.full(len(at), tile * wanted), kept, int(peers.max()))
+        return Routed(None, np.full(len(coordinates), tile * wanted), kept, int(peers.max()))
     if peers.sum() <= MAX_ROUTED:
-        targets = [digit_values(met.targets, at, component.axes) for met in found]
-        pieces = _pieces(found, targets, owners)
-        held = digit_values(owners, at, component.axes)
-        return _route(pieces, held, at, component.axes, owners)
-    return Routed(None, _served_alike(component, found, owners), kept, int(peers.max()))
+        targets = [digit_values(met.targets, coordinates, component.axes) for met in by_run]
+        pieces = _pieces(by_run, targets, owners)
+        held = digit_values(owners, coordinates, component.axes)
+        return _route(pieces, held, coordinates, component.axes, owners)
+    return Routed(None, _served_alike(component, by_run, owners), kept, int(peers.max()))
 
 
-def senders_of(component: Component, found: Sequence[Meetings]) -> Positions:
+def senders_of(component: Component, by_run: Sequence[Meetings]) -> Positions:
     """How many source tiles each target tile meets, per coordinate over the axes."""
-    at = np.arange(prod(axis.size for axis in component.axes))
-    count = np.ones_like(at)
-    for met in found:
-        count *= np.bincount(met.needed)[digit_values(met.targets, at, component.axes)]
+    coordinates = np.arange(prod(axis.size for axis in component.axes))
+    count = np.ones_like(coordinates)
+    for met in by_run:
+        count *= np.bincount(met.needed)[digit_values(met.targets, coordinates, component.axes)]
     return count
 
 
 def _served_alike(
-    component: Component, found: Sequence[Meetings], owners: tuple[DeviceDigit, ...]
+    component: Component, by_run: Sequence[Meetings], owners: tuple[DeviceDigit, ...]
 ) -> Positions:
     """What each sender gives where it serves the receivers that are like it in its free digits.
 
     Where the targets of two runs share no axis, what a receiver needs in the one says nothing of
     the other: pieces are counted for such groups of runs apart, and what is given is their product.
     """
-    at = np.arange(prod(axis.size for axis in component.axes))
-    served = np.ones_like(at)
-    left = list(component.axes)
-    for axes, runs in _apart(component.axes, found):
+    coordinates = np.arange(prod(axis.size for axis in component.axes))
+    served = np.ones_like(coordinates)
+    remaining = list(component.axes)
+    for axes, runs in _apart(component.axes, by_run):
         mine = [[d for d in owners if inside(d, axis)] for axis in axes]
         free = [d for used, axis in zip(mine, axes, strict=True) for d in complement(used, axis)]
         held = tuple(digit for met in runs for digit in met.owners)
@@ -116,20 +116,20 @@ def _served_alike(
             for digits in (free, *(met.targets for met in runs))
         ]
         (alike, *targets), counts = np.unique(of_receiver, axis=1, return_counts=True)
-        which, values, sizes = _pieces(runs, targets, held)
-        given = np.zeros(prod(digit.size for digit in free) * tiles, np.int64)
-        np.add.at(given, alike[which] * tiles + values, sizes * counts[which])
-        served *= given[digit_values((*free, *held), at, component.axes)]
-        left = [axis for axis in left if axis not in axes]
-    return served * prod(d.size for d in owners if any(inside(d, axis) for axis in left))
+        row, values, sizes = _pieces(runs, targets, held)
+        sent = np.zeros(prod(digit.size for digit in free) * tiles, np.int64)
+        np.add.at(sent, alike[row] * tiles + values, sizes * counts[row])
+        served *= sent[digit_values((*free, *held), coordinates, component.axes)]
+        remaining = [axis for axis in remaining if axis not in axes]
+    return served * prod(d.size for d in owners if any(inside(d, axis) for axis in remaining))
 
 
 def _apart(
-    axes: Sequence[DeviceDigit], found: Sequence[Meetings]
+    axes: Sequence[DeviceDigit], by_run: Sequence[Meetings]
 ) -> list[tuple[list[DeviceDigit], list[Meetings]]]:
     """The runs in groups that share no axis of their targets, each with these axes."""
     groups: list[tuple[list[DeviceDigit], list[Meetings]]] = []
-    for met in found:
+    for met in by_run:
         mine, runs = {axis for axis in axes for d in met.targets if inside(d, axis)}, [met]
         for group in groups[:]:
             if mine.intersection(group[0]):
@@ -144,32 +144,32 @@ _Pieces = tuple[Positions, Positions, Positions]
 
 
 def _pieces(
-    found: Sequence[Meetings], targets: Sequence[Positions], owners: tuple[DeviceDigit, ...]
+    by_run: Sequence[Meetings], targets: Sequence[Positions], owners: tuple[DeviceDigit, ...]
 ) -> _Pieces:
     """What receivers need, by receiver and tile; `targets` are their target tiles in each run.
 
     Raises LayoutError for more than MAX_PIECES.
     """
-    which = np.arange(len(targets[0]))
-    values, sizes = np.zeros_like(which), np.ones_like(which)
-    for met, codes in zip(found, targets, strict=True):
+    receiver = np.arange(len(targets[0]))
+    values, sizes = np.zeros_like(receiver), np.ones_like(receiver)
+    for met, codes in zip(by_run, targets, strict=True):
         ends = np.cumsum(np.bincount(met.needed))
-        counts = np.diff(ends, prepend=0)[codes[which]]
+        counts = np.diff(ends, prepend=0)[codes[receiver]]
         total = int(counts.sum())
         if total > MAX_PIECES:
             raise LayoutError(
                 f"where no digits match, an exchange has at most {MAX_PIECES} pieces; got {total}",
                 pieces=total,
             )
-        entry = np.arange(total) + np.repeat(ends[codes[which]] - np.cumsum(counts), counts)
-        rest, number = met.held, np.zeros_like(met.held)
+        entry = np.arange(total) + np.repeat(ends[codes[receiver]] - np.cumsum(counts), counts)
+        remainder, number = met.held, np.zeros_like(met.held)
         for device in reversed(met.owners):
-            number += rest % device.size * weight(device, owners)
-            rest = rest // device.size
-        which, values, sizes = (np.repeat(x, counts) for x in (which, values, sizes))
+            number += remainder % device.size * weight(device, owners)
+            remainder = remainder // device.size
+        receiver, values, sizes = (np.repeat(x, counts) for x in (receiver, values, sizes))
         values, sizes = values + number[entry], sizes * met.sizes[entry]
-    order = np.lexsort((values, which))
-    return which[order], values[order], sizes[order]
+    order = np.lexsort((values, receiver))
+    return receiver[order], values[order], sizes[order]
 
 
 def _route(
@@ -184,29 +184,29 @@ def _route(
     `held` gives the value that each sender holds, `senders` which sender each receiver is, -1 for
     none. Ties go to the lowest coordinate.
     """
-    which, values, sizes = pieces
-    own = senders[which]
-    mine = (own >= 0) & (held[own] == values)
+    receiver, values, sizes = pieces
+    home = senders[receiver]
+    mine = (home >= 0) & (held[home] == values)
     rows: list[dict[int, int]] = [{} for _ in senders]
-    for a, value, b in np.stack([which, values, own])[:, mine].T.tolist():
+    for a, value, b in np.stack([receiver, values, home])[:, mine].T.tolist():
         rows[a][value] = b
     kept = np.zeros(len(held), np.int64)
-    kept[own[mine]] = sizes[mine]
-    which, values, sizes = (x[~mine] for x in pieces)
+    kept[home[mine]] = sizes[mine]
+    receiver, values, sizes = (x[~mine] for x in pieces)
     largest = np.argsort(-sizes, kind="stable")
     # A sender holds one value, so what it gave changes in the heap of that value alone, and of no
     # more replicas than there are pieces. The least loaded first, which is a heap.
     order = np.lexsort((kept, held))
-    asked, counts = np.unique(values, return_counts=True)
-    starts = np.searchsorted(held[order], asked)
-    ends = np.searchsorted(held[order], asked, side="right")
+    wanted, counts = np.unique(values, return_counts=True)
+    starts = np.searchsorted(held[order], wanted)
+    ends = np.searchsorted(held[order], wanted, side="right")
     heaps: dict[int, list[tuple[int, int]]] = {}
     for value, start, end in zip(
-        asked.tolist(), starts, np.minimum(ends, starts + counts), strict=True
+        wanted.tolist(), starts, np.minimum(ends, starts + counts), strict=True
     ):
         same = order[start:end]
         heaps[value] = list(zip(kept[same].tolist(), same.tolist(), strict=True))
-    for a, value, size in np.stack([which, values, sizes])[:, largest].T.tolist():
+    for a, value, size in np.stack([receiver, values, sizes])[:, largest].T.tolist():
         load, sender = heaps[value][0]
         rows[a][value] = sender
         heapreplace(heaps[value], (load + size, sender))
@@ -220,14 +220,14 @@ def _route(
 
 def route_across(src: ArrayType, dst: ArrayType) -> Routed:
     """Routing from a type to one on another mesh, over all positions of both."""
-    owners = tuple(device for device, _ in src.placements)
+    owners = src.owners
     axes = whole_axes(src.mesh)
     held = digit_values(owners, np.arange(src.mesh.num_devices), axes)
     receivers = np.arange(dst.mesh.num_devices)
-    found = [
+    by_run = [
         run_meetings(IndexDigit(dim, 1, n), src.placements, dst.placements)
         for dim, n in enumerate(src.shape)
     ] or [run_meetings(IndexDigit(0, 1, 1), (), ())]
-    targets = [digit_values(met.targets, receivers, whole_axes(dst.mesh)) for met in found]
+    targets = [digit_values(met.targets, receivers, whole_axes(dst.mesh)) for met in by_run]
     homes = home_positions(src.mesh, dst.mesh)
-    return _route(_pieces(found, targets, owners), held, homes, axes, owners)
+    return _route(_pieces(by_run, targets, owners), held, homes, axes, owners)

@@ -44,8 +44,8 @@ class Roles:
 
     def addend(self, device: DeviceDigit) -> int | None:
         """Which partial digit a device digit is part of, if any."""
-        for number, whole in enumerate(self.partial):
-            if piece_of(_owning_nothing(whole), device) is not None:
+        for number, digit in enumerate(self.partial):
+            if piece_of(_owning_nothing(digit), device) is not None:
                 return number
         return None
 
@@ -69,8 +69,8 @@ class Roles:
         number = self.addend(device)
         if number is None:
             raise LayoutError(f"{device} is not partial in {self.type}", digit=device)
-        left = split_off(_owning_nothing(self.partial[number]), device)
-        self.partial[number : number + 1] = [digit for digit, _ in left]
+        pieces = split_off(_owning_nothing(self.partial[number]), device)
+        self.partial[number : number + 1] = [digit for digit, _ in pieces]
 
     def own(self, device: DeviceDigit, index: IndexDigit) -> None:
         """Make a free digit the owner of a local index digit."""

@@ -83,21 +83,21 @@ def exchange_traffic(
         else:
             tables.append(route_component(component))
             peers *= tables[-1].peers
-    given = tuple(routed.table for routed in tables if routed.table is not None)
-    exchange = Exchange(dst.placements, tuple(replicas), given)
+    routing_tables = tuple(routed.table for routed in tables if routed.table is not None)
+    exchange = Exchange(dst.placements, tuple(replicas), routing_tables)
     overlap = least_overlap(dst, components)
     # Aligned components serve every device alike, so only the misaligned ones are enumerated.
-    own = 1
+    kept = 1
     for component in components:
         if component.aligned:
-            own *= min_overlap(component)
+            kept *= min_overlap(component)
     aligned_size = prod(
         prod(run.size for run in c.dims) // prod(i.size for _, i in c.dst)
         for c in components
         if c.aligned
     )
     outside = dst.size // prod(run.size for c in components for run in c.dims) if dst.size else 0
-    loads = {(aligned_size * outside, own * outside)}
+    loads = {(aligned_size * outside, kept * outside)}
     for routed in tables:
         loads = {(a * s, b * k) for a, b in loads for s, k in routed.loads()}
     sent = max(a - b for a, b in loads)
@@ -117,9 +117,9 @@ def exchange_size(dst: ArrayType, refinement: Refinement) -> tuple[int, int]:
                 overlap *= min_overlap(component)
                 peers *= _route_digits(component)[1]
             else:
-                found = meetings(component)
-                overlap *= int(held_and_needed(component, found).min())
-                peers *= int(senders_of(component, found).max())
+                by_run = meetings(component)
+                overlap *= int(held_and_needed(component, by_run).min())
+                peers *= int(senders_of(component, by_run).max())
         return dst.tile_size - overlap, peers
     owner = {index: device for device, index in refinement.dst.items()}
     gathered, swapped = 1, False
@@ -137,12 +137,12 @@ def _traffic_across(src: ArrayType, dst: ArrayType) -> Traffic:
     """By digits; by a table where that shares the sending better, and there is little of it."""
     if not src.size:
         return Traffic(Exchange(dst.placements, mesh=dst.mesh), 0, 0, 0)
-    found = crossing(src, dst)
-    uneven = not found.shared or src.mesh.shares_devices(dst.mesh)
-    if uneven and dst.mesh.num_devices * found.peers <= MAX_ROUTED:
+    summary = crossing(src, dst)
+    uneven = not summary.shared or src.mesh.shares_devices(dst.mesh)
+    if uneven and dst.mesh.num_devices * summary.peers <= MAX_ROUTED:
         return _traffic_by_table(src, dst)
-    exchange = Exchange(dst.placements, found.replicas, (), dst.mesh)
-    return Traffic(exchange, found.received, found.sent, found.peers)
+    exchange = Exchange(dst.placements, summary.replicas, (), dst.mesh)
+    return Traffic(exchange, summary.received, summary.sent, summary.peers)
 
 
 def _traffic_by_table(src: ArrayType, dst: ArrayType) -> Traffic:
@@ -184,7 +184,7 @@ def permute_sources(mesh: Mesh, step: CollectivePermute) -> Positions:
     """For every position, the position that it receives its tile from."""
     if step.table is not None:
         return table_senders(step.table, mesh)
-    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
+    positions, axes = np.arange(mesh.num_devices), whole_axes(mesh)
     # Where `new` has a value now, `old` had it before.
-    values = digit_values([new for _, new in step.routes], here, axes)
-    return with_digits(here, [old for old, _ in step.routes], values, axes)
+    values = digit_values([new for _, new in step.routes], positions, axes)
+    return with_digits(positions, [old for old, _ in step.routes], values, axes)

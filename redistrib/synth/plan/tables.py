@@ -127,13 +127,13 @@ def tile_numbers(placements: Sequence[Placement], axes: Sequence[DeviceDigit]) -
     >>> tile_numbers([(x, IndexDigit(0, 3, 2)), (y, IndexDigit(0, 1, 3))], [x, y]).tolist()
     [0, 2, 4, 1, 3, 5]
     """
-    at = np.arange(prod(axis.size for axis in axes))
-    numbers = np.zeros_like(at)
+    coordinates = np.arange(prod(axis.size for axis in axes))
+    numbers = np.zeros_like(coordinates)
     for dim, low, high in owned_runs(placements):
         numbers *= high // low
         for device, index in placements:
             if index.dim == dim and low <= index.pre < high:
-                numbers += digit_values([device], at, axes) * (high // index.end)
+                numbers += digit_values([device], coordinates, axes) * (high // index.end)
     return numbers
 
 
@@ -169,6 +169,6 @@ class RoutingTable:
 
 def table_senders(table: PermuteTable, mesh: Mesh) -> Positions:
     """Who sends to each position under a table."""
-    here, axes = np.arange(mesh.num_devices), whole_axes(mesh)
-    wanted = np.array(table.sources, np.intp)[digit_values(table.axes, here, axes)]
-    return with_digits(here, table.axes, wanted, axes)
+    positions, axes = np.arange(mesh.num_devices), whole_axes(mesh)
+    wanted = np.array(table.sources, np.intp)[digit_values(table.axes, positions, axes)]
+    return with_digits(positions, table.axes, wanted, axes)

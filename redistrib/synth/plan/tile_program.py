@@ -327,9 +327,9 @@ def _regroup(
     starts, ends = (set(accumulate(sizes, mul)) for sizes in (shape, result))
     best: list[Operation] | None = None
     for cuts in product((set(), starts), (set(), ends)):
-        found = _transposed(shape, digits, order, result, *cuts)
-        if best is None or len(found) < len(best):
-            best = found
+        operations = _transposed(shape, digits, order, result, *cuts)
+        if best is None or len(operations) < len(best):
+            best = operations
     yield from best or ()
 
 

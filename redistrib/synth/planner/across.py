@@ -59,7 +59,7 @@ def _beside_exchange(
     parts = _parts(summed_dst, start) if spread else ()
     middle = DynamicSlice(parts).apply(summed_dst)
     end, closing = make_partial(middle, dst, partial_roles(summed_dst, dst))
-    gathered = _without(parts, [device for device, _ in end.placements])
+    gathered = _without(parts, end.owners)
     if not gathered:
         return opening, end, closing
     return opening, DynamicSlice(gathered).apply(end), [AllGather(gathered), *closing]

@@ -140,7 +140,7 @@ def _among_owners(permute: CollectivePermute, t: ArrayType) -> CollectivePermute
     """
     table = permute.table
     if table is None:
-        routes, owners = dict(permute.routes), [device for device, _ in t.placements]
+        routes, owners = dict(permute.routes), t.owners
         ends = {old: {d.end // old.pre for d in owners if inside(d, old)} for old in routes}
         for _ in routes:  # what is cut before it moves is so where it goes, around the whole cycle
             for old, new in routes.items():
