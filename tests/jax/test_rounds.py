@@ -16,6 +16,7 @@ import redistrib as rd
 from redistrib.backends import jax as rjax
 from redistrib.backends.jax import shardings
 from redistrib.backends.jax.choices import choices
+from redistrib.backends.jax.colouring import stays
 from redistrib.backends.jax.rounds import Rounds, find_rounds
 from redistrib.backends.jax.steps import Step, gathers_in_turn
 from redistrib.synth.plan.collectives import AllGather, AllToAll, DynamicSlice, Exchange
@@ -193,7 +194,7 @@ def test_pieces_between_digits_are_cut_or_viewed() -> None:
         assert found is not None
         check(found, halfway, dst)
         assert found.target == view
-        assert sum(not step.local for step in found.rounds) == rounds
+        assert sum(not stays(step.routes) for step in found.rounds) == rounds
     assert [t for t in rd.plan(src, dst).types if t == halfway]  # as in a plan
 
 

@@ -40,7 +40,7 @@ def run_one_program(seed: int) -> None:
     arrays = {}
     for name in plan.src:
         end = stacked(plan.source_type(name))
-        read = Array(name, made=False)
+        read = Array(name, is_target=False)
         tiles = [jax.device_put(held[read, d.id], d) for d in end.mesh.devices.flat]
         arrays[read] = internals.global_array(
             tiles[0].shape, tiles[0].dtype, weak_type=False, sharding=end, tiles=tiles
@@ -50,7 +50,7 @@ def run_one_program(seed: int) -> None:
         sources = {read: arrays[read].sharding for read in between.inputs_of(move)}
         result = between.Result(stacked(t), numpy_dtype(t.dtype))
         run = between.between(plan, [move], sources, {move.target: result}, most=64)
-        made = Array(move.target, made=True)
+        made = Array(move.target, is_target=True)
         (arrays[made],) = run(arrays)
         for device, tile in zip(t.mesh.ids, internals.shards(arrays[made]), strict=True):
             assert same_bits(np.asarray(tile), wanted[device][move.target]), (seed, move.target)
@@ -69,7 +69,7 @@ def reduced(found: Case) -> dict[Key, np.ndarray]:
         for device, tile in zip(ids, done, strict=True):
             tiles[device][name] = tile
     return {
-        (Array(name, made=False), device): np.ascontiguousarray(tile)
+        (Array(name, is_target=False), device): np.ascontiguousarray(tile)
         for device, own in tiles.items()
         for name, tile in own.items()
     }
@@ -85,7 +85,7 @@ def random_moves_by_copies_in_memory() -> None:
             tiles |= host_copies(plan, [move]).run(tiles)
             for device in plan.dst[move.target].mesh.ids:
                 own = wanted[device][move.target]
-                tile = tiles[Array(move.target, made=True), device]
+                tile = tiles[Array(move.target, is_target=True), device]
                 assert same_bits(tile, own), (seed, move.target)
 
 

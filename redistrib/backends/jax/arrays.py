@@ -65,13 +65,13 @@ def array_program(
         check_ends(source, target)
         if source.mesh != target.mesh:
             src, dst = (type_of(shape, carrier(dtype), end) for end in (source, target))
-            found = find_plan(src, dst, options)
-            if meshes.crosses(found.plan):
-                between = meshes.to_other_devices(found.plan, source, target, dtype, weak_type)
+            planned = find_plan(src, dst, options)
+            if meshes.crosses(planned.plan):
+                between = meshes.to_other_devices(planned.plan, source, target, dtype, weak_type)
             else:
-                between = _on_same_buffers(found, source, target, dtype, weak_type)
+                between = _on_same_buffers(planned, source, target, dtype, weak_type)
             # Without steps the result has the same buffers.
-            return _finished(between, target, delete=donate and bool(found.plan.steps))
+            return _finished(between, target, delete=donate and bool(planned.plan.steps))
         move = find_move(shape, dtype, source, target, options)
     except (LayoutError, InfeasibleError, BackendError):
         if options.fallback == "xla":
@@ -86,13 +86,13 @@ def array_program(
 
 
 def _on_same_buffers(
-    found: Planned, source: NamedSharding, target: NamedSharding, dtype: Any, weak_type: bool
+    planned: Planned, source: NamedSharding, target: NamedSharding, dtype: Any, weak_type: bool
 ) -> Program:
-    between = meshes.on_same_buffers(found, source, target)
+    between = meshes.on_same_buffers(planned, source, target)
     if carrier(dtype) != dtype:
-        into, back = jax.jit(encoded), jax.jit(partial(decoded, dtype=dtype))
+        encode, decode = jax.jit(encoded), jax.jit(partial(decoded, dtype=dtype))
         between = _chain(
-            meshes.within(into, source.mesh), between, meshes.within(back, target.mesh)
+            meshes.within(encode, source.mesh), between, meshes.within(decode, target.mesh)
         )
     if weak_type:
         weakened = jax.jit(weak_p.bind, out_shardings=target)

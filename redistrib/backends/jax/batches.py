@@ -115,10 +115,10 @@ class Batches:
         worst = 0, ""
         done = 0
         for kind, moves in groups:
-            left = moves
-            while left:
-                fitted = self._fitted(kind, left, alive)
-                taken, left = left[: fitted.count], left[fitted.count :]
+            remaining = moves
+            while remaining:
+                fitted = self._fitted(kind, remaining, alive)
+                taken, remaining = remaining[: fitted.count], remaining[fitted.count :]
                 done += fitted.count
                 worst = max(worst, (int(fitted.needed.max(initial=0)), taken[0].target))
                 used = dict.fromkeys(name for move in taken for name, _ in move.sources)
@@ -152,7 +152,7 @@ class Batches:
             for n, (kind, _) in enumerate(moves):
                 first.setdefault(kind, n)
             moves.sort(key=lambda item: first[item[0]])
-        moves.sort(key=lambda item: any(read.made for read in inputs_of(item[1])))
+        moves.sort(key=lambda item: any(read.is_target for read in inputs_of(item[1])))
         return [
             (kind, [move for _, move in group])
             for kind, group in groupby(moves, key=lambda item: item[0])
@@ -168,7 +168,7 @@ class Batches:
                 source.sharding,
                 self.targets[move.target],
             )
-            if together.found_for(ends) is not None:
+            if together.planned_for(ends) is not None:
                 return ends
         ends_of = [self.sources[name].sharding for name, _ in move.sources]
         devices = {
@@ -181,7 +181,7 @@ class Batches:
             (
                 x.sender,
                 x.receiver,
-                reads.get(Array(x.source or "", made=x.phase > 0)),
+                reads.get(Array(x.source or "", is_target=x.phase > 0)),
                 x.view,
                 x.dtypes,
                 x.phase,
@@ -189,10 +189,10 @@ class Batches:
             )
             for x in transfers_to(self.plan, move)
         )
-        own = [
+        flags = [
             (self.sources[name].weak_type, name in self.plan.reductions) for name, _ in move.sources
         ]
-        return _Apart((transfers, self.targets[move.target], tuple(own)), in_memory=False)
+        return _Apart((transfers, self.targets[move.target], tuple(flags)), in_memory=False)
 
     def _fitted(self, kind: Kind, moves: Sequence[Move], alive: Bytes) -> _Fitted:
         """As many of these moves as have room, in the fastest way that has; else the least."""
@@ -226,21 +226,21 @@ class Batches:
         None where they do not fall into so many chunks.
         """
         if isinstance(kind, Ends):
-            reads = [Array(move.target, made=False) for move in moves]
+            reads = [Array(move.target, is_target=False) for move in moves]
             if kind.is_view:
                 put, none = partial(jax.device_put, device=kind.target), self._nothing()
                 return (lambda arrays: [put(arrays[read]) for read in reads]), none
-            found = self._on_mesh(kind, len(moves), way)
-            if found is None:
+            compiled = self._on_mesh(kind, len(moves), way)
+            if compiled is None:
                 return None
-            together_, scratch = found
+            together_, scratch = compiled
             return (lambda arrays: together_(*(arrays[read] for read in reads))), scratch
         inputs = {read: self._sharding(read) for move in moves for read in inputs_of(move)}
         results = {move.target: self._result(move) for move in moves}
         reduced = {
             read: meshes.reduced(self.plan.reductions[read.name], inputs[read])
             for read in inputs
-            if not read.made and read.name in self.plan.reductions
+            if not read.is_target and read.name in self.plan.reductions
         }
         inputs |= {read: sharding for read, (_, sharding) in reduced.items()}
         scratch = self._nothing()
@@ -256,8 +256,8 @@ class Batches:
             scratch = self._beside(moves, list(inputs), min(most, tile * len(moves)))
 
         def run(arrays: Arrays) -> Sequence[jax.Array]:
-            own = {read: reduce(arrays[read]) for read, (reduce, _) in reduced.items()}
-            return program({**arrays, **own})
+            sums = {read: reduce(arrays[read]) for read, (reduce, _) in reduced.items()}
+            return program({**arrays, **sums})
 
         return run, scratch
 
@@ -286,7 +286,7 @@ class Batches:
         """
         beside = np.full(len(self.place), 2 * most, np.int64)
         for read in reads:
-            t = self.plan.dst[read.name] if read.made else self.plan.source_type(read.name)
+            t = self.plan.dst[read.name] if read.is_target else self.plan.source_type(read.name)
             beside += t.tile_bytes - self._bytes(t)
         for move in moves:
             t = self.plan.dst[move.target]
@@ -294,7 +294,7 @@ class Batches:
         return beside
 
     def _sharding(self, read: Array) -> NamedSharding:
-        return self.targets[read.name] if read.made else self.sources[read.name].sharding
+        return self.targets[read.name] if read.is_target else self.sources[read.name].sharding
 
     def _result(self, move: Move) -> Result:
         """What the target of a move is: in a map as its type says, else as its source is."""
@@ -308,9 +308,9 @@ class Batches:
 
     def _bytes(self, t: AnyType) -> Bytes:
         """The tiles of an array, by device."""
-        found = self._nothing()
-        found[[self.place[device] for device in t.mesh.ids]] = t.tile_bytes
-        return found
+        result = self._nothing()
+        result[[self.place[device] for device in t.mesh.ids]] = t.tile_bytes
+        return result
 
     def _nothing(self) -> Bytes:
         return np.zeros(len(self.place), np.int64)

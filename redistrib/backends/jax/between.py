@@ -4,7 +4,7 @@ On CPU devices of this process the memory is one, and numpy copies (`host_copies
 in any number of processes, one program runs on the devices of both sides (`union_program`). Where
 w: f32[8{x}] on devices 0 and 1 goes to devices 2 and 3 of another process, both processes call
 
-    program({Array("w", made=False): w})        [the array on devices 2 and 3]
+    program({Array("w", is_target=False): w})        [the array on devices 2 and 3]
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def inputs_of(move: Move) -> list[Array]:
     read = []
     for step in move.steps:
         if step.again is not None:
-            read.append(Array(step.again.target, made=True))
+            read.append(Array(step.again.target, is_target=True))
         elif step.copy.number is not None:
-            read.append(Array(move.sources[step.copy.number][0], made=False))
-    return [array for array in dict.fromkeys(read) if array != Array(move.target, made=True)]
+            read.append(Array(move.sources[step.copy.number][0], is_target=False))
+    return [array for array in dict.fromkeys(read) if array != Array(move.target, is_target=True)]
 
 
 def _by_host(
@@ -90,12 +90,14 @@ def _by_host(
             kind = carrier(arrays[read].dtype)
             for device, shard in zip(ids, internals.shards(arrays[read]), strict=True):
                 held[read, device] = np.asarray(shard).view(kind)
-        made = copies.run(held)
-        return [array_of(name, made, result) for name, result in results.items()]
+        written = copies.run(held)
+        return [array_of(name, written, result) for name, result in results.items()]
 
-    def array_of(name: str, made: Mapping[Key, Any], result: Result) -> Any:
+    def array_of(name: str, written: Mapping[Key, Any], result: Result) -> Any:
         t, devices = plan.dst[name], [*result.sharding.mesh.devices.flat]
-        tiles = [made[Array(name, made=True), device.id].view(result.dtype) for device in devices]
+        tiles = [
+            written[Array(name, is_target=True), device.id].view(result.dtype) for device in devices
+        ]
         return internals.global_array(
             t.shape, result.dtype, result.weak_type, result.sharding, tiles
         )
@@ -124,18 +126,18 @@ class Union:
         devices = {device.id: device for end in ends for device in end.mesh.devices.flat}
         mesh = jax.sharding.Mesh([devices[n] for n in sorted(devices)], AXIS)
         reads = inputs_of(moves[0])
-        each, one = len(reads), moves[0]
-        program = union_program(plan, one, reads, sorted(devices), most // len(moves))
+        count, move = len(reads), moves[0]
+        program = union_program(plan, move, reads, sorted(devices), most // len(moves))
         choose = choices(mesh.devices.flat[0].platform)
-        target, dtype = plan.dst[one.target], results[one.target].dtype
+        target, dtype = plan.dst[move.target], results[move.target].dtype
 
         def tiles(*flat: Any) -> Any:
             members = [
-                [encoded(tile).reshape(-1) for tile in flat[n * each : (n + 1) * each]]
+                [encoded(tile).reshape(-1) for tile in flat[n * count : (n + 1) * count]]
                 for n in range(len(moves))
             ]
-            made = program.run(members, choose)
-            return [decoded(tile.reshape(target.tile_shape), dtype) for tile in made]
+            outputs = program.run(members, choose)
+            return [decoded(tile.reshape(target.tile_shape), dtype) for tile in outputs]
 
         # What each device gives is its own; as replicas of one tile they have the shape of a tile.
         mapped = jax.shard_map(
@@ -148,24 +150,24 @@ class Union:
     ) -> Program:
         """A function of arrays that makes the targets of such moves."""
         same = NamedSharding(self.mesh, PartitionSpec())
-        given = [read for move in moves for read in inputs_of(move)]
-        types = [plan.dst[x.name] if x.made else plan.source_type(x.name) for x in given]
+        operands = [read for move in moves for read in inputs_of(move)]
+        types = [plan.dst[x.name] if x.is_target else plan.source_type(x.name) for x in operands]
 
         def run(arrays: Arrays) -> list[jax.Array]:
             if not internals.is_here(self.mesh):
                 return [_elsewhere(plan.dst[name].shape, end) for name, end in results.items()]
             spread = [
                 _spread(arrays[read], t.tile_shape, same)
-                for read, t in zip(given, types, strict=True)
+                for read, t in zip(operands, types, strict=True)
             ]
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                made = self.jitted(*spread)
+                outputs = self.jitted(*spread)
             if not any(internals.is_here(result.sharding.mesh) for result in results.values()):
                 # Nobody would ever wait for it here, nor hear that another process is lost.
-                jax.block_until_ready(made)
+                jax.block_until_ready(outputs)
             return [
                 _kept(array, plan.dst[name].shape, result)
-                for array, (name, result) in zip(made, results.items(), strict=True)
+                for array, (name, result) in zip(outputs, results.items(), strict=True)
             ]
 
         return run

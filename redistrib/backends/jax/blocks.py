@@ -21,10 +21,10 @@ Tile = Any  # a traced array
 Rounds = Sequence[Sequence[Piece]]
 
 
-def cut(found: Pieces, turns: Rounds, devices: int, position: Any, tile: Tile) -> list[Tile]:
+def cut(pieces: Pieces, turns: Rounds, devices: int, position: Any, tile: Tile) -> list[Tile]:
     """What the device at a position sends in each round, `[*blocks, *block]`."""
-    rank = len(found.block)
-    split = [size for pair in zip(found.before, found.block, strict=True) for size in pair]
+    rank = len(pieces.block)
+    split = [size for pair in zip(pieces.before, pieces.block, strict=True) for size in pair]
     blocks = tile.reshape(split).transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
     return [
         blocks[_index([(p.sender, p.take) for p in turn], padded_shape(turn), devices, position, 0)]
@@ -33,18 +33,18 @@ def cut(found: Pieces, turns: Rounds, devices: int, position: Any, tile: Tile) -
 
 
 def join(
-    found: Pieces, turns: Rounds, devices: int, position: Any, arrived: Sequence[Tile]
+    pieces: Pieces, turns: Rounds, devices: int, position: Any, arrived: Sequence[Tile]
 ) -> Tile:
     """The tile of the device at a position, of what came in each round."""
-    rank = len(found.block)
-    nowhere = max(found.after, default=0)
-    blocks = jnp.zeros((*found.after, *found.block), arrived[0].dtype)
+    rank = len(pieces.block)
+    nowhere = max(pieces.after, default=0)
+    blocks = jnp.zeros((*pieces.after, *pieces.block), arrived[0].dtype)
     for turn, buffer in zip(turns, arrived, strict=True):
         put = [(piece.receiver, piece.put) for piece in turn]
         index = _index(put, padded_shape(turn), devices, position, nowhere)
         blocks = blocks.at[index].set(buffer, mode="drop")
     tile = blocks.transpose([axis for dim in range(rank) for axis in (dim, rank + dim)])
-    return tile.reshape([n * size for n, size in zip(found.after, found.block, strict=True)])
+    return tile.reshape([n * size for n, size in zip(pieces.after, pieces.block, strict=True)])
 
 
 def _index(

@@ -47,15 +47,15 @@ def prepared(
 ) -> list[Callable[[], float]]:
     """A compiled run of each plan: it gives the seconds until the result is there."""
     count = plans[0].src.mesh.num_devices
-    found = virtual_devices(count) if devices is None else list(devices)
-    sharding = NamedSharding(jax.sharding.Mesh(np.array(found), "p"), PartitionSpec("p"))
+    mesh_devices = virtual_devices(count) if devices is None else list(devices)
+    sharding = NamedSharding(jax.sharding.Mesh(np.array(mesh_devices), "p"), PartitionSpec("p"))
     stacks: dict[tuple[int, ...], Any] = {}
     runs: list[Callable[[], float]] = []
     for plan in plans:
         shape = (count, *plan.src.tile_shape)
         if shape not in stacks:
             stacks[shape] = jax.device_put(np.zeros(shape, plan.src.numpy_dtype), sharding)
-        runs.append(partial(_seconds, compile_stacked(plan, found), stacks[shape]))
+        runs.append(partial(_seconds, compile_stacked(plan, mesh_devices), stacks[shape]))
     return runs
 
 

@@ -27,14 +27,14 @@ def carrier(dtype: Any) -> np.dtype[Any]:
     """
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         raise LayoutError(f"types have no elements of dtype {dtype}", dtype=dtype)
-    given: np.dtype[Any] = np.dtype(dtype)
+    numpy_type: np.dtype[Any] = np.dtype(dtype)
     try:
-        dtype_name(given)
+        dtype_name(numpy_type)
     except LayoutError:
-        if given.itemsize != 1:
+        if numpy_type.itemsize != 1:
             raise
-        return np.dtype(np.int8 if jnp.issubdtype(given, jnp.signedinteger) else np.uint8)
-    return given
+        return np.dtype(np.int8 if jnp.issubdtype(numpy_type, jnp.signedinteger) else np.uint8)
+    return numpy_type
 
 
 def carried(program: Program, dtype: Any) -> Program:

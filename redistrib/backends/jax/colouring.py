@@ -58,6 +58,11 @@ def _cost(turns: Sequence[Sequence[Piece]], block_bytes: int) -> int:
     return max(received.values(), default=0) + len(turns) * ROUND_BYTES
 
 
+def stays(routes: Iterable[tuple[int, int]]) -> bool:
+    """Whether no route, a sender and a receiver, leads to another device."""
+    return all(sender == receiver for sender, receiver in routes)
+
+
 def edge_colouring(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Rounds of pieces of one shape: colours of the edges from senders to receivers."""
     ends = [(("sends", p.sender), ("receives", p.receiver)) for p in pieces]

@@ -33,11 +33,11 @@ def deferred(x: Any, target: Any, source: Any, options: Options) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _call(given: Any, mesh: Any, target: Any, options: Options) -> Any:
+def _call(aval: Any, mesh: Any, target: Any, options: Options) -> Any:
     """What runs inside jit. It is a parameter because jax looks there for devices of a program."""
 
     def inside(x: Any) -> Any:
-        typed = shardings.has_explicit(given.sharding.mesh)
+        typed = shardings.has_explicit(aval.sharding.mesh)
         if isinstance(target, NamedSharding) and not (typed or _explicit(target)):
             return constrain(x, target, options)
         if typed and _explicit(target):
@@ -46,7 +46,7 @@ def _call(given: Any, mesh: Any, target: Any, options: Options) -> Any:
         return jax.device_put(x, target)
 
     like = jax.ShapeDtypeStruct(
-        given.shape, given.dtype, weak_type=given.weak_type, sharding=given.sharding
+        aval.shape, aval.dtype, weak_type=aval.weak_type, sharding=aval.sharding
     )
     with jax.sharding.use_abstract_mesh(mesh):
         return jax.make_jaxpr(inside)(like)
@@ -62,13 +62,13 @@ def resolved(x: jax.Array, target: NamedSharding) -> NamedSharding:
     if PartitionSpec.UNCONSTRAINED not in entries:
         return target
     named = {name for entry in entries if isinstance(entry, (str, tuple)) for name in _axes(entry)}
-    given: list[Any] = [None] * x.ndim
+    current: list[Any] = [None] * x.ndim
     if isinstance(x.sharding, NamedSharding) and x.sharding.mesh == target.mesh:
         held = entries_of(x.sharding.spec)
-        given[: len(held)] = held
+        current[: len(held)] = held
     for dim, entry in enumerate(entries):
         if entry is PartitionSpec.UNCONSTRAINED:
-            entries[dim] = None if named & {*_axes(given[dim])} else given[dim]
+            entries[dim] = None if named & {*_axes(current[dim])} else current[dim]
     spec = PartitionSpec(*entries, unreduced=target.spec.unreduced, reduced=target.spec.reduced)
     return NamedSharding(target.mesh, spec)
 

@@ -50,11 +50,11 @@ class Explanation:
             + f"; received {plan.received_bytes} B (bound {plan.lower_bound_bytes} B)"
             for plan, count in self.plans
         ]
-        for name, found in (("ours", self.ours), ("XLA", self.xla)):
-            if found is not None:
+        for name, traffic in (("ours", self.ours), ("XLA", self.xla)):
+            if traffic is not None:
                 lines.append(
-                    f"{name:4}  receives {found.received_bytes} B in {found.num_collectives} "
-                    f"collectives, largest buffer {found.largest_buffer_bytes} B"
+                    f"{name:4}  receives {traffic.received_bytes} B in {traffic.num_collectives} "
+                    f"collectives, largest buffer {traffic.largest_buffer_bytes} B"
                 )
         return "\n".join(lines) or "nothing is redistributed"
 
@@ -80,7 +80,7 @@ def explain(function: Any, *args: Any, memory_limit: int | str | None = None) ->
     traced = optimized.trace(*args)
     moves = (e.params["move"] for e in equations_in(traced.jaxpr.jaxpr) if e.primitive is move_p)
     plans = [move.plan for move in moves]
-    with observing(lambda found: plans.append(found.plan)):
+    with observing(lambda run: plans.append(run.plan)):
         ours = traced.lower().compile()
     plain = jax.jit(function).lower(*args).compile()
     counted: dict[Plan, int] = {}
@@ -95,14 +95,14 @@ def _of_array(x: Any, target: Any, options: Options) -> Explanation:
         source = NamedSharding(jax.sharding.Mesh([*source.device_set], "device"), PartitionSpec())
     end = resolved_target(x, target)
     src, dst = (type_of(x.shape, carrier(x.dtype), sharding) for sharding in (source, end))
-    found = find_plan(src, dst, options)
+    planned = find_plan(src, dst, options)
     if source.mesh.devices.tolist() != end.mesh.devices.tolist():
-        return Explanation(((found.plan, 1),), None, None)
+        return Explanation(((planned.plan, 1),), None, None)
     like = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=source)
     typed = shardings.is_explicit(shardings.abstract(end.mesh))
     lay_out: Any = jax.sharding.reshard if typed else jax.lax.with_sharding_constraint
     program = explain(lambda x: lay_out(x, end), like, memory_limit=options.memory_limit)
-    return Explanation(((found.plan, 1),), program.ours, program.xla)
+    return Explanation(((planned.plan, 1),), program.ours, program.xla)
 
 
 def _traffic(compiled: Any) -> HloTraffic:

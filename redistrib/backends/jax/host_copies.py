@@ -35,7 +35,7 @@ class Array:
     """An array of a plan: of its sources, or of the targets that are made."""
 
     name: str
-    made: bool
+    is_target: bool
 
 
 Key = tuple[Array, int]
@@ -64,15 +64,15 @@ class HostCopies:
 
     def run(self, held: Mapping[Key, Tile]) -> dict[Key, Tile]:
         """The tiles of the targets, from those of sources and of earlier targets."""
-        made = {key: _aligned(shape, dtype) for key, shape, dtype in self.targets}
-        raw = {key: _bits(tile) for key, tile in (*held.items(), *made.items())}
+        written = {key: _aligned(shape, dtype) for key, shape, dtype in self.targets}
+        raw = {key: _bits(tile) for key, tile in (*held.items(), *written.items())}
         for copy in self.copies:
             if isinstance(copy, Transfer):
-                _run(copy, held, made)
+                _run(copy, held, written)
             else:
                 source, take, target, place = copy
                 place.of(raw[target])[...] = take.of(raw[source])
-        return made
+        return written
 
 
 def host_copies(plan: ModelMoves, moves: Sequence[Move]) -> HostCopies:
@@ -82,8 +82,8 @@ def host_copies(plan: ModelMoves, moves: Sequence[Move]) -> HostCopies:
     for move in moves:
         t = plan.dst[move.target]
         kind = numpy_dtype(t.dtype)
-        made = Array(move.target, made=True)
-        targets += [((made, device), t.tile_shape, kind) for device in t.mesh.ids]
+        target = Array(move.target, is_target=True)
+        targets += [((target, device), t.tile_shape, kind) for device in t.mesh.ids]
         copies += map(_copy, transfers_to(plan, move))
     return HostCopies(tuple(copies), tuple(targets))
 
@@ -113,20 +113,20 @@ def _copy(transfer: Transfer) -> tuple[Key, Strided, Key, Strided] | Transfer:
 def _source(transfer: Transfer) -> Key:
     assert transfer.source is not None
     assert transfer.sender is not None
-    return Array(transfer.source, made=transfer.phase > 0), transfer.sender
+    return Array(transfer.source, is_target=transfer.phase > 0), transfer.sender
 
 
 def _target(transfer: Transfer) -> Key:
-    return Array(transfer.target, made=True), transfer.receiver
+    return Array(transfer.target, is_target=True), transfer.receiver
 
 
-def _run(transfer: Transfer, held: Mapping[Key, Tile], made: Mapping[Key, Tile]) -> None:
-    target = made[_target(transfer)]
+def _run(transfer: Transfer, held: Mapping[Key, Tile], written: Mapping[Key, Tile]) -> None:
+    target = written[_target(transfer)]
     if transfer.sender is None:
         fill(transfer, target)
         return
     key = _source(transfer)
-    put(transfer, target, packed(transfer, made[key] if key in made else held[key]))
+    put(transfer, target, packed(transfer, written[key] if key in written else held[key]))
 
 
 def _bits(tile: Tile) -> Tile:

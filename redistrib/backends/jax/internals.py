@@ -35,8 +35,8 @@ def register_partitioner(name: str, partition: Partition) -> None:
     ) -> tuple[bytes, list[Any], Any]:
         decoded = text.decode() if isinstance(text, bytes) else text
         targets = target.tuple_elements() if results.is_tuple() else [target]
-        program, given = partition(shapes, sources, targets, decoded)
-        return program, given, target
+        program, operand_shardings = partition(shapes, sources, targets, decoded)
+        return program, operand_shardings, target
 
     register = partial(
         _lib.xla_client.register_custom_call_partitioner,

@@ -1,4 +1,4 @@
-"""Walks over jaxprs, and what of one stays as it is.
+"""Walks over jaxprs, and which equations keep their layouts.
 
 XLA's partitioner lays out the arrays of a windowed reduction of several one by one; where they
 differ it raises, or takes the process down. jax writes `select_and_gather_add`, the derivative of a

@@ -101,12 +101,12 @@ def chunked_program(
 
     def program(tile: Tile) -> Tile:
         dtype = tile.dtype
-        given = _prepared(tile, stages[0], dtype, choose)
+        source = _prepared(tile, stages[0], dtype, choose)
 
-        def chunk(at: Tile, target: Tile) -> Tile:
-            window = Window(dim, (at * size).astype(INDEX))
+        def chunk(index: Tile, target: Tile) -> Tile:
+            window = Window(dim, (index * size).astype(INDEX))
             read, into = (None, None) if apart else (window, (target, window))
-            moved = _taken(given, window, size) if apart else given
+            moved = _taken(source, window, size) if apart else source
             for number, stage in enumerate(stages):
                 moved = stage.run(
                     _prepared(moved, stage, dtype, choose),
@@ -118,8 +118,8 @@ def chunked_program(
         kind = _prepared(tile, stages[-1], dtype, choose).dtype
         shape = plan.dst.tile_shape
         target = jnp.empty(shape, kind) if apart else stages[-1].empty(shape, kind, dim)
-        whole = lax.fori_loop(0, chunks, chunk, target)
-        return from_bits(whole.reshape(shape), dtype)
+        result = lax.fori_loop(0, chunks, chunk, target)
+        return from_bits(result.reshape(shape), dtype)
 
     return program
 

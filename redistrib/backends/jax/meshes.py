@@ -35,9 +35,9 @@ def crosses(plan: Plan) -> bool:
     return any(isinstance(step, Exchange) and step.mesh is not None for step in plan.steps)
 
 
-def on_same_buffers(found: Planned, source: NamedSharding, target: NamedSharding) -> Program:
+def on_same_buffers(planned: Planned, source: NamedSharding, target: NamedSharding) -> Program:
     """A function of concrete arrays that runs a plan on the mesh of the source."""
-    return _on_one_mesh(found, found.plan.types[-1], source.mesh, target)
+    return _on_one_mesh(planned, planned.plan.types[-1], source.mesh, target)
 
 
 def to_other_devices(
@@ -45,27 +45,27 @@ def to_other_devices(
 ) -> Program:
     """A function of concrete arrays that takes them to other devices, or another order of them."""
     model = plan_model({"x": plan.src}, {"x": plan.dst})
-    given, result = Array("x", made=False), {"x": Result(target, dtype, weak_type)}
+    read, result = Array("x", is_target=False), {"x": Result(target, dtype, weak_type)}
     if (reduction := model.reductions.get("x")) is None:
-        move = between(model, model.moves, {given: source}, result)
-        return lambda x: move({given: x})[0]
-    first, there = reduced(reduction, source)
-    last = between(model, model.moves, {given: there}, result)
-    return lambda x: last({given: first(x)})[0]
+        move = between(model, model.moves, {read: source}, result)
+        return lambda x: move({read: x})[0]
+    first, sharding = reduced(reduction, source)
+    last = between(model, model.moves, {read: sharding}, result)
+    return lambda x: last({read: first(x)})[0]
 
 
 def reduced(reduction: Plan, source: NamedSharding) -> tuple[Program, NamedSharding]:
     """A program that adds up the partial sums of an array, and how its result is laid out."""
-    there = _sharding(reduction.dst, reduction, source.mesh)
-    return _on_one_mesh(Planned(reduction), reduction.dst, source.mesh, there), there
+    sharding = _sharding(reduction.dst, reduction, source.mesh)
+    return _on_one_mesh(Planned(reduction), reduction.dst, source.mesh, sharding), sharding
 
 
 def within(program: Program, mesh: Any) -> Program:
     """The program, for arrays on this mesh whatever mesh is in context."""
 
-    def run(*given: jax.Array) -> Any:
+    def run(*arrays: jax.Array) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return program(*given)
+            return program(*arrays)
 
     return run
 
@@ -92,13 +92,13 @@ def _sharding(t: ArrayType, plan: Plan, jax_mesh: Any) -> NamedSharding:
     return NamedSharding(mesh, shardings.partition_spec(t, axes))
 
 
-def _on_one_mesh(found: Planned, end: ArrayType, jax_mesh: Any, target: NamedSharding) -> Program:
+def _on_one_mesh(planned: Planned, end: ArrayType, jax_mesh: Any, target: NamedSharding) -> Program:
     """The plan on its source's mesh, where its target is `end`."""
-    plan = found.plan
+    plan = planned.plan
     if not plan.steps:
         return lambda x: viewed(x, target)
     enter, leave = _sharding(plan.src, plan, jax_mesh), _sharding(end, plan, jax_mesh)
     mesh: Any = enter.mesh
-    move = Move(found, Options(), mesh, shardings.common_axes(plan), enter.spec, leave.spec)
+    move = Move(planned, Options(), mesh, shardings.common_axes(plan), enter.spec, leave.spec)
     run = within(jax.jit(move, out_shardings=leave), mesh)
     return lambda x: viewed(run(viewed(x, enter)), target)

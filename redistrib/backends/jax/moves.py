@@ -38,7 +38,7 @@ class Move:
     Compared by identity: one problem has one Move, from `find_move`.
     """
 
-    found: Planned
+    planned: Planned
     options: Options
     mesh: Any  # jax Mesh or AbstractMesh
     axes: tuple[DeviceDigit, ...]
@@ -59,7 +59,7 @@ class Move:
     @property
     def plan(self) -> Plan:
         """What is run, whether whole or in chunks."""
-        return self.found.plan
+        return self.planned.plan
 
     def __repr__(self) -> str:
         # What a jaxpr shows.
@@ -113,8 +113,8 @@ def find_move(
         )
     moved = carrier(dtype)
     src, dst = type_of(shape, moved, source), type_of(shape, moved, target)
-    found, axes = find_plan(src, dst, options), shardings.named_axes(src.mesh)
-    return Move(found, options, source.mesh, axes, source.spec, target.spec)
+    planned, axes = find_plan(src, dst, options), shardings.named_axes(src.mesh)
+    return Move(planned, options, source.mesh, axes, source.spec, target.spec)
 
 
 @lru_cache(maxsize=1024)
@@ -125,13 +125,13 @@ def transposed(move: Move) -> Move:
         for t, spec in ((move.plan.types[-1], move.target), (move.plan.src, move.source))
     )
     try:
-        found = Planned(move.plan.transpose(), move.found.chunks)
+        planned = Planned(move.plan.transpose(), move.planned.chunks)
     except LayoutError:  # an exchange among replicas: its transpose is a sum
-        found = None
-    if found is None or (found.plan.src, found.plan.dst) != (src, dst):
-        found = find_plan(src, dst, move.options)
+        planned = None
+    if planned is None or (planned.plan.src, planned.plan.dst) != (src, dst):
+        planned = find_plan(src, dst, move.options)
     ends = cotangent_spec(move.target), cotangent_spec(move.source)
-    return replace(move, found=found, source=ends[0], target=ends[1])
+    return replace(move, planned=planned, source=ends[0], target=ends[1])
 
 
 def cotangent_spec(spec: Any) -> Any:
@@ -151,7 +151,7 @@ def mapped(move: Move) -> Any:
     """The shard_map of a move, from global array to global array."""
     concrete = isinstance(move.mesh, jax.sharding.Mesh)
     platform = move.mesh.devices.flat[0].platform if concrete else None
-    program = move.found.tile_program(move.axes, platform)
+    program = move.planned.tile_program(move.axes, platform)
     return jax.shard_map(
         lambda tile: carried(program, tile.dtype)(tile),
         mesh=move.mesh,

@@ -110,9 +110,9 @@ class _Rewriting:
         constraints: dict[Any, Any] = {}
         for eqn, stays in zip(jaxpr.eqns, as_in_plain_jax(jaxpr), strict=True):
             used = [freed.get(v, v) if isinstance(v, core.Var) else v for v in eqn.invars]
-            new, found = self.equation(eqn if stays else eqn.replace(invars=used), stays)
+            new, of_outputs = self.equation(eqn if stays else eqn.replace(invars=used), stays)
             eqns += new
-            for var, constraint in zip(eqn.outvars, found, strict=True):
+            for var, constraint in zip(eqn.outvars, of_outputs, strict=True):
                 if constraint is not None:
                     constraints[var], freed[var] = constraint, core.Var(var.aval)
                     eqns.append(self.free(eqn, var, freed[var], constraint))
@@ -158,28 +158,28 @@ class _Rewriting:
             return value
 
         params = {name: rewritten(value) for name, value in eqn.params.items()}
-        whole = [found for found in results if len(found) == len(eqn.outvars)]
+        complete = [of_jaxpr for of_jaxpr in results if len(of_jaxpr) == len(eqn.outvars)]
         constraints = [
-            next((found for found in alike if found is not None), None)
-            for alike in zip(*whole, strict=True)
+            next((constraint for constraint in alike if constraint is not None), None)
+            for alike in zip(*complete, strict=True)
         ]
         none = [None] * len(eqn.outvars)
         return eqn.replace(params=params) if results else eqn, constraints or none
 
     def loop(self, eqn: Any, constraints: Constraints) -> list[Any]:
         """A loop, whose carried values are constrained before it as they are in its body."""
-        given, before = list(eqn.invars), []
+        operands, before = list(eqn.invars), []
         counts = [
             count for name, count in eqn.params.items() if name.endswith(("nconsts", "num_consts"))
         ]
         carried = eqn.params.get("num_carry", len(eqn.outvars))
         for n, constraint in enumerate(constraints[:carried], start=sum(counts)):
             if constraint is not None:
-                value, given[n] = given[n], core.Var(given[n].aval)
+                value, operands[n] = operands[n], core.Var(operands[n].aval)
                 before += self.constraint(
-                    constraint.replace(ctx=eqn.ctx, source_info=eqn.source_info), value, given[n]
+                    constraint.replace(ctx=eqn.ctx, source_info=eqn.source_info), value, operands[n]
                 )
-        return [*before, eqn.replace(invars=given)]
+        return [*before, eqn.replace(invars=operands)]
 
     def plans(self, eqn: Any, target: Any) -> bool:
         """Whether the layout that is asked for is one of the device's memory, and ours to plan."""

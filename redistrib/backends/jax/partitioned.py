@@ -91,16 +91,16 @@ def nonzero(tangents: Sequence[Any], run: Callable[[list[Any], list[int]], Seque
     return results
 
 
-def _jvp(primals: Any, tangents: Any, **how: Any) -> Any:
-    return free(primals, **how), nonzero(tangents, lambda given, _: free(given, **how))
+def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    return free(primals, **params), nonzero(tangents, lambda values, _: free(values, **params))
 
 
-def _transpose(cotangents: Any, *_: Any, **how: Any) -> Any:
-    return nonzero(cotangents, lambda given, _: free(given, **how))
+def _transpose(cotangents: Any, *_: Any, **params: Any) -> Any:
+    return nonzero(cotangents, lambda values, _: free(values, **params))
 
 
-def _batch(args: Any, dims: Any, **how: Any) -> Any:
-    return free(args, **how), dims
+def _batch(args: Any, dims: Any, **params: Any) -> Any:
+    return free(args, **params), dims
 
 
 def _lower(context: Any, *operands: Any, options: Options, **_: Any) -> Any:
@@ -146,8 +146,8 @@ def _partition(
     settings = json.loads(text.partition(" ")[2])
     platform = settings.pop("platform")
     options = Options(**settings)
-    given = map(_Operand, shapes, sources, targets)
-    operands = tuple(_plannable(operand, options) for operand in given)
+    requested = map(_Operand, shapes, sources, targets)
+    operands = tuple(_plannable(operand, options) for operand in requested)
     runs, program = _program(operands, options, platform)
     for observer in _observers:
         for run in runs:
@@ -187,13 +187,13 @@ def _program(
     for n, operand in enumerate(operands):
         if operand.source != operand.target:
             places.setdefault(operand, []).append(n)
-    found = {operand: _found(operand, options) for operand in places}
+    planned = {operand: _found(operand, options) for operand in places}
     runs: list[tuple[list[int], Planned]] = []
     for operand, equal in places.items():
-        left = iter(equal)
-        equal_runs = found[operand].of_equal(len(equal), options)
-        runs += [([*islice(left, run.arrays)], run) for run in equal_runs]
-    axes = shardings.common_axes(*(plan.plan for plan in found.values())) if found else ()
+        remaining = iter(equal)
+        equal_runs = planned[operand].of_equal(len(equal), options)
+        runs += [([*islice(remaining, run.arrays)], run) for run in equal_runs]
+    axes = shardings.common_axes(*(plan.plan for plan in planned.values())) if planned else ()
 
     def of_tiles(*tiles: Any) -> list[Any]:
         results = list(tiles)
@@ -205,10 +205,10 @@ def _program(
 
     names = shardings.axis_names(runs[0][1].plan.src.mesh, axes) if runs else ()
     sizes = {name: axis.size for name, axis in zip(names, axes, strict=True)}
-    given = [operand.tile for operand in operands]
+    arguments = [operand.tile for operand in operands]
     return (
         tuple(run for _, run in runs),
-        internals.program_bytes(of_tiles, given, sizes, platform),
+        internals.program_bytes(of_tiles, arguments, sizes, platform),
     )
 
 
@@ -236,7 +236,7 @@ def type_of_hlo(shape: Sequence[int], dtype: object, sharding: Any, num_devices:
         axes = [f"t{dim}" for dim in range(len(sizes))]
         mesh = Mesh(zip(axes, sizes, strict=True), devices=sharding.tile_assignment_devices())
         tiled = ArrayType(mesh, dtype, shape, [(axis,) for axis in axes[: len(shape)]])
-        found = on_mesh(tiled, line)
-        if found is not None:
-            return found
+        on_line = on_mesh(tiled, line)
+        if on_line is not None:
+            return on_line
     raise LayoutError(f"a sharding tiles an iota of devices; got {sharding}", sharding=sharding)

@@ -113,24 +113,26 @@ def find_plan(src: ArrayType, dst: ArrayType, options: Options) -> Planned:
     try:
         return Planned(plan(src, dst, strategy=options.strategy, memory_limit=limit))
     except InfeasibleError as error:
-        whole = plan(src, dst, strategy=options.strategy)
-        chunks = _chunks(whole, limit or 1)
+        unchunked = plan(src, dst, strategy=options.strategy)
+        chunks = _chunks(unchunked, limit or 1)
         if chunks is None:
             raise InfeasibleError(
                 f"{error}; in chunks it could do with less, but the plan leaves no dimension "
                 f"alone whose tile falls into enough of them",
                 memory_limit=limit,
-                least_bytes=whole.peak_tile_bytes,
+                least_bytes=unchunked.peak_tile_bytes,
             ) from None
-        return Planned(whole, chunks)
+        return Planned(unchunked, chunks)
 
 
-def _chunks(whole: Plan, limit: int) -> int | None:
+def _chunks(unchunked: Plan, limit: int) -> int | None:
     """The least number of chunks whose tiles keep the limit."""
-    if whole.types[-1].mesh != whole.src.mesh:
+    if unchunked.types[-1].mesh != unchunked.src.mesh:
         return None  # between two sets of devices nothing is chunked
-    least = -(-whole.peak_tile_bytes // limit)
+    least = -(-unchunked.peak_tile_bytes // limit)
     counts = {
-        count for n in whole.src.tile_shape for count in range(least, n + 1) if n % count == 0
+        count for n in unchunked.src.tile_shape for count in range(least, n + 1) if n % count == 0
     }
-    return next((count for count in sorted(counts) if chunk_dim(whole, count) is not None), None)
+    return next(
+        (count for count in sorted(counts) if chunk_dim(unchunked, count) is not None), None
+    )

@@ -88,10 +88,10 @@ def compile_stacked(plan: Plan, devices: Sequence[Any] | None = None) -> Any:
     check_even(plan, "jax")
     _check_one_mesh(plan)
     count = plan.src.mesh.num_devices
-    found = virtual_devices(count) if devices is None else list(devices)
+    mesh_devices = virtual_devices(count) if devices is None else list(devices)
     names = [name for name, _ in plan.src.mesh.axes]
     sizes = [size for _, size in plan.src.mesh.axes]
-    mesh = jax.sharding.Mesh(np.array(found).reshape(sizes), names)
+    mesh = jax.sharding.Mesh(np.array(mesh_devices).reshape(sizes), names)
     spec = PartitionSpec(tuple(names))
     program = tile_program(plan)
     mapped = jax.shard_map(
@@ -145,10 +145,10 @@ def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     if len(tiles) != count or any(
         tile.shape != t.tile_shape or tile.dtype != t.numpy_dtype for tile in tiles
     ):
-        given = sorted({f"{list(tile.shape)} {tile.dtype}" for tile in tiles})
+        shapes = sorted({f"{list(tile.shape)} {tile.dtype}" for tile in tiles})
         raise BackendError(
             f"{t} has {count} tiles of shape {list(t.tile_shape)} and dtype {t.numpy_dtype}; "
-            f"got {len(tiles)} of {', '.join(given)}"
+            f"got {len(tiles)} of {', '.join(shapes)}"
         )
     if plan.types[-1].mesh != plan.src.mesh:
         return _run_to_others(plan, tiles)
@@ -172,7 +172,7 @@ def _run_to_others(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[An
         tiles = run(reduction, tiles)
     ids, held = model.devices, dict(zip(plan.src.mesh.ids, tiles, strict=True))
     devices = virtual_devices(len(ids))
-    (move,), x = model.moves, Array("x", made=False)
+    (move,), x = model.moves, Array("x", is_target=False)
     with dtypes_of(plan.src):
         program = union_program(model, move, [x], ids, CHUNK)
         choose = choices(devices[0].platform)
@@ -184,9 +184,9 @@ def _run_to_others(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[An
             check_vma=False,
         )
         nothing = np.zeros_like(tiles[0])
-        given = _stacked([held.get(device, nothing) for device in ids], devices, AXIS)
-        made = np.asarray(jax.jit(mapped)(given))
-    return [made[ids.index(device)].reshape(plan.dst.tile_shape) for device in plan.dst.mesh.ids]
+        stacked = _stacked([held.get(device, nothing) for device in ids], devices, AXIS)
+        moved = np.asarray(jax.jit(mapped)(stacked))
+    return [moved[ids.index(device)].reshape(plan.dst.tile_shape) for device in plan.dst.mesh.ids]
 
 
 def _stacked(tiles: Sequence[NDArray[Any]], devices: Sequence[Any], axis: str = "position") -> Any:

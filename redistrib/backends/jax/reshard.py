@@ -173,8 +173,8 @@ def _program(x: Any, target: Any, options: Options, donate: bool) -> Program:
 def _key_program(keys: Any, target: NamedSharding, options: Options, donate: bool) -> Program:
     """Random keys move as the integers that they are, whose dimensions come last."""
     spec = target.spec
-    rest = [None] * (keys.ndim - len(entries_of(spec)))
-    target = target.update(spec=PartitionSpec(*entries_of(spec), *rest))
+    trailing = [None] * (keys.ndim - len(entries_of(spec)))
+    target = target.update(spec=PartitionSpec(*entries_of(spec), *trailing))
     data, kind = jax.random.key_data(keys), jax.random.key_impl(keys)
     move = _program(data, target, options, donate)
     return lambda keys: jax.random.wrap_key_data(move(jax.random.key_data(keys)), impl=kind)
@@ -222,22 +222,22 @@ def _traced_program(
     """
     if donate:
         raise BackendError("inside jit nothing is donated; the outer jit has donate_argnums")
-    given = jax.typeof(x).sharding
-    if any(kind == AxisType.Manual for kind in given.mesh.axis_types):
+    sharding = jax.typeof(x).sharding
+    if any(kind == AxisType.Manual for kind in sharding.mesh.axis_types):
         raise BackendError("inside shard_map a value is a tile; tile_program redistributes tiles")
     source = getattr(held, "sharding", None)
     on_target = getattr(source, "mesh", None) in (None, target.mesh)
     try:
         _check_memory(x, target)
-        if is_explicit(given.mesh) and abstract(target.mesh) == given.mesh and on_target:
-            end = NamedSharding(target.mesh, given.spec)
+        if is_explicit(sharding.mesh) and abstract(target.mesh) == sharding.mesh and on_target:
+            end = NamedSharding(target.mesh, sharding.spec)
             return find_move(x.shape, x.dtype, end, target, options)
         if isinstance(source, NamedSharding) and on_target:
             return find_move(x.shape, x.dtype, source, target, options)
         type_of(x.shape, carrier(x.dtype), target)  # the target at least is legal
     except (LayoutError, InfeasibleError):
         if options.fallback == "xla":
-            return _by_xla(given.mesh, target)
+            return _by_xla(sharding.mesh, target)
         raise
     return lambda x: deferred(x, target, source, options)
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.backends.jax.choices import Choices
-from redistrib.backends.jax.colouring import edge_colouring
+from redistrib.backends.jax.colouring import edge_colouring, stays
 from redistrib.synth.plan.collectives import Exchange
 from redistrib.synth.plan.pieces import Piece, Pieces, pieces_of
 from redistrib.types.array_type import ArrayType
@@ -52,11 +52,6 @@ class Round:
     take: Positions
     put: Positions
     routes: tuple[tuple[int, int], ...]
-
-    @property
-    def local(self) -> bool:
-        """Whether nothing travels."""
-        return all(sender == receiver for sender, receiver in self.routes)
 
     @property
     def receivers(self) -> NDArray[np.bool_]:
@@ -139,7 +134,7 @@ class Rounds:
         place 2 is the first box, place 0 the second, place 1 the third.
         """
         shape, box = self._viewed_target, self.rounds[0].placed
-        grid = [whole // part for whole, part in zip(shape, box, strict=True)]
+        grid = [length // part for length, part in zip(shape, box, strict=True)]
         view = [size for sizes in zip(grid, box, strict=True) for size in sizes]
         places = jnp.arange(prod(grid), dtype=INDEX).reshape([n for g in grid for n in (g, 1)])
         tables = [
@@ -176,16 +171,19 @@ def _entries(tables: Sequence[Positions], axes: Sequence[str]) -> Iterator[list[
     """For each of some tables, `[device, column]`, the entries of this device."""
     # All that differs between devices is one row of one table: looked up once.
     row = looked_up(np.concatenate(tables, 1), lax.axis_index(axes))
-    at = 0
-    for own in tables:
-        yield [row(n) if np.ptp(column) else INDEX(column[0]) for n, column in enumerate(own.T, at)]
-        at += own.shape[1]
+    start = 0
+    for table in tables:
+        yield [
+            row(n) if np.ptp(column) else INDEX(column[0])
+            for n, column in enumerate(table.T, start)
+        ]
+        start += table.shape[1]
 
 
 def _moved(source: Tile, take: Sequence[Any], step: Round, axes: Sequence[str]) -> Tile:
     """The box that arrives in a round."""
     box = lax.dynamic_slice(source, take, step.taken)
-    return box if step.local else lax.ppermute(box, axes, step.routes)
+    return box if stays(step.routes) else lax.ppermute(box, axes, step.routes)
 
 
 def _place(cells: Positions, grid: Sequence[int]) -> Positions:
@@ -218,8 +216,8 @@ def after(box: Tile, target: Tile, choose: Choices) -> tuple[Any, Tile]:
 
 def wait(start: list[Any], now: Any, box: Sizes, shape: Sizes) -> None:
     """Make the start of a box known no sooner than `now`, where the box is not all there is."""
-    for axis, (part, whole) in enumerate(zip(box, shape, strict=True)):
-        if part < whole:
+    for axis, (part, length) in enumerate(zip(box, shape, strict=True)):
+        if part < length:
             start[axis] = start[axis] + now
             return
 
@@ -239,26 +237,30 @@ def find_rounds(
     piece is no box there either: between layouts with local factors whose digits do not match; and
     without elements.
     """
-    found = _cut(pieces_of(exchange, before, after, held), cuts)
+    all_pieces = _cut(pieces_of(exchange, before, after, held), cuts)
     if halves:
-        found = _halved(found)
-    if not found.pieces:
+        all_pieces = _halved(all_pieces)
+    if not all_pieces.pieces:
         return None
     types = held, before, after
     source, target = [], []
     for dim in range(len(held.shape)):
-        block = found.block[dim]
-        one = _view(held, types, dim, block, (piece.take[dim] for piece in found.pieces))
-        other = _view(after, types, dim, block, (piece.put[dim] for piece in found.pieces))
-        if one is None or other is None:
+        block = all_pieces.block[dim]
+        source_view = _view(
+            held, types, dim, block, (piece.take[dim] for piece in all_pieces.pieces)
+        )
+        target_view = _view(
+            after, types, dim, block, (piece.put[dim] for piece in all_pieces.pieces)
+        )
+        if source_view is None or target_view is None:
             return None
-        source.append(one)
-        target.append(other)
+        source.append(source_view)
+        target.append(target_view)
     alike: defaultdict[tuple[Sizes, Sizes], list[Piece]] = defaultdict(list)
     starts: dict[int, tuple[Sizes, Sizes]] = {}
-    for piece in found.pieces:
-        take, taken = _boxes(piece.take, source, found.block)
-        put, placed = _boxes(piece.put, target, found.block)
+    for piece in all_pieces.pieces:
+        take, taken = _boxes(piece.take, source, all_pieces.block)
+        put, placed = _boxes(piece.put, target, all_pieces.block)
         alike[taken, placed].append(piece)
         starts[id(piece)] = take, put
     rounds = []
@@ -274,42 +276,42 @@ def find_rounds(
     return Rounds(tuple(source), tuple(target), tuple(rounds))
 
 
-def _cut(found: Pieces, cuts: int) -> Pieces:
+def _cut(all_pieces: Pieces, cuts: int) -> Pieces:
     """The pieces as boxes of the tiles as they are, if each falls into at most `cuts` of them."""
     pieces: list[Piece] = []
-    for piece in found.pieces:
+    for piece in all_pieces.pieces:
         runs = [list(_runs(*ends)) for ends in zip(piece.take, piece.put, strict=True)]
         if prod(map(len, runs)) > cuts:
-            return found
+            return all_pieces
         for parts in product(*runs):
             take, put = (tuple(part[end] for part in parts) for end in range(2))
             pieces.append(Piece(piece.sender, piece.receiver, take, put))
-    return replace(found, pieces=tuple(pieces))
+    return replace(all_pieces, pieces=tuple(pieces))
 
 
-def _halved(found: Pieces) -> Pieces:
+def _halved(all_pieces: Pieces) -> Pieces:
     """The pieces in boxes of at most half of the larger tile, where all of them are boxes.
 
     So are all between types whose digits match, but for those that are a whole tile.
     """
-    whole = prod(found.after)
-    most = max(prod(found.before), whole) // 2
+    tile_size = prod(all_pieces.after)
+    most = max(prod(all_pieces.before), tile_size) // 2
     pieces: list[Piece] = []
-    for piece in found.pieces:
+    for piece in all_pieces.pieces:
         ends = list(zip(piece.take, piece.put, strict=True))
         if any(len(list(_runs(*blocks))) > 1 for blocks in ends):
-            return found
+            return all_pieces
         rows = [most * n // prod(piece.shape) for n in piece.shape]
-        if prod(piece.shape) <= most or prod(piece.shape) == whole or not any(rows):
+        if prod(piece.shape) <= most or prod(piece.shape) == tile_size or not any(rows):
             pieces.append(piece)
             continue
         dim = next(dim for dim, n in enumerate(rows) if n)
-        at = range(rows[dim], piece.shape[dim], rows[dim])
-        for part in zip(*(np.split(blocks, at) for blocks in ends[dim]), strict=True):
+        ends_of_parts = range(rows[dim], piece.shape[dim], rows[dim])
+        for part in zip(*(np.split(blocks, ends_of_parts) for blocks in ends[dim]), strict=True):
             cut = [*ends[:dim], part, *ends[dim + 1 :]]
             take, put = (tuple(blocks[end] for blocks in cut) for end in range(2))
             pieces.append(Piece(piece.sender, piece.receiver, take, put))
-    return replace(found, pieces=tuple(pieces))
+    return replace(all_pieces, pieces=tuple(pieces))
 
 
 def _runs(take: Positions, put: Positions) -> Iterator[tuple[Positions, Positions]]:
@@ -322,13 +324,13 @@ def _schedule(pieces: Sequence[Piece], devices: int) -> list[list[Piece]]:
     """Rounds of pieces of one shape; what a device keeps is a round of its own if that is free."""
     kept = [piece for piece in pieces if piece.sender == piece.receiver]
     away = [piece for piece in pieces if piece.sender != piece.receiver]
-    own, apart = edge_colouring(kept), edge_colouring(away)
-    if all(len(round_of) == devices for round_of in own):
-        return [*own, *apart]
+    kept_rounds, apart = edge_colouring(kept), edge_colouring(away)
+    if all(len(round_of) == devices for round_of in kept_rounds):
+        return [*kept_rounds, *apart]
     # Devices that keep a piece send it to themselves while the others are busy, if that takes no
     # more rounds: then every device receives in every round.
     together = edge_colouring([*kept, *away])
-    return together if len(together) == len(apart) else [*own, *apart]
+    return together if len(together) == len(apart) else [*kept_rounds, *apart]
 
 
 def _view(
@@ -336,9 +338,9 @@ def _view(
 ) -> Sizes | None:
     """The fewest axes of a dimension of a tile of `t` that make all these sets of blocks boxes."""
     sets = list({p.tobytes(): p for p in places}.values())
-    own = [index for _, index in t.placements if index.dim == dim]
+    owned = [index for _, index in t.placements if index.dim == dim]
     n = t.shape[dim] // block
-    cuts = {1, n, *(cut for index in own for cut in (index.pre, index.end))}
+    cuts = {1, n, *(cut for index in owned for cut in (index.pre, index.end))}
     for other in types:
         for _, index in other.placements:
             for cut in (index.pre, index.end):
@@ -347,7 +349,7 @@ def _view(
     digits = tuple(
         high // low
         for low, high in pairwise(sorted(cuts))
-        if not any(index.pre <= low and high <= index.end for index in own)
+        if not any(index.pre <= low and high <= index.end for index in owned)
     )
     for sizes in ((prod(digits),), digits):
         if all(_box(blocks, sizes) for blocks in sets):
@@ -370,9 +372,9 @@ def _boxes(
     starts: list[int] = []
     shapes: list[int] = []
     for blocks, sizes, size in zip(places, view, block, strict=True):
-        found = _box(blocks, (*sizes[:-1], sizes[-1] // size))
-        assert found is not None  # the view was chosen so
-        start, shape = found
+        box = _box(blocks, (*sizes[:-1], sizes[-1] // size))
+        assert box is not None  # the view was chosen so
+        start, shape = box
         starts += [*start[:-1], start[-1] * size]
         shapes += [*shape[:-1], shape[-1] * size]
     return tuple(starts), tuple(shapes)

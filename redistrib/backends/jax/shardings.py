@@ -51,8 +51,8 @@ def refined(mesh: Mesh, digits: Iterable[DeviceDigit]) -> tuple[DeviceDigit, ...
                 cuts[digit.axis] = longer
     result = []
     for name, size in mesh.axes:
-        found = cuts[name]
-        result += [DeviceDigit(name, a, b // a) for a, b in pairwise(found)] or [
+        bounds = cuts[name]
+        result += [DeviceDigit(name, a, b // a) for a, b in pairwise(bounds)] or [
             DeviceDigit(name, 1, size)
         ]
     return tuple(result)

@@ -82,8 +82,8 @@ class LaxPrimitives:
 
     def place(self, piece: Tile, groups: Groups, reduction: str) -> Tile:
         """A dynamic update of an array that holds the identity."""
-        rest = jnp.broadcast_to(_identity(piece, reduction), (groups.size, *piece.shape))
-        return lax.dynamic_update_index_in_dim(rest, piece, self._place(groups), 0)
+        identity = jnp.broadcast_to(_identity(piece, reduction), (groups.size, *piece.shape))
+        return lax.dynamic_update_index_in_dim(identity, piece, self._place(groups), 0)
 
     def gather(self, tile: Tile, groups: Groups) -> Tile:
         """An all_gather along a new leading dimension."""
@@ -108,8 +108,8 @@ class LaxPrimitives:
         chunk = -(-tile.size // groups.size)
         padding = groups.size * chunk - tile.size
         flat = jnp.pad(tile.reshape(-1), (0, padding)).reshape(groups.size, chunk)
-        whole = self.gather(self.scatter(flat, groups, reduction), groups).reshape(-1)
-        return whole[: tile.size].reshape(tile.shape)
+        reduced = self.gather(self.scatter(flat, groups, reduction), groups).reshape(-1)
+        return reduced[: tile.size].reshape(tile.shape)
 
     def keep_first(self, tile: Tile, groups: Groups, reduction: str) -> Tile:
         """A choice between the tile and the identity."""
@@ -122,19 +122,19 @@ class LaxPrimitives:
 
     def fetch(self, tile: Tile, operation: Fetch) -> Tile:
         """Rounds of ppermutes of padded pieces; what a device keeps does not travel."""
-        found = operation.pieces()
-        if 0 in found.block:
+        pieces = operation.pieces()
+        if 0 in pieces.block:
             return tile.reshape(operation.after.tile_shape)
-        away = [piece for piece in found.pieces if piece.sender != piece.receiver]
-        kept = [piece for piece in found.pieces if piece.sender == piece.receiver]
-        turns = rounds(away, found.elements * operation.before.itemsize)
+        away = [piece for piece in pieces.pieces if piece.sender != piece.receiver]
+        kept = [piece for piece in pieces.pieces if piece.sender == piece.receiver]
+        turns = rounds(away, pieces.elements * operation.before.itemsize)
         devices, position = operation.after.mesh.num_devices, lax.axis_index(self.everywhere)
-        own = [kept] if kept else []
-        arrived = cut(found, [*own, *turns], devices, position, tile)
-        for number, turn in enumerate(turns, len(own)):
+        local = [kept] if kept else []
+        arrived = cut(pieces, [*local, *turns], devices, position, tile)
+        for number, turn in enumerate(turns, len(local)):
             routes = [(piece.sender, piece.receiver) for piece in turn]
             arrived[number] = self._permuted(arrived[number], routes)
-        return join(found, [*own, *turns], devices, position, arrived)
+        return join(pieces, [*local, *turns], devices, position, arrived)
 
     def _over(self, groups: Groups) -> dict[str, Any]:
         """The keywords that make a collective run over these groups, by place."""
@@ -239,8 +239,8 @@ def gathers_in_turn(step: AllGather, after: ArrayType) -> list[AllGather]:
     order = split(after, [index for _, index in step.placements]).order
     placed = sorted(zip(order, step.placements, strict=False), key=lambda pair: pair[0])
     front = [place for number, (axis, place) in enumerate(placed) if axis == number]
-    rest = [place for _, place in placed[len(front) :]]
-    return [AllGather(tuple(places)) for places in (rest, front) if places]
+    others = [place for _, place in placed[len(front) :]]
+    return [AllGather(tuple(places)) for places in (others, front) if places]
 
 
 def _identity(tile: Tile, reduction: str) -> Tile:

@@ -36,8 +36,8 @@ class Ends:
     @property
     def is_view(self) -> bool:
         """Whether the result has the same buffers, once it is planned on one mesh."""
-        found = found_for(self)
-        return found is not None and not found.plan.steps
+        planned = planned_for(self)
+        return planned is not None and not planned.plan.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +53,37 @@ WAYS = (Way(), Way(in_rounds=True), *(Way(1 << n, in_rounds=True) for n in range
 
 
 @lru_cache(maxsize=1024)
-def found_for(ends: Ends) -> Planned | None:
+def planned_for(ends: Ends) -> Planned | None:
     """The plan of one of these arrays; None where it leads to other devices or orders of them."""
-    here, there = (list(end.mesh.devices.flat) for end in (ends.source, ends.target))
-    if here != there:
+    source_devices, target_devices = (
+        list(end.mesh.devices.flat) for end in (ends.source, ends.target)
+    )
+    if source_devices != target_devices:
         return None
     src, dst = (type_of(ends.shape, carrier(ends.dtype), end) for end in (ends.source, ends.target))
-    found = find_plan(src, dst, Options())
-    return None if meshes.crosses(found.plan) else found
+    planned = find_plan(src, dst, Options())
+    return None if meshes.crosses(planned.plan) else planned
 
 
 @lru_cache(maxsize=1024)
 def program_of(ends: Ends, count: int, way: Way) -> Together | None:
     """A jitted function of so many arrays; None where a plan leaves no dimension for chunks.
 
-    The plan is that of `found_for`.
+    The plan is that of `planned_for`.
     """
-    found = found_for(ends)
-    assert found is not None
-    src, dst = found.plan.src, found.plan.types[-1]
+    planned = planned_for(ends)
+    assert planned is not None
+    src, dst = planned.plan.src, planned.plan.types[-1]
     if way.chunks > 1:
-        if chunk_dim(found.plan, way.chunks) is None:
+        if chunk_dim(planned.plan, way.chunks) is None:
             return None
-        found = Planned(found.plan, way.chunks)
-    axes = shardings.common_axes(found.plan)
-    given: Any = ends.source.mesh
-    mesh = shardings.refined_mesh(src.mesh, given, axes)
+        planned = Planned(planned.plan, way.chunks)
+    axes = shardings.common_axes(planned.plan)
+    jax_mesh: Any = ends.source.mesh
+    mesh = shardings.refined_mesh(src.mesh, jax_mesh, axes)
     before, after = (shardings.partition_spec(t, axes) for t in (src, dst))
     if ends.source.mesh == ends.target.mesh:
-        axes, mesh = shardings.named_axes(src.mesh), given
+        axes, mesh = shardings.named_axes(src.mesh), jax_mesh
         before, after = ends.source.spec, ends.target.spec
     platform, dtype = mesh.devices.flat[0].platform, ends.dtype
     if way.in_rounds and carrier(dtype) == dtype and not src.partial:
@@ -89,25 +91,25 @@ def program_of(ends: Ends, count: int, way: Way) -> Together | None:
         dtype = moved_as(dtype, choices(platform))
     runs = [
         (run.arrays, run.tiles_program(axes, dtype, platform, in_rounds=way.in_rounds))
-        for run in found.of_equal(count, Options())
+        for run in planned.of_equal(count, Options())
     ]
 
-    def tiles(*given: Any) -> Any:
+    def tiles(*values: Any) -> Any:
         moved: list[Any] = []
         for number, run in runs:
-            moved += run(given[len(moved) : len(moved) + number])
+            moved += run(values[len(moved) : len(moved) + number])
         return tuple(moved)
 
     mapped = jax.shard_map(
         tiles, mesh=mesh, in_specs=(before,) * count, out_specs=(after,) * count, check_vma=False
     )
 
-    def arrays(*given: Any) -> Any:
-        moved = mapped(*given)
+    def arrays(*values: Any) -> Any:
+        moved = mapped(*values)
         return tuple(map(weak_p.bind, moved)) if ends.weak_type else moved
 
     # Explicit axes are part of the type: those of the user's mesh are no axes of another.
-    viewed = mesh != given and shardings.is_explicit(mesh)
+    viewed = mesh != jax_mesh and shardings.is_explicit(mesh)
     enter, leave = NamedSharding(mesh, before), NamedSharding(mesh, after)
     if not viewed:
         enter, leave = ends.source, ends.target
@@ -140,7 +142,7 @@ class Together:
         return [meshes.viewed(x, self.ends.target, self.ends.dtype) for x in moved]
 
     def compiled(self, count: int) -> Together:
-        """The same for so many arrays, compiled, so that its memory is known."""
+        """The program for so many arrays, compiled, so that its memory is known."""
         like = jax.ShapeDtypeStruct(
             self.ends.shape,
             self.dtype,

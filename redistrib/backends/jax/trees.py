@@ -112,7 +112,7 @@ def reshard_tree(
         return _by_rules(leaves, shardings, rules, budget, donate, progress)
     targets = targets_of(tree, shardings)
     names = _names(path for path, _ in leaves)
-    given: dict[str, jax.Array] = {}
+    arrays: dict[str, jax.Array] = {}
     ends: dict[str, NamedSharding] = {}
     sources: dict[str, Source] = {}
     first: dict[object, str] = {}  # of an array and its target
@@ -126,8 +126,8 @@ def reshard_tree(
         if source is None:
             others[name] = (path, x, target)
         else:
-            given[name], (sources[name], ends[name]) = x, source
-    moved = _run(given, sources, ends, None, budget, donate, progress)
+            arrays[name], (sources[name], ends[name]) = x, source
+    moved = _run(arrays, sources, ends, None, budget, donate, progress)
     for name, (path, x, target) in others.items():
         moved[name] = _located(path, partial(reshard, donate=donate), x, target)
     return jax.tree.unflatten(structure, [moved[name] for name in of_leaf])
@@ -167,18 +167,18 @@ def _by_rules(
     progress: Callable[[Progress], None] | None,
 ) -> Any:
     """A tree of the structure of `shardings`, made from the leaves of another by a weight map."""
-    given: dict[str, jax.Array] = {}
+    arrays: dict[str, jax.Array] = {}
     sources: dict[str, Source] = {}
     for path, x in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         held = getattr(x, "sharding", None)
-        found = _source(x, held) if isinstance(held, NamedSharding) else None
-        if found is None or carrier(x.dtype) != x.dtype:
+        entry = _source(x, held) if isinstance(held, NamedSharding) else None
+        if entry is None or carrier(x.dtype) != x.dtype:
             raise LayoutError(
                 f"at {_shown(path)}: a weight map takes arrays with a NamedSharding, of dtypes "
                 f"that types have; got {type(x).__name__}"
             )
-        given[name], (sources[name], _) = x, found
+        arrays[name], (sources[name], _) = x, entry
     wanted, structure = jax.tree_util.tree_flatten_with_path(
         shardings, is_leaf=lambda end: isinstance(end, (NamedSharding, PartitionSpec))
     )
@@ -187,7 +187,7 @@ def _by_rules(
         if not isinstance(end, NamedSharding):
             raise LayoutError(f"at {_shown(path)}: a result of a weight map has a NamedSharding")
         ends[jax.tree_util.keystr(path, simple=True, separator=".")] = end
-    moved = _run(given, sources, ends, weights, budget, donate, progress)
+    moved = _run(arrays, sources, ends, weights, budget, donate, progress)
     return jax.tree.unflatten(structure, [moved[name] for name in ends])
 
 
@@ -201,13 +201,13 @@ def _prepared(
 ) -> tuple[Batch, ...]:
     """The batches of a tree, which are kept, with their programs, for trees of the same arrays."""
     src = {name: type_of(x.shape, carrier(x.dtype), x.sharding) for name, x in sources}
-    own = {name: (t.shape, t.dtype) for name, t in src.items()}
-    made = weights.shapes(own) if weights is not None else {}
+    source_shapes = {name: (t.shape, t.dtype) for name, t in src.items()}
+    target_shapes = weights.shapes(source_shapes) if weights is not None else {}
     dst = {}
     for name, end in targets:
-        if name not in made and name not in own:
+        if name not in target_shapes and name not in source_shapes:
             continue  # an error of the plan's, which has all names
-        shape, dtype = made.get(name) or own[name]
+        shape, dtype = target_shapes.get(name) or source_shapes[name]
         dst[name] = type_of(shape, dtype, end)
     missing = [name for name, _ in targets if name not in dst]
     if missing:
@@ -221,7 +221,7 @@ def _prepared(
 
 
 def _run(
-    given: Mapping[str, jax.Array],
+    arrays: Mapping[str, jax.Array],
     sources: Mapping[str, Source],
     targets: Mapping[str, NamedSharding],
     weights: WeightMap | None,
@@ -231,22 +231,22 @@ def _run(
 ) -> dict[str, jax.Array]:
     """All targets by name. The sources that are given up are deleted, each after its last use."""
     batches = _prepared((*sources.items(),), (*targets.items(),), weights, budget, donate)
-    held = [*given.values()]
+    held = [*arrays.values()]
     shared = {id(held[n]) for n in sharing_buffers(held)} if donate else set()
-    alive = {Array(name, made=False): x for name, x in given.items()}
+    alive = {Array(name, is_target=False): x for name, x in arrays.items()}
     moved: dict[str, jax.Array] = {}
     flight: deque[Sequence[jax.Array]] = deque()
     report = _Report(batches, progress)
     for batch in batches:
-        made = batch.run(alive)
-        for name, x in zip(batch.targets, made, strict=True):
-            moved[name] = alive[Array(name, made=True)] = x
-        flight.append(made)
+        results = batch.run(alive)
+        for name, x in zip(batch.targets, results, strict=True):
+            moved[name] = alive[Array(name, is_target=True)] = x
+        flight.append(results)
         while len(flight) > (IN_FLIGHT if budget is None else 0):
             jax.block_until_ready(flight.popleft())
         if donate:
             for name in batch.released:
-                x = alive.pop(Array(name, made=False))
+                x = alive.pop(Array(name, is_target=False))
                 if id(x) not in shared:
                     x.delete()
         report.moved(batch)
@@ -256,7 +256,7 @@ def _run(
 
 
 class _Report:
-    """Says how far a move is, to who asks and, where it takes long, in the log."""
+    """Reports how far a move is: to the caller's function and, of a long move, in the log."""
 
     def __init__(
         self, batches: Sequence[Batch], progress: Callable[[Progress], None] | None
@@ -268,7 +268,7 @@ class _Report:
         self.arrays = self.bytes = 0
 
     def moved(self, batch: Batch) -> None:
-        """A batch more has moved."""
+        """One more batch has moved."""
         self.arrays += len(batch.targets)
         self.bytes += batch.bytes
         now = time.monotonic()

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redistrib.backends.jax.choices import Choices, as_bits, from_bits
-from redistrib.backends.jax.colouring import edge_colouring
+from redistrib.backends.jax.colouring import edge_colouring, stays
 from redistrib.backends.jax.host_copies import Array, transfers_to
 from redistrib.backends.jax.rounds import INDEX, after, looked_up, wait
 from redistrib.models.moves import ModelMoves, Move
@@ -110,8 +110,8 @@ class Side:
     def _places(self, start: Any) -> Any:
         places = start
         for axis, (count, stride) in enumerate(self.steps):
-            rest = [1] * (len(self.steps) - axis - 1)
-            places = places + (jnp.arange(count) * stride).reshape(-1, *rest)
+            trailing = [1] * (len(self.steps) - axis - 1)
+            places = places + (jnp.arange(count) * stride).reshape(-1, *trailing)
         return places
 
 
@@ -132,31 +132,26 @@ class Round:
     routes: tuple[tuple[int, int], ...]
     table: NDArray[np.intp]
 
-    @property
-    def local(self) -> bool:
-        """Whether nothing travels."""
-        return all(sender == receiver for sender, receiver in self.routes)
-
     def run(
         self, inputs: Sequence[Sequence[Tile]], targets: list[Tile], row: list[Any], now: Any
     ) -> Tile:
         """Replace flat targets, one of each equal move; a piece that has arrived is given back."""
         dtypes = self.transfer.dtypes
-        at = dtypes.index(self.transfer.wire) + 1
+        crossing = dtypes.index(self.transfer.wire) + 1
         split = len(self.take.axes) or 1
         boxes = []
         for n, target in enumerate(targets):
             source = target if self.source is None else inputs[n][self.source]
             box = self.take.read(source, row[:split], now)
-            for dtype in dtypes[1:at]:
+            for dtype in dtypes[1:crossing]:
                 box = box.astype(numpy_dtype(dtype))
             boxes.append(box)
         together = boxes[0] if len(boxes) == 1 else jnp.stack(boxes)
-        if not self.local:
+        if not stays(self.routes):
             together = lax.ppermute(together, AXIS, self.routes)
         for n, target in enumerate(targets):
             box = together if len(boxes) == 1 else together[n]
-            for dtype in dtypes[at:]:
+            for dtype in dtypes[crossing:]:
                 box = box.astype(numpy_dtype(dtype))
             runs = self.transfer.view.runs
             box = box.reshape([count if stride else 1 for count, _, stride in runs])
@@ -186,7 +181,7 @@ class UnionProgram:
             first = jnp.where(position == place, _filled(first, transfer), first)
         if not casts:
             first = as_bits(first, choose)
-            inputs = [[as_bits(tile, choose) for tile in given] for given in inputs]
+            inputs = [[as_bits(tile, choose) for tile in tiles] for tiles in inputs]
         targets = [first] * len(inputs)
         now = INDEX(0)
         for step in self.rounds:
@@ -213,27 +208,27 @@ def union_program(
     place = {device: n for n, device in enumerate(devices)}
     fills: list[tuple[int, Transfer]] = []
     alike: defaultdict[object, list[Transfer]] = defaultdict(list)
-    for whole in transfers_to(plan, move):
-        if whole.sender is None:
-            fills.append((place[whole.receiver], whole))
+    for uncut in transfers_to(plan, move):
+        if uncut.sender is None:
+            fills.append((place[uncut.receiver], uncut))
             continue
-        for transfer in _cut(whole, most):
+        for transfer in _cut(uncut, most):
             local = transfer.sender == transfer.receiver
             key = transfer.phase, transfer.source, transfer.view.runs, transfer.dtypes, local
             alike[key].append(transfer)
     rounds: list[Round] = []
     for transfers in alike.values():
-        one = transfers[0]
-        name = one.source
+        first = transfers[0]
+        name = first.source
         assert name is not None
-        read = Array(name, made=one.phase > 0)
-        source = None if read == Array(move.target, made=True) else list(inputs).index(read)
-        given = plan.dst[name] if one.phase else plan.source_type(name)
-        steps = tuple((count, stride) for count, _, stride in one.view.runs if stride)
-        take = Side.of(prod(given.tile_shape), steps, {x.view.source_offset for x in transfers})
-        steps = tuple((count, stride) for count, stride, _ in one.view.runs)
+        read = Array(name, is_target=first.phase > 0)
+        source = None if read == Array(move.target, is_target=True) else list(inputs).index(read)
+        read_type = plan.dst[name] if first.phase else plan.source_type(name)
+        steps = tuple((count, stride) for count, _, stride in first.view.runs if stride)
+        take = Side.of(prod(read_type.tile_shape), steps, {x.view.source_offset for x in transfers})
+        steps = tuple((count, stride) for count, stride, _ in first.view.runs)
         put = Side.of(size, steps, {x.view.target_offset for x in transfers})
-        counts = tuple(count for count, _, _ in one.view.runs)
+        counts = tuple(count for count, _, _ in first.view.runs)
         for turn in _turns(transfers):
             table = np.zeros((len(devices), (len(take.axes) or 1) + (len(put.axes) or 1) + 1), int)
             for x in turn:
@@ -245,7 +240,7 @@ def union_program(
             routes = tuple(
                 (place[x.sender], place[x.receiver]) for x in turn if x.sender is not None
             )
-            rounds.append(Round(source, counts, take, put, one, routes, table))
+            rounds.append(Round(source, counts, take, put, first, routes, table))
     return UnionProgram(size, numpy_dtype(t.dtype), tuple(fills), tuple(rounds))
 
 
@@ -264,7 +259,7 @@ def _cut(transfer: Transfer, most: int) -> list[Transfer]:
     size = transfer.view.distinct * numpy_dtype(transfer.wire).itemsize
     if size <= most or not runs or not runs[0][2]:
         return [transfer]
-    (count, target, source), *rest = runs
+    (count, target, source), *inner = runs
     parts = next(
         n for n in range(1, count + 1) if count % n == 0 and (size // n <= most or n == count)
     )
@@ -273,7 +268,7 @@ def _cut(transfer: Transfer, most: int) -> list[Transfer]:
         View(
             transfer.view.target_offset + n * rows * target,
             transfer.view.source_offset + n * rows * source,
-            ((rows, target, source), *rest),
+            ((rows, target, source), *inner),
         )
         for n in range(parts)
     )
