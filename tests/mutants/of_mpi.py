@@ -189,7 +189,7 @@ _copy(self.stream.overlaps, self.source, self.target)
         "tags stay after a fault",
         COMMUNICATORS,
         "Private.clear_faults",
-        "self._shift += self.made",
+        "self._shift += self.last_number",
         "",
     ),
     Mutant(

@@ -26,8 +26,8 @@ class Adding:
     accumulate: np.dtype[Any] | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether it is another than the types' own, which one step then does from end to end."""
+    def custom(self) -> bool:
+        """Whether a caller gave an operation or a dtype: one step then reduces from end to end."""
         return self.op is not None or self.accumulate is not None
 
     def reduce(self, part: Tile, addends: Iterable[Tile], reduction: str) -> None:
@@ -41,9 +41,9 @@ class Adding:
         array([3.000e+00, 6.144e+03], dtype=float16)
         """
         op = UFUNCS[reduction] if self.op is None else self.op
-        left = iter(addends)
+        remaining = iter(addends)
         wide = self.accumulate is not None
-        total: Any = next(left)
+        total: Any = next(remaining)
         if wide:
             total = total.astype(self.accumulate)
         else:
@@ -51,7 +51,7 @@ class Adding:
             total = part
         # As on an accelerator, an overflow is a value and no error.
         with np.errstate(all="ignore"):
-            for addend in left:
+            for addend in remaining:
                 value = addend.astype(self.accumulate) if wide else addend
                 if isinstance(op, np.ufunc):
                     op(total, value, out=total)
@@ -79,8 +79,12 @@ def adding(
             src=src,
             dst=dst,
         )
-    given: Any = op
-    binary = (given.nin, given.nout) == (2, 1) if isinstance(given, np.ufunc) else callable(given)
+    operation: Any = op
+    binary = (
+        (operation.nin, operation.nout) == (2, 1)
+        if isinstance(operation, np.ufunc)
+        else callable(operation)
+    )
     if op is not None and not binary:
         raise BackendError(f"op takes two arrays and gives one; got {op!r}", op=op)
     wide = None if accumulate is None else np.dtype(accumulate)

@@ -39,10 +39,10 @@ class Again:
     """
 
     def __init__(
-        self, watch: Watch, slot: Slot, phase: TileExchange, given: Ends, looked_at: Ends, text: str
+        self, watch: Watch, slot: Slot, phase: TileExchange, ends: Ends, looked_at: Ends, text: str
     ) -> None:
         self._watch, self._slot, self._text = watch, slot, text
-        self._tile, self._out = (_reference(array) for array in given)
+        self._tile, self._out = (_reference(array) for array in ends)
         self._messages, copies = phase.again(*looked_at)
         self._requests = self._messages.requests
         self._copies = [(_without_owner(a), _without_owner(b)) for a, b in copies]
@@ -114,11 +114,11 @@ class Again:
 
 
 def _reference(array: Tile | None) -> Callable[[], Any]:
-    """What gives the array; once it is gone, what is no tile, and None least of all."""
+    """A function that gives the array; `_GONE`, which is no tile, once nobody else has it."""
     if array is None:
         return lambda: None
     reference = weakref.ref(array)
-    return lambda: _GONE if (found := reference()) is None else found
+    return lambda: _GONE if (referent := reference()) is None else referent
 
 
 def _without_owner(view: Tile) -> Tile:

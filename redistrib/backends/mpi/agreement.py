@@ -61,14 +61,14 @@ Agreeing = Generator[Outstanding, list[int], int]
 class Agreement:
     """What a rank has told in a meeting, and what it will hear once the request is complete.
 
-    fault: its error, or the one that it has raised. given: what it is about to do.
+    fault: its error, or the one that it has raised. intent: what it is about to do.
     """
 
     request: MPI.Request
     told: NDArray[np.int64]
     heard: NDArray[np.int64]
     fault: Fault | None
-    given: str
+    intent: str
 
 
 @dataclass(slots=True)
@@ -100,8 +100,8 @@ class Watch:
             while True:
                 outstanding = transfer.send(self.some(outstanding, operation))
         except StopIteration as end:
-            found: int | None = end.value
-            return found
+            result: int | None = end.value
+            return result
 
     def together(self, request: MPI.Request, step: str) -> None:
         """Wait for a request in which every rank takes part."""
@@ -117,7 +117,7 @@ class Watch:
         one_by_one = outstanding.last and self.timeout is None
         start = time.monotonic()
         polls = 0
-        asked = operation is not None and operation.meeting  # which finds out by itself
+        questioned = operation is not None and operation.meeting  # which finds out by itself
         while True:
             if one_by_one:
                 if outstanding.all_complete():
@@ -138,8 +138,8 @@ class Watch:
                 advance_all()
                 if operation is not None:
                     self.listen(outstanding, operation)
-                    if not asked and time.monotonic() - start > STARVED:
-                        asked = True
+                    if not questioned and time.monotonic() - start > STARVED:
+                        questioned = True
                         self.private.faults.ask(operation, outstanding.peers)
             if sleeps:
                 time.sleep(NAP)
@@ -274,15 +274,15 @@ class Watch:
         operation: Operation,
         error: BaseException | Fault | None,
         token: str,
-        given: str,
+        intent: str,
         vote: int,
     ) -> Agreeing:
         """Raise the same error on every rank if one has an error or the tokens differ.
 
-        `given` is what this rank was given, for the message. On the rank of the error and elsewhere
-        its class is the same where it is one of this library's. Ends in the least vote.
+        `intent` is what this rank is about to do, for the message. On the rank of the error and
+        elsewhere its class is the same where it is one of this library's. Ends in the least vote.
         """
-        agreement = self._agree(operation, error, token, given, vote)
+        agreement = self._agree(operation, error, token, intent, vote)
         operation.meeting = True
         try:
             yield from _together(self.comm, agreement.request)
@@ -301,7 +301,7 @@ class Watch:
         operation: Operation,
         error: BaseException | Fault | None,
         token: str,
-        given: str,
+        intent: str,
         vote: int,
     ) -> Agreement:
         """Begin an agreement."""
@@ -326,7 +326,7 @@ class Watch:
         heard = np.empty_like(told)
         request = comm.Iallreduce(told, heard, MPI.MIN)
         fault = faults.known if error is None else _fault(operation, comm.rank, error)
-        return Agreement(request, told, heard, fault, given)
+        return Agreement(request, told, heard, fault, intent)
 
     def _outcome(self, agreement: Agreement) -> int:
         """The least vote. Raises if a rank had an error, or some but not all have raised one."""
@@ -345,23 +345,27 @@ class Watch:
         (same, first), (other, last) = divmod(least, MOST_RANKS), divmod(-most, MOST_RANKS)
         if same != other:
             ranks = sorted((first, comm.size - 1 - last))
-            given = [self._said_by(rank, agreement.given) for rank in ranks]
-            said = "; ".join(f"rank {r}: {text}" for r, text in zip(ranks, given, strict=True))
-            if given[0] == given[1]:
-                said = "their strategy, limit, scratch or plan differ"
-            raise BackendError(f"the ranks were given different problems: {said}", rank=ranks[1])
+            intents = [self._said_by(rank, agreement.intent) for rank in ranks]
+            difference = "; ".join(
+                f"rank {r}: {text}" for r, text in zip(ranks, intents, strict=True)
+            )
+            if intents[0] == intents[1]:
+                difference = "their strategy, limit, scratch or plan differ"
+            raise BackendError(
+                f"the ranks were given different problems: {difference}", rank=ranks[1]
+            )
         faults.ended = ends
         return int(vote)
 
-    def _said_by(self, rank: int, said: T) -> T:
-        """What one rank has to say in a meeting that ends in an error, on all of them."""
+    def _said_by(self, rank: int, message: T) -> T:
+        """The message of one rank, on all of them, in a meeting that ends in an error."""
         comm = self.comm
         if comm.rank != rank:
-            found: T = comm.recv(source=rank, tag=TEXT)
-            return found
+            received: T = comm.recv(source=rank, tag=TEXT)
+            return received
         others = (other for other in range(comm.size) if other != rank)
-        keep([comm.isend(said, other, TEXT) for other in others])
-        return said
+        keep([comm.isend(message, other, TEXT) for other in others])
+        return message
 
 
 def _together(comm: MPI.Intracomm, request: MPI.Request) -> Transfer:

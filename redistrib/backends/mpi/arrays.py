@@ -59,19 +59,19 @@ def measure_array(
     seconds = []
     with Redistribution.from_plan(plan, comm) as redistribution:
         watch = redistribution.watch
-        here, there = redistribution.src_position, redistribution.dst_position
+        src_position, dst_position = redistribution.src_position, redistribution.dst_position
         tile = result = None
 
         def split() -> None:
             nonlocal tile, result
-            if here is not None:
-                tile = tile_of(_checked(array), plan.src, here)
-            if there is not None:
-                result = np.empty(plan.dst.tile_shape_at(there), plan.dst.numpy_dtype)
+            if src_position is not None:
+                tile = tile_of(_checked(array), plan.src, src_position)
+            if dst_position is not None:
+                result = np.empty(plan.dst.tile_shape_at(dst_position), plan.dst.numpy_dtype)
                 result.fill(0)  # so that its memory is there, and not counted as extra
 
         def verify() -> None:
-            if result is not None and not _verified(result, array, plan.dst, there):
+            if result is not None and not _verified(result, array, plan.dst, dst_position):
                 raise BackendError(
                     f"rank {comm.rank} holds other data than its tile of {plan.dst}", rank=comm.rank
                 )
@@ -88,11 +88,11 @@ def measure_array(
         peak = comm.allreduce((known or 0) + extra, MPI.MAX)
         extra = comm.allreduce(extra, MPI.MAX)
         watch.attempt(verify, "the agreement on the result")
-    whole = gather(result, plan.dst, comm)
+    gathered = gather(result, plan.dst, comm)
     phases = redistribution.num_collectives
     if known is None:
-        return Measured(whole, tuple(seconds), received, None, None, phases)
-    return Measured(whole, tuple(seconds), received, peak, extra, phases)
+        return Measured(gathered, tuple(seconds), received, None, None, phases)
+    return Measured(gathered, tuple(seconds), received, peak, extra, phases)
 
 
 def _verified(result: Tile, array: NDArray[Any], t: ArrayType, position: int | None) -> bool:
@@ -136,5 +136,5 @@ def _checked(array: Any) -> NDArray[Any]:
     """The array that a rank was given. Raises BackendError for what is more than data."""
     if type(array) not in (np.ndarray, np.memmap):
         raise BackendError(f"the array is a numpy array; got {type(array).__name__}")
-    found: NDArray[Any] = array
-    return found
+    checked: NDArray[Any] = array
+    return checked

@@ -53,14 +53,14 @@ def calibrate(
 @contextmanager
 def prepared(plans: Sequence[Plan], comm: MPI.Intracomm) -> Iterator[list[Callable[[], float]]]:
     """A run of each plan, on one pair of buffers: it gives the seconds of the slowest rank."""
-    given = np.zeros(max(plan.src.tile_bytes for plan in plans), np.uint8)
-    taken = np.zeros(max(plan.dst.tile_bytes for plan in plans), np.uint8)
+    source = np.zeros(max(plan.src.tile_bytes for plan in plans), np.uint8)
+    target = np.zeros(max(plan.dst.tile_bytes for plan in plans), np.uint8)
     with ExitStack() as stack:
         runs: list[Callable[[], float]] = []
         for plan in plans:
             tile, out = (
                 buffer[: t.tile_bytes].view(t.numpy_dtype).reshape(t.tile_shape)
-                for t, buffer in ((plan.src, given), (plan.dst, taken))
+                for t, buffer in ((plan.src, source), (plan.dst, target))
             )
             move = stack.enter_context(Redistribution.from_plan(plan, comm))
             runs.append(partial(_seconds, partial(move, tile, out), comm))

@@ -47,21 +47,21 @@ def by_steps(
 
     `make` is given the phase; None stands for the last, and what it makes are the results.
     """
-    held, made = [forwards(tile) for tile in tiles], list(results)
+    held, written = [forwards(tile) for tile in tiles], list(results)
 
     def take_memory(phase: Phase | None) -> None:
-        made[:] = make(phase)
+        written[:] = make(phase)
         if phase is None:
-            results[:] = made
-            made[:] = [forwards(result) for result in results]
+            results[:] = written
+            written[:] = [forwards(result) for result in results]
 
     for number, phase in enumerate(phases, 1):
         last = number == len(phases)
         watch.step = f"{phase.name} (step {number} of {len(phases)})"
         watch.attempt(partial(take_memory, None if last else phase), watch.step)
-        yield from phase.run(held, made)
+        yield from phase.run(held, written)
         phase.free()  # what is kept for other calls keeps these tiles alive
-        held = list(made)
+        held = list(written)
     if not phases:
         take_memory(None)
     _put(held, results)

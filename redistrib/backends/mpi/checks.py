@@ -29,43 +29,45 @@ def usable_timeout(timeout: Any) -> float | None:
 
 
 def check_timeout(timeout: Any) -> float | None:
-    """The same. Raises BackendError for what is neither a timeout nor None."""
-    found = usable_timeout(timeout)
-    if found is None and timeout is not None:
+    """A timeout in seconds, or None. Raises BackendError for what is neither."""
+    seconds = usable_timeout(timeout)
+    if seconds is None and timeout is not None:
         raise BackendError(
             f"timeout is a number of seconds above 0, or None; got {timeout!r}", timeout=timeout
         )
-    return found
+    return seconds
 
 
 def element_type(src: ArrayType, dst: ArrayType, dtype: DTypeLike | None) -> np.dtype[Any]:
     """The dtype of the tiles. Raises BackendError where it cannot be that of these types."""
     if dtype is None:
         return src.numpy_dtype
-    given = np.dtype(dtype)
-    if given.hasobject:
-        raise BackendError(f"elements are bytes without references; got dtype {given}", dtype=given)
-    if given.itemsize == 0 or given.subdtype is not None:
+    element = np.dtype(dtype)
+    if element.hasobject:
         raise BackendError(
-            f"elements are of at least one byte, and no arrays; got dtype {given}", dtype=given
+            f"elements are bytes without references; got dtype {element}", dtype=element
         )
-    if (src.partial or dst.partial) and given != src.numpy_dtype:
+    if element.itemsize == 0 or element.subdtype is not None:
         raise BackendError(
-            f"a reduction is over the types' dtype, {src.numpy_dtype}; got {given}", dtype=given
+            f"elements are of at least one byte, and no arrays; got dtype {element}", dtype=element
         )
-    return given
+    if (src.partial or dst.partial) and element != src.numpy_dtype:
+        raise BackendError(
+            f"a reduction is over the types' dtype, {src.numpy_dtype}; got {element}", dtype=element
+        )
+    return element
 
 
 def check_ends(
     src: ArrayType, dst: ArrayType, subarrays: Sequence[Subarray | None] = (None, None)
 ) -> None:
     """Raise LayoutError unless an exchange can lead from one end to the other."""
-    given = [
+    shapes = [
         t.shape if part is None else tuple(high - low for low, high in part)
         for t, part in zip((src, dst), subarrays, strict=True)
     ]
-    if given[0] != given[1] or src.dtype != dst.dtype:
-        parts = "" if subarrays == (None, None) else f", sub-arrays of {given[0]} and {given[1]}"
+    if shapes[0] != shapes[1] or src.dtype != dst.dtype:
+        parts = "" if subarrays == (None, None) else f", sub-arrays of {shapes[0]} and {shapes[1]}"
         raise LayoutError(
             f"source and target have one shape and dtype; got {src} and {dst}{parts}",
             src=src,
@@ -90,18 +92,18 @@ def subarray_of(t: ArrayType, index: Index, name: str) -> Subarray | None:
     """
     if index is None:
         return None
-    given: Any = index if isinstance(index, tuple) else (index,)
-    if len(given) > len(t.shape) or not all(
-        isinstance(part, slice) and part.step in (None, 1) for part in given
+    slices: Any = index if isinstance(index, tuple) else (index,)
+    if len(slices) > len(t.shape) or not all(
+        isinstance(part, slice) and part.step in (None, 1) for part in slices
     ):
         raise BackendError(
             f"{name} is a slice of step 1 per dimension of {t}, at most; got {brief(index)}",
             index=index,
         )
-    whole = tuple((0, n) for n in t.shape)
-    named = tuple(part.indices(n)[:2] for part, n in zip(given, t.shape, strict=False))
-    found = tuple((low, max(low, high)) for low, high in named) + whole[len(given) :]
-    return None if found == whole else found
+    full = tuple((0, n) for n in t.shape)
+    named = tuple(part.indices(n)[:2] for part, n in zip(slices, t.shape, strict=False))
+    bounds = tuple((low, max(low, high)) for low, high in named) + full[len(slices) :]
+    return None if bounds == full else bounds
 
 
 def ranks_of(
@@ -122,9 +124,9 @@ def ranks_of(
     return _checked(src_ranks, src, size), _checked(dst_ranks, dst, size)
 
 
-def _checked(given: Ranks, t: ArrayType, size: int) -> tuple[int, ...]:
+def _checked(chosen: Ranks, t: ArrayType, size: int) -> tuple[int, ...]:
     """The ranks of a mesh, one for each position."""
-    ranks = t.mesh.ids if given is None else tuple(int(rank) for rank in given)
+    ranks = t.mesh.ids if chosen is None else tuple(int(rank) for rank in chosen)
     if len(ranks) != t.mesh.num_devices or len(set(ranks)) != len(ranks):
         raise BackendError(
             f"each of the {t.mesh.num_devices} positions of {t.mesh} has a rank of its own; "
@@ -154,10 +156,10 @@ def check_tile(
             "use the jax or torch backend, which move what is on devices"
         )
     if type(tile) not in (np.ndarray, np.memmap):
-        given = type(tile).__name__
+        kind = type(tile).__name__
         also = "; of a subclass, what is more than the data would be lost"
         raise BackendError(
-            f"{name} is a numpy array; got {given}{also * isinstance(tile, np.ndarray)}"
+            f"{name} is a numpy array; got {kind}{also * isinstance(tile, np.ndarray)}"
         )
     if tile.shape != shape or tile.dtype != dtype:
         raise BackendError(
@@ -191,8 +193,8 @@ def check_results(
 
     in_place: a result may be its tile.
     """
-    given = [out for out in outs if out is not None]
-    for out in given:
+    results = [out for out in outs if out is not None]
+    for out in results:
         if not out.flags.writeable:
             raise BackendError("out is writeable; got a read-only array")
         if out.size and any(
@@ -201,11 +203,11 @@ def check_results(
             raise BackendError("out has memory for each element; got an array that repeats some")
         if any(
             tile is not None and _overlap(out, tile)
-            for tile, own in zip(tiles, outs, strict=True)
-            if not (in_place and tile is out is own)
+            for tile, result in zip(tiles, outs, strict=True)
+            if not (in_place and tile is out is result)
         ):
             raise BackendError("out shares no memory with a tile")
-    if any(_overlap(a, b) for a, b in combinations(given, 2)):
+    if any(_overlap(a, b) for a, b in combinations(results, 2)):
         raise BackendError("outs share no memory with one another")
 
 
@@ -225,7 +227,7 @@ def memory_order(arrays: Iterable[Tile | None]) -> int:
     F_ORDER if all its arrays are F-ordered and no C order serves them as well, NO_ORDER if either
     does (one dimension, no arrays), C_ORDER for any other strides.
     """
-    given = [array for array in arrays if array is not None]
-    if all(array.flags.c_contiguous and array.flags.f_contiguous for array in given):
+    present = [array for array in arrays if array is not None]
+    if all(array.flags.c_contiguous and array.flags.f_contiguous for array in present):
         return NO_ORDER
-    return F_ORDER if all(array.flags.f_contiguous for array in given) else C_ORDER
+    return F_ORDER if all(array.flags.f_contiguous for array in present) else C_ORDER

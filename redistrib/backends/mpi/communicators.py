@@ -49,7 +49,7 @@ class Private:
     node: MPI.Comm
     near: tuple[int, ...]
     crowded: bool
-    made: int = 0
+    last_number: int = 0
     lost: tuple[str, dict[str, Any]] | None = None
     faults: Faults = field(init=False)
     abandoned: list[Any] = field(default_factory=list)
@@ -61,8 +61,8 @@ class Private:
 
     def next_number(self) -> int:
         """The number of one more redistribution; ranks make them in the same order."""
-        self.made += 1
-        return self.made
+        self.last_number += 1
+        return self.last_number
 
     def tag(self, number: int) -> int:
         """The tag of a redistribution, another one after each fault that was cleared."""
@@ -72,7 +72,7 @@ class Private:
     def clear_faults(self, fault: Fault | None) -> None:
         """All ranks have met about a fault: no message from before may be taken for a new one."""
         self.faults.clear(fault)
-        self._shift += self.made
+        self._shift += self.last_number
 
 
 @dataclass(slots=True)
@@ -101,11 +101,11 @@ def check_communicator(comm: object) -> None:
     if not alive():
         raise BackendError("redistributions are made and called between MPI_Init and MPI_Finalize")
     if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
-        given = "COMM_NULL" if comm in (MPI.COMM_NULL, None) else type(comm).__name__
+        kind = "COMM_NULL" if comm in (MPI.COMM_NULL, None) else type(comm).__name__
         raise BackendError(
             "a redistribution is between the ranks of one intracommunicator (that of two groups "
-            f"is had by Intercomm.Merge); got {given}",
-            comm=given,
+            f"is had by Intercomm.Merge); got {kind}",
+            comm=kind,
         )
 
 
@@ -177,14 +177,14 @@ def private(comm: MPI.Intracomm, timeout: float | None = None) -> Private:
             raise BackendError(f"{FIRST} failed before, as not all ranks came", step=FIRST)
         # Nobody is inside a collective that blocks before all have come.
         _finish(slot, comm.Ibarrier(), timeout)
-        own, request = comm.Idup()
+        duplicate, request = comm.Idup()
         _finish(slot, request, timeout)
-        node = own.Split_type(MPI.COMM_TYPE_SHARED)
+        node = duplicate.Split_type(MPI.COMM_TYPE_SHARED)
         # Together, for a launcher may have bound each rank to a processor of its own.
         usable = set().union(*node.allgather(_processors()))
-        crowded = own.allreduce(node.size > len(usable), MPI.LOR)
-        _take_requests(own)
-        slot.private = Private(own, node, tuple(node.allgather(own.rank)), crowded)
+        crowded = duplicate.allreduce(node.size > len(usable), MPI.LOR)
+        _take_requests(duplicate)
+        slot.private = Private(duplicate, node, tuple(node.allgather(duplicate.rank)), crowded)
     return slot.private
 
 

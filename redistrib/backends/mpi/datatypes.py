@@ -16,8 +16,8 @@ Tile = NDArray[Any]
 
 def address_of(tile: Tile) -> int:
     """Where the first element of a tile lies."""
-    found: int = tile.__array_interface__["data"][0]
-    return found
+    address: int = tile.__array_interface__["data"][0]
+    return address
 
 
 def places_of(tiles: Iterable[Tile | None]) -> list[Any]:
@@ -68,8 +68,8 @@ def _strided(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> MPI
     if not levels:
         return MPI.BYTE.Create_contiguous(run)
     count, stride = levels.pop()
-    made = MPI.BYTE.Create_hvector(count, run, stride)
+    datatype = MPI.BYTE.Create_hvector(count, run, stride)
     for count, stride in reversed(levels):
-        inner, made = made, made.Create_hvector(count, 1, stride)
+        inner, datatype = datatype, datatype.Create_hvector(count, 1, stride)
         inner.Free()
-    return made
+    return datatype

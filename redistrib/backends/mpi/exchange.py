@@ -65,10 +65,10 @@ class End:
 
     def boxes(self) -> list[Box | None]:
         """What each rank holds."""
-        found = boxes_of(self.type, self.part)
+        boxes = boxes_of(self.type, self.part)
         if self.reverse:
-            found = [box[::-1] for box in found]
-        return [None if p is None else found[p] for p in self.positions]
+            boxes = [box[::-1] for box in boxes]
+        return [None if p is None else boxes[p] for p in self.positions]
 
     def tile_shape(self, rank: int) -> Shape:
         """The same, of a rank that has a tile."""
@@ -208,16 +208,16 @@ class TileExchange(Phase):
             if bound == places and not kept.under_way:
                 return kept
         self.free()
-        made = Repeated(channel.comm, channel.tag)
+        repeated = Repeated(channel.comm, channel.tag)
         for streams, tiles, receives in (
             (self.receives, targets, True),
             (self.sends, sources, False),
         ):
             for stream in (stream for stream in streams if stream.direct):
                 for message in stream.messages(tiles, channel.datatypes):
-                    made.add(message, stream.peer, receives=receives)
-        self._kept.append((places, made))
-        return made
+                    repeated.add(message, stream.peer, receives=receives)
+        self._kept.append((places, repeated))
+        return repeated
 
     def free(self) -> None:
         """Release the messages that are kept, but those of a call that is under way."""
@@ -300,14 +300,14 @@ def exchange(
     if of_source is None or of_target is None:
         of_source, of_target = before.groups(after.type.partial), after.groups(after.type.partial)
     sources, targets = before.boxes(), after.boxes()
-    found: list[Overlap] = []
+    overlaps: list[Overlap] = []
     for group in sorted({of_source[rank], of_target[rank]} - {-1}):
         held, wanted = (
             Holders(members(boxes, numbers_of, group))
             for boxes, numbers_of in ((sources, of_source), (targets, of_target))
         )
-        found += search.overlaps(held, wanted, before.tile_shape, after.tile_shape)
-    return TileExchange(before, after, found, channel, itemsize, scratch)
+        overlaps += search.overlaps(held, wanted, before.tile_shape, after.tile_shape)
+    return TileExchange(before, after, overlaps, channel, itemsize, scratch)
 
 
 def members(
@@ -326,11 +326,11 @@ def permute(
     rank, boxes = channel.comm.rank, before.boxes()
     search = OverlapSearch(rank, channel.comm.size)
     rank_of = {position: rank for rank, position in enumerate(before.positions)}
-    found: list[Overlap] = []
+    overlaps: list[Overlap] = []
     for position, source in enumerate(permute_sources(before.type.mesh, step).tolist()):
         sender, receiver = rank_of[source], rank_of[position]
         box = boxes[sender]
         if rank in (sender, receiver) and box is not None:
             held, wanted = (Holders([(end, box)]) for end in (sender, receiver))
-            found += search.overlaps(held, wanted, before.tile_shape, before.tile_shape)
-    return TileExchange(before, after, found, channel, itemsize, scratch)
+            overlaps += search.overlaps(held, wanted, before.tile_shape, before.tile_shape)
+    return TileExchange(before, after, overlaps, channel, itemsize, scratch)

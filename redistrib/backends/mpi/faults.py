@@ -91,16 +91,16 @@ class Fault:
     def of(cls, operation: Operation, rank: int, error: BaseException) -> Fault:
         """The fault that an error of this rank is; one of another library is a BackendError."""
         if isinstance(error, RedistribError):
-            said = type(error).__name__, str(error)
-            return cls(operation.number, rank, *said, values=dict(vars(error)))
+            name_and_text = type(error).__name__, str(error)
+            return cls(operation.number, rank, *name_and_text, values=dict(vars(error)))
         return cls(operation.number, rank, "BackendError", f"{type(error).__name__}: {error}")
 
     def error(self) -> RedistribError:
         """What is raised, the same on all ranks."""
         values = {**self.values, "rank": self.rank}
         text = self.message if self.meets else f"rank {self.rank}: {self.message}"
-        made: RedistribError = getattr(errors, self.name)(text, **values)
-        return made
+        error: RedistribError = getattr(errors, self.name)(text, **values)
+        return error
 
 
 class Faults:
@@ -151,13 +151,13 @@ class Faults:
         """Tell all other ranks."""
         self._know(fault)
         others = (rank for rank in range(self.comm.size) if rank != self.comm.rank)
-        said = fault.number, fault.rank, fault.name, fault.message, fault.meets
-        self._send(("fault", self.cleared, said), others)
+        content = fault.number, fault.rank, fault.name, fault.message, fault.meets
+        self._send(("fault", self.cleared, content), others)
 
     def ask(self, operation: Operation, peers: Iterable[int]) -> None:
         """Have these ranks say if they are, or were, at something else in this operation."""
-        said = operation.number, operation.text, self.comm.rank
-        self._send(("question", operation.cleared, said), sorted(set(peers)))
+        content = operation.number, operation.text, self.comm.rank
+        self._send(("question", operation.cleared, content), sorted(set(peers)))
 
     def listen(self) -> None:
         """Take in what others have told, and answer what they have asked."""
@@ -169,13 +169,13 @@ class Faults:
         # One from before a meeting is void; of the next meeting this rank may not know yet.
         notices, self._early = self._early, []
         for notice in notices:
-            kind, cleared, said = notice
+            kind, cleared, content = notice
             if cleared > self.cleared:
                 self._early.append(notice)
             elif cleared == self.cleared and kind == "fault":
-                self._know(Fault(*said))
+                self._know(Fault(*content))
             elif cleared == self.cleared:
-                self._asked.append(said)
+                self._asked.append(content)
         self._answer()
 
     def clear(self, fault: Fault | None) -> None:
@@ -191,10 +191,10 @@ class Faults:
         for number, text, rank in self._asked:
             if number > self.number:
                 later.append((number, text, rank))
-            elif (own := done.get(number, text)) != text:
-                said = sorted([(rank, text), (self.comm.rank, own)])
-                given = "; ".join(f"rank {at}: {what}" for at, what in said)
-                message = f"the ranks were given different problems: {given}"
+            elif (own_text := done.get(number, text)) != text:
+                texts = sorted([(rank, text), (self.comm.rank, own_text)])
+                listing = "; ".join(f"rank {peer}: {question}" for peer, question in texts)
+                message = f"the ranks were given different problems: {listing}"
                 self.tell(Fault(number, self.comm.rank, "BackendError", message, meets=True))
         self._asked = later
 

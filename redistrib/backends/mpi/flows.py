@@ -58,14 +58,16 @@ class _Line:
         if buffers:
             self.chunks = ((s.peer, parts) for s in streams for parts in s.chunks(s.views(tiles)))
         else:
-            self.messages = ((s.peer, one) for s in streams for one in s.messages(tiles, datatypes))
+            self.messages = (
+                (s.peer, message) for s in streams for message in s.messages(tiles, datatypes)
+            )
         self.packed: dict[int, list[Tile]] = {}
 
     def _next(self, slot: int) -> tuple[int, list[Tile], Message] | None:
         """A peer, the next chunk, if it is to be packed, and its message; None after the last."""
-        found = next(self.messages, None)
-        if found is not None:
-            return found[0], [], found[1]
+        entry = next(self.messages, None)
+        if entry is not None:
+            return entry[0], [], entry[1]
         chunk = next(self.chunks, None)
         if chunk is None:
             return None
@@ -132,14 +134,14 @@ def transfer(
 
     What is outstanding already, and what that starts, is waited for, and no more.
     """
-    left: dict[Owner, int] = {}
+    pending: dict[Owner, int] = {}
     more = set(range(len(flows)))
 
     def post(number: int, slot: int) -> bool:
         started = flows[number].post(outstanding, (number, slot))
         if not started:
             more.discard(number)
-        left[number, slot] = started
+        pending[number, slot] = started
         return bool(started)
 
     for number, flow in enumerate(flows):
@@ -148,8 +150,8 @@ def transfer(
     while outstanding.requests:
         outstanding.last = not more
         for number, slot in outstanding.remove((yield outstanding)):
-            left[number, slot] -= 1
-            if not left[number, slot]:
+            pending[number, slot] -= 1
+            if not pending[number, slot]:
                 flows[number].finish(slot)
                 if number in more:
                     post(number, slot)

@@ -65,10 +65,10 @@ class IndexRanges:
         >>> part.starts.tolist(), part.stops.tolist(), part.places.tolist()
         ([8], [12], [4])
         """
-        lengths, own, there = common(self, tile)
-        at = np.searchsorted(self.places, own, "right") - 1
-        starts = self.starts[at] + own - self.places[at]
-        return IndexRanges(starts, starts + lengths, there)
+        lengths, places, new_places = common(self, tile)
+        run = np.searchsorted(self.places, places, "right") - 1
+        starts = self.starts[run] + places - self.places[run]
+        return IndexRanges(starts, starts + lengths, new_places)
 
     def within(self, low: int, high: int) -> IndexRanges:
         """The indices in `[low, high)`, counted from `low`; they stay where they are in the tile.
@@ -115,7 +115,7 @@ def common(a: IndexRanges, b: IndexRanges) -> tuple[Integers, Integers, Integers
     at_b = np.arange(len(at_a)) - np.repeat(np.cumsum(counts) - counts - first, counts)
     starts = np.maximum(a.starts[at_a], b.starts[at_b])
     lengths = np.minimum(a.stops[at_a], b.stops[at_b]) - starts
-    places = [x.places[at] + starts - x.starts[at] for x, at in ((a, at_a), (b, at_b))]
+    places = [x.places[index] + starts - x.starts[index] for x, index in ((a, at_a), (b, at_b))]
     return lengths, places[0], places[1]
 
 
@@ -164,8 +164,8 @@ def _regular(take: Integers, put: Integers) -> Iterator[tuple[int, int, list[Lev
         a, b = take, put
         while len(a) > 1:
             width = _progression(a, b)
-            rows, left = divmod(len(a), width)
-            if left or not all(
+            rows, remainder = divmod(len(a), width)
+            if remainder or not all(
                 (x.reshape(rows, width) - x[::width, None] == x[:width] - x[0]).all()
                 for x in (a, b)
             ):

@@ -218,10 +218,10 @@ class ModelRedistribution:
                 shape = t.tile_shape_at(t.mesh.ids.index(rank))
                 tile = np.asarray(tiles[name]) if name in tiles else None
                 if tile is None or tile.shape != shape or tile.dtype != numpy_dtype(t.dtype):
-                    given = "none" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
+                    actual = "none" if tile is None else f"shape {list(tile.shape)}, {tile.dtype}"
                     raise BackendError(
                         f"a tile of {name} has shape {list(shape)} and dtype {t.dtype}; "
-                        f"got {given}",
+                        f"got {actual}",
                         name=name,
                     )
                 checked[name] = np.ascontiguousarray(tile).reshape(tile.shape)  # also a scalar
@@ -237,9 +237,9 @@ class ModelRedistribution:
         for phase in phases(self.plan, moves, comm.rank):
             rounds: dict[int, Messages] = {}
             for to, come in phase.rounds(comm.rank, comm.size):
-                given = messages(phase.given.get(to, []), most)
-                taken = messages(phase.taken.get(come, []), most)
-                rounds[(to - comm.rank) % comm.size] = [*zip_longest(given, taken, fillvalue=[])]
+                sent = messages(phase.given.get(to, []), most)
+                received = messages(phase.taken.get(come, []), most)
+                rounds[(to - comm.rank) % comm.size] = [*zip_longest(sent, received, fillvalue=[])]
             yield phase, rounds
 
     def _counts(self) -> NDArray[np.int64]:
@@ -283,13 +283,13 @@ class ModelRedistribution:
                 pairs = rounds.get(distance, [])
                 count = len(pairs) if counts is None else int(counts[number, distance])
                 to, come = (comm.rank + distance) % comm.size, (comm.rank - distance) % comm.size
-                for given, taken in islice(chain(pairs, repeat(([], []))), count):
-                    if given or taken:
+                for sent, received in islice(chain(pairs, repeat(([], []))), count):
+                    if sent or received:
                         with claimed(self._comm):
-                            exchange = self._exchange(given, taken, to, come, held, targets)
+                            exchange = self._exchange(sent, received, to, come, held, targets)
                             staged = self._watch.drive(exchange, moves[0].target) or 0
                         self.live_bytes = max(self.live_bytes, held_bytes + staged)
-                    yield sum(map(self._size, taken))
+                    yield sum(map(self._size, received))
         self.live_bytes = max(self.live_bytes, held_bytes)
         self.completed = targets
 
@@ -298,27 +298,33 @@ class ModelRedistribution:
         return self._wire.size(view.view.distinct, view.wire)
 
     def _exchange(
-        self, given: list[View], taken: list[View], to: int, come: int, held: Tiles, targets: Tiles
+        self,
+        sent: list[View],
+        received: list[View],
+        to: int,
+        come: int,
+        held: Tiles,
+        targets: Tiles,
     ) -> Generator[Outstanding, list[int], int]:
         """One message to a rank, and one from another; gives the bytes of both."""
         message, joined = (
-            np.empty(sum(map(self._size, views)), np.uint8) for views in (taken, given)
+            np.empty(sum(map(self._size, views)), np.uint8) for views in (received, sent)
         )
         start = 0
-        for view in given:
+        for view in sent:
             end = start + self._size(view)
             joined[start:end] = self._wire.encoded(packed(view, held[str(view.source)]))
             start = end
         with Outstanding(self._private.comm, self._tag, message, joined) as outstanding:
-            if taken:
+            if received:
                 outstanding.receive([message, message.size, MPI.BYTE], come)
-            if given:
+            if sent:
                 outstanding.send([joined, joined.size, MPI.BYTE], to)
             outstanding.last = True
             while outstanding.requests:
                 outstanding.remove((yield outstanding))
         start = 0
-        for view in taken:
+        for view in received:
             end = start + self._size(view)
             dtype = numpy_dtype(view.wire)
             values = self._wire.decoded(message[start:end], view.view.distinct, dtype)

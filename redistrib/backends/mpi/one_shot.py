@@ -44,16 +44,16 @@ def redistribute(
         kept = private(comm).redistributions
     key = src, dst, *sorted(options.items())
     try:
-        made = kept.pop(key, None)
+        cached = kept.pop(key, None)
     except TypeError:
         with Redistribution(src, dst, comm, **options) as redistribution:
             return redistribution(tile, out)
-    if made is None:
-        made = Redistribution(src, dst, comm, **options)
+    if cached is None:
+        cached = Redistribution(src, dst, comm, **options)
         while len(kept) >= KEPT:
             kept.pop(next(iter(kept))).free()
-    kept[key] = made
-    return made(tile, out)
+    kept[key] = cached
+    return cached(tile, out)
 
 
 def mesh_of(comm: MPI.Cartcomm, names: Sequence[str] | None = None) -> Mesh:

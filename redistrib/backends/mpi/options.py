@@ -62,6 +62,6 @@ class Options:
         return self.scratch
 
     def __str__(self) -> str:
-        said = f" with check={self.check!r}" * (self.check != "peers")
-        said += " into shared tiles" * self.shared + " step by step" * (not self.fuse)
-        return said + ("" if self.timeout is None else f" with a timeout of {self.timeout:g} s")
+        text = f" with check={self.check!r}" * (self.check != "peers")
+        text += " into shared tiles" * self.shared + " step by step" * (not self.fuse)
+        return text + ("" if self.timeout is None else f" with a timeout of {self.timeout:g} s")

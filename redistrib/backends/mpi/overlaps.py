@@ -39,7 +39,7 @@ class Region:
 
     def offset(self, strides: Sequence[int]) -> int:
         """Distance of the first element from the start of the tile."""
-        return sum(at * stride for at, stride in zip(self.first, strides, strict=True))
+        return sum(place * stride for place, stride in zip(self.first, strides, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def view(tile: NDArray[np.generic], region: Region, shape: Sequence[int]) -> NDA
     strides = region.strides(tile.strides)
     if tile.flags.forc and tile.size:  # nearly always, and ten times as quick
         return np.ndarray(shape, tile.dtype, tile, region.offset(tile.strides), strides)
-    start = tile[tuple(slice(at, None) for at in region.first)]
+    start = tile[tuple(slice(place, None) for place in region.first)]
     return as_strided(start, shape, strides, writeable=tile.flags.writeable)
 
 
@@ -101,8 +101,8 @@ class Holders:
         """The index sets of a dimension whose bounds overlap those of another."""
         if indices.size and self.box_of:
             low, high = self._ends[dim]
-            found = (low < indices.stops[-1]) & (indices.starts[0] < high)
-            yield from (self._sets[dim][at] for at in np.flatnonzero(found))
+            near = (low < indices.stops[-1]) & (indices.starts[0] < high)
+            yield from (self._sets[dim][number] for number in np.flatnonzero(near))
 
 
 class OverlapSearch:
@@ -160,11 +160,11 @@ class OverlapSearch:
         """The ranks that want something of a box, and how many elements."""
         known = self._wanted.get((box, targets))
         if known is None:
-            found = list(self._overlapping(box, targets))
+            boxes = list(self._overlapping(box, targets))
             sizes = [
-                prod(self._common(a, b)[0] for a, b in zip(box, t, strict=True)) for t in found
+                prod(self._common(a, b)[0] for a, b in zip(box, t, strict=True)) for t in boxes
             ]
-            ranks = [targets.ranks_of[target] for target in found]
+            ranks = [targets.ranks_of[target] for target in boxes]
             receivers = np.array(list(chain.from_iterable(ranks)), np.int64)
             known = receivers, np.repeat(np.array(sizes, np.int64), [len(r) for r in ranks])
             self._wanted[box, targets] = known
@@ -173,19 +173,19 @@ class OverlapSearch:
     def _overlapping(self, box: Box, others: Holders) -> Iterator[Box]:
         """The boxes of others that share an element with one."""
         near = [
-            [other for other in others.near(dim, own) if self._common(own, other)[0]]
-            for dim, own in enumerate(box)
+            [other for other in others.near(dim, indices) if self._common(indices, other)[0]]
+            for dim, indices in enumerate(box)
         ]
         return (other for other in product(*near) if other in others.ranks_of)
 
     def _common(self, a: IndexRanges, b: IndexRanges) -> tuple[int, tuple[Segment, ...]]:
         """What two index sets share: how many indices, and where, from the one to the other."""
-        found = self._shared.get((a, b))
-        if found is None:
+        shared = self._shared.get((a, b))
+        if shared is None:
             lengths, take, put = common(a, b)
             parts = tuple(segments(lengths, take, put)) if len(lengths) else ()
-            found = self._shared[a, b] = int(lengths.sum()), parts
-        return found
+            shared = self._shared[a, b] = int(lengths.sum()), parts
+        return shared
 
 
 def _turns(sizes: Integers, count: int) -> Iterable[int]:
@@ -197,12 +197,12 @@ def _turns(sizes: Integers, count: int) -> Iterable[int]:
     if not len(sizes) or sizes[0] == sizes[-1]:
         return (np.arange(len(sizes)) % count).tolist()
     loads = [(0, place) for place in range(count)]
-    found = []
+    turns = []
     for size in sizes.tolist():
         load, place = loads[0]
         heapq.heapreplace(loads, (load + size, place))
-        found.append(place)
-    return found
+        turns.append(place)
+    return turns
 
 
 def overlap_of(

@@ -52,7 +52,7 @@ def phases_of(
     if plan.padded_shape is not None:
         steps = tuple(block_steps(plan.src, plan.dst))
         types = tuple(accumulate(steps, lambda t, step: step.apply(t), initial=plan.src))
-    found: list[Phase] = []
+    phases: list[Phase] = []
     start = source
 
     def end(t: ArrayType) -> End:
@@ -60,23 +60,23 @@ def phases_of(
 
     def move(to: End) -> None:
         if to.type != start.type:
-            found.append(between(start, to, channel, dtype, scratch))
+            phases.append(between(start, to, channel, dtype, scratch))
 
     for step, (before, after) in zip(steps, pairwise(types), strict=True):
         if not _apart(step, before):
             continue
-        here, there = end(before), end(after)
-        move(here)
+        start_end, stop_end = end(before), end(after)
+        move(start_end)
         match step:
             case ReplicatedToPartial() | ShardedToPartial():
-                found.append(ToPartial(step, here, there, channel.comm.rank))
+                phases.append(ToPartial(step, start_end, stop_end, channel.comm.rank))
             case CollectivePermute():
-                found.append(permute(step, here, there, channel, dtype.itemsize, scratch))
+                phases.append(permute(step, start_end, stop_end, channel, dtype.itemsize, scratch))
             case _:
                 raise AssertionError("_apart knows which steps are phases of their own")
-        start = there
+        start = stop_end
     move(end(plan.dst))
-    return found
+    return phases
 
 
 def between(before: End, after: End, channel: Channel, dtype: np.dtype[Any], scratch: int) -> Phase:
@@ -92,7 +92,7 @@ def _apart(step: Collective, before: ArrayType) -> bool:
         case ReplicatedToPartial() | ShardedToPartial():
             return True
         case CollectivePermute(routes):
-            return any(inside(old, whole) for old, _ in routes for whole in before.partial)
+            return any(inside(old, digit) for old, _ in routes for digit in before.partial)
         case DynamicSlice() | AllGather() | AllToAll() | Exchange() | ReduceScatter() | AllReduce():
             return False
         case _:

@@ -106,13 +106,13 @@ class Problem:
     @property
     def for_people(self) -> str:
         """What a rank was given, for an error."""
-        given = f"{self.src} -> {self.dst} of {self.dtype}"
+        text = f"{self.src} -> {self.dst} of {self.dtype}"
         if self.ranks[0] != self.ranks[1]:
-            given += f" from ranks {list(self.ranks[0])} to {list(self.ranks[1])}"
+            text += f" from ranks {list(self.ranks[0])} to {list(self.ranks[1])}"
         for end, part in zip(("source", "target"), self.subarrays, strict=True):
             if part is not None:
-                given += f", {end}[{', '.join(f'{low}:{high}' for low, high in part)}]"
-        return f"{given}{self.adding}{self.options}"
+                text += f", {end}[{', '.join(f'{low}:{high}' for low, high in part)}]"
+        return f"{text}{self.adding}{self.options}"
 
     @property
     def in_full(self) -> str:
@@ -124,8 +124,8 @@ class Problem:
     @property
     def in_place(self) -> bool:
         """Whether a result may be its tile."""
-        whole = self.subarrays == (None, None)
-        return whole and self.ranks[0] == self.ranks[1] and all_reduces(self.src, self.dst)
+        uncut = self.subarrays == (None, None)
+        return uncut and self.ranks[0] == self.ranks[1] and all_reduces(self.src, self.dst)
 
     def ends(self, size: int, *, reverse: bool = False) -> tuple[End, End]:
         """The two ends on `size` ranks; `reverse`: with dimensions in reverse."""
@@ -141,12 +141,12 @@ class Problem:
         arguments = channel, self.dtype, self.scratch
         if self.plan is not None and not self.options.fuse:
             return steps_of(self.plan, before, after, *arguments)
-        if (found := parts_of(self.plan)) is not None:
-            parts = End.on(found, self.ranks[1], channel.comm.size, None, reverse)
+        if (parts_type := parts_of(self.plan)) is not None:
+            parts = End.on(parts_type, self.ranks[1], channel.comm.size, None, reverse)
             if receives_once(before, parts, after):
                 return [Spread(before, parts, after, channel, self.dtype.itemsize, self.scratch)]
             return [between(before, after, *arguments)]
-        if self.plan is None or self.adding.asked or not self._has_addends:
+        if self.plan is None or self.adding.custom or not self._has_addends:
             return [between(before, after, *arguments)]
         return phases_of(self.plan, before, *arguments)
 
@@ -166,7 +166,7 @@ def _planned(src: ArrayType, dst: ArrayType, ranks: tuple[tuple[int, ...], ...])
     if src.partial or dst.partial or src.uneven or dst.uneven or not (dst.size and dst.free_digits):
         return None
     before, after = (
-        t.replace(mesh=Mesh(t.mesh.axes, devices=own))
-        for t, own in zip((src, dst), ranks, strict=True)
+        t.replace(mesh=Mesh(t.mesh.axes, devices=devices))
+        for t, devices in zip((src, dst), ranks, strict=True)
     )
     return before, after

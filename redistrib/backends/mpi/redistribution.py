@@ -158,8 +158,8 @@ class Redistribution:
             less time and no tile in between, and receives the plan's `lower_bound_bytes`.
         """
         self = cls.__new__(cls)
-        how = dtype, scratch, timeout, shared, fuse, check, op, accumulate
-        options = Options(None, None, None, None, *how)
+        settings = dtype, scratch, timeout, shared, fuse, check, op, accumulate
+        options = Options(None, None, None, None, *settings)
         self._make(comm, lambda: (plan.src, plan.dst), lambda *_: plan, options)
         return self
 
@@ -287,9 +287,9 @@ class Redistribution:
         with claimed(self._given_comm) as contended:
             self.watch.attempt(lambda: None, MAKING, contended or self._refused(starts=False))
         twin = type(self).__new__(type(self))
-        given = lambda: (self.src, self.dst), lambda *_: self.plan
+        makers = lambda: (self.src, self.dst), lambda *_: self.plan
         options = replace(self._problem.options, shared=True)
-        twin._make(self._given_comm, *given, options, self._under_way)
+        twin._make(self._given_comm, *makers, options, self._under_way)
         lent = np.empty(0, self.dtype) if twin.out is None else twin.out
         self._lent.append((lent, twin))
         return lent
@@ -323,14 +323,16 @@ class Redistribution:
 
     def _refused(self, starts: bool) -> BackendError | None:
         """Why there can be no call now."""
-        said = None
+        reason = None
         if not self._channel.datatypes.open:
-            said = "the redistribution was freed"
+            reason = "the redistribution was freed"
         elif self._under_way and self._shared is not None:
-            said = "a call overwrites the shared result of another; wait for that which was started"
+            reason = (
+                "a call overwrites the shared result of another; wait for that which was started"
+            )
         elif starts and not self.fused:
-            said = "steps run one by one in a call; start is of what is fused"
-        return None if said is None else BackendError(said)
+            reason = "steps run one by one in a call; start is of what is fused"
+        return None if reason is None else BackendError(reason)
 
     def _transfer(
         self,
@@ -365,8 +367,8 @@ class Redistribution:
         if self.fused:
             yield from fused(watch, self._phases, levels, results)
         else:
-            made = partial(self._arrays.made, results)
-            yield from by_steps(watch, self._phases, tiles, results, made)
+            make = partial(self._arrays.made, results)
+            yield from by_steps(watch, self._phases, tiles, results, make)
 
     def _at_once(self) -> bool:
         return len(self._phases) == 1 and self._phases[0].at_once
@@ -375,15 +377,17 @@ class Redistribution:
         """See tiles with their dimensions in reverse, or not, as all ranks do from now on."""
         if reverse == self._reverse:
             return
-        made = self._problem.phases(self._channel, reverse=reverse)
-        for old, new in zip(self._phases, made, strict=True):
+        phases = self._problem.phases(self._channel, reverse=reverse)
+        for old, new in zip(self._phases, phases, strict=True):
             new.communicates = old.communicates
-        self._phases, self._reverse = made, reverse
+        self._phases, self._reverse = phases, reverse
 
     def __repr__(self) -> str:
         steps = "no plan" if self.plan is None else f"a plan of {len(self.plan.steps)} steps"
-        how = "run one by one" if not self.fused else f"fused into {self._names}"
-        return f"<Redistribution {self.src} -> {self.dst} on {self.comm.size} ranks: {steps} {how}>"
+        mode = "run one by one" if not self.fused else f"fused into {self._names}"
+        return (
+            f"<Redistribution {self.src} -> {self.dst} on {self.comm.size} ranks: {steps} {mode}>"
+        )
 
     def free(self) -> None:
         """Release the datatypes, and the shared tiles but `out`. Local; a call after it raises.

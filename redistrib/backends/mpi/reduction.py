@@ -75,9 +75,9 @@ class Reduction(Phase):
                     rows.setdefault((overlap.put, overlap.shape), []).append(overlap)
                 if overlap.sender != overlap.receiver:
                     remote.append(overlap)
-        rest = scratch if alone else half
+        budget = scratch if alone else half
         # All buffers of a rank fit into the scratch, whichever of its streams merge, at either end.
-        chunk = rest // (3 * DEPTH * max(1, channel.comm.size - 1))
+        chunk = budget // (3 * DEPTH * max(1, channel.comm.size - 1))
         self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, chunk, packed=True)
         self._streams = (*self.sends, *receives)
         self._latest: Outstanding | None = None
@@ -89,9 +89,9 @@ class Reduction(Phase):
         self.lanes = [
             [
                 by_peer.get(sender) or Stream(sender, of_sender, "take", dtype.itemsize, 0, True)
-                for sender, of_sender in zip(senders, zip(*found, strict=True), strict=True)
+                for sender, of_sender in zip(senders, zip(*of_lane, strict=True), strict=True)
             ]
-            for senders, found in lanes.items()
+            for senders, of_lane in lanes.items()
         ]
         self.sent_bytes = sum(s.bytes for s in self.sends) + self.spread.sent_bytes
         self.received_bytes = sum(s.bytes for s in receives) + self.spread.received_bytes
@@ -167,15 +167,15 @@ class _Lane:
 
     def finish(self, slot: int) -> None:
         """Reduce, in the order of the senders."""
-        parts, own = self.waiting.pop(slot)
+        parts, local = self.waiting.pop(slot)
         addends = [
-            own
+            local
             if stream.peer == self.channel.comm.rank
             else list(unpacked(self.buffers[stream][slot], parts))
             for stream in self.streams
         ]
-        for part, *found in zip(parts, *addends, strict=True):
-            values = [addend.view(self.dtype) for addend in found]
+        for part, *contributions in zip(parts, *addends, strict=True):
+            values = [addend.view(self.dtype) for addend in contributions]
             if any(np.may_share_memory(part, value) for value in values[1:]):
                 # In place: the own addends are where the first ones go.
                 values = [value.copy() for value in values]
@@ -208,9 +208,9 @@ def _shares(
             ranks, held = wanting.ranks_of[box], shares[group].box_of
             parts = Holders((rank, held[rank]) for rank in ranks if rank in held)
             same = Holders((rank, box) for rank in ranks)
-            found = search.overlaps(parts, same, after.tile_shape, after.tile_shape)
+            overlaps = search.overlaps(parts, same, after.tile_shape, after.tile_shape)
             # The own share is where it belongs.
-            spread += [overlap for overlap in found if overlap.sender != overlap.receiver]
+            spread += [overlap for overlap in overlaps if overlap.sender != overlap.receiver]
     return shares, spread, alone
 
 
@@ -226,5 +226,5 @@ def _parts(
     dim = min(range(len(box)), key=lambda d: (-(-sizes[d] // count) * count / max(sizes[d], 1), d))
     first = min(box[dim].places.tolist(), default=0)  # a sub-array may begin inside the tile
     for part in range(count):
-        low, high = (first + sizes[dim] * at // count for at in (part, part + 1))
+        low, high = (first + sizes[dim] * number // count for number in (part, part + 1))
         yield (*box[:dim], narrow(box[dim], low, high), *box[dim + 1 :])

@@ -105,10 +105,10 @@ class Outstanding:
     def remove(self, done: Sequence[int]) -> list[Owner]:
         """Forget requests that are complete; gives the owners of those that have one."""
         self._complete = 0
-        owners = [owner for at in done if (owner := self._owners[at]) is not None]
-        for at in sorted(done, reverse=True):
+        owners = [owner for index in done if (owner := self._owners[index]) is not None]
+        for index in sorted(done, reverse=True):
             for column in (self.requests, self.peers, self._receives, self._owners):
-                del column[at]
+                del column[index]
         return owners
 
     def all_complete(self) -> bool:

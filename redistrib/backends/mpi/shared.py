@@ -46,8 +46,8 @@ class SharedTiles:
         self._shapes = {rank: shape for rank in ranks if (shape := shapes[rank]) is not None}
         self._rank = ranks[node.rank]
         self._file: int | None = None
-        own = self._shapes.get(self._rank)
-        size = 0 if own is None else prod(own) * dtype.itemsize
+        own_shape = self._shapes.get(self._rank)
+        size = 0 if own_shape is None else prod(own_shape) * dtype.itemsize
         if not size:
             return
         try:
@@ -95,5 +95,5 @@ class SharedTiles:
 
 
 def _free_bytes() -> int:
-    found = os.statvfs(MEMORY)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(MEMORY)
+    return status.f_bavail * status.f_frsize

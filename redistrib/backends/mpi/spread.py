@@ -44,9 +44,9 @@ def receives_once(before: End, parts: End, after: End) -> bool:
     """Whether each rank holds all of its target, or nothing of it but in its own part."""
     boxes = zip(before.boxes(), parts.boxes(), after.boxes(), strict=True)
     return all(
-        _shared(box, whole) in (_shared(box, part), _size(whole))
-        for box, part, whole in boxes
-        if box is not None and part is not None and whole is not None
+        _shared(box, target) in (_shared(box, part), _size(target))
+        for box, part, target in boxes
+        if box is not None and part is not None and target is not None
     )
 
 
@@ -66,27 +66,29 @@ class Spread(Phase):
         held: list[tuple[int, Box]] = []
         second: list[tuple[int, Box]] = []
         boxes = zip(before.boxes(), parts.boxes(), after.boxes(), strict=True)
-        for rank, (box, part, whole) in enumerate(boxes):
+        for rank, (box, part, target) in enumerate(boxes):
             if box is not None:
                 sources.append((rank, box))
-            if part is None or whole is None:
+            if part is None or target is None:
                 continue
-            if box is not None and _shared(box, whole) == _size(whole):
-                first.append((rank, whole))
+            if box is not None and _shared(box, target) == _size(target):
+                first.append((rank, target))
                 known.append((rank, tuple(placed(p, b) for p, b in zip(part, box, strict=True))))
                 continue
-            share = tuple(placed(p, w) for p, w in zip(part, whole, strict=True))
+            share = tuple(placed(p, w) for p, w in zip(part, target, strict=True))
             first.append((rank, share))
             held.append((rank, share))
-            second.append((rank, whole))
+            second.append((rank, target))
         search = OverlapSearch(channel.comm.rank, channel.comm.size)
         shapes = before.tile_shape, after.tile_shape
         crossing = list(search.overlaps(Holders(sources), Holders(first), *shapes))
         # What a rank with all of its tile sends to the others needs no wait.
         crossing += search.overlaps(Holders(known), Holders(second), *shapes)
-        found = search.overlaps(Holders(held), Holders(second), after.tile_shape, after.tile_shape)
+        overlaps = search.overlaps(
+            Holders(held), Holders(second), after.tile_shape, after.tile_shape
+        )
         # The own part is where it belongs.
-        gathered = [overlap for overlap in found if overlap.sender != overlap.receiver]
+        gathered = [overlap for overlap in overlaps if overlap.sender != overlap.receiver]
         half = scratch // 2
         self.stages = (
             TileExchange(before, after, crossing, channel, itemsize, half),

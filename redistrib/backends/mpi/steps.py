@@ -45,9 +45,9 @@ def steps_of(
 ) -> list[Phase]:
     """A phase for each step of a plan; each may use its part of the scratch."""
     ends = [End(t, (src if t.mesh == plan.src.mesh else dst).positions) for t in plan.types]
-    each = max(1, scratch // max(1, len(plan.steps)))
+    share = max(1, scratch // max(1, len(plan.steps)))
     return [
-        _phase(step, before, after, channel, dtype, each)
+        _phase(step, before, after, channel, dtype, share)
         for step, (before, after) in zip(plan.steps, pairwise(ends), strict=True)
     ]
 

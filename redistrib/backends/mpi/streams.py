@@ -50,18 +50,18 @@ def cut(shape: Sequence[int], limit: int) -> Iterator[Bounds]:
         yield ()
         return
     step = max(1, limit // prod(shape[axis + 1 :]))
-    whole = tuple(slice(0, n) for n in shape[axis + 1 :])
+    inner = tuple(slice(0, n) for n in shape[axis + 1 :])
     for outer in product(*map(range, shape[:axis])):
-        front = tuple(slice(at, at + 1) for at in outer)
+        front = tuple(slice(place, place + 1) for place in outer)
         for low in range(0, shape[axis], step):
-            yield (*front, slice(low, min(low + step, shape[axis])), *whole)
+            yield (*front, slice(low, min(low + step, shape[axis])), *inner)
 
 
 def _part(overlap: Tile, part: Bounds) -> Tile:
     """A part of an overlap as a view, of a scalar too."""
     index: Any = (*part, ...)
-    found: Tile = overlap[index]
-    return found
+    piece: Tile = overlap[index]
+    return piece
 
 
 class Stream:
@@ -101,7 +101,9 @@ class Stream:
                 limit = min(limit, SLAB_RUNS * overlap.contiguous)
             self.limits.append(limit)
         parts = (
-            part for at, overlap in enumerate(overlaps) for part in self._cut(at, overlap.shape)
+            part
+            for number, overlap in enumerate(overlaps)
+            for part in self._cut(number, overlap.shape)
         )
         self.direct = not self.packed and next(islice(parts, DEPTH_DIRECT, None), None) is None
         self.chunk_bytes = self.chunk * itemsize
@@ -131,15 +133,15 @@ class Stream:
                     yield [_part(overlap, part)]
             return
         parts: list[Tile] = []
-        left = self.chunk
+        room = self.chunk
         for overlap in views:
             for part in cut(overlap.shape, self.chunk):
                 taken = _part(overlap, part)
-                if taken.size > left:
+                if taken.size > room:
                     yield parts
-                    parts, left = [], self.chunk
+                    parts, room = [], self.chunk
                 parts.append(taken)
-                left -= taken.size
+                room -= taken.size
         if parts:
             yield parts
 
