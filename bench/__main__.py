@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if journal is not None:
         journal.close()
     sys.stdout.write(text)
-    for what, why in missing(results):
-        progress(f"missing: {what}: {why}")
+    for part, why in missing(results):
+        progress(f"missing: {part}: {why}")
     progress(f"written: {directory / 'benchmarks.md'}")
     return report_regressions(old, results) if old else 0
 
@@ -134,15 +134,15 @@ def run(
     with Team(runners(torch), effort.limits) as team:
         parts = units(effort, options, torch, team, directory)
         chosen = [name for name in parts if name in (options.only or parts)]
-        for at, name in enumerate(chosen):
-            after = sum(expected.get(later, 0.0) for later in chosen[at + 1 :])
+        for number, name in enumerate(chosen):
+            after = sum(expected.get(later, 0.0) for later in chosen[number + 1 :])
             campaign.measured(name, parts[name], journal, after)
             team.stop()
-    found = {
+    findings = {
         name: [journal[name, unit] for unit in part if (name, unit) in journal]
         for name, part in parts.items()
     }
-    complete = all(len(found[name]) == len(part) for name, part in parts.items())
+    complete = all(len(findings[name]) == len(part) for name, part in parts.items())
     results = {
         "program": "bench",
         **started,
@@ -151,16 +151,16 @@ def run(
         "versions": about["versions"],
         "settings": settings,
         "seconds": journal.seconds,
-        "planning": next(iter(found[PLANNING]), None),
-        "scale": [row for rows in found[SCALE] for row in rows],
+        "planning": next(iter(findings[PLANNING]), None),
+        "scale": [row for rows in findings[SCALE] for row in rows],
         "sections": [
-            [s.title, one["text"]]
+            [s.title, finding["text"]]
             for s in SECTIONS
-            for one in found.get(s.key, ())
-            if "text" in one
+            for finding in findings.get(s.key, ())
+            if "text" in finding
         ],
-        "missing": missing_parts(found, {name: len(part) for name, part in parts.items()}),
-        "workloads": found[PAIRS],
+        "missing": missing_parts(findings, {name: len(part) for name, part in parts.items()}),
+        "workloads": findings[PAIRS],
     }
     return results, journal if complete else None
 
@@ -175,7 +175,7 @@ def units(
         PLANNING: {"": partial(planning, directory, options.quick, torch)},
         SCALE: {f.name: partial(scale.simulate, [f], checked=not options.quick) for f in families},
         **{
-            section.key: {"": partial(sections.found, section, options_of)}
+            section.key: {"": partial(sections.text_of, section, options_of)}
             for section in SECTIONS
             if (options_of := section_options(section, options)) is not None
         },
@@ -228,8 +228,8 @@ def draw(results: Figures, directory: Path) -> list[str]:
 def write(results: Figures, path: Path) -> None:
     """The results as JSON, one workload per line."""
     rows = ",\n".join(json.dumps(row) for row in results["workloads"])
-    rest = {key: value for key, value in results.items() if key != "workloads"}
-    text = json.dumps(rest, indent=1).removesuffix("\n}")
+    others = {key: value for key, value in results.items() if key != "workloads"}
+    text = json.dumps(others, indent=1).removesuffix("\n}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{text},\n "workloads": [\n{rows}\n]}}\n', encoding="utf-8")
 
@@ -250,31 +250,31 @@ def read(path: Path, parser: argparse.ArgumentParser) -> Figures:
 def report_regressions(old: Figures, new: Figures) -> int:
     """Say on stderr what is worse; the exit status."""
     before, now = old["workloads"], new["workloads"]
-    found = summary.regressions(before, now)
+    worse = summary.regressions(before, now)
     count = len(summary.common(before, now))
-    for line in found:
+    for line in worse:
         progress(f"worse: {line}")
     if not count:
         progress(f"nothing to compare: no workload of {old['date']} is in this run")
         return 2
-    progress(f"{len(found)} regressions on {count} workloads, against {old['date']}")
-    return 1 if found else 0
+    progress(f"{len(worse)} regressions on {count} workloads, against {old['date']}")
+    return 1 if worse else 0
 
 
 def versions(torch: str | None) -> dict[str, str]:
     """Of everything that is measured."""
-    found = {"python": platform.python_version(), "redistrib": rd.__version__}
+    result = {"python": platform.python_version(), "redistrib": rd.__version__}
     for name in ("jax", "jaxlib", "numpy", "mpi4py", "mpich"):
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = planning_page.NOT_INSTALLED
-    found["torch"] = planning_page.NOT_INSTALLED
+            result[name] = planning_page.NOT_INSTALLED
+    result["torch"] = planning_page.NOT_INSTALLED
     if torch:
         code = "import torch; print(torch.__version__)"
         answer = subprocess.run([torch, "-c", code], capture_output=True, text=True, check=False)
-        found["torch"] = answer.stdout.strip() or planning_page.NOT_INSTALLED
-    return found
+        result["torch"] = answer.stdout.strip() or planning_page.NOT_INSTALLED
+    return result
 
 
 def commit() -> str:

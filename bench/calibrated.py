@@ -82,10 +82,10 @@ def report(mesh: rd.Mesh, exchange: Execution, prepare: Prepare) -> str:
     with prepare([*plans, *others]) as runs:
         times = timed(runs)
     profile = calibrated(plans, times[: len(plans)], exchange, "calibrated")
-    seconds = [usual(found) for found in times[len(plans) :]]
+    seconds = [usual(samples) for samples in times[len(plans) :]]
     load = os.getloadavg()[0]
     lines = [to_toml(profile, f"{mesh}, {len(others)} other moves, load {load:.1f}")]
-    lines += [compared(found, others, seconds) for found in (DEFAULT_PROFILE, profile)]
+    lines += [compared(chosen, others, seconds) for chosen in (DEFAULT_PROFILE, profile)]
     return "\n".join(lines)
 
 

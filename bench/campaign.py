@@ -38,29 +38,29 @@ def workloads(effort: Effort) -> list[Workload]:
     named = real(size)
     if effort.real is not None:
         named = named[:: max(1, len(named) // effort.real)][: effort.real]
-    found = named + [w for devices in SURVEY for w in survey(devices, effort.survey_pairs, size)]
-    return sorted(found, key=lambda w: (w.devices, w.group != REAL))
+    result = named + [w for devices in SURVEY for w in survey(devices, effort.survey_pairs, size)]
+    return sorted(result, key=lambda w: (w.devices, w.group != REAL))
 
 
 def measured(part: str, units: Units, journal: Journal, after: float = 0.0) -> None:
     """Measure every unit of a part that is not in the journal; `after`: seconds for later parts."""
-    left = [name for name in units if (part, name) not in journal]
+    units_left = [name for name in units if (part, name) not in journal]
     start = time.monotonic()
-    for at, name in enumerate(left, 1):
-        found = journal.once(part, name, units[name])
-        remaining = duration((time.monotonic() - start) / at * (len(left) - at) + after)
-        number = len(units) - len(left) + at
-        said = " ".join(filter(None, [part, f"{number}/{len(units)}", name]))
-        progress(f"{said}{bad(found)}; {remaining} left")
+    for done, name in enumerate(units_left, 1):
+        finding = journal.once(part, name, units[name])
+        remaining = duration((time.monotonic() - start) / done * (len(units_left) - done) + after)
+        number = len(units) - len(units_left) + done
+        label = " ".join(filter(None, [part, f"{number}/{len(units)}", name]))
+        progress(f"{label}{bad(finding)}; {remaining} left")
 
 
-def bad(found: Any) -> str:
+def bad(finding: Any) -> str:
     """In parentheses, which runners were wrong, crashed or late, or why nothing was run."""
-    if not isinstance(found, dict):
+    if not isinstance(finding, dict):
         return ""
-    if NOT_RUN in found:
-        return f" (not run: {found[NOT_RUN]})"
-    records = found.get("runners", {})
+    if NOT_RUN in finding:
+        return f" (not run: {finding[NOT_RUN]})"
+    records = finding.get("runners", {})
     names = [f"{n} {r['status']}" for n, r in records.items() if r["status"] in BAD]
     return f" ({', '.join(names)})" if names else ""
 

@@ -22,14 +22,16 @@ PARTS = {
 """Every part by its key, and what the page calls it."""
 
 
-def missing_parts(found: Mapping[str, Sequence[Any]], units: Mapping[str, int]) -> list[list[str]]:
+def missing_parts(
+    findings: Mapping[str, Sequence[Any]], units: Mapping[str, int]
+) -> list[list[str]]:
     """What is missing and why, given the findings of each part and how many it should have.
 
     A part that is not in `units` has no quick form.
     """
     missing = []
     for key, title in PARTS.items():
-        done, count = len(found.get(key, ())), units.get(key)
+        done, count = len(findings.get(key, ())), units.get(key)
         if count is None:
             missing.append([title, "not in the quick form"])
         elif not done:
@@ -37,9 +39,9 @@ def missing_parts(found: Mapping[str, Sequence[Any]], units: Mapping[str, int]) 
         elif done < count:
             missing.append([title, f"unfinished: {done} of {count}"])
         missing += [
-            [title, f"not run: {one[NOT_RUN]}"]
-            for one in found.get(key, ())
-            if isinstance(one, dict) and NOT_RUN in one
+            [title, f"not run: {finding[NOT_RUN]}"]
+            for finding in findings.get(key, ())
+            if isinstance(finding, dict) and NOT_RUN in finding
         ]
     return missing
 

@@ -61,15 +61,15 @@ def draw(results: Figures, directory: Path) -> list[str]:
 def speed_up(rows: Sequence[Figures]) -> None:
     """Speed-ups over XLA, sorted; each with the quartiles of its rounds, and XLA's own noise."""
     for name in RUNNERS:
-        found = sorted(
+        speeds = sorted(
             [record["speed_up"][key] for key in ("median", "q1", "q3")]
             for row in rows
             if "speed_up" in (record := row["runners"].get(name, {}))
         )
-        if found and name != BASELINE:
-            share = [(at + 0.5) / len(found) for at in range(len(found))]
-            mid, low, high = zip(*found, strict=True)
-            plt.plot(share, mid, color=COLOURS[name], label=f"{name} ({len(found)} pairs)")
+        if speeds and name != BASELINE:
+            share = [(n + 0.5) / len(speeds) for n in range(len(speeds))]
+            mid, low, high = zip(*speeds, strict=True)
+            plt.plot(share, mid, color=COLOURS[name], label=f"{name} ({len(speeds)} pairs)")
             plt.fill_between(share, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
     factor = noise(rows)
     plt.axhline(1, color=COLOURS[BASELINE], linewidth=1, label=f"{BASELINE} itself")
@@ -118,29 +118,29 @@ def _shares(
     shades = [plt.get_cmap("YlOrRd")(0.12 + 0.83 * n / len(limits)) for n in range(len(labels))]
     names: list[str] = []
     for name in RUNNERS:
-        found = [
+        ratios = [
             ratio(row, record)
             for row in rows
             if (record := row["runners"].get(name, {})).get("status") == "ok" and record.get(key)
         ]
-        if not found:
+        if not ratios:
             continue
-        place = [next((n for n, x in enumerate(limits) if value <= x), -1) for value in found]
-        left = 0.0
-        for at in range(len(labels)):
+        place = [next((n for n, x in enumerate(limits) if value <= x), -1) for value in ratios]
+        start = 0.0
+        for shade in range(len(labels)):
             # The last label is what no limit holds.
-            count = place.count(at if at < len(limits) else -1)
-            share = 100 * count / len(found)
-            shown = labels[at] if not names else None
-            plt.barh(len(names), share, left=left, color=shades[at], label=shown)
+            count = place.count(shade if shade < len(limits) else -1)
+            share = 100 * count / len(ratios)
+            shown = labels[shade] if not names else None
+            plt.barh(len(names), share, left=start, color=shades[shade], label=shown)
             if share >= 4:
-                dark = at > len(labels) * 0.6
+                dark = shade > len(labels) * 0.6
                 plt.annotate(
-                    f"{share:.0f}%", (left + share / 2, len(names)), ha="center", va="center",
+                    f"{share:.0f}%", (start + share / 2, len(names)), ha="center", va="center",
                     fontsize=8, color="white" if dark else "black",
                 )  # fmt: skip
-            left += share
-        names.append(f"{name}\n{len(found)} pairs, worst {max(found):.3g}x")
+            start += share
+        names.append(f"{name}\n{len(ratios)} pairs, worst {max(ratios):.3g}x")
     plt.yticks(range(len(names)), names, fontsize=8)
     plt.gca().invert_yaxis()
     plt.xlim(0, 100)
@@ -159,7 +159,7 @@ def plain_log_axis(axis: Any) -> None:
 
 def planning(figures: Figures) -> None:
     """Cold planning time against the number of devices, and against the number of axes."""
-    left, right = plt.gcf().subplots(1, 2)
+    sizes_plot, axes_plot = plt.gcf().subplots(1, 2)
     for name in SCALED:
         for axes, style in ((3, "-"), (4, "--")):
             points = sorted(
@@ -167,19 +167,23 @@ def planning(figures: Figures) -> None:
                 for row in figures["sizes"]
                 if len(row["axes"]) == axes
             )
-            left.plot(*zip(*points, strict=True), style, marker="o", ms=4, color=COLOURS[name])
-    left.set_xscale("log", base=2)
-    left.set_ylim(bottom=0)
-    left.set_xlabel("devices (solid: 3 axes, dashed: 4 axes)")
-    left.set_ylabel("CPU microseconds, cold, median over pairs")
-    left.set_title("More devices, same digits", fontsize=10)
+            sizes_plot.plot(
+                *zip(*points, strict=True), style, marker="o", ms=4, color=COLOURS[name]
+            )
+    sizes_plot.set_xscale("log", base=2)
+    sizes_plot.set_ylim(bottom=0)
+    sizes_plot.set_xlabel("devices (solid: 3 axes, dashed: 4 axes)")
+    sizes_plot.set_ylabel("CPU microseconds, cold, median over pairs")
+    sizes_plot.set_title("More devices, same digits", fontsize=10)
     rows = [row for row in figures["axes"] if set(row["mesh"]) == {2}]
     for name in (*SCALED, SHARDY):
         points = [(len(row["mesh"]), row["cpu_us"][name]["median"]) for row in rows]
-        right.plot(*zip(*points, strict=True), marker="o", ms=4, color=COLOURS[name], label=name)
-    plain_log_axis(right.yaxis)
-    right.set_xlabel("axes, all of size 2")
-    right.set_title("More axes", fontsize=10)
+        axes_plot.plot(
+            *zip(*points, strict=True), marker="o", ms=4, color=COLOURS[name], label=name
+        )
+    plain_log_axis(axes_plot.yaxis)
+    axes_plot.set_xlabel("axes, all of size 2")
+    axes_plot.set_title("More axes", fontsize=10)
     plt.figlegend(loc="outside lower center", ncols=5, fontsize=8)
     plt.suptitle("Time of one plan, and of one price", fontsize=12)
 
@@ -199,7 +203,7 @@ def simulation(rows: Sequence[Figures]) -> None:
         plt.plot(ends[1], y, "x", color=colour, ms=6)
     plt.xscale("log")
     names = [f"{family}, {devices:,}" for family, devices in kinds]
-    plt.yticks([at + 0.15 for at in range(len(kinds))], names, fontsize=8)
+    plt.yticks([n + 0.15 for n in range(len(kinds))], names, fontsize=8)
     plt.gca().invert_yaxis()
     plt.grid(axis="x", linewidth=0.4)
     plt.xlabel("simulated milliseconds")

@@ -87,17 +87,17 @@ def runners(torch_python: str | None, mpi: bool = True) -> list[Runner]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=16",
     }
-    found = [
+    result = [
         Runner(name, (sys.executable, "-m", "bench.workers.programs", program), jax, None, flags)
         for name, program in zip(names, programs, strict=True)
     ]
     dtensor = (torch_python or sys.executable, "-m", "bench.workers.dtensor", DEVICES)
-    found.append(Runner("DTensor", dtensor, "" if torch_python else "make bench-peers"))
+    result.append(Runner("DTensor", dtensor, "" if torch_python else "make bench-peers"))
     if mpi:
         rank = (sys.executable, "-m", "mpi4py", "-m", "bench.workers.mpi")
         command = (mpiexec or "mpiexec", "-n", DEVICES, *rank)
-        found.append(Runner("ours on MPI", command, no_mpi, ("real",)))
-    return found
+        result.append(Runner("ours on MPI", command, no_mpi, ("real",)))
+    return result
 
 
 class LostError(Exception):
@@ -170,11 +170,13 @@ class Worker:
         except subprocess.TimeoutExpired:
             status = 0
         self._errors.seek(0)
-        said = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines()]
+        printed = [
+            line.strip() for line in self._errors.read().decode(errors="replace").splitlines()
+        ]
         self.stop()
         if status < 0:
             return LostError("crashed", signal.Signals(-status).name)
-        errors = [line for line in said if "rror" in line] or said or ["no message"]
+        errors = [line for line in printed if "rror" in line] or printed or ["no message"]
         return LostError("crashed", f"exit status {status}: {errors[-1][:300]}")
 
     def stop(self) -> None:
@@ -213,9 +215,9 @@ class Team:
 
     def measure(self, workload: Workload, clock: bool = True) -> dict[str, Figures]:
         """One record per runner. Without `clock` nothing is timed."""
-        asked = [runner for runner in self._members if runner.takes(workload)]
+        takers = [runner for runner in self._members if runner.takes(workload)]
         records: dict[str, Figures] = {}
-        for runner in asked:
+        for runner in takers:
             if runner.missing:
                 records[runner.name] = {"status": "not installed", "detail": runner.missing}
             else:

@@ -42,12 +42,14 @@ def devices(platform: str, target_config: Path) -> Sequence[Any]:
 
     described: Any = topologies.get_topology_desc  # typed in parts only
     if platform == "tpu":
-        found = described(platform="tpu", topology_name="v5e:4x4")
+        topology = described(platform="tpu", topology_name="v5e:4x4")
     else:
         text = target_config.read_text(encoding="utf-8")
-        found = described(platform="cuda", topology_name="x", topology="1x2x8", target_config=text)
+        topology = described(
+            platform="cuda", topology_name="x", topology="1x2x8", target_config=text
+        )
     # By id: libtpu compiles for a part of a topology only if its ids are the first.
-    return sorted(found.devices, key=lambda device: int(device.id))
+    return sorted(topology.devices, key=lambda device: int(device.id))
 
 
 def main() -> None:
@@ -64,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.target_config and options.platform != "gpu":
         parser.error("--target-config goes with gpu")
-    found = devices(options.platform, options.target_config or H100)
+    topology = devices(options.platform, options.target_config or H100)
     chosen = [
         replace(pair, shape=SHAPES[options.devices][len(pair.shape)], dtype=options.dtype)
         for pair in pairs(options.devices)[options.first :: options.every]
@@ -73,15 +75,16 @@ def main() -> None:
     rows = []
     for number, pair in enumerate(chosen, 1):
         for program in programs:
-            made = figures(pair, program, found, run=False)
-            if made:
-                rows.append({**asdict(pair), "program": program, **made})
+            measured = figures(pair, program, topology, run=False)
+            if measured:
+                rows.append({**asdict(pair), "program": program, **measured})
         print(f"\r{number}/{len(chosen)} pairs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"{found[0].device_kind}, {options.devices} devices, {options.dtype}, {len(chosen)} pairs",
+        f"{topology[0].device_kind}, {options.devices} devices, {options.dtype}, "
+        f"{len(chosen)} pairs",
         "",
         "| program | count | temp / larger tile: median, worst | received / bound: mean, worst | "
         "buffer above both tiles |",

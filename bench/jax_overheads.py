@@ -34,8 +34,8 @@ def table(
                 run()
                 least[way] = min(least[way], clock() - start)
         first = next(iter(least.values()))
-        found = ", ".join(f"{way} {1e3 * t:.1f} ({t / first:.2f})" for way, t in least.items())
-        print(f"- {name}: {found}", flush=True)
+        times = ", ".join(f"{way} {1e3 * t:.1f} ({t / first:.2f})" for way, t in least.items())
+        print(f"- {name}: {times}", flush=True)
 
 
 def compiling(turns: int) -> None:
@@ -90,8 +90,8 @@ def compiling(turns: int) -> None:
     table(
         "compilation",
         {
-            name: {way: partial(compiled, jit, *what) for way, jit in ways.items()}
-            for name, what in programs.items()
+            name: {way: partial(compiled, jit, *arguments) for way, jit in ways.items()}
+            for name, arguments in programs.items()
         },
         turns,
     )
@@ -149,9 +149,9 @@ def devices(turns: int) -> None:
     from redistrib.backends import jax as rjax
 
     spec: Any = jax.sharding.PartitionSpec
-    here, there = (Mesh(jax.devices()[n : n + 8], ("x",)) for n in (0, 8))
-    rows, columns = NamedSharding(here, spec("x")), NamedSharding(there, spec(None, "x"))
-    found = {}
+    senders, receivers = (Mesh(jax.devices()[n : n + 8], ("x",)) for n in (0, 8))
+    rows, columns = NamedSharding(senders, spec("x")), NamedSharding(receivers, spec(None, "x"))
+    arrays = {}
     for size in (64, 1024, 2048, 4096):
         x = jax.device_put(jnp.ones((size, size)), rows)
 
@@ -164,8 +164,8 @@ def devices(turns: int) -> None:
         }
         for way in ways.values():
             way()
-        found[f"f32[{size}, {size}]"] = ways
-    table("to other devices", found, 4 * turns)
+        arrays[f"f32[{size}, {size}]"] = ways
+    table("to other devices", arrays, 4 * turns)
 
 
 def eager(turns: int) -> None:

@@ -58,9 +58,9 @@ def measure(pair: Pair, turns: int, rng: random.Random) -> Row | None:
     """Figures and times of all programs, in turns; None if nothing has to travel."""
     import jax
 
-    found = program_of(pair, "ours", jax.devices())
-    assert found is not None  # only chunks may be missing
-    plan, ours = found
+    program = program_of(pair, "ours", jax.devices())
+    assert program is not None  # only chunks may be missing
+    plan, ours = program
     if not plan.lower_bound_bytes:
         return None
     runners: dict[str, Row] = {}
@@ -74,16 +74,16 @@ def measure(pair: Pair, turns: int, rng: random.Random) -> Row | None:
     calls["device_put"] = lambda x: jax.device_put(x, target)
     runners["device_put"] = {}
     numbered = jax.numpy.arange(plan.src.size, dtype=plan.src.numpy_dtype).reshape(pair.shape)
-    given = jax.device_put(numbered, source)
-    expected = calls[BASELINE](given)
+    array = jax.device_put(numbered, source)
+    expected = calls[BASELINE](array)
     for name, call in calls.items():
-        runners[name]["right"] = bool((call(given) == expected).all())
-    times = _turns(calls, given, turns, rng)
+        runners[name]["right"] = bool((call(array) == expected).all())
+    times = _turns(calls, array, turns, rng)
     for clock in ("wall", "cpu"):
         spent = {name: [getattr(t, clock) / 1e6 for t in times[name]] for name in calls}
-        for name, own in spent.items():
-            ratios = [b / a for a, b in zip(own, spent[BASELINE], strict=True)]
-            runners[name][clock] = {"ms": median(own), **spread(ratios)}
+        for name, times_of_call in spent.items():
+            ratios = [b / a for a, b in zip(times_of_call, spent[BASELINE], strict=True)]
+            runners[name][clock] = {"ms": median(times_of_call), **spread(ratios)}
     row: Row = {**asdict(pair), "steps": [step.collective for step in plan.steps]}
     row["tile"] = max(plan.src.tile_bytes, plan.dst.tile_bytes)
     row |= {"bound": plan.lower_bound_bytes, "runners": runners}
@@ -98,9 +98,9 @@ def _programs(pair: Pair, plan: Any, ours: Any) -> Iterator[tuple[str, Any]]:
     from bench.workers.shardy import shardy_plan
     from redistrib.backends import jax as rjax
 
-    found = program_of(pair, "xla", jax.devices())
-    assert found is not None
-    yield BASELINE, found[1]
+    program = program_of(pair, "xla", jax.devices())
+    assert program is not None
+    yield BASELINE, program[1]
     yield "ours", ours
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(pair.mesh), tuple(pair.axes))
     try:
@@ -131,7 +131,7 @@ def _compiled(jitted: Any, pair: Pair, plan: Any) -> tuple[Row, Callable[[Any], 
 
 
 def _turns(
-    calls: dict[str, Callable[[Any], Any]], given: Any, turns: int, rng: random.Random
+    calls: dict[str, Callable[[Any], Any]], array: Any, turns: int, rng: random.Random
 ) -> dict[str, list[Timed]]:
     """Times per program, one a turn, in random order in each; the first turn is not counted.
 
@@ -145,15 +145,15 @@ def _turns(
         if turn > FEW and time.monotonic() - start > SECONDS:
             break
         for name in rng.sample(list(calls), len(calls)):
-            copy = jax.block_until_ready(given.copy())
+            copy = jax.block_until_ready(array.copy())
             spent = timed(partial(_run_to_end, calls[name], copy))
             if turn:
                 times[name].append(spent)
     return times
 
 
-def _run_to_end(program: Any, given: Any) -> None:
-    program(given).block_until_ready()
+def _run_to_end(program: Any, array: Any) -> None:
+    program(array).block_until_ready()
 
 
 def worker(turns: int) -> None:
@@ -168,9 +168,9 @@ def worker(turns: int) -> None:
 
 def rows(chosen: Sequence[Pair], turns: int) -> Iterator[Row | None]:
     """What was measured of each pair; "crashed" where XLA took the process with it."""
-    left = list(chosen)
-    while left:
-        block = left[:BLOCK]
+    remaining = list(chosen)
+    while remaining:
+        block = remaining[:BLOCK]
         run = subprocess.Popen(
             [sys.executable, "-m", "bench.jax_resharding", "--worker", str(turns)],
             cwd=ROOT,
@@ -187,22 +187,22 @@ def rows(chosen: Sequence[Pair], turns: int) -> Iterator[Row | None]:
             for line in run.stdout:
                 done += 1
                 yield json.loads(line)
-        left = left[done:]
+        remaining = remaining[done:]
         if run.returncode > 0:
             raise subprocess.CalledProcessError(run.returncode, run.args)
         if done < len(block):
-            yield asdict(left[0]) | {"crashed": -run.returncode}
-            left = left[1:]
+            yield asdict(remaining[0]) | {"crashed": -run.returncode}
+            remaining = remaining[1:]
 
 
-def markdown(found: Sequence[Row], about: Row) -> str:
+def markdown(measured: Sequence[Row], about: Row) -> str:
     """The tables: every program on all pairs and on those where XLA's buffers are large; the worst.
 
     `about` says when and where the rows were measured.
     """
-    right = [row for row in found if "crashed" not in row]
+    right = [row for row in measured if "crashed" not in row]
     blown = [row for row in right if row["runners"][BASELINE]["buffer"] > row["tile"]]
-    rest = [row for row in right if row not in blown]
+    others = [row for row in right if row not in blown]
     text = f"{about['date']}, {about['cores']} cores of {about['cpu']}, load {about['load']}"
     lines = [
         f"# {DEVICES} virtual CPU devices, 64 MiB",
@@ -218,14 +218,14 @@ def markdown(found: Sequence[Row], about: Row) -> str:
                 for title, chosen in (
                     (f"all {len(right)} that communicate", right),
                     (f"{len(blown)} with an array of XLA's above both tiles", blown),
-                    (f"the other {len(rest)}", rest),
+                    (f"the other {len(others)}", others),
                 )
                 for name in ("ours", "Shardy", "device_put")
                 for row in _summary(title, name, chosen)
             ],
         ),
         "",
-        f"XLA's compiler crashed on {len(found) - len(right)} more.",
+        f"XLA's compiler crashed on {len(measured) - len(right)} more.",
         "",
         *_slower(right),
     ]  # fmt: skip
@@ -296,11 +296,11 @@ def main() -> None:
     known: list[Row] = about.pop("rows")
     done = [pair_of(row) for row in known]
     start = time.monotonic()
-    left = [pair for pair in chosen if pair not in done]
-    for number, row in enumerate(rows(left, TURNS), 1):
+    remaining = [pair for pair in chosen if pair not in done]
+    for number, row in enumerate(rows(remaining, TURNS), 1):
         if row is not None:
             known.append(row)
-        print(f"\r{number}/{len(left)} pairs", end="", file=sys.stderr, flush=True)
+        print(f"\r{number}/{len(remaining)} pairs", end="", file=sys.stderr, flush=True)
         if file:
             lines = ",\n".join(map(json.dumps, known))
             file.write_text(f'{json.dumps(about)[:-1]}, "rows": [\n{lines}\n]}}\n')

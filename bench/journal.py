@@ -30,10 +30,10 @@ class Journal:
     def __init__(self, path: Path, about: Figures, until: float = math.inf) -> None:
         self._path = path
         self._until = until
-        self._found: dict[tuple[str, str], Any] = {}
+        self._findings: dict[tuple[str, str], Any] = {}
         self._seconds: dict[str, float] = {}
         if self._read(about):
-            progress(f"going on from {path.name}: {len(self._found)} findings")
+            progress(f"going on from {path.name}: {len(self._findings)} findings")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(about) + "\n", encoding="utf-8")
@@ -47,28 +47,28 @@ class Journal:
             progress(f"{self._path.name} is of other settings, versions or code: starting afresh")
             return False
         # The last line may be cut off in the middle.
-        whole = [line for line in lines if line.endswith("}")]
-        for line in whole:
+        complete = [line for line in lines if line.endswith("}")]
+        for line in complete:
             entry = json.loads(line)
             if NOT_RUN not in (entry["found"] or ()):
                 self._keep(entry)
-        if whole != lines:
-            text = "".join(f"{line}\n" for line in (first, *whole))
+        if complete != lines:
+            text = "".join(f"{line}\n" for line in (first, *complete))
             self._path.write_text(text, encoding="utf-8")
         return True
 
     def _keep(self, entry: Figures) -> None:
         part = entry["part"]
-        self._found[part, entry["name"]] = entry["found"]
+        self._findings[part, entry["name"]] = entry["found"]
         self._seconds[part] = self._seconds.get(part, 0.0) + entry["seconds"]
 
     def __getitem__(self, key: tuple[str, str]) -> Any:
         """The finding of a part and name."""
-        return self._found[key]
+        return self._findings[key]
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         """Whether a part and name has been found."""
-        return key in self._found
+        return key in self._findings
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -80,18 +80,18 @@ class Journal:
 
         Raises OutOfTimeError if it would have to be made after `until`.
         """
-        if (part, name) not in self._found:
+        if (part, name) not in self._findings:
             start = time.monotonic()
             if start > self._until:
                 raise OutOfTimeError
-            found = rounded(make())
+            finding = rounded(make())
             seconds = rounded(time.monotonic() - start)
-            entry = {"part": part, "name": name, "seconds": seconds, "found": found}
+            entry = {"part": part, "name": name, "seconds": seconds, "found": finding}
             text = json.dumps(entry)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
             self._keep(json.loads(text))
-        return self._found[part, name]
+        return self._findings[part, name]
 
     def close(self) -> None:
         """Everything is in the results: the next run measures anew."""

@@ -36,7 +36,7 @@ class Public:
 
 def public() -> list[Public]:
     """The figures, all of collectives within one slice or node."""
-    found = [
+    result = [
         Public(profile, n, name, times * GIB / both_ways, BOOK)
         for profile, n, both_ways in (
             ("tpu-v5e", 16, 9e10),
@@ -46,8 +46,8 @@ def public() -> list[Public]:
         for name, times in RING.items()
     ]
     for profile, bus in (("dgx-h100", 470e9), ("a100-cloud", 240e9)):
-        found.append(Public(profile, 8, "all_reduce", 2 * 7 / 8 * GIB / bus, NCCL))
-    return found
+        result.append(Public(profile, 8, "all_reduce", 2 * 7 / 8 * GIB / bus, NCCL))
+    return result
 
 
 def price(entry: Public) -> float:

@@ -202,11 +202,11 @@ def deepseek(*, apart: bool) -> Workload:
         mesh = expert[(i - 3) * 16 // m.layers]
         layer = f"model.layers.{i}.mlp"
         if apart:
-            each = e // 16
+            per_device = e // 16
             for n in range(e):
-                at = Mesh({"one": 1}, devices=[mesh.ids[n // each]])
+                alone = Mesh({"one": 1}, devices=[mesh.ids[n // per_device]])
                 for name, shape in (("gate", (f, h)), ("up", (f, h)), ("down", (h, f))):
-                    src[f"{layer}.experts.{n}.{name}_proj.weight"] = ArrayType(at, "bf16", shape)
+                    src[f"{layer}.experts.{n}.{name}_proj.weight"] = ArrayType(alone, "bf16", shape)
         else:
             for name, rows, columns in (("gate", f, h), ("up", f, h), ("down", h, f)):
                 src[f"{layer}.{name}"] = parse_any(f"bf16[{e}{{ep}}, {rows}, {columns}]", mesh)
@@ -290,7 +290,9 @@ def _apart(plan: ModelPlan) -> int:
     place = {device: n for n, device in enumerate(plan.devices)}
     sent = np.zeros(len(place), np.int64)
     loads: dict[int, Load] = {}
-    for crossing in (c for found in plan.crossings.values() for c in found if c is not None):
+    for crossing in (
+        c for of_target in plan.crossings.values() for c in of_target if c is not None
+    ):
         route, source, target, _ = crossing
         if id(route) not in loads:
             loads[id(route)] = load_of(route)

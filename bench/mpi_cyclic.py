@@ -36,22 +36,22 @@ def main() -> int:
         calls: dict[str, Callable[[], object]] = {
             "pdgemr2d": scalapack(Job(comm, src, dst, tile, out))
         }
-        made, outs = time.process_time(), {}
+        making, outs = time.process_time(), {}
         for order in "CF":
-            own = rmpi.Redistribution(src, dst, comm, strategy="direct")
+            redistribution = rmpi.Redistribution(src, dst, comm, strategy="direct")
             outs[order] = np.asarray(np.empty_like(out), order=order)  # type: ignore[call-overload]
-            given = np.asarray(tile, order=order)  # type: ignore[call-overload]
-            calls[order] = partial(own, given, outs[order])
-        made = (time.process_time() - made) / 2
-        found = timed(comm, calls)
+            ordered = np.asarray(tile, order=order)  # type: ignore[call-overload]
+            calls[order] = partial(redistribution, ordered, outs[order])
+        making = (time.process_time() - making) / 2
+        times = timed(comm, calls)
         assert all(np.array_equal(out, other) for other in outs.values())
         for order in "CF" if comm.rank == 0 else "":
-            ratios = [a / b for a, b in zip(found[order], found["pdgemr2d"], strict=True)]
+            ratios = [a / b for a, b in zip(times[order], times["pdgemr2d"], strict=True)]
             print(
                 f"{blocks[0]} -> {blocks[1]}, {order}: {ratios[0]:.2f}, of CPU {ratios[1]:.2f}",
                 end="",
             )
-            print(f"; made in {made * 1e3:.0f} ms", flush=True)
+            print(f"; made in {making * 1e3:.0f} ms", flush=True)
     return 0
 
 

@@ -98,20 +98,20 @@ def _verdicts(row: dict[str, Any], name: str) -> dict[str, bool]:
     seconds = row["seconds"]
     ours = seconds[name]
     best = min(seconds[name] for name in HAND_WRITTEN)
-    found = {
+    verdicts = {
         "1.1x of the best by hand": ours <= 1.1 * best,
         "memory <= 0.1 tile + 2 MiB": row["extra_bytes"][name] <= 0.1 * row["tile_bytes"] + 2 * MIB,
     }
     if row["mpi"] == "openmpi":
-        found["1.05x of Alltoallw"] = ours <= 1.05 * seconds["Alltoallw"]
+        verdicts["1.05x of Alltoallw"] = ours <= 1.05 * seconds["Alltoallw"]
     elif row["runs"] > 1024:
-        found["half of Alltoallw"] = ours <= 0.5 * seconds["Alltoallw"]
+        verdicts["half of Alltoallw"] = ours <= 0.5 * seconds["Alltoallw"]
     if row["ranks"] == 2:
-        found["70% of memcpy"] = 0.7 * ours <= seconds["memcpy"]
+        verdicts["70% of memcpy"] = 0.7 * ours <= seconds["memcpy"]
     for library in LIBRARIES:
         if library in seconds:
-            found[f"faster than {library}"] = ours < seconds[library]
-    return found
+            verdicts[f"faster than {library}"] = ours < seconds[library]
+    return verdicts
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -136,12 +136,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def absent(rows: list[dict[str, Any]]) -> str:
     """The libraries that did no job under one of the MPIs, as a line; empty if there are none."""
-    found = []
+    names = []
     for name in LIBRARIES:
         without = {row["mpi"] for row in rows} - {r["mpi"] for r in rows if name in r["seconds"]}
         if without:
-            found.append(f"{name} (on {', '.join(sorted(without))})")
-    return f"{NOT_MEASURED}{', '.join(found)}; bench/mpi_peers.py has what they need" * bool(found)
+            names.append(f"{name} (on {', '.join(sorted(without))})")
+    return f"{NOT_MEASURED}{', '.join(names)}; bench/mpi_peers.py has what they need" * bool(names)
 
 
 def main() -> int:

@@ -33,16 +33,18 @@ class Job:
     def boxes(self, sending: bool) -> list[tuple[slice, ...]]:
         """Per peer what this rank has for it, or gets from it; one box each in these jobs."""
         mine, theirs = (self.src, self.dst) if sending else (self.dst, self.src)
-        own = mine.tile(self.comm.rank)
-        found = []
+        indices = mine.tile(self.comm.rank)
+        result = []
         for peer in range(self.comm.size):
             box = []
-            for held, wanted in zip(own, theirs.tile(peer), strict=True):
-                at = np.flatnonzero(np.isin(held, wanted, assume_unique=True))
-                assert len(at) == 0 or at[-1] - at[0] + 1 == len(at)
-                box.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0))
-            found.append(tuple(box))
-        return found
+            for held, wanted in zip(indices, theirs.tile(peer), strict=True):
+                places = np.flatnonzero(np.isin(held, wanted, assume_unique=True))
+                assert len(places) == 0 or places[-1] - places[0] + 1 == len(places)
+                box.append(
+                    slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
+                )
+            result.append(tuple(box))
+        return result
 
     def runs(self, sending: bool) -> int:
         """The most contiguous runs of a piece on one side."""

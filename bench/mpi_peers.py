@@ -74,21 +74,21 @@ def scalapack(job: Job) -> Callable[[], None]:
     redistribute = library.Cpsgemr2d if job.src.itemsize == 4 else library.Cpdgemr2d
 
     def context(rows: int, columns: int, ranks: np.ndarray) -> int:
-        found = integer()
-        library.Cblacs_get(0, 0, ctypes.byref(found))
+        handle = integer()
+        library.Cblacs_get(0, 0, ctypes.byref(handle))
         # The map is column-major: ranks[row, column] of the grid.
         order = np.asfortranarray(ranks.reshape(rows, columns), np.int32)
         library.Cblacs_gridmap(
-            ctypes.byref(found), order.ctypes.data_as(ctypes.c_void_p), rows, rows, columns
+            ctypes.byref(handle), order.ctypes.data_as(ctypes.c_void_p), rows, rows, columns
         )
-        return found.value
+        return handle.value
 
     n, m = job.src.shape  # the transpose has m rows and n columns
     size = job.comm.size
-    whole = context(1, size, np.arange(size))
+    all_ranks = context(1, size, np.arange(size))
     ends = []
     for t, tile in ((job.src, job.tile), (job.dst, job.out)):
-        firsts = [[t.index_runs(dim, at)[0] for dim in (0, 1)] for at in range(size)]
+        firsts = [[t.index_runs(dim, rank)[0] for dim in (0, 1)] for rank in range(size)]
         wide, high = (int(stop - start) for start, stop in firsts[0])
         places = [(int(low[0]) // high, int(first[0]) // wide) for first, low in firsts]
         rows, columns = (1 + max(column) for column in zip(*places, strict=True))
@@ -99,7 +99,7 @@ def scalapack(job: Job) -> Callable[[], None]:
         descriptor = (integer * 9)(1, blacs, m, n, high, wide, 0, 0, tile.shape[1])
         ends.append((tile.ctypes.data_as(ctypes.c_void_p), descriptor))
     (a, from_), (b, to) = ends
-    return lambda: redistribute(m, n, a, 1, 1, from_, b, 1, 1, to, whole)
+    return lambda: redistribute(m, n, a, 1, 1, from_, b, 1, 1, to, all_ranks)
 
 
 METHODS = {"mpi4py-fft": mpi4py_fft, "heat": heat, "pdgemr2d": scalapack}

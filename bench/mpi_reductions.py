@@ -21,7 +21,7 @@ from redistrib.backends import mpi as rmpi
 def methods(comm: MPI.Intracomm, mib: int) -> dict[str, Callable[[], object]]:
     """A reduce_scatter and an all-reduce of that many MiB of float32 on each rank."""
     mesh, rows = rd.Mesh(r=comm.size), mib * 256
-    src, part, whole = (
+    src, part, summed = (
         rd.ArrayType.parse(f"f32[{rows}{text}", mesh)
         for text in (", 1024] sum{r}", "{r}, 1024]", ", 1024]")
     )
@@ -39,7 +39,7 @@ def methods(comm: MPI.Intracomm, mib: int) -> dict[str, Callable[[], object]]:
         "reduce_scatter": partial(rmpi.Redistribution(src, part, comm), tile, out),
         "MPI_Reduce_scatter_block": lambda: comm.Reduce_scatter_block(tile, out),
         "Alltoall, ordered adds": in_order,
-        "all_reduce": partial(rmpi.Redistribution(src, whole, comm), tile, total),
+        "all_reduce": partial(rmpi.Redistribution(src, summed, comm), tile, total),
         "MPI_Allreduce": lambda: comm.Allreduce(tile, total),
     }
 
@@ -47,8 +47,8 @@ def methods(comm: MPI.Intracomm, mib: int) -> dict[str, Callable[[], object]]:
 def main() -> int:
     comm = MPI.COMM_WORLD
     calls = methods(comm, int(sys.argv[1]) if len(sys.argv) > 1 else 32)
-    found = timed(comm, calls)  # on all ranks
-    for name, (slowest, together) in found.items() if comm.rank == 0 else ():
+    times = timed(comm, calls)  # on all ranks
+    for name, (slowest, together) in times.items() if comm.rank == 0 else ():
         print(f"{name:26} {slowest:8.4f} s {together:8.4f} s of all processors")
     return 0
 

@@ -47,13 +47,14 @@ def pack_alltoallv(job: Job) -> Callable[[], None]:
     dtype = job.tile.dtype
 
     def run() -> None:
-        for box, count, at in zip(sends, counts[0], offsets[0], strict=True):
-            packed[at : at + count].view(dtype).reshape(job.tile[box].shape)[...] = job.tile[box]
+        for box, count, start in zip(sends, counts[0], offsets[0], strict=True):
+            part = packed[start : start + count].view(dtype)
+            part.reshape(job.tile[box].shape)[...] = job.tile[box]
         job.comm.Alltoallv(
             [packed, counts[0], offsets[0], MPI.BYTE], [arrived, counts[1], offsets[1], MPI.BYTE]
         )
-        for box, count, at in zip(receives, counts[1], offsets[1], strict=True):
-            job.out[box] = arrived[at : at + count].view(dtype).reshape(job.out[box].shape)
+        for box, count, start in zip(receives, counts[1], offsets[1], strict=True):
+            job.out[box] = arrived[start : start + count].view(dtype).reshape(job.out[box].shape)
 
     return run
 
@@ -136,12 +137,12 @@ def run(description: dict[str, Any]) -> dict[str, Any]:
     calls = {}
     for name, method in METHODS.items():
         try:
-            made = method(job)
+            call = method(job)
         except CannotError as reason:
             if comm.rank == 0:
                 print(f"{name}: {reason}", file=sys.stderr)
             continue
-        calls[name] = made
+        calls[name] = call
     ours(job)()
     expected = job.out.copy()
     seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -77,23 +77,23 @@ def matrix_rows(shardy: Shardy, rounds: int, sample: int, families: Sequence[int
     """One row per family: microseconds per pair."""
     rows = []
     rng = random.Random(0)
-    for at in families:
-        axes, shape = FAMILIES[at]
-        found = family(axes, shape)
+    for number in families:
+        axes, shape = FAMILIES[number]
+        types = family(axes, shape)
         texts = [shardy.text(random_pair(rng, axes, shape)) for _ in range(sample)]
         ours, theirs, last = [], [], None
         for _ in range(rounds):
-            last = rd.Oracle(found[0].mesh)
-            ours.append(seconds(partial(last.cost_matrix, found, found)))
+            last = rd.Oracle(types[0].mesh)
+            ours.append(seconds(partial(last.cost_matrix, types, types)))
             theirs.append(median(pass_times(shardy, texts)))
         assert last is not None
-        per_pair = median(ours) / len(found) ** 2 * 1e6
+        per_pair = median(ours) / len(types) ** 2 * 1e6
         shardy_us = median(theirs) * 1e6
         rows.append(
             {
                 "mesh": "x".join(map(str, axes)),
-                "layouts": len(found),
-                "pairs": len(found) ** 2,
+                "layouts": len(types),
+                "pairs": len(types) ** 2,
                 "priced": last.stats.batched_prices,
                 "seconds": median(ours),
                 "us_per_pair": per_pair,
@@ -108,13 +108,13 @@ def matrix_rows(shardy: Shardy, rounds: int, sample: int, families: Sequence[int
 def pass_times(shardy: Shardy, texts: Sequence[str]) -> list[float]:
     """Seconds of Shardy's pass on modules that are parsed already."""
     ir, context = shardy._ir, shardy._context  # noqa: SLF001
-    found = []
+    times = []
     with context:
         manager = shardy._pass_manager.parse(PASS)  # noqa: SLF001
         for text in texts:
             module = ir.Module.parse(text)
-            found.append(seconds(partial(manager.run, module.operation)))
-    return found
+            times.append(seconds(partial(manager.run, module.operation)))
+    return times
 
 
 def single_row(shardy: Shardy, rounds: int, count: int) -> Figures:
@@ -189,24 +189,24 @@ def detour_rows() -> list[Figures]:
     rows = []
     rng = random.Random(0)
     for axes, shape in DETOUR_FAMILIES:
-        found = family(axes, shape)
-        count = len(found)
+        types = family(axes, shape)
+        count = len(types)
         for profile in links():
-            mesh = found[0].mesh
-            closed = rd.Oracle(mesh, profile).cost_matrix(found, found).ravel()
+            mesh = types[0].mesh
+            closed = rd.Oracle(mesh, profile).cost_matrix(types, types).ravel()
             planner = rd.Oracle(mesh, profile, effort="fast")
-            alone = planner.cost_vector([t for t in found for _ in found], found * count)
+            alone = planner.cost_vector([t for t in types for _ in types], types * count)
             ratios = np.divide(alone, closed, out=np.ones_like(alone), where=closed > 0)
             some = [*np.argsort(-ratios)[:100].tolist(), *rng.sample(range(count**2), 100)]
             single: list[float] = []
             times: list[float] = []
-            for at in some:
-                if closed[at]:
-                    src, dst = found[at // count], found[at % count]
+            for pair in some:
+                if closed[pair]:
+                    src, dst = types[pair // count], types[pair % count]
                     start = time.process_time()
                     seconds = rd.Oracle(mesh, profile).cost(src, dst).seconds
                     times.append(time.process_time() - start)
-                    single.append(seconds / closed[at])
+                    single.append(seconds / closed[pair])
             rows.append(
                 {
                     "mesh": "x".join(map(str, axes)),
@@ -231,17 +231,17 @@ def misaligned_rows(count: int = 60) -> list[Figures]:
     rows = []
     rng = random.Random(0)
     for side, profile in product(sides, links()):
-        found = family(axes, (side,) * 3)
-        mesh = found[0].mesh
+        types = family(axes, (side,) * 3)
+        mesh = types[0].mesh
         start = time.process_time()
-        closed = rd.Oracle(mesh, profile).cost_matrix(found, found)
+        closed = rd.Oracle(mesh, profile).cost_matrix(types, types)
         spent = time.process_time() - start
         planned: list[float] = []
         single: list[float] = []
         times: list[float] = []
         while len(single) < count:
-            row, column = rng.choices(range(len(found)), k=2)
-            src, dst = found[row], found[column]
+            row, column = rng.choices(range(len(types)), k=2)
+            src, dst = types[row], types[column]
             if refine(src, dst).aligned:
                 continue
             planned.append(closed[row, column] / rd.cost(src, dst, profile=profile).seconds)
@@ -297,17 +297,17 @@ def alpa_rows() -> list[Figures]:
         answers: list[tuple[float | None, float]] = []
         violations = triples = 0
         for shape in shapes:
-            found = list(layouts(MESH, shape))
+            numbered = list(layouts(MESH, shape))
             typed = family(MESH, shape)
             ours = rd.Oracle(typed[0].mesh).cost_matrix(typed, typed)
-            theirs = [[alpa(shape, a, b) for b in found] for a in found]
+            theirs = [[alpa(shape, a, b) for b in numbered] for a in numbered]
             answers += [
                 (theirs[i][j], float(ours[i, j]))
-                for i, j in product(range(len(found)), repeat=2)
+                for i, j in product(range(len(numbered)), repeat=2)
                 if i != j
             ]
             known = np.array([[np.nan if x is None else x for x in row] for row in theirs])
-            for k in range(len(found)):
+            for k in range(len(numbered)):
                 detour = known[:, k, None] + known[k]
                 triples += int(np.isfinite(detour + known).sum())
                 violations += int((known > detour * (1 + 1e-9)).sum())
@@ -364,9 +364,9 @@ def line_row(count: int) -> Figures:
         question = {"id": number, "mesh": dict(src.mesh.axes), "src": str(src), "dst": str(dst)}
         lines.append(json.dumps(question))
     forget()
-    given = answers([*lines, *lines])
-    cold = seconds(lambda: [next(given) for _ in lines])
-    again = seconds(lambda: [next(given) for _ in lines])
+    answered = answers([*lines, *lines])
+    cold = seconds(lambda: [next(answered) for _ in lines])
+    again = seconds(lambda: [next(answered) for _ in lines])
     return {"lines": count, "cold a second": count / cold, "again a second": count / again}
 
 
@@ -377,8 +377,8 @@ def run(quick: bool, only: str | None = None) -> Figures:
     rd.Oracle(warm_up[0].mesh).cost_matrix(warm_up, warm_up)
     settle()
     if only is not None:
-        at = ["x".join(map(str, axes)) for axes, _ in FAMILIES].index(only)
-        return {"matrix": matrix_rows(shardy, 2, 50, [at])}
+        number = ["x".join(map(str, axes)) for axes, _ in FAMILIES].index(only)
+        return {"matrix": matrix_rows(shardy, 2, 50, [number])}
     return {
         "command": "python -m bench.oracle" + " --quick" * quick,
         "machine": machine(),

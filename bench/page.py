@@ -100,7 +100,7 @@ def opening(results: Figures) -> list[str]:
 
 def missing_lines(results: Figures) -> list[str]:
     """What the page does not have; nothing if that is nothing."""
-    items = [f"- {what}: {why}." for what, why in missing(results)]
+    items = [f"- {part}: {why}." for part, why in missing(results)]
     return ["**This is not the whole benchmark.** Missing:", "", *items, ""] if items else []
 
 
@@ -211,14 +211,14 @@ def in_words(entries: Figures, rows: Sequence[Figures]) -> list[str]:
     ]
 
 
-def against_lines(found: Figures) -> list[str]:
+def against_lines(comparison: Figures) -> list[str]:
     """This run beside an earlier one, on the workloads of both: means, then pairs."""
-    machine = found["machine"]
+    machine = comparison["machine"]
     lines = [
-        f"## Against {found['date']}",
+        f"## Against {comparison['date']}",
         "",
-        f"Commit {found['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
-        f"{machine['load']} at the start; the {found['workloads']} workloads of both runs. "
+        f"Commit {comparison['commit']}, {machine['cores']} cores of {machine['cpu']}, load "
+        f"{machine['load']} at the start; the {comparison['workloads']} workloads of both runs. "
         "*Now / then*: the geometric mean over pairs and its 95% interval, widened by what XLA's "
         "mean over itself is off 1 in both runs. *Apart*: the quartiles of the two runs do not "
         "overlap.",
@@ -228,13 +228,13 @@ def against_lines(found: Figures) -> list[str]:
     body = [
         [m["set"], m["runner"], m["pairs"], mean_text(m["then"]), mean_text(m["now"]),
          ", ".join(m["verdicts"]), mean_text(m["ratio"])]
-        for m in found["means"]
+        for m in comparison["means"]
     ]  # fmt: skip
     lines += [*table(header, body), ""]
     header = ["runner", "pairs", "same verdict", "opposite verdict", "apart"]
     body = [
         [p["runner"], p["pairs"], p["same"], p["opposite"], ", ".join(p["apart"]) or "-"]
-        for p in found["pairs"]
+        for p in comparison["pairs"]
     ]
     return [*lines, *table(header, body), ""]
 
@@ -243,23 +243,25 @@ def counts_lines(rows: Sequence[Figures]) -> list[str]:
     """What is known of each runner's programs besides time and bytes."""
     body = []
     for name in ORDER[:-1]:
-        found = [
+        records = [
             (record, max(row["source_tile_bytes"], row["target_tile_bytes"]))
             for row in rows
             if row["bound_bytes"] and (record := row["runners"].get(name, ABSENT))["status"] == "ok"
         ]
-        temps = [record["temp_bytes"] / tile for record, tile in found if "temp_bytes" in record]
-        calls = [record["num_collectives"] for record, _ in found]
-        if not found:
+        temps = [record["temp_bytes"] / tile for record, tile in records if "temp_bytes" in record]
+        calls = [record["num_collectives"] for record, _ in records]
+        if not records:
             continue
         body.append(
             [
                 name,
-                len(found),
+                len(records),
                 f"{median(temps):.3g}, {max(temps):.3g}" if temps else "-",
                 f"{sum(calls) / len(calls):.2f}, {max(calls)}",
-                _median([r["planning_seconds"] * 1e6 for r, _ in found if "planning_seconds" in r]),
-                _median([r["compile_seconds"] * 1e3 for r, _ in found if "compile_seconds" in r]),
+                _median(
+                    [r["planning_seconds"] * 1e6 for r, _ in records if "planning_seconds" in r]
+                ),
+                _median([r["compile_seconds"] * 1e3 for r, _ in records if "compile_seconds" in r]),
             ]
         )
     if not body:

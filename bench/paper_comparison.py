@@ -60,21 +60,21 @@ class Row:
 
 def sample(axes: tuple[int, ...], shape: tuple[int, ...], count: int) -> list[Problem]:
     """Seeded pairs of different layouts."""
-    found = list(layouts(axes, shape))
+    all_layouts = list(layouts(axes, shape))
     rng = random.Random(SEED)
-    return [Problem(axes, shape, *rng.sample(found, 2)) for _ in range(count)]
+    return [Problem(axes, shape, *rng.sample(all_layouts, 2)) for _ in range(count)]
 
 
 def plan(src: rd.ArrayType, dst: rd.ArrayType, strategy: Strategy) -> tuple[rd.Plan | None, float]:
     """The plan, None if there is none within both ends, and the CPU milliseconds it took."""
-    found: list[rd.Plan] = []
+    plans: list[rd.Plan] = []
 
     def call() -> None:
         with suppress(rd.InfeasibleError):
-            found.append(rd.plan(src, dst, strategy=strategy, profile=BYTES_FIRST))
+            plans.append(rd.plan(src, dst, strategy=strategy, profile=BYTES_FIRST))
 
     cpu = timed(call).cpu / 1e6
-    return (found[0] if found else None), cpu
+    return (plans[0] if plans else None), cpu
 
 
 def compare(axes: tuple[int, ...], shape: tuple[int, ...], count: int) -> list[Row]:
@@ -84,14 +84,16 @@ def compare(axes: tuple[int, ...], shape: tuple[int, ...], count: int) -> list[R
         plan(*pairs[0], strategy)
     plans = {s: [plan(*pair, s) for pair in pairs] for s in STRATEGIES}
     everywhere = [
-        at
-        for at in range(count)
-        if all((found := plans[s][at][0]) is not None and found.lower_bound_bytes for s in plans)
+        number
+        for number in range(count)
+        if all(
+            (chosen := plans[s][number][0]) is not None and chosen.lower_bound_bytes for s in plans
+        )
     ]
     rows = []
     for strategy, planned in plans.items():
-        shown = [found for at in everywhere if (found := planned[at][0]) is not None]
-        ratios = [found.received_bytes / found.lower_bound_bytes for found in shown]
+        shown = [chosen for number in everywhere if (chosen := planned[number][0]) is not None]
+        ratios = [chosen.received_bytes / chosen.lower_bound_bytes for chosen in shown]
         rows.append(
             Row(
                 ",".join(map(str, axes)),
@@ -99,10 +101,10 @@ def compare(axes: tuple[int, ...], shape: tuple[int, ...], count: int) -> list[R
                 strategy,
                 count,
                 len(everywhere),
-                sum(found is None for found, _ in planned),
+                sum(chosen is None for chosen, _ in planned),
                 geometric_mean(ratios),
                 max(ratios),
-                mean(found.num_collectives for found in shown),
+                mean(chosen.num_collectives for chosen in shown),
                 median(cpu for _, cpu in planned),
             )
         )
@@ -113,21 +115,21 @@ def overall(rows: Sequence[Row]) -> list[Row]:
     """One row per strategy over all meshes; of milliseconds, the mean of the medians."""
     result = []
     for strategy in STRATEGIES:
-        own = [row for row in rows if row.strategy == strategy]
-        compared = sum(row.compared for row in own)
-        logs = sum(log(row.mean_ratio) * row.compared for row in own)
+        of_strategy = [row for row in rows if row.strategy == strategy]
+        compared = sum(row.compared for row in of_strategy)
+        logs = sum(log(row.mean_ratio) * row.compared for row in of_strategy)
         result.append(
             Row(
                 "all",
                 "",
                 strategy,
-                sum(row.pairs for row in own),
+                sum(row.pairs for row in of_strategy),
                 compared,
-                sum(row.no_plan for row in own),
+                sum(row.no_plan for row in of_strategy),
                 exp(logs / compared),
-                max(row.worst_ratio for row in own),
-                sum(row.collectives * row.compared for row in own) / compared,
-                mean(row.milliseconds for row in own),
+                max(row.worst_ratio for row in of_strategy),
+                sum(row.collectives * row.compared for row in of_strategy) / compared,
+                mean(row.milliseconds for row in of_strategy),
             )
         )
     return result
@@ -146,8 +148,8 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines = []
-    for at in range(0, len(rows), len(STRATEGIES)):
-        group = rows[at : at + len(STRATEGIES)]
+    for start in range(0, len(rows), len(STRATEGIES)):
+        group = rows[start : start + len(STRATEGIES)]
         ratios = [f"{row.mean_ratio:.2f}, {row.worst_ratio:.2f}" for row in group[:2]]
         cells = [
             group[0].mesh,

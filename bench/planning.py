@@ -165,17 +165,17 @@ def split(times: Times) -> Figures:
 
 def back_to_back(problems: list[Problem], shardy: Shardy) -> Figures:
     """Each planner in a loop of its own, its code and data in the processor's caches."""
-    found: dict[str, list[float]] = {}
+    times_of: dict[str, list[float]] = {}
     for problem in problems:
         prepared: dict[str, Prepare] = {s: ours(problem, s) for s in OURS}
         prepared |= {SHARDY: shardy.call(problem), SHARDY_TEXT: shardy.text_call(problem)}
         for name, prepare in prepared.items():
             times = [here(prepare)() for _ in range(ALONE_CALLS)]
-            found.setdefault(name, []).append(medians(times)[0])
+            times_of.setdefault(name, []).append(medians(times)[0])
     return {
         "pairs": len(problems),
         "calls": ALONE_CALLS,
-        "cpu_us": {name: spread(values) for name, values in found.items()},
+        "cpu_us": {name: spread(values) for name, values in times_of.items()},
     }
 
 
@@ -191,7 +191,7 @@ def size_rows(effort: Effort) -> list[Figures]:
             # Axes of unequal sizes are cut where those of a small mesh are not.
             if len({digit_counts(problem) for problem in scaled}) == 1:
                 pairs.append(scaled)
-        found: list[dict[str, list[float]]] = [{s: [] for s in SCALED} for _ in meshes]
+        by_mesh: list[dict[str, list[float]]] = [{s: [] for s in SCALED} for _ in meshes]
         for scaled in progress(f"sizes of {len(meshes[0])} axes", pairs):
             calls = {
                 f"{n} {s}": call
@@ -199,8 +199,8 @@ def size_rows(effort: Effort) -> list[Figures]:
                 for s, call in scaled_calls(problem).items()
             }
             for name, (cpu, _) in interleave(calls, effort.rounds, rng).items():
-                at, strategy = name.split()
-                found[int(at)][strategy].append(cpu)
+                number, strategy = name.split()
+                by_mesh[int(number)][strategy].append(cpu)
         rows += [
             {
                 "axes": list(axes),
@@ -208,11 +208,11 @@ def size_rows(effort: Effort) -> list[Figures]:
                 "pairs": len(pairs),
                 "cpu_us": {s: spread(values) for s, values in times.items()},
                 "ratio": {
-                    s: spread([b / a for a, b in zip(found[0][s], values, strict=True)])
+                    s: spread([b / a for a, b in zip(by_mesh[0][s], values, strict=True)])
                     for s, values in times.items()
                 },
             }
-            for axes, times in zip(meshes, found, strict=True)
+            for axes, times in zip(meshes, by_mesh, strict=True)
         ]
     return rows
 
@@ -237,19 +237,19 @@ def axis_rows(effort: Effort, shardy: Shardy) -> list[Figures]:
     meshes = [(2,) * count for count in range(1, effort.max_axes + 1)]
     rows = []
     for axes in progress("axes", [*meshes, LARGEST]):
-        found: dict[str, list[float]] = {}
+        times_of: dict[str, list[float]] = {}
         for _ in range(effort.axis_pairs):
             problem = random_pair(rng, axes, (prod(axes),) * RANK)
             peers = {SHARDY: here(shardy.call(problem))}
             times = interleave(scaled_calls(problem), effort.rounds, rng, peers)
             for name, (cpu, _) in times.items():
-                found.setdefault(name, []).append(cpu)
+                times_of.setdefault(name, []).append(cpu)
         rows.append(
             {
                 "mesh": list(axes),
                 "devices": prod(axes),
                 "pairs": effort.axis_pairs,
-                "cpu_us": {name: spread(values) for name, values in found.items()},
+                "cpu_us": {name: spread(values) for name, values in times_of.items()},
             }
         )
     return rows
@@ -293,13 +293,15 @@ def peer_verdicts(rows: list[Figures]) -> list[Figures]:
     for peer, target in peers:
         for strategy in OURS[:2]:
             for kind, of_kind in by_class(rows):
-                what = f"{strategy} / {peer}, {kind} pairs"
+                label = f"{strategy} / {peer}, {kind} pairs"
                 chosen = [row["cpu_us"] for row in of_kind]
                 if peer not in chosen[0]:
-                    result.append({"what": what, "ratio": None, "target": target, "met": None})
+                    result.append({"what": label, "ratio": None, "target": target, "met": None})
                     continue
                 ratio = median(t[strategy] for t in chosen) / median(t[peer] for t in chosen)
-                result.append(verdict(what, ratio, target, [t[strategy] / t[peer] for t in chosen]))
+                result.append(
+                    verdict(label, ratio, target, [t[strategy] / t[peer] for t in chosen])
+                )
     return result
 
 
@@ -312,18 +314,18 @@ def size_verdicts(rows: list[Figures]) -> list[Figures]:
             for axes in (meshes[0], meshes[-1])
         )
         for s in SCALED:
-            what = f"{s}, {last['devices']:,} devices / {first['devices']}"
+            label = f"{s}, {last['devices']:,} devices / {first['devices']}"
             ratio = last["cpu_us"][s]["median"] / first["cpu_us"][s]["median"]
-            entry = verdict(what, ratio, SCALE_TARGET, [1.0])
+            entry = verdict(label, ratio, SCALE_TARGET, [1.0])
             result.append({**entry, "pairs": first["pairs"], "per_pair": last["ratio"][s]})
     return result
 
 
-def verdict(what: str, ratio: float, target: float, per_pair: Sequence[float]) -> Figures:
+def verdict(label: str, ratio: float, target: float, per_pair: Sequence[float]) -> Figures:
     """A ratio of medians beside what it must not exceed."""
     ratio = round(ratio, 4)
     return {
-        "what": what,
+        "what": label,
         "pairs": len(per_pair),
         "ratio": ratio,
         "per_pair": spread(per_pair),
@@ -332,16 +334,18 @@ def verdict(what: str, ratio: float, target: float, per_pair: Sequence[float]) -
     }
 
 
-def progress(what: str, items: Sequence[_T]) -> Iterable[_T]:
+def progress(label: str, items: Sequence[_T]) -> Iterable[_T]:
     """The items, with a count and the time left on stderr."""
     start = time.monotonic()
-    for at, item in enumerate(items):
-        if at and sys.stderr.isatty():
-            left = (time.monotonic() - start) / at * (len(items) - at)
-            sys.stderr.write(f"\rplanning, {what}: {at}/{len(items)}, {left:.0f} s left   ")
+    for number, item in enumerate(items):
+        if number and sys.stderr.isatty():
+            seconds_left = (time.monotonic() - start) / number * (len(items) - number)
+            sys.stderr.write(
+                f"\rplanning, {label}: {number}/{len(items)}, {seconds_left:.0f} s left   "
+            )
             sys.stderr.flush()
         yield item
-    sys.stderr.write(f"\rplanning, {what}: {len(items)} in {time.monotonic() - start:.0f} s   \n")
+    sys.stderr.write(f"\rplanning, {label}: {len(items)} in {time.monotonic() - start:.0f} s   \n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

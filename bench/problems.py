@@ -40,8 +40,8 @@ def layouts(axes: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[Layout]:
 
 def all_pairs(axes: tuple[int, ...], shape: tuple[int, ...]) -> list[Problem]:
     """Every ordered pair of different layouts."""
-    found = list(layouts(axes, shape))
-    return [Problem(axes, shape, a, b) for a in found for b in found if a != b]
+    all_layouts = list(layouts(axes, shape))
+    return [Problem(axes, shape, a, b) for a in all_layouts for b in all_layouts if a != b]
 
 
 def random_layout(rng: random.Random, axes: tuple[int, ...], rank: int) -> Layout:

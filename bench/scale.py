@@ -124,11 +124,11 @@ def simulate(families: Sequence[Family], checked: bool, limits: Limits = LIMITS)
     for family in families:
         sizes = [*family.sizes, *([family.check] if checked else [])]
         try:
-            found = [compile_xla(family, n, limits) for n in sizes]
-            fit = fitted(found[0], found[1], *family.sizes)
+            compiled = [compile_xla(family, n, limits) for n in sizes]
+            fit = fitted(compiled[0], compiled[1], *family.sizes)
             note = "not checked"
             if checked:
-                same = predicted(fit, family.check) == found[2]
+                same = predicted(fit, family.check) == compiled[2]
                 if not same:
                     raise LookupError(f"XLA takes another plan at n = {family.check}")
                 note = f"as compiled at n = {family.check}"
@@ -228,20 +228,24 @@ _SHARE: dict[str, Callable[[Fraction], Fraction]] = {
 }
 
 
-def _delivered(one: Figures) -> Fraction:
-    return Fraction(one["received_bytes"]) / _SHARE[one["kind"]](Fraction(one["group"]))
+def _delivered(collective: Figures) -> Fraction:
+    return Fraction(collective["received_bytes"]) / _SHARE[collective["kind"]](
+        Fraction(collective["group"])
+    )
 
 
 def predicted(fit: Collectives, n: int) -> Collectives:
     """The collectives at another size, in the form in which they were read."""
     result = []
-    for one in fit:
-        group, delivered = (c * Fraction(n) ** p for c, p in (one["group"], one["delivered"]))
-        received = delivered * _SHARE[one["kind"]](group)
+    for collective in fit:
+        group, delivered = (
+            c * Fraction(n) ** p for c, p in (collective["group"], collective["delivered"])
+        )
+        received = delivered * _SHARE[collective["kind"]](group)
         result.append(
             {
-                "kind": one["kind"],
-                "axes": one["axes"],
+                "kind": collective["kind"],
+                "axes": collective["axes"],
                 "group": int(group),
                 "received_bytes": int(received),
             }
@@ -249,30 +253,30 @@ def predicted(fit: Collectives, n: int) -> Collectives:
     return result
 
 
-def priced(one: Figures, mesh: rd.Mesh, profile: Profile) -> float:
+def priced(collective: Figures, mesh: rd.Mesh, profile: Profile) -> float:
     """Seconds of one collective of XLA's, as ours over the same axes would be priced.
 
     Also cut into one for each link where that is cheaper, as ours are: a gather over nodes first.
     """
-    whole = [
+    digits = [
         part
-        for axis in one["axes"]
+        for axis in collective["axes"]
         for part in cut(
             DeviceDigit(axis, 1, mesh.axis_size(axis)),
             [end for linked in profile.parts_of(axis) for end in (linked.pre, linked.end)],
         )
     ]
-    owned = [(digit, IndexDigit(0, 1, digit.size)) for digit in whole]
-    if one["group"] == prod(digit.size for digit in whole):
-        delivered = int(_delivered(one))
+    owned = [(digit, IndexDigit(0, 1, digit.size)) for digit in digits]
+    if collective["group"] == prod(digit.size for digit in digits):
+        delivered = int(_delivered(collective))
         held: dict[str, tuple[Collective, int]] = {
-            "all-gather": (AllGather(tuple(owned)), delivered // one["group"]),
+            "all-gather": (AllGather(tuple(owned)), delivered // collective["group"]),
             "reduce-scatter": (ReduceScatter(tuple(owned)), delivered),
             "all-to-all": (AllToAll(tuple(Move(d, i, i) for d, i in owned)), delivered),
         }
-        if one["kind"] in held:
-            step, tile = held[one["kind"]]
+        if collective["kind"] in held:
+            step, tile = held[collective["kind"]]
             return add_steps([step], 0.0, tile, 1, profile)[1]
-    latencies = 2 if one["kind"] == "all-reduce" else 1
-    collective = one["kind"].replace("-", "_")
-    return profile.seconds(whole, one["received_bytes"], latencies, collective)
+    latencies = 2 if collective["kind"] == "all-reduce" else 1
+    name = collective["kind"].replace("-", "_")
+    return profile.seconds(digits, collective["received_bytes"], latencies, name)

@@ -114,7 +114,7 @@ SECTIONS = (
 )
 
 
-def found(section: Section, options: Sequence[str]) -> dict[str, str]:
+def text_of(section: Section, options: Sequence[str]) -> dict[str, str]:
     """What a section's program prints with these options, as `text`: below a line with its command,
     headings two levels deeper. Where it could not run, NOT_RUN and why.
     """
@@ -141,7 +141,7 @@ def found(section: Section, options: Sequence[str]) -> dict[str, str]:
     except subprocess.TimeoutExpired:
         return {NOT_RUN: f"`{command}` did not end in {TIMEOUT:g} s"}
     if process.returncode:
-        said = (errors.strip().splitlines() or [""])[-1].replace(str(ROOT), ".")
-        return {NOT_RUN: f"`{command}` ended with status {process.returncode}: {said}"}
+        message = (errors.strip().splitlines() or [""])[-1].replace(str(ROOT), ".")
+        return {NOT_RUN: f"`{command}` ended with status {process.returncode}: {message}"}
     printed = re.sub(r"^#", "###", out.strip(), flags=re.MULTILINE)
     return {"text": "\n\n".join(filter(None, [f"`{command}`. {section.says}".strip(), printed]))}

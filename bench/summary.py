@@ -136,31 +136,31 @@ def entry(chosen: Sequence[Figures], name: str) -> Figures:
         for row, record in right
         if record.get("received_bytes")
     ]
-    found: Figures = {
+    result: Figures = {
         "pairs": len(pairs),
         "status": dict(Counter(record["status"] for _, record in pairs)),
         "timed": len(speeds),
     }
     if speeds:
         medians = [s["median"] for s in speeds]
-        found["speed_up"] = {
+        result["speed_up"] = {
             **interval(medians, bias(chosen)),
             "median": median(medians),
             "largest": max(medians),
             "smallest": min(medians),
         }
-        found["standing"] = standing(found["speed_up"])
-        found["verdicts"] = dict(Counter(map(verdict, speeds)))
+        result["standing"] = standing(result["speed_up"])
+        result["verdicts"] = dict(Counter(map(verdict, speeds)))
     if tiles:
-        found["above_tiles"] = sum(tiles) / len(tiles)
+        result["above_tiles"] = sum(tiles) / len(tiles)
     if moved:
         ratios = [received / bound for received, bound in moved]
-        found["received_over_bound"] = {
+        result["received_over_bound"] = {
             "mean": geometric_mean(ratios),
             "worst": max(ratios),
             "sums": sum(r for r, _ in moved) / sum(b for _, b in moved),
         }
-    return found
+    return result
 
 
 # --- against an earlier run -------------------------------------------------------------------
@@ -178,19 +178,19 @@ def regressions(old: Sequence[Figures], new: Sequence[Figures]) -> list[str]:
     """
     both = common(old, new)
     factor = noise([a for a, _ in both], 1.0) * noise([b for _, b in both], 1.0)
-    found = []
+    lines = []
     for a, b in both:
         for name in OURS:
             first, second = (row["runners"].get(name) for row in (a, b))
             if first is not None and second is not None:
-                found += [f"{b['name']}, {name}: {text}" for text in worse(first, second, factor)]
-    found += [
+                lines += [f"{b['name']}, {name}: {text}" for text in worse(first, second, factor)]
+    lines += [
         f"{e['title']}, {e['runner']}: mean speed-up {e['now']['mean']:.3g}, was "
         f"{e['then']['mean']:.3g}"
         for e in means(both)
         if e["runner"] in OURS and e["ratio"]["high"] < 1
     ]
-    return found
+    return lines
 
 
 def worse(old: Figures, new: Figures, factor: float) -> Iterator[str]:
@@ -226,7 +226,7 @@ def by_pair(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
     names of those whose quartiles do not overlap.
     """
     names = dict.fromkeys(name for _, row in both for name in row["runners"] if name != BASELINE)
-    found = []
+    result = []
     for name in names:
         speeds = [
             (row["name"], then, now)
@@ -237,7 +237,7 @@ def by_pair(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
         verdicts = [{verdict(then), verdict(now)} for _, then, now in speeds]
         apart = [n for n, a, b in speeds if a["q3"] < b["q1"] or b["q3"] < a["q1"]]
         if speeds:
-            found.append(
+            result.append(
                 {
                     "runner": name,
                     "pairs": len(speeds),
@@ -246,7 +246,7 @@ def by_pair(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
                     "apart": apart,
                 }
             )
-    return found
+    return result
 
 
 def means(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
@@ -257,7 +257,7 @@ def means(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
     first, second = [a for a, _ in both], [b for _, b in both]
     off = bias(first) + bias(second)
     now = {(e["set"], e["runner"]): e for e in headline(second)}
-    found = []
+    result = []
     for then in headline(first):
         name = then["runner"]
         later = now.get((then["set"], name), {})
@@ -270,7 +270,7 @@ def means(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
             if belongs(pair[1])
         ]
         ratios = [b["median"] / a["median"] for a, b in speeds if a and b]
-        found.append(
+        result.append(
             {
                 **{key: then[key] for key in ("set", "title", "runner")},
                 "pairs": len(ratios),
@@ -280,4 +280,4 @@ def means(both: Sequence[tuple[Figures, Figures]]) -> list[Figures]:
                 "ratio": interval(ratios, off),
             }
         )
-    return found
+    return result

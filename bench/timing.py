@@ -55,18 +55,18 @@ def interleave(
     is not counted. With more names in `between` than in `calls`, some of them would not be called.
     """
     assert len(between) <= len(calls)
-    found: dict[str, list[Timed]] = {name: [] for name in (*calls, *between)}
-    for at in range(rounds + 1):
+    samples: dict[str, list[Timed]] = {name: [] for name in (*calls, *between)}
+    for turn in range(rounds + 1):
         others = cycle(rng.sample(list(between), len(between)))
         for name in rng.sample(list(calls), len(calls)):
-            one = calls[name]()
-            if at:
-                found[name].append(one)
+            sample = calls[name]()
+            if turn:
+                samples[name].append(sample)
             for other in islice(others, 1):
-                one = between[other]()
-                if at:
-                    found[other].append(one)
-    return {name: medians(times) for name, times in found.items()}
+                sample = between[other]()
+                if turn:
+                    samples[other].append(sample)
+    return {name: medians(times) for name, times in samples.items()}
 
 
 def medians(times: Sequence[Timed]) -> tuple[float, float]:

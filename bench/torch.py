@@ -49,10 +49,10 @@ def measured(ranks: int, pairs: int) -> list[dict[str, Any]]:
 def kept(file: Path) -> list[dict[str, Any]]:
     """The rows of a file; a last line that was cut off is taken out of it."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    whole = [line for line in lines if line.endswith("}")]
-    if whole != lines:
-        file.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
-    return [json.loads(line) for line in whole]
+    complete = [line for line in lines if line.endswith("}")]
+    if complete != lines:
+        file.write_text("".join(f"{line}\n" for line in complete), encoding="utf-8")
+    return [json.loads(line) for line in complete]
 
 
 def page(ranks: int, rows: list[dict[str, Any]]) -> str:

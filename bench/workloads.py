@@ -66,18 +66,18 @@ def parse_types(request: dict[str, Any]) -> tuple[rd.ArrayType, rd.ArrayType]:
 
 def problem_of(src: rd.ArrayType, dst: rd.ArrayType) -> Problem:
     """The layouts by numbers of axes. Raises LookupError unless whole axes own dimensions."""
-    whole: list[Factor] = [DeviceDigit(name, 1, size) for name, size in src.mesh.axes]
+    axes: list[Factor] = [DeviceDigit(name, 1, size) for name, size in src.mesh.axes]
     layouts = []
     for t in (src, dst):
-        if t.partial or any(factor not in whole for dim in t.dims for factor in dim):
+        if t.partial or any(factor not in axes for dim in t.dims for factor in dim):
             raise LookupError("the layouts are not of whole axes")
-        layouts.append(tuple(tuple(whole.index(digit) for digit in dim) for dim in t.dims))
+        layouts.append(tuple(tuple(axes.index(digit) for digit in dim) for dim in t.dims))
     return Problem(tuple(size for _, size in src.mesh.axes), src.shape, *layouts)
 
 
 def survey(devices: int, count: int | None, size: int) -> list[Workload]:
     """Seeded pairs on 8, 12 or 16 devices, the first `count`, on arrays of about `size` bytes."""
-    found = []
+    result = []
     for number, pair in enumerate(pairs(devices, count)):
         mesh = rd.Mesh(pair.axes)
         src, dst = (
@@ -85,16 +85,16 @@ def survey(devices: int, count: int | None, size: int) -> list[Workload]:
         )
         name = f"survey {devices} #{number}"
         source = "redistrib/demo/survey.py"
-        found.append(
+        result.append(
             Workload(f"survey {devices}", name, source, grown(src, size), grown(dst, size))
         )
-    return found
+    return result
 
 
 def real(size: int) -> list[Workload]:
     """The named workloads, on arrays of at least `size` bytes, at most twice that."""
     stated = [(w.name, w.source, w.mesh, w.src, w.dst) for w in demo.WORKLOADS]
-    found = []
+    result = []
     restated = json.loads(RESTATED.read_text(encoding="utf-8"))
     for name, source, mesh_text, *texts in (*stated, *restated):
         mesh = rd.Mesh.parse(mesh_text)
@@ -102,8 +102,8 @@ def real(size: int) -> list[Workload]:
             rd.ArrayType.parse(text.replace("bf16[", "u16[").replace("f16[", "u16["), mesh)
             for text in texts
         )
-        found.append(Workload(REAL, name, source, *(grown(t, size) for t in ends)))
-    return found
+        result.append(Workload(REAL, name, source, *(grown(t, size) for t in ends)))
+    return result
 
 
 def array_of(t: rd.ArrayType) -> Any:
@@ -118,7 +118,7 @@ def array_of(t: rd.ArrayType) -> Any:
 def grown(t: rd.ArrayType, size: int) -> rd.ArrayType:
     """The same layout on an array whose largest dimension is doubled until it has `size` bytes."""
     shape = list(t.shape)
-    at = shape.index(max(shape))
-    while t.itemsize * t.size * shape[at] // t.shape[at] < size:
-        shape[at] *= 2
+    dim = shape.index(max(shape))
+    while t.itemsize * t.size * shape[dim] // t.shape[dim] < size:
+        shape[dim] *= 2
     return rd.ArrayType(t.mesh, t.dtype, shape, t.dims, t.partial, t.reduction)

@@ -86,13 +86,13 @@ class Counter(TorchDispatchMode):
     def all_to_all(self, original: Any) -> Any:
         """DTensor's all-to-all on one dimension of a mesh, counted as one."""
 
-        def call(given: Any, gather: int, shard: int, mesh: Any, dim: int) -> Any:
+        def call(tile: Any, gather: int, shard: int, mesh: Any, dim: int) -> Any:
             k = mesh.size(dim)
-            self.received += given.nbytes * (k - 1) // k
+            self.received += tile.nbytes * (k - 1) // k
             self.collectives += 1
             self.inside = True
             try:
-                result = original(given, gather, shard, mesh, dim)
+                result = original(tile, gather, shard, mesh, dim)
             finally:
                 self.inside = False
             self.largest = max(self.largest, result.nbytes)
@@ -132,14 +132,14 @@ def spec(mesh: DeviceMesh, shape: list[int], layout: list[list[int]], dtype: Any
 def tile(array: torch.Tensor, axes: list[int], layout: list[list[int]], rank: int) -> torch.Tensor:
     """What a rank holds of the array."""
     coordinates = [rank // prod(axes[n + 1 :]) % axes[n] for n in range(len(axes))]
-    at = []
+    slices = []
     for size, owners in zip(array.shape, layout, strict=True):
         number = 0
         for axis in owners:
             number = number * axes[axis] + coordinates[axis]
         part = size // prod(axes[axis] for axis in owners)
-        at.append(slice(number * part, (number + 1) * part))
-    return array[tuple(at)].contiguous()
+        slices.append(slice(number * part, (number + 1) * part))
+    return array[tuple(slices)].contiguous()
 
 
 def prepare(workload: Figures) -> tuple[Figures, Run | None]:
@@ -153,14 +153,14 @@ def prepare(workload: Figures) -> tuple[Figures, Run | None]:
     count = prod(shape)
     array = torch.arange(PERIOD).to(dtype).repeat(count // PERIOD + 1)[:count].reshape(shape)
     ends = [spec(mesh, shape, problem[end], dtype) for end in ("src", "dst")]
-    given = tile(array, axes, problem["src"], dist.get_rank())
+    local = tile(array, axes, problem["src"], dist.get_rank())
     start = time.perf_counter()
     _redistribute._gen_transform_infos_non_cached(*ends, True)  # noqa: SLF001
     planning = time.perf_counter() - start
 
     def run() -> torch.Tensor:
         result = _redistribute.redistribute_local_tensor(
-            given, *ends, use_graph_based_transform=True
+            local, *ends, use_graph_based_transform=True
         )
         return result.wait() if hasattr(result, "wait") else result
 

@@ -61,8 +61,8 @@ def share(request: Figures | None) -> Figures | None:
         return request
     while not comm.iprobe(source=0):
         time.sleep(IDLE)
-    found: Figures | None = comm.recv(source=0)
-    return found
+    received: Figures | None = comm.recv(source=0)
+    return received
 
 
 def main() -> None:

@@ -36,24 +36,24 @@ def prepare(workload: Figures) -> tuple[Figures, None]:
     jitted = jax.jit(lambda x: x, in_shardings=ends[0], out_shardings=ends[1])
     abstract: Any = jax.ShapeDtypeStruct
     text = jitted.lower(abstract(src.shape, src.numpy_dtype)).compile().as_text() or ""
-    found: list[Figures] = []
+    collectives: list[Figures] = []
     for line in text.splitlines():
         if match := COLLECTIVE.search(line):
             alone = f"HloModule m, num_partitions={src.mesh.num_devices}\n"
             alone += f"ENTRY %main () -> f32[] {{\n{line}\n}}\n"
             size, crossed = _group(match[1], line, sizes)
-            found.append(
+            collectives.append(
                 {
                     "kind": match[1],
-                    "axes": [names[at] for at in crossed],
+                    "axes": [names[number] for number in crossed],
                     "group": size,
                     "received_bytes": hlo_traffic(alone).received_bytes,
                 }
             )
-    total = sum(one["received_bytes"] for one in found)
+    total = sum(collective["received_bytes"] for collective in collectives)
     if total != hlo_traffic(text).received_bytes:
         raise UnsupportedError("the collectives are not all in straight-line code")
-    return {"collectives": found}, None
+    return {"collectives": collectives}, None
 
 
 def _group(kind: str, line: str, sizes: tuple[int, ...]) -> tuple[int, list[int]]:

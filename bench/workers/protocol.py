@@ -90,9 +90,9 @@ def serve_ranks(
 
     `share` gives all the request of rank 0, None at the end; `say` is from `speaker`.
     """
-    asked = requests() if not rank else iter(())
+    incoming = requests() if not rank else iter(())
     run: Run | None = None
-    while (request := share(next(asked, None))) is not None:
+    while (request := share(next(incoming, None))) is not None:
         if "prepare" in request:
             run = None
             answer, run = attempt(partial(prepare, request["prepare"]))

@@ -51,10 +51,10 @@ def shardy_plan(src: ArrayType, dst: ArrayType) -> tuple[Plan, float]:
             for inner in DIMENSION.findall(sharding)
         ]
         types.append(ArrayType(src.mesh, src.dtype, src.shape, dims))
-        found = rd.plan(types[-2], types[-1], strategy="collectives")
-        if found.num_collectives > 1:
+        part = rd.plan(types[-2], types[-1], strategy="collectives")
+        if part.num_collectives > 1:
             raise UnsupportedError(f"{collective} from {types[-2]} to {types[-1]} is several steps")
-        steps += found.steps
+        steps += part.steps
     if types[-1] != dst:
         raise WrongError(f"Shardy's pass ends in {types[-1]}, not in {dst}")
     return make_plan(src, dst, "shardy", steps), elapsed

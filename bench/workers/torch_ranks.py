@@ -55,10 +55,10 @@ def measured(function: Callable[[], object]) -> tuple[float, float]:
 
 def timed(mesh: DeviceMesh, src: list[Any], dst: list[Any], turns: int) -> dict[str, Any]:
     """Both, turn by turn; the first calls, which connect and plan, do not count."""
-    whole = torch.arange(float(prod(SHAPE))).reshape(SHAPE)
+    array = torch.arange(float(prod(SHAPE))).reshape(SHAPE)
     held = [Replicate() if p.is_partial() else p for p in src]
-    local = distribute_tensor(whole, mesh, held, src_data_rank=None).to_local().clone()
-    del whole
+    local = distribute_tensor(array, mesh, held, src_data_rank=None).to_local().clone()
+    del array
     x = DTensor.from_local(local, mesh, src, run_check=False)
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []

@@ -207,7 +207,7 @@ def test_what_cannot_be_run_says_why() -> None:
         made = Section(
             "key", "Title", module, None, needs=(needs,), install="get it", says="Legend."
         )
-        return sections.found(made, options)
+        return sections.text_of(made, options)
 
     for absent in ("no_such_module", "no_such_module.inner"):
         reason = section("bench.paper_comparison", needs=absent)
