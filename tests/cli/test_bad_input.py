@@ -66,7 +66,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "meshes of too many positions": (
         ("plan", "--mesh", "x=1000000000", "--dst-mesh", "y=2", "f32[8]", "f32[8{y}]"),
-        ("at most 1048576", "got 1000000000"),
+        ("at most 262144", "got 1000000000"),
     ),
     "too many positions where no digits match": (
         ("plan", "--mesh", "x=6000000", "f32[12000000{x}]", "f32[12000000{_2,x}]"),

@@ -24,7 +24,7 @@ def output(*arguments: str) -> str:
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # for what takes a few seconds on a quiet machine
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
