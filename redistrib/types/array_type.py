@@ -197,12 +197,16 @@ class ArrayType:
         if not isinstance(mesh, Mesh):
             raise LayoutError(f"a type is on a Mesh; got {brief(mesh)}", mesh=mesh)
         rules = dict(self.uneven) if dims is None else {}
+        if dims is None and mesh is self.mesh:  # what stays is legal
+            factors: Sequence[Sequence[Factor]] = self.dims
+        else:
+            factors = as_dims(self.dims if dims is None else dims, len(self.shape), mesh)
         t = object.__new__(ArrayType)
         t._set(
             mesh,
             self.dtype,
             self.shape,
-            as_dims(self.dims if dims is None else dims, len(self.shape), mesh),
+            factors,
             _as_partial(self.partial if partial is None else partial, mesh),
             (self.reduction or "sum") if reduction is None else reduction,
             rules,

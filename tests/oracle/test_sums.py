@@ -116,6 +116,22 @@ def test_pairs_of_different_batches_that_ask_the_same_have_one_price() -> None:
                 assert plan.seconds == found[some.index(src), some.index(dst)], (src, dst)
 
 
+def test_what_a_bound_leaves_out_of_a_matrix_is_not_cheaper() -> None:
+    """Without its searches, a single answer looks at no plan that is cheaper than the matrix."""
+    mesh = rd.Mesh(a=2, b=4)
+    rng = random.Random(3)
+    for profile in (None, "dgx-h100"):
+        oracle = rd.Oracle(mesh, profile)
+        for side in (8, 1 << 14):
+            types = list(partial_layouts(mesh, (side, side)))
+            for _ in range(repetitions(3, 500)):
+                pair = rng.choice(types), rng.choice(types)
+                found = oracle.cost_matrix([pair[0]], [pair[1]])[0, 0]
+                for name, plan in oracle.explain(*pair).alternatives:
+                    if not isinstance(plan, str) and name.rsplit(" ")[-1] not in ("exact", "ends"):
+                        assert found <= plan.seconds * (1 + 1e-9), (*map(str, pair), name)
+
+
 def test_a_matrix_that_is_not_closed_has_the_prices_of_its_pairs() -> None:
     mesh = rd.Mesh(a=2, b=4)
     types = list(partial_layouts(mesh, (16, 16)))

@@ -51,7 +51,7 @@ def plan_across(
 
 def _beside_exchange(
     src: ArrayType, dst: ArrayType, spread: bool
-) -> tuple[list[Collective], ArrayType, list[Collective]]:
+) -> tuple[Sequence[Collective], ArrayType, Sequence[Collective]]:
     """The steps before the exchange, the type that it makes, and the steps after it."""
     summed_src = src.replace(partial=())
     opening, start = reduce_partial(src, summed_src, partial_roles(src, summed_src))

@@ -110,7 +110,8 @@ def cheapest(
         bound = inf if best is None else best.seconds
         # With partial sums there are many proposals, each of them slow to make.
         if best is not None and (proposal.search or (problem.partial and tried is None)):
-            floor = problem.floor() if floor is None else floor
+            if floor is None:
+                floor = problem.floor() if bound else 0.0
             if bound * (1 - ROUNDING) <= floor:
                 if tried is None:
                     break

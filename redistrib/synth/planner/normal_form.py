@@ -106,11 +106,11 @@ def _type(
     """One end in normal form, in which these index digits are owned."""
     number = {parts[0]: n for n, parts in enumerate(dims)}
     sizes = {name: prod(part.size for part in parts) for name, parts in digits.axes.items()}
-    factors: list[list[str]] = [[] for _ in dims]
+    factors: list[list[DeviceDigit]] = [[] for _ in dims]
     partial = []
     for name, parts in digits.axes.items():
         if parts[0] in owned:
-            factors[number[owned[parts[0]]]].append(name)
+            factors[number[owned[parts[0]]]].append(DeviceDigit(name, 1, sizes[name]))
         elif any(inside(parts[0], summed) for summed in t.partial):
             partial.append(name)
     shape = [prod(part.size for part in parts) for parts in dims]

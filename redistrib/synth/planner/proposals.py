@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf, nextafter, prod
 
 from redistrib.errors import InfeasibleError, LayoutError
 from redistrib.synth.plan.collectives import Collective, DynamicSlice, ShardedToPartial
-from redistrib.synth.plan.price import StepCost, exchange_seconds
+from redistrib.synth.plan.price import StepCost, exchange_seconds, price_steps, total_seconds
 from redistrib.synth.plan.routing import Traffic, exchange_size, exchange_traffic
 from redistrib.synth.planner.across import plan_across
 from redistrib.synth.planner.candidate import (
@@ -55,7 +55,7 @@ from redistrib.synth.planner.three_phase import gather_once, plan_aligned
 from redistrib.synth.planner.work import Work
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
-from redistrib.types.refinement import refine
+from redistrib.types.refinement import Refinement, refine
 
 MAX_PROOF_TYPES = 2000  # so many types take a tenth of a second
 MAX_ONLY_TYPES = 20_000  # and so many about one
@@ -77,7 +77,7 @@ def alone(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
             yield from _on_used_axes(problem)
     yield from collectives(problem, searched)
     if aligned:
-        yield from _exchanges(problem)
+        yield from _exchanges(problem, bounded=not searched)
 
 
 def _on_used_axes(problem: Problem) -> Iterator[Proposal]:
@@ -131,11 +131,44 @@ def _across_steps(problem: Problem, spread: bool) -> Steps:
     return plan_across(problem.src, problem.dst, links, spread=spread)
 
 
-def _exchanges(problem: Problem) -> Iterator[Proposal]:
-    """One exchange. What becomes partial owns something until then, or is copied first."""
-    yield Proposal("direct", lambda _: direct(problem))
+def _exchanges(problem: Problem, bounded: bool = False) -> Iterator[Proposal]:
+    """One exchange. What becomes partial owns something until then, or is copied first.
+
+    Where `bounded` it is not made where it takes as long as the best so far.
+    """
+
+    def unless_dearer(way: int, make: Callable[[Problem], Candidate | None]) -> Proposal:
+        def solve(best: Candidate | None) -> Candidate | None:
+            if bounded and best is not None and _exchanged(problem, way) >= best.seconds:
+                return None
+            return make(problem)
+
+        return Proposal("direct: copies" if way else "direct", solve)
+
+    yield unless_dearer(0, direct)
     if problem.partial:
-        yield Proposal("direct: copies", lambda _: _direct_copies(problem))
+        yield unless_dearer(1, _direct_copies)
+
+
+def _exchanged(problem: Problem, way: int) -> float:
+    """At most the seconds of one exchange between reductions that end in one or another `way`."""
+    src, dst, links = problem.src, problem.dst, problem.links
+    roles = partial_roles(src, dst)
+    opening, start = reduce_partial(src, dst, roles)
+    for end, closing in [*closings(start, dst, roles)][way:]:
+        received, peers = exchange_size(end, problem.refined(start, end))
+        moving = exchange_seconds(start, end, received, peers, links) if received else 0.0
+        return _around_seconds(problem, opening, moving, end, closing)
+    return inf
+
+
+def _around_seconds(
+    problem: Problem, opening: Steps, between: float, end: ArrayType, closing: Steps
+) -> float:
+    """The seconds of steps, of so many between them, and of others from the type `end` on."""
+    before = total_seconds(problem.step_costs(opening))
+    after = total_seconds(price_steps(end, problem.dst, closing, problem.links))
+    return (before + between + after) * (1 - ROUNDING)
 
 
 def direct(problem: Problem) -> Candidate:
@@ -206,9 +239,9 @@ def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
     if aligned and not problem.partial:
         yield from ways
         return
-    feasible: list[str] = []
-    for proposal in chain(ways, _around(problem)):
-        yield _noted(proposal, feasible)
+    tried = _Tried()
+    for proposal in chain(ways, _around(problem, tried, bounded=aligned and not searched)):
+        yield _noted(proposal, tried)
     src, dst, limit = problem.src, problem.dst, problem.limit(aligned)
     if src.partial or src.dtype[0] in "iu":
         roles = partial_roles(src, dst)
@@ -216,39 +249,65 @@ def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
             "collectives: reduce once", problem, lambda _: reduce_once(src, dst, roles, limit)
         )
     if searched:
-        yield from _shortest(problem, feasible)
+        yield from _shortest(problem, tried.feasible)
 
 
-def _noted(proposal: Proposal, feasible: list[str]) -> Proposal:
+@dataclass(slots=True)
+class _Tried:
+    """Of some proposals those that are feasible, and the seconds of the best plan."""
+
+    feasible: list[str] = field(default_factory=list)
+    seconds: float = inf
+
+
+def _noted(proposal: Proposal, tried: _Tried) -> Proposal:
     """A proposal that notes its name where it is feasible: it gives a plan, or says too dear."""
 
     def solve(best: Candidate | None) -> Candidate | None:
         candidate = proposal.solve(best)
         if candidate is not None or proposal.name == HALFWAY:
-            feasible.append(proposal.name)
+            tried.feasible.append(proposal.name)
+        if candidate is not None:
+            tried.seconds = min(tried.seconds, candidate.seconds)
         return candidate
 
     return replace(proposal, solve=solve)
 
 
-def _around(problem: Problem) -> Iterator[Proposal]:
+def _around(problem: Problem, tried: _Tried, bounded: bool) -> Iterator[Proposal]:
     """Between types whose digits do not match, or partial ones: reductions around what moves.
 
-    They come first, the digits scattered or by one all_reduce, or last.
+    They come first, the digits scattered or by one all_reduce, or last. Where `bounded` nothing is
+    proposed that takes as long as the best that was `tried`.
     """
-    src, dst = problem.src, problem.dst
+    src, dst, fastest = problem.src, problem.dst, problem.fastest
     roles = partial_roles(src, dst)
+
+    def between(
+        opening: Steps, start: ArrayType, end: ArrayType, closing: Steps
+    ) -> Iterator[Proposal]:
+        common = problem.refined(start, end)
+        if bounded:
+            received = exchange_size(end, common)[0] * src.itemsize
+            least = fastest.latency + received / fastest.bandwidth if received else 0.0
+            if _around_seconds(problem, opening, least, end, closing) >= tried.seconds:
+                return
+        yield from wrapped(problem, opening, _middle(problem, start, end, common), closing)
+
     late = reduce_last(src, dst, roles, problem.limit(aligned=False))
     if late is not None:
-        yield from wrapped(problem, [], _middle(problem, src, late[0]), late[1])
+        yield from between([], src, *late)
     for opening, start in openings(src, dst, roles):
+        if bounded and total_seconds(problem.step_costs(opening)) >= tried.seconds:
+            continue
         for end, closing in closings(start, dst, partial_roles(start, dst)):
-            yield from wrapped(problem, opening, _middle(problem, start, end), closing)
+            yield from between(opening, start, end, closing)
 
 
-def _middle(problem: Problem, start: ArrayType, end: ArrayType) -> Iterator[Proposal]:
+def _middle(
+    problem: Problem, start: ArrayType, end: ArrayType, common: Refinement
+) -> Iterator[Proposal]:
     """Proposals between two types with one partial set, on the way."""
-    common = problem.refined(start, end)
     middle = replace(problem, src=start, dst=end, target=end, common=common)
     limit = problem.limit(common.aligned)
     if common.aligned:

@@ -7,8 +7,9 @@ owner of each part keeps it as its addend, a sharded_to_partial, which moves not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import gcd
 
@@ -35,6 +36,9 @@ from redistrib.types.digits import (
     split_off,
 )
 from redistrib.types.refinement import refine
+
+MADE = 64
+"""Answers that are kept, since several proposals of one question begin or end alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +104,17 @@ def _common_cut(src: ArrayType, dst: ArrayType) -> list[DeviceDigit]:
     return sorted(digits)
 
 
+@lru_cache(maxsize=MADE)
 def reduce_partial(
     src: ArrayType, dst: ArrayType, roles: PartialRoles
-) -> tuple[list[Collective], ArrayType]:
+) -> tuple[tuple[Collective, ...], ArrayType]:
     """Steps that reduce what must be, and the type that they end in.
 
     What the target slices anyway is sliced first, and a reduced digit goes where the target wants
     it, else to any local place; only where there is none is it an all_reduce.
     """
     if not roles.reduce:
-        return [], src
+        return (), src
 
     def step(collective: Collective) -> bool:
         nonlocal src
@@ -137,7 +142,7 @@ def reduce_partial(
                     remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
         if remainder.size > 1:
             step(AllReduce((remainder,)))
-    return steps, src
+    return tuple(steps), src
 
 
 def _sliced(src: ArrayType, dst: ArrayType) -> tuple[list[Collective], ArrayType]:
@@ -155,7 +160,7 @@ def _sliced(src: ArrayType, dst: ArrayType) -> tuple[list[Collective], ArrayType
 
 def openings(
     src: ArrayType, dst: ArrayType, roles: PartialRoles
-) -> Iterator[tuple[list[Collective], ArrayType]]:
+) -> Iterator[tuple[Sequence[Collective], ArrayType]]:
     """Ways to reduce what must be, and the types they end in: scattered, or by one all_reduce.
 
     The latter leaves all places free for what moves: on x=6, y=12,
@@ -202,7 +207,7 @@ def _hand_on(src: ArrayType, roles: PartialRoles) -> CollectivePermute | None:
 
 def closings(
     start: ArrayType, dst: ArrayType, roles: PartialRoles
-) -> Iterator[tuple[ArrayType, list[Collective]]]:
+) -> Iterator[tuple[ArrayType, Sequence[Collective]]]:
     """Ways to end in the partial set of the target: `make_partial`, or all copies at the end."""
     end, steps = make_partial(start, dst, roles)
     yield end, steps
@@ -211,9 +216,10 @@ def closings(
         yield copied, [ReplicatedToPartial(tuple(sorted(roles.produce)), roles.reduction)]
 
 
+@lru_cache(maxsize=MADE)
 def make_partial(
     start: ArrayType, dst: ArrayType, roles: PartialRoles, *, last: bool = False
-) -> tuple[ArrayType, list[Collective]]:
+) -> tuple[ArrayType, tuple[Collective, ...]]:
     """The type, partial only over what stays so, from which the steps given lead to `dst`.
 
     A digit that becomes partial owns something until the end, so that what moves is smaller: what
@@ -224,7 +230,7 @@ def make_partial(
     end = dst.replace(partial=roles.kept, reduction=dst.reduction)
     if not roles.produce or end == start:
         free = tuple(sorted(roles.produce))
-        return end, [ReplicatedToPartial(free, roles.reduction)] if free else []
+        return end, (ReplicatedToPartial(free, roles.reduction),) if free else ()
     spread: list[Placement] = []
 
     def own(device: DeviceDigit, index: IndexDigit) -> bool:
@@ -255,7 +261,7 @@ def make_partial(
     free = roles.without(roles.produce, [device for device, _ in spread])
     if free:
         steps.append(ReplicatedToPartial(free, roles.reduction))
-    return end, steps
+    return end, tuple(steps)
 
 
 def reduce_last(
