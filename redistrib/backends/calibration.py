@@ -9,8 +9,8 @@ From what a profile says of some moves the same profile is found again:
 
 >>> machine = Profile("m", Link(1e-5, 1e9), efficiency=(("all_to_all", 0.5),), exchange="call")
 >>> plans = moves(Mesh(x=2, y=4), "call", tiles=(1 << 12, 1 << 18), count=40)
->>> found = fitted(plans, [plan.seconds_under(machine) for plan in plans], "call", "found")
->>> found.link, found.levels, dict(found.efficiency)["all_to_all"]
+>>> profile = fitted(plans, [plan.seconds_under(machine) for plan in plans], "call", "fitted")
+>>> profile.link, profile.levels, dict(profile.efficiency)["all_to_all"]
 (Link(latency=1e-05, bandwidth=1000000000.0), (), 0.5)
 """
 
@@ -64,14 +64,14 @@ def moves(
         raise BackendError(f"a machine is measured with its devices in order; got {mesh!r}")
     random = Random(seed)  # noqa: S311 - the same moves on all ranks
     profile = Profile("any", Link(1e-6, 1e11), exchange=exchange)
-    found: list[Plan] = []
-    while len(found) < count:
-        ends = _ends(mesh, random, tiles[len(found) % len(tiles)])
-        strategy: Strategy = "direct" if len(found) // len(tiles) % 4 == 3 else "auto"
-        made = plan(*ends, strategy=strategy, profile=profile)
-        if made.num_collectives:
-            found.append(made)
-    return found
+    plans: list[Plan] = []
+    while len(plans) < count:
+        ends = _ends(mesh, random, tiles[len(plans) % len(tiles)])
+        strategy: Strategy = "direct" if len(plans) // len(tiles) % 4 == 3 else "auto"
+        planned = plan(*ends, strategy=strategy, profile=profile)
+        if planned.num_collectives:
+            plans.append(planned)
+    return plans
 
 
 def _ends(mesh: Mesh, random: Random, tile: int) -> list[ArrayType]:
@@ -84,8 +84,8 @@ def _ends(mesh: Mesh, random: Random, tile: int) -> list[ArrayType]:
         for axis, size in random.sample(mesh.axes, len(mesh.axes)):
             half = next((k for k in range(2, isqrt(size) + 1) if size % k == 0), size)
             parts = [f"{axis}:(1){half}", f"{axis}:({half}){size // half}"]
-            whole = half == size or random.random() < 0.6
-            for part in [axis] if whole else parts:
+            uncut = half == size or random.random() < 0.6
+            for part in [axis] if uncut else parts:
                 # A fifth of the digits own nothing: their devices are replicas, or addends.
                 if random.random() < 0.8:
                     random.choice(dims).append(part)
@@ -94,8 +94,8 @@ def _ends(mesh: Mesh, random: Random, tile: int) -> list[ArrayType]:
         layouts.append((dims, summed))
     if partial and random.random() < 0.5:
         layouts[1] = (layouts[0][0], [])  # all addends are summed where they are
-    ways = [ArrayType(mesh, "f32", [mesh.num_devices] * 2, *layout) for layout in layouts]
-    unit = max(t.tile_bytes for t in ways)
+    least = [ArrayType(mesh, "f32", [mesh.num_devices] * 2, *layout) for layout in layouts]
+    unit = max(t.tile_bytes for t in least)
     side = mesh.num_devices * max(1, round((tile / unit) ** 0.5))
     return [ArrayType(mesh, "f32", [side] * 2, *layout) for layout in layouts]
 
@@ -107,8 +107,8 @@ def timed(runs: Sequence[Callable[[], float]], rounds: int = ROUNDS) -> Times:
     for run in runs:
         run()
     for _ in range(rounds):
-        for at in random.sample(range(len(runs)), len(runs)):
-            times[at].append(runs[at]())
+        for number in random.sample(range(len(runs)), len(runs)):
+            times[number].append(runs[number]())
     return times
 
 
@@ -123,19 +123,19 @@ def calibrated(plans: Sequence[Plan], times: Times, exchange: Execution, name: s
     Profiles of every other round say how much the numbers spread, and those of half of the moves
     how near they price the rest. Raises BackendError where times do not grow with the bytes.
     """
-    seconds = [usual(found) for found in times]
-    whole = fitted(plans, seconds, exchange, name)
+    seconds = [usual(rounds) for rounds in times]
+    profile = fitted(plans, seconds, exchange, name)
     halves = [
-        fitted(plans, [usual(found[start::2]) for found in times], exchange, name).link
+        fitted(plans, [usual(rounds[start::2]) for rounds in times], exchange, name).link
         for start in (0, 1)
     ]
     errors = []
     order = Random(0).sample(range(len(plans)), len(plans))  # noqa: S311 - sizes come in turn
     for start in (0, 1):
-        measured, rest = order[start::2], order[1 - start :: 2]
+        measured, held_out = order[start::2], order[1 - start :: 2]
         half = fitted([plans[n] for n in measured], [seconds[n] for n in measured], exchange, name)
-        errors += [error_of(plans[n].seconds_under(half), seconds[n]) for n in rest]
-    link, largest = whole.link, max(max(p.src.tile_bytes, p.dst.tile_bytes) for p in plans)
+        errors += [error_of(plans[n].seconds_under(half), seconds[n]) for n in held_out]
+    link, largest = profile.link, max(max(p.src.tile_bytes, p.dst.tile_bytes) for p in plans)
     lines = (
         f"{len(plans)} moves of tiles up to {largest >> 10} KiB, {len(times[0])} rounds in turns, "
         "lower quartiles.",
@@ -145,9 +145,9 @@ def calibrated(plans: Sequence[Plan], times: Times, exchange: Execution, name: s
         f"At {link.latency * link.bandwidth / 1024:.0f} KiB half of the bandwidth is reached.",
         f"By half of the moves: {sum(e <= 1.5 for e in errors) / len(errors):.0%} of the rest took "
         f"within 1.5 times their price, half within {median(errors):.2f} times.",
-        whole.source,
+        profile.source,
     )
-    return replace(whole, source="\n".join(lines).rstrip())
+    return replace(profile, source="\n".join(lines).rstrip())
 
 
 def error_of(price: float, seconds: float) -> float:
@@ -164,10 +164,10 @@ def fitted(
     """
     mesh = plans[0].src.mesh
     sizes = [size for _, size in mesh.axes]
-    groups = sorted({prod(sizes[at:]) for at, size in enumerate(sizes) if size > 1})
+    groups = sorted({prod(sizes[n:]) for n, size in enumerate(sizes) if size > 1})
     while True:
         links, efficiency = _fit(plans, seconds, exchange, groups)
-        same = [at for at, (a, b) in enumerate(pairwise(links)) if not _slower(a, b)]
+        same = [n for n, (a, b) in enumerate(pairwise(links)) if not _slower(a, b)]
         if not same:
             break
         del groups[same[0]]
@@ -193,7 +193,7 @@ def _fit(
     for row, planned in enumerate(plans):
         for term in planned.terms:
             outer = max(_group(term.mesh, digit.axis) for digit in term.axes)
-            level = next(at for at, group in enumerate(groups) if group >= outer)
+            level = next(n for n, group in enumerate(groups) if group >= outer)
             once = exchange == "call" and term.collective == "exchange"
             rounds[row, level] += 1 if once else term.latencies
             received[row, level, names.index(term.collective)] += term.timed_bytes
@@ -214,8 +214,8 @@ def _fit(
         Link(float(f"{a:.4g}"), float(f"{1 / b:.4g}"))
         for a, b in zip(latency, per_byte, strict=True)
     ]
-    found = zip(names, slower, seen, strict=True)
-    return links, {name: float(f"{1 / k:.3g}") for name, k, known in found if known}
+    measured = zip(names, slower, seen, strict=True)
+    return links, {name: float(f"{1 / k:.3g}") for name, k, known in measured if known}
 
 
 def _group(mesh: Mesh, axis: str) -> int:
@@ -233,21 +233,21 @@ def _least(
     """
     columns = np.concatenate([first, second], axis=1) / times[:, None]
     scale = np.where(columns.any(axis=0), columns.max(axis=0), 1.0)
-    found, weights = np.zeros(columns.shape[1]), np.ones(len(times))
+    coefficients, weights = np.zeros(columns.shape[1]), np.ones(len(times))
     for _ in range(20):
         used = np.array(columns.any(axis=0))
         while used.any():
             matrix = columns[:, used] / scale[used] * weights[:, None]
             solved = np.linalg.lstsq(matrix, weights, rcond=None)[0]
-            found = np.zeros(columns.shape[1])
-            found[used] = solved / scale[used]
+            coefficients = np.zeros(columns.shape[1])
+            coefficients[used] = solved / scale[used]
             if (solved >= VISIBLE).all():
                 break
             used[np.flatnonzero(used)[solved.argmin()]] = False
-            found[~used] = 0
-        errors = np.abs(columns @ found - 1)
+            coefficients[~used] = 0
+        errors = np.abs(columns @ coefficients - 1)
         weights = 1 / np.sqrt(np.maximum(errors, 0.02))
-    return found[: first.shape[1]], found[first.shape[1] :]
+    return coefficients[: first.shape[1]], coefficients[first.shape[1] :]
 
 
 def to_toml(profile: Profile, comment: str) -> str:
