@@ -13,9 +13,9 @@ from redistrib.synth.planner.problem import Strategy
 from tests.generators import whole_axis_layouts
 
 EPS = 1e-9  # sums of the same numbers in another order
-UNSEARCHED = 1.5
+UNSEARCHED = 1.7
 """A matrix of many misaligned pairs does not search them for collectives: so many times cheaper a
-plan that was searched may be. At most 1.33 times was seen.
+plan that was searched may be. At most 1.67 times was seen, on 2x3x2 over three links.
 """
 SAMPLE = 150  # pairs whose plans are made, and as many of those that hop
 
@@ -86,7 +86,10 @@ def verify_matrix(
     assert (halves <= seconds * (1 + EPS)).all()
 
     rng = random.Random(f"{axes} {side} {profile.name} {strategy}")
-    hopping = np.argwhere(matrix._via >= 0).tolist()
+    # Inside, types have an order of their own.
+    by_type = np.ix_(matrix._rows, matrix._columns)
+    exchanges = matrix._exchanged[by_type]
+    hopping = np.argwhere(matrix._via[by_type] >= 0).tolist()
     some = rng.sample(hopping, min(SAMPLE, len(hopping)))
     some += [rng.choices(range(len(types)), k=2) for _ in range(SAMPLE)]
     single = rd.Oracle(types[0].mesh, profile)
@@ -98,7 +101,7 @@ def verify_matrix(
         assert (plan.src, plan.dst) == (types[row], types[column])
         assert plan.seconds == seconds[row, column], (types[row], types[column])
         ends = types[row], types[column]
-        exchanged = matrix._exchanged[row, column]
+        exchanged = exchanges[row, column]
         if not matrix.hops(row, column):
             way: Strategy = "direct" if exchanged else strategy
             assert plan == single.plan_through(ends, [way], strategy)
