@@ -125,7 +125,8 @@ class Route:
     def _tables(self, kept: tuple[CopyDigit, ...], cut: CopyDigit | None) -> None:
         """What the pieces, fans and parts add to positions and offsets, and the runs of views."""
         source, target = self.source, self.target
-        self._given: dict[int, dict[int, list[Delivery]]] = {}  # by position and replica that gives
+        # Of the last position that was asked for: by replica, what it gives.
+        self._sent: tuple[int, dict[int, list[Delivery]]] = (-1, {})
         self._holder = sum(source.weight(d) * value for d, value in self.copy.source.coordinates)
         self._receiver = sum(target.weight(d) * value for d, value in self.copy.target.coordinates)
         self._from_ranks = _steps(source, [d.source for d in self.ranks])
@@ -199,17 +200,18 @@ class Route:
             items = (item for first in mine for item in range(first, self.served, replicas))
             yield from self._asked(position, counts, items, turn.relaying)
             return
-        if position not in self._given:
-            by_replica: dict[int, list[Delivery]] = {}
+        last, by_replica = self._sent
+        if last != position:
+            by_replica = {}
             held = self._held_by(position)
-            self._given = {position: by_replica}  # one device asks, or each in turn
             deliveries = self._asked(position, counts, range(self.served), 0)
             for item, delivery in enumerate(deliveries):
                 home = self.source.places.get(self.target.ids[delivery.receiver])
                 if home is None or self._held_by(home) != held:
                     by_replica.setdefault(self._server(item, home), []).append(delivery)
+            self._sent = position, by_replica  # one device asks for all turns, or each in turn
         for first in mine:
-            yield from self._given[position].get(first, [])
+            yield from by_replica.get(first, [])
 
     def _asked(
         self, position: int, counts: Sequence[int], items: Iterable[int], relaying: int
