@@ -140,13 +140,30 @@ def trees(turns: int) -> None:
     table("running", {f"{len(arrays)} arrays": ways}, 4 * turns)
 
 
+def moving(x: Any, target: Any, count: int = 1) -> dict[str, Way]:
+    """An array moved so many times in a row outside jit, in both ways, each warm."""
+    import jax
+
+    from redistrib.backends import jax as rjax
+
+    def move(put: Any) -> None:
+        for _ in range(count):
+            put(x, target).block_until_ready()
+
+    ways: dict[str, Way] = {
+        "device_put": partial(move, jax.device_put),
+        "reshard": partial(move, rjax.reshard),
+    }
+    for way in ways.values():
+        way()
+    return ways
+
+
 def devices(turns: int) -> None:
     """One array from rows on eight devices to columns on eight others."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding
-
-    from redistrib.backends import jax as rjax
 
     spec: Any = jax.sharding.PartitionSpec
     senders, receivers = (Mesh(jax.devices()[n : n + 8], ("x",)) for n in (0, 8))
@@ -154,17 +171,7 @@ def devices(turns: int) -> None:
     arrays = {}
     for size in (64, 1024, 2048, 4096):
         x = jax.device_put(jnp.ones((size, size)), rows)
-
-        def move(put: Any, x: Any = x) -> None:
-            put(x, columns).block_until_ready()
-
-        ways: dict[str, Way] = {
-            "device_put": partial(move, jax.device_put),
-            "reshard": partial(move, rjax.reshard),
-        }
-        for way in ways.values():
-            way()
-        arrays[f"f32[{size}, {size}]"] = ways
+        arrays[f"f32[{size}, {size}]"] = moving(x, columns)
     table("to other devices", arrays, 4 * turns)
 
 
@@ -174,23 +181,11 @@ def eager(turns: int) -> None:
     import jax.numpy as jnp
     from jax.sharding import NamedSharding
 
-    from redistrib.backends import jax as rjax
-
     spec: Any = jax.sharding.PartitionSpec
     mesh = jax.sharding.Mesh(jax.devices()[:8], ("x",))
     rows, columns = NamedSharding(mesh, spec("x")), NamedSharding(mesh, spec(None, "x"))
     x = jax.device_put(jnp.ones((64, 64)), rows)
-
-    def moved(put: Any) -> None:
-        for _ in range(100):
-            put(x, columns).block_until_ready()
-
-    ways: dict[str, Way] = {
-        "device_put": partial(moved, jax.device_put),
-        "reshard": partial(moved, rjax.reshard),
-    }
-    for way in ways.values():
-        way()
+    ways = moving(x, columns, count=100)
     table("eager dispatch", {"100 times f32[64, 64]": ways}, 4 * turns, time.thread_time)
 
 
