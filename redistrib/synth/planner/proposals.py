@@ -151,7 +151,7 @@ def _exchanges(problem: Problem, bounded: bool = False) -> Iterator[Proposal]:
 
 
 def _exchanged(problem: Problem, way: int) -> float:
-    """At most the seconds of one exchange between reductions that end in one or another `way`."""
+    """A lower bound of the seconds of one exchange, with the reductions that end in this `way`."""
     src, dst, links = problem.src, problem.dst, problem.links
     roles = partial_roles(src, dst)
     opening, start = reduce_partial(src, dst, roles)

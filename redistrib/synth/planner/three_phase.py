@@ -327,7 +327,7 @@ def _groups(
 def _floor(
     src: ArrayType, roles: PartialRoles, options: list[list[Choice]], profile: Profile
 ) -> Callable[[Sequence[Choice]], float]:
-    """At most the seconds of a combination, in less time than its price."""
+    """A lower bound of the seconds of a combination, in less time than its price."""
     fastest = profile.fastest(src.mesh)
     latency, bandwidth, itemsize = fastest.latency, fastest.bandwidth, src.itemsize
     summed = prod([device.size for device in roles.reduce])
