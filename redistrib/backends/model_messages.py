@@ -11,8 +11,10 @@ first has been started on both sides, since each side has completed all before i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from redistrib.models.figures import ModelFigures
@@ -25,11 +27,51 @@ BATCH = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a call is: arrays and bytes that this rank has received, of so many."""
+    """How far a call is: arrays, and bytes of their tiles, one of each array, of so many.
+
+    What an earlier call has completed counts among the arrays, not among the bytes.
+    `received_bytes` have come to this rank, in `seconds` since its call began to move.
+    """
 
     arrays: int
     of_arrays: int
     received_bytes: int
+    bytes: int = 0
+    of_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """What this rank has received, by the time that it took."""
+        return self.received_bytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """The time that the other bytes take if they go on like those so far; None before any.
+
+        >>> Progress(1, 4, 50, 100, 400, 2.0).remaining_seconds
+        6.0
+        """
+        if not self.bytes:
+            return None if self.of_bytes else 0.0
+        return self.seconds * (self.of_bytes - self.bytes) / self.bytes
+
+
+class Pace:
+    """Says how far a call is that begins now, in which some targets are skipped."""
+
+    def __init__(self, plan: ModelFigures, skipped: Container[str] = ()) -> None:
+        tiles = (
+            0 if move.target in skipped else plan.dst[move.target].tile_bytes for move in plan.moves
+        )
+        self._bytes = list(accumulate(tiles, initial=0))
+        self._start = time.monotonic()
+
+    def at(self, arrays: int, received_bytes: int) -> Progress:
+        """How far it is after so many arrays, and bytes that have come."""
+        seconds = time.monotonic() - self._start
+        of_arrays, bytes_, of_bytes = len(self._bytes) - 1, self._bytes[arrays], self._bytes[-1]
+        return Progress(arrays, of_arrays, received_bytes, bytes_, of_bytes, seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 `bf16` rounds to nearest: a normal number changes by at most 2^-8 of itself, and beyond the range of
 bf16 it becomes infinite. `int8` has a scale for each 256 elements that cross after each other, the
-largest magnitude among them over 127: each changes by at most 1/253 of that largest. A block with
-an infinity or a NaN, or beyond what a float32 holds, comes out as NaN. Integers, and elements that
-are as narrow already, cross as they are.
+largest magnitude among them over 127: each changes by at most 1/253 of that largest; f16 and bf16,
+which are rounded back to their own dtype, by twice as much, since what they were is of that dtype
+too. A block with an infinity or a NaN, or beyond what a float32 holds, comes out as NaN. Integers,
+and elements that are as narrow already, cross as they are.
 
 >>> wire = wire_of("int8")
 >>> sent = wire.encoded(np.array([1.0, -0.25, 127.0], "f4"))

@@ -87,11 +87,18 @@ def what_is_completed_is_not_moved_again(comm: MPI.Intracomm) -> None:
         moving(tiles, progress=stop)
     assert [p.arrays for p in told] == [1, 2, 3]
     assert told[-1].of_arrays == 6
+    assert (told[-1].bytes, told[-1].of_bytes) == (3 * comm.size * 8 * 2, 6 * comm.size * 8 * 2)
+    assert told[-1].seconds >= told[0].seconds > 0
+    assert told[-1].bytes_per_second == told[-1].received_bytes / told[-1].seconds
+    assert told[-1].remaining_seconds == told[-1].seconds
     kept = moving.completed
     assert len(kept) == 3
     again: list[rmpi.Progress] = []
     made = moving(tiles, completed=kept, progress=again.append)
     assert again[-1].received_bytes == told[-1].received_bytes  # the other three of six
+    assert [p.bytes for p in again][2:4] == [0, again[-1].of_bytes / 3]
+    assert again[2].remaining_seconds is None
+    assert again[-1].remaining_seconds == 0
     assert all(made[name] is kept[name] for name in kept)
     for name, tile in rmpi.ModelRedistribution(plan, comm)(tiles).items():
         assert np.array_equal(made[name], tile)
@@ -195,3 +202,52 @@ def sources_are_released_and_nothing_is_lost(comm: MPI.Intracomm) -> None:
     with pytest.raises(rd.BackendError, match="out of a mapping that can be changed") as caught:
         moving(MappingProxyType(odd) if comm.rank == comm.size - 1 else odd)
     assert caught.value.rank == comm.size - 1
+
+
+@case
+def an_error_of_one_rank_in_a_model_is_raised_by_all(comm: MPI.Intracomm) -> None:
+    """Wherever it fails: all raise, none waits, and what was whole is not moved again."""
+    kept = small_model(comm)
+    plan = rd.plan_model(kept.src, kept.dst, keep_sources=False)
+    right = rmpi.ModelRedistribution(kept, comm)(example(kept, comm.rank))
+    moving = rmpi.ModelRedistribution(plan, comm, batch_bytes=1)
+    for last in (1, 3, 6):
+        tiles, odd = example(plan, comm.rank), last % comm.size
+
+        def fail(progress: rmpi.Progress, last: int = last, odd: int = odd) -> None:
+            if comm.rank == odd and progress.arrays == last:
+                raise MemoryError("no room")
+
+        with pytest.raises(MemoryError if comm.rank == odd else rd.BackendError) as caught:
+            moving(tiles, progress=fail)
+        if comm.rank != odd:
+            assert caught.value.rank == odd
+            assert "MemoryError: no room" in str(caught.value)
+        assert set(moving.completed) | set(tiles) == set(plan.dst)
+        made = moving(tiles, completed=moving.completed)
+        assert tiles == {}
+        assert all(np.array_equal(made[name], tile) for name, tile in right.items()), last
+
+
+@case
+def a_model_that_one_rank_leaves_is_left_by_all(comm: MPI.Intracomm) -> None:
+    """An iterator that is dropped: the others raise where they wait, and all can begin anew."""
+    plan = small_model(comm)
+    right = rmpi.ModelRedistribution(plan, comm)(example(plan, comm.rank))
+    moving = rmpi.ModelRedistribution(plan, comm, batch_bytes=1)
+    if comm.rank == 0:
+        steps = moving.chunks(example(plan, comm.rank))
+        next(steps)
+        steps.close()
+    else:
+        with pytest.raises(rd.BackendError, match="rank 0: GeneratorExit"):
+            for _ in moving.chunks(example(plan, comm.rank)):
+                pass
+    tiles = example(plan, comm.rank)
+    made = moving(tiles, completed=moving.completed)
+    assert all(np.array_equal(made[name], tile) for name, tile in right.items())
+    for done in moving.chunks(tiles):
+        if done.arrays == done.of_arrays:
+            break  # the call is at its end by then
+    assert all(np.array_equal(moving.completed[n], tile) for n, tile in right.items())
+    assert moving(tiles).keys() == right.keys()

@@ -551,6 +551,20 @@ MUTANTS = (
         "(self.targets if into_targets else 0 * self.allocated[last])",
     ),
     Mutant(
+        "what was completed before counts among the bytes that move",
+        MESSAGES,
+        "Pace.__init__",
+        "0 if move.target in skipped else plan.dst[move.target].tile_bytes",
+        "plan.dst[move.target].tile_bytes",
+    ),
+    Mutant(
+        "messages of a model that failed are taken for those of the next call",
+        "redistrib/backends/mpi/model.py",
+        "ModelRedistribution._exchange",
+        "self._private.tag(self._number)",
+        "self._number + 1000",
+    ),
+    Mutant(
         "sources are released before the last array that they make",
         MESSAGES,
         "_batch",

@@ -202,13 +202,17 @@ class Watch:
     def begin(self, text: str) -> Operation:
         """The next operation of all ranks. Raises BackendError if ranks were given up before."""
         self.check_open()
+        self._end_abandoned(text)
+        return self.private.faults.begin(text)
+
+    def _end_abandoned(self, step: str) -> None:
+        """Wait for the outcome of meetings that this rank has left."""
         while self.private.abandoned:
             agreement = self.private.abandoned[0]
-            self.drive(_together(self.comm, agreement.request), text)
+            self.drive(_together(self.comm, agreement.request), step)
             self.private.abandoned.pop(0)
             with contextlib.suppress(RedistribError):  # raised when it was left
                 self._outcome(agreement)
-        return self.private.faults.begin(text)
 
     def attempt(self, action: Action, step: str, error: Exception | None = None) -> int:
         """Do something on each rank; if it fails on one, raise that error on all. A meeting.
@@ -265,9 +269,31 @@ class Watch:
         """Tell the others of an operation that this rank leaves, unless they know why."""
         faults = self.private.faults
         known = faults.known is not None and faults.known.number <= operation.number
-        met = faults.cleared != operation.cleared or faults.ended >= operation.number
-        if alive() and not (known or met or self.private.lost):
+        if alive() and not (known or self._met(operation) or self.private.lost):
             self.failed(operation, error)
+
+    def parted(self, operation: Operation, error: BaseException, step: str) -> None:
+        """Leave, by an error, an operation that all ranks end in a meeting: tell them, and meet.
+
+        Not if they have met about it, where the error was raised. What ends the program, or drops
+        an iterator, waits for nobody: the next operation does. Raises nothing of the meeting.
+        """
+        self.left(operation, error)
+        if not alive() or self.private.lost:
+            return
+        with contextlib.suppress(RedistribError):
+            if isinstance(error, Exception):
+                self._end_abandoned(step)
+                if not self._met(operation):
+                    self.attempt(lambda: None, step)
+            elif not (self._met(operation) or self.private.abandoned):
+                meeting = self.private.faults.begin(step)
+                self.private.abandoned.append(self._agree(meeting, None, "", "", 0))
+
+    def _met(self, operation: Operation) -> bool:
+        """Whether all ranks have raised in a meeting since an operation began."""
+        faults = self.private.faults
+        return faults.cleared != operation.cleared or faults.ended >= operation.number
 
     def _meeting(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from itertools import chain, islice, repeat, zip_longest
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from redistrib.backends.model_messages import (
     BATCH,
     Batch,
+    Pace,
     Phase,
     Progress,
     batches,
@@ -44,6 +46,7 @@ Array = NDArray[Any]
 Tiles = dict[str, Array]
 Messages = list[tuple[list[View], list[View]]]
 """Of each exchange between two pairs of ranks, what is given and what is taken."""
+END = "the end of a model's call"
 
 
 class ModelRedistribution:
@@ -62,7 +65,8 @@ class ModelRedistribution:
         each may change. What a rank has itself, and integers, stay as they are.
 
     Raises on every rank, the same error, if it fails on one or the ranks have different plans:
-    BackendError, with the attribute `rank`.
+    BackendError, with the attribute `rank`. What `progress` raises, or what ends an iterator of
+    `chunks` before its time, is such an error too; on its own rank it is raised as it is.
     """
 
     completed: Tiles
@@ -90,7 +94,7 @@ class ModelRedistribution:
                 "the agreement on the model",
                 contended,
             )
-            self._tag = self._private.tag(self._private.next_number())
+            self._number = self._private.next_number()
         self._wire = wire_of(wire_dtype)
         self._batches = list(batches(plan, batch_bytes))
         self._reductions = {}
@@ -119,11 +123,8 @@ class ModelRedistribution:
         `completed`: targets that an earlier call has made, the same names on all ranks that have
         them; sources that only these need may be gone. `progress` is called after each batch.
         """
-        arrays = 0
-        for done in self._steps(tiles, completed, aligned=False):
-            if progress is not None and done.arrays > arrays:
-                progress(done)
-            arrays = done.arrays
+        for _ in self._steps(tiles, completed, progress, aligned=False):
+            pass
         return self.completed
 
     def chunks(
@@ -143,14 +144,19 @@ class ModelRedistribution:
         if bandwidth is not None and not (is_kind(bandwidth, int | float) and bandwidth > 0):
             raise BackendError(f"bandwidth is bytes per second, above 0; got {bandwidth!r}")
         start = time.monotonic()
-        for done in self._steps(tiles, completed, aligned=True):
+        for done in self._steps(tiles, completed, None, aligned=True):
             yield done
             if bandwidth is not None:
                 until = start + done.received_bytes / bandwidth
                 time.sleep(max(0.0, until - time.monotonic()))
 
     def _steps(
-        self, tiles: Mapping[str, Any], completed: Mapping[str, Array] | None, *, aligned: bool
+        self,
+        tiles: Mapping[str, Any],
+        completed: Mapping[str, Array] | None,
+        progress: Callable[[Progress], None] | None,
+        *,
+        aligned: bool,
     ) -> Iterator[Progress]:
         """A call step by step: after each exchange, and after each batch.
 
@@ -167,20 +173,61 @@ class ModelRedistribution:
                 if reduced is not None:
                     sources[name] = reduced
         counts = self._counts() if aligned else None
-        received, done = 0, 0
+        with self._operation_of_all():
+            last = yield from self._moved(tiles, sources, counts, progress)
+        if last is not None:
+            yield last
+
+    @contextmanager
+    def _operation_of_all(self) -> Iterator[None]:
+        """A call from its first message on: it ends in a meeting of all ranks, an error too.
+
+        A rank that fails tells the others. These end the batches that it has had its part in, and
+        raise where they wait for it, or in the meeting.
+        """
+        self._begin()
+        try:
+            yield
+        except BaseException as error:
+            with claimed(self._comm):
+                self._watch.parted(self._operation, error, END)
+            raise
+        with claimed(self._comm):
+            self._watch.attempt(lambda: None, END)
+
+    def _begin(self) -> None:
+        """Begin the next operation of all ranks: a batch, and what is done before it."""
+        with claimed(self._comm):
+            self._operation = self._watch.begin(f"a batch of model {self._number}")
+
+    def _moved(
+        self,
+        tiles: Mapping[str, Any],
+        sources: Tiles,
+        counts: NDArray[np.int64] | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> Generator[Progress, None, Progress | None]:
+        """All batches, one after the other; ends in how far the last one is, which is not given."""
+        received, moved, done = 0, 0, None
+        pace = Pace(self.plan, self._skipped)
         for number, batch in enumerate(self._batches):
+            if done is not None:
+                yield done
             for bytes_ in self._move(batch, sources, None if counts is None else counts[number]):
                 received += bytes_
-                yield Progress(done, len(self.plan.moves), received)
-            done += len(batch.moves)
+                yield pace.at(moved, received)
+            moved += len(batch.moves)
             if batch.released:  # on all ranks, so that after an error on one nothing is lost
                 with claimed(self._comm):
-                    barrier = self._private.comm.Ibarrier()
-                    self._watch.together(barrier, "the release of sources")
+                    self._watch.attempt(lambda: None, "the release of sources")
                 for name in batch.released:
                     sources.pop(name, None)
                     tiles.pop(name, None)  # type: ignore[attr-defined]
-            yield Progress(done, len(self.plan.moves), received)
+            self._begin()
+            done = pace.at(moved, received)
+            if progress is not None:
+                progress(done)
+        return done
 
     def _described(self, batch_bytes: int, wire_dtype: object) -> tuple[str, str, int]:
         wire_of(wire_dtype)
@@ -246,12 +293,16 @@ class ModelRedistribution:
         """The most exchanges between two ranks, by batch, phase and distance. Collective."""
         comm = self._private.comm
         counts = np.zeros((len(self._batches), PHASES, comm.size), np.int64)
-        for n, batch in enumerate(self._batches):
-            for number, (_, rounds) in enumerate(self._phases(batch)):
-                for distance, pairs in rounds.items():
-                    counts[n, number, distance] = len(pairs)
         most = np.empty_like(counts)
-        with claimed(self._comm):
+
+        def count() -> None:
+            for n, batch in enumerate(self._batches):
+                for number, (_, rounds) in enumerate(self._phases(batch)):
+                    for distance, pairs in rounds.items():
+                        counts[n, number, distance] = len(pairs)
+
+        with claimed(self._comm) as contended:
+            self._watch.attempt(count, "the steps of a model", contended)
             self._watch.together(comm.Iallreduce(counts, most, MPI.MAX), "the steps of a model")
         return most
 
@@ -287,7 +338,8 @@ class ModelRedistribution:
                     if sent or received:
                         with claimed(self._comm):
                             exchange = self._exchange(sent, received, to, come, held, targets)
-                            staged = self._watch.drive(exchange, moves[0].target) or 0
+                            step = moves[0].target
+                            staged = self._watch.drive(exchange, step, self._operation) or 0
                         self.live_bytes = max(self.live_bytes, held_bytes + staged)
                     yield sum(map(self._size, received))
         self.live_bytes = max(self.live_bytes, held_bytes)
@@ -315,7 +367,8 @@ class ModelRedistribution:
             end = start + self._size(view)
             joined[start:end] = self._wire.encoded(packed(view, held[str(view.source)]))
             start = end
-        with Outstanding(self._private.comm, self._tag, message, joined) as outstanding:
+        tag = self._private.tag(self._number)  # another one after each error
+        with Outstanding(self._private.comm, tag, message, joined) as outstanding:
             if received:
                 outstanding.receive([message, message.size, MPI.BYTE], come)
             if sent:

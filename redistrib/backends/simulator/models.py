@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.backends.model_messages import BATCH, Batch, Progress, batches, messages, phases
+from redistrib.backends.model_messages import (
+    BATCH,
+    Batch,
+    Pace,
+    Progress,
+    batches,
+    messages,
+    phases,
+)
 from redistrib.backends.model_tiles import fill, packed, put
 from redistrib.backends.simulator.arrays import run, scatter
 from redistrib.backends.wire import wire_of
@@ -79,16 +87,16 @@ class ModelRun:
 
     def chunks(self) -> Iterator[Progress]:
         """Runs the plan, message by message; after each, how far it is."""
-        arrays, received = 0, 0
+        arrays, received, pace = 0, 0, Pace(self.plan)
         for batch in self._batches:
             for bytes_ in self._moved(batch):
                 received += bytes_
-                yield Progress(arrays, len(self.plan.moves), received)
+                yield pace.at(arrays, received)
             arrays += len(batch.moves)
             for tiles in self._sources.values():
                 for name in batch.released:
                     tiles.pop(name, None)
-            yield Progress(arrays, len(self.plan.moves), received)
+            yield pace.at(arrays, received)
 
     def _moved(self, batch: Batch) -> Iterator[int]:
         plan = self.plan

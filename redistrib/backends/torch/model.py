@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from redistrib.backends.model_messages import (
     BATCH,
+    Pace,
     Phase,
     Progress,
     batches,
@@ -125,6 +126,7 @@ class ModelRedistribution:
         self.completed, self._reduced = dict(completed or {}), set()
         sources, skipped = self._agreed(tiles, into or {})
         received, done = self.traffic.received, 0
+        pace = Pace(self.plan, skipped)
         for batch in self._batches:
             moves = [move for move in batch.moves if move.target not in skipped]
             self._reduce(moves, sources)
@@ -137,7 +139,7 @@ class ModelRedistribution:
             done += len(batch.moves)
             if progress is not None:
                 new = self.traffic.received - received
-                progress(Progress(done, len(self.plan.moves), new))
+                progress(pace.at(done, new))
         return self.completed
 
     def _agreed(
