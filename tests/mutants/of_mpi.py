@@ -112,7 +112,7 @@ _copy(self.stream.overlaps, self.source, self.target)
         "who leaves a call tells nobody",
         AGREEMENT,
         "Watch.left",
-        "alive() and (not (known or met or self.private.lost))",
+        "alive() and not (known or self._met(operation) or self.private.lost)",
         "False",
     ),
     Mutant(
