@@ -104,7 +104,7 @@ def phases(plan: ModelFigures, moves: Iterable[Move], rank: int) -> Iterator[Pha
     transfers = [
         transfer
         for move in moves
-        for transfer in sorted(plan.transfers(move, rank), key=_place_in_message)
+        for transfer in sorted(plan.transfers(move, rank), key=Transfer.place)
     ]
     for number in range(PHASES):
         phase = Phase(passed_on=number > 0)
@@ -119,12 +119,6 @@ def phases(plan: ModelFigures, moves: Iterable[Move], rank: int) -> Iterator[Pha
                 assert transfer.sender is not None
                 phase.taken.setdefault(transfer.sender, []).append(transfer)
         yield phase
-
-
-def _place_in_message(transfer: Transfer) -> tuple[object, ...]:
-    """What orders the transfers of a move between two ranks, on both of them."""
-    view = transfer.view
-    return transfer.phase, view.target_offset, view.runs, str(transfer.source)
 
 
 def messages(transfers: Iterable[Transfer], most: int) -> Iterator[list[Transfer]]:

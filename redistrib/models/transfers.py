@@ -8,9 +8,9 @@ others (as JSON, or as lists of contiguous descriptors).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -52,6 +52,10 @@ class Transfer(NamedTuple):
         if self.sender is None or self.sender == self.receiver:
             return 0
         return self.view.distinct * itemsize(self.wire)
+
+    def place(self) -> tuple[object, ...]:
+        """What orders the transfers of a move between two devices, on both of them."""
+        return self.phase, self.view.target_offset, self.view.runs, str(self.source)
 
     def cut(self, most: int) -> Iterator[Transfer]:
         """The transfer in pieces of at most so many bytes on a wire, or of one element.
@@ -99,25 +103,37 @@ class Schedule:
         """Descriptor lists as JSON, for movers that know contiguous memory alone.
 
         Of each transfer between devices an entry with the peer, its role (`send` or `receive`), the
-        array, and (offset, bytes) of each contiguous run, in the order in which they cross; offsets
-        are from the start of this device's tile. Copies and fills within a device are not there.
-        Raises BackendError for a transfer of more than 2^20 runs.
+        array, and (offset, bytes) of each run that is contiguous on both sides; offsets are from
+        the start of this device's tile. The entries of two devices pair up in their order, and so
+        do their descriptors, in bytes of each side's own memory. What they name is of `dtype`;
+        `casts` are the dtypes that a sender goes through up to what crosses, or a receiver from
+        there. Of elements that are repeated in a target the first arrives; `copies`, (from, to,
+        bytes), make the others. Other copies and fills within a device are not there. Raises
+        BackendError for a transfer of more than 2^20 runs.
         """
         entries = []
-        for transfer in self.transfers:
+        transfers = (
+            transfer
+            for _, of_move in groupby(self.transfers, lambda transfer: transfer.target)
+            for transfer in sorted(of_move, key=Transfer.place)
+        )
+        for transfer in transfers:
             if transfer.sender in (None, transfer.receiver):
                 continue
             sending = transfer.sender == self.device
-            entries.append(
-                {
-                    "peer": transfer.receiver if sending else transfer.sender,
-                    "role": "send" if sending else "receive",
-                    "array": transfer.source if sending else transfer.target,
-                    "phase": transfer.phase,
-                    "dtype": transfer.dtypes[0 if sending else -1],
-                    "descriptors": _descriptors(transfer, sending=sending),
-                }
-            )
+            wire = transfer.dtypes.index(transfer.wire) + 1
+            entry = {
+                "peer": transfer.receiver if sending else transfer.sender,
+                "role": "send" if sending else "receive",
+                "array": transfer.source if sending else transfer.target,
+                "phase": transfer.phase,
+                "dtype": transfer.dtypes[0 if sending else -1],
+                "casts": transfer.dtypes[:wire] if sending else transfer.dtypes[wire - 1 :],
+                "descriptors": _descriptors(transfer, sending=sending),
+            }
+            if not sending:
+                entry["copies"] = _repeats(transfer)
+            entries.append(entry)
         return json.dumps({"device": self.device, "transfers": entries})
 
 
@@ -140,22 +156,45 @@ def _data(transfer: Transfer) -> dict[str, Any]:
 
 
 def _descriptors(transfer: Transfer, *, sending: bool) -> list[tuple[int, int]]:
-    """(offset, bytes) of every contiguous run on one side of a transfer."""
+    """(offset, bytes) on one side of a transfer of every run that is contiguous on both."""
     width = itemsize(transfer.dtypes[0 if sending else -1])
-    runs = [(n, s if sending else t) for n, t, s in transfer.view.runs if s]
+    runs = [run for run in transfer.view.runs if run[2]]
     start = transfer.view.source_offset if sending else transfer.view.target_offset
     length = 1
-    while runs and runs[-1][1] == length:
+    while runs and runs[-1][1:] == (length, length):
         length *= runs.pop()[0]
-    if (count := prod(n for n, _ in runs)) > MAX_DESCRIPTORS:
+    _check_few(transfer, prod(n for n, _, _ in runs))
+    steps = [(n, s if sending else t) for n, t, s in runs]
+    return [((start + offset) * width, length * width) for offset in _sums(steps)]
+
+
+def _repeats(transfer: Transfer) -> list[tuple[int, int, int]]:
+    """(from, to, bytes) in the receiver's tile of elements that are there more than once."""
+    width, start = itemsize(transfer.dtypes[-1]), transfer.view.target_offset
+    repeated = [(n, t) for n, t, s in transfer.view.runs if not s]
+    steps = [(n, t) for n, t, s in transfer.view.runs if s]
+    length = 1
+    while steps and steps[-1][1] == length:
+        length *= steps.pop()[0]
+    _check_few(transfer, prod(n for n, _ in (*repeated, *steps)))
+    places = [(start + offset) * width for offset in _sums(steps)]
+    shifts = [shift * width for shift in _sums(repeated)]
+    return [(place, place + shift, length * width) for shift in shifts[1:] for place in places]
+
+
+def _sums(steps: Sequence[tuple[int, int]]) -> list[int]:
+    """How far all counts of some steps (count, stride) lead, the first one slowest."""
+    return [
+        sum(stride * k for (_, stride), k in zip(steps, counts, strict=True))
+        for counts in product(*(range(n) for n, _ in steps))
+    ]
+
+
+def _check_few(transfer: Transfer, count: int) -> None:
+    if count > MAX_DESCRIPTORS:
         raise BackendError(
             f"a transfer has at most {MAX_DESCRIPTORS} contiguous descriptors; that of "
             f"{transfer.target} from device {transfer.sender} to {transfer.receiver} has {count}: "
             f"as JSON it is one strided view",
             transfer=transfer,
         )
-    offsets = (
-        start + sum(step * k for (_, step), k in zip(runs, counts, strict=True))
-        for counts in product(*(range(n) for n, _ in runs))
-    )
-    return [(offset * width, length * width) for offset in offsets]

@@ -551,6 +551,27 @@ MUTANTS = (
         "(self.targets if into_targets else 0 * self.allocated[last])",
     ),
     Mutant(
+        "descriptors are as long as one side allows",
+        "redistrib/models/transfers.py",
+        "_descriptors",
+        "runs[-1][1:] == (length, length)",
+        "runs[-1][2 if sending else 1] == length",
+    ),
+    Mutant(
+        "descriptor lists of two devices are each in an order of their own",
+        "redistrib/models/transfers.py",
+        "Schedule.to_nixl",
+        "sorted(of_move, key=Transfer.place)",
+        "list(of_move)",
+    ),
+    Mutant(
+        "a repeated element of a target arrives once and is not copied on",
+        "redistrib/models/transfers.py",
+        "_repeats",
+        "shifts[1:]",
+        "shifts[2:]",
+    ),
+    Mutant(
         "what was completed before counts among the bytes that move",
         MESSAGES,
         "Pace.__init__",
