@@ -68,18 +68,21 @@ def load_of(route: Route) -> Load:
     fan = np.zeros(len(positions), np.int64)
     for digit in route.fans:
         fan = fan * digit.size + known[id(digit)]
+    servers = []  # by part, how far from the first holder of a piece whoever gives it is
+    for part in range(route.parts):
+        item = (fan * route.receivers + replica % route.receivers) * route.parts + part
+        item = np.where(home >= 0, of_own + part * route.part_step, item)
+        servers.append(offsets[item % source.replicas])
     for number, (base, takes) in enumerate(_pieces(route)):
         received += piece * takes
-        for part in range(route.parts):
+        for part, server in enumerate(servers):
             crossing = takes
             if route.relays:
                 relay = (part + number * route.parts) % target.replicas
                 crossing = takes & (replica == relay)
                 relayed += share * (target.replicas - 1) * crossing
-            item = (fan * route.receivers + replica % route.receivers) * route.parts + part
-            item = np.where(home >= 0, of_own + part * route.part_step, item)
-            sender = base + offsets[item % source.replicas]
-            np.add.at(sent, sender[crossing], share)
+            sender = base + server
+            sent += share * np.bincount(sender[crossing], minlength=len(sent))
     return Load(received, sent, relayed)
 
 
@@ -90,12 +93,16 @@ def _pieces(route: Route) -> Iterator[tuple[Counts, NDArray[np.bool_]]]:
     home = home_positions(source.type.mesh, target.type.mesh)
     known, part_of = solved(route, positions)
     wanted = part_of & holds_value(target, positions)
+    owners = [
+        (owner, first, coordinate(source, owner, np.maximum(home, 0)), source.weight(owner))
+        for owner, first in route.copy.source.coordinates
+    ]
     for values in product(*(range(d.size) for d in route.pieces)):
         base, kept = np.zeros(len(positions), np.int64), home >= 0
-        for owner, first in route.copy.source.coordinates:
+        for owner, first, at_home, weight in owners:
             value = first + walked(route, known, values, owner)
-            base += value * source.weight(owner)
-            kept &= coordinate(source, owner, np.maximum(home, 0)) == value
+            base += value * weight
+            kept &= at_home == value
         yield base, wanted & ~kept
 
 

@@ -237,7 +237,10 @@ class TracedArray:
         refuse("view")
 
     def __array__(self, *_: object, **__: object) -> NoReturn:
-        refuse("np.asarray, or assigning to a part of a numpy array: it needs the elements")
+        refuse(
+            "np.asarray, np.array or np.ascontiguousarray, or assigning to a part of a numpy array: "
+            "it needs the elements"
+        )
 
     def __array_ufunc__(self, ufunc: Any, *_: object, **__: object) -> NoReturn:
         refuse(f"np.{ufunc.__name__}")
@@ -264,7 +267,7 @@ class TracedArray:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _arithmetic
     __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _arithmetic
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __abs__ = _arithmetic
-    __lt__ = __le__ = __gt__ = __ge__ = _arithmetic
+    __lt__ = __le__ = __gt__ = __ge__ = __and__ = __or__ = __xor__ = __invert__ = _arithmetic
 
     def __eq__(self, other: object) -> bool:
         refuse("a comparison of elements")
@@ -274,6 +277,11 @@ class TracedArray:
 
     def __bool__(self) -> NoReturn:  # noqa: PLE0304
         refuse("a test of elements")
+
+    def _number(self) -> NoReturn:
+        refuse("an element as a number")
+
+    __float__ = __int__ = __complex__ = __index__ = _number
 
     def __setitem__(self, index: object, value: object) -> None:
         refuse("assigning to a part of a source")

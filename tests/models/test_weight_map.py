@@ -341,6 +341,50 @@ def test_a_loader_of_a_model_is_followed() -> None:
     follow(load, **shapes, embed=(7, 3))
 
 
+def test_loaders_of_public_programs_are_followed() -> None:
+    """Megatron's groups, Meta's rotary order, experts of gate and up, DeepSeek's latent values."""
+    heads, groups, head, hidden = 8, 2, 4, 16
+
+    def megatron(get):
+        qkv = get("qkv.weight").reshape(groups, heads // groups + 2, head, hidden)
+        bias = np.split(get("qkv.bias").reshape(groups, -1, head), [4, 5], axis=1)
+        gate, up = np.split(get("fc1"), 2)
+        return {
+            "q": qkv[:, : heads // groups].reshape(-1, hidden),
+            "k": qkv[:, -2].reshape(-1, hidden),
+            "v": qkv[:, -1:].reshape(groups * head, hidden),
+            **{f"{x}.bias": part.ravel() for x, part in zip("qkv", bias, strict=True)},
+            "gate_up": np.stack([gate, up], axis=1).reshape(-1, hidden),
+        }
+
+    rows = (heads + 2 * groups) * head
+    follow(megatron, **{"qkv.weight": (rows, hidden), "qkv.bias": (rows,), "fc1": (12, hidden)})
+
+    def rotary(get):
+        halves = get("wq").reshape(heads, head // 2, 2, hidden).transpose(0, 2, 1, 3)
+        return {"q_proj": halves.reshape(heads * head, hidden)}
+
+    follow(rotary, wq=(heads * head, hidden))
+
+    def experts(get):
+        def w13(e):
+            return np.concatenate([get(f"{e}.gate"), get(f"{e}.up")])
+
+        return {
+            "w13": np.stack([w13(e) for e in range(3)]),
+            "w2": np.stack([get(f"{e}.down").T for e in range(3)]),
+        }
+
+    shapes = {"gate": (6, hidden), "up": (6, hidden), "down": (hidden, 6)}
+    follow(experts, **{f"{e}.{x}": shape for e in range(3) for x, shape in shapes.items()})
+
+    def latent(get):
+        kv = get("kv_b").reshape(heads, -1, hidden)
+        return {"w_kc": kv[:, :4].transpose(0, 2, 1), "w_vc": kv[:, 4:]}
+
+    follow(latent, kv_b=(heads * 7, hidden))
+
+
 @pytest.mark.parametrize(
     ("load", "message"),
     [
@@ -355,6 +399,11 @@ def test_a_loader_of_a_model_is_followed() -> None:
         (lambda get: {"t": np.zeros(3)}, "made of sources; 't' is ndarray"),
         (lambda get: {"t": get("v")}, "asks for 'v', which is no source; did it mean"),
         (lambda get: {"t": get("w") if get("w") else None}, "test of elements"),
+        (lambda get: {"t": get("w")} if float(get("w")[0, 0]) > 0 else {}, "element as a number"),
+        (lambda get: {"t": get("w")[: get("w")[0, 0]]}, "element as a number"),
+        (lambda get: {"t": get("w") & 1}, "arithmetic"),
+        (lambda get: {"t": np.ascontiguousarray(get("w").T)}, "np.ascontiguousarray"),
+        (lambda get: {"t": np.empty_like(get("w"))}, "np.empty_like"),
         (lambda get: {"t": get("w").view("i4")}, "view"),
         (lambda get: np.zeros((4, 5)).__setitem__(0, get("w")[0]), "asarray"),
     ],
