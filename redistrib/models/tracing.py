@@ -238,8 +238,8 @@ class TracedArray:
 
     def __array__(self, *_: object, **__: object) -> NoReturn:
         refuse(
-            "np.asarray, np.array or np.ascontiguousarray, or assigning to a part of a numpy array: "
-            "it needs the elements"
+            "np.asarray, np.array or np.ascontiguousarray, or assigning to a part of a numpy "
+            "array: it needs the elements"
         )
 
     def __array_ufunc__(self, ufunc: Any, *_: object, **__: object) -> NoReturn:
