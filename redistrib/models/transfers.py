@@ -122,7 +122,7 @@ class Schedule:
                 continue
             sending = transfer.sender == self.device
             wire = transfer.dtypes.index(transfer.wire) + 1
-            entry = {
+            entry: dict[str, Any] = {
                 "peer": transfer.receiver if sending else transfer.sender,
                 "role": "send" if sending else "receive",
                 "array": transfer.source if sending else transfer.target,
