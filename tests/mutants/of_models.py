@@ -555,7 +555,7 @@ MUTANTS = (
         "redistrib/models/transfers.py",
         "_descriptors",
         "runs[-1][1:] == (length, length)",
-        "runs[-1][2 if sending else 1] == length",
+        "runs[-1][1] == length",
     ),
     Mutant(
         "descriptor lists of two devices are each in an order of their own",
