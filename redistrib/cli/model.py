@@ -36,6 +36,7 @@ from redistrib.interop.notations import read_any
 from redistrib.models.check import check
 from redistrib.models.model_data import parse_devices
 from redistrib.models.model_plan import ModelPlan, as_array_type, plan_model
+from redistrib.models.moves import Move
 from redistrib.models.names import Name
 from redistrib.models.segments import AnyType, SegmentedType
 from redistrib.models.weight_map import WeightMap
@@ -206,7 +207,8 @@ def write_schedules(plan: ModelPlan, directory: Path, form: str) -> None:
 def m2n_lines(plan: ModelPlan) -> list[str]:
     """Per target a line: the placements that NCCL's M2N takes, or why it takes none.
 
-    M2N moves one array between two meshes, of rank 3 at most, each side over at most one axis.
+    M2N moves one array as it is between two meshes, of rank 3 at most, each side over at most one
+    axis, in equal parts.
     """
     lines = []
     for move in plan.moves:
@@ -215,9 +217,19 @@ def m2n_lines(plan: ModelPlan) -> list[str]:
         why = next((reason for t in sides if (reason := _not_for_m2n(t))), "")
         if not why and (len(names) != 1 or len(move.steps) != 1):
             why = f"it is made of {len(names)} sources in {len(move.steps)} views"
+        if not why and not _as_it_is(move, sides[0], sides[1]):
+            why = f"it is other than {names[0]}: cut, cast or rearranged"
         placements = f"{plan.src[names[0]]} -> {sides[0]}" if names else ""
         lines.append(f"{move.target}: {'not legal: ' + why if why else placements}")
     return lines
+
+
+def _as_it_is(move: Move, target: AnyType, source: AnyType) -> bool:
+    """Whether the only step of a move copies the whole source, each element to its own place."""
+    atom = move.steps[0].atom
+    straight = all((d.dim, d.stride) == (d.source_dim, d.source_stride) for d in atom.digits)
+    whole = target.shape == source.shape and atom.offset == atom.source_offset
+    return straight and whole and target.dtype == source.dtype
 
 
 def _not_for_m2n(t: AnyType) -> str:
@@ -227,6 +239,8 @@ def _not_for_m2n(t: AnyType) -> str:
         return f"{t} has rank {len(t.shape)}"
     if len(t.placements) > 1:
         return f"{t} is over more than one axis"
+    if t.uneven:
+        return f"{t} is uneven"
     if t.partial:
         return f"{t} is partial"
     return ""

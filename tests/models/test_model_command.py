@@ -9,6 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from redistrib.cli.commands import program
+from redistrib.cli.model import m2n_lines
+from redistrib.models.model_plan import plan_model
+from redistrib.models.weight_map import WeightMap
+from redistrib.types.mesh import Mesh
 
 TRAIN = """
 [mesh.train]
@@ -154,3 +158,24 @@ def test_too_small_a_budget_is_a_no(files: Path) -> None:
     result = model(files, "--budget", "100")
     assert result.exit_code == 1
     assert "the memory budget is 100" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "rule", "why"),
+    [
+        ("f32[4{x}, 8]", "f32[4, 8{y}]", "w", ""),
+        ("f32[4{x}, 8]", "f32[8, 4{y}]", 'rearrange(w, "a b -> b a")', "is other than w"),
+        ("f32[4{x}, 4]", "f32[4, 4{y}]", 'rearrange(w, "a b -> b a")', "is other than w"),
+        ("f32[8, 4{x}]", "f32[4, 4{y}]", "w[0:4]", "is other than w"),
+        ("f32[8, 4{x}]", "f32[4, 4{y}]", "w[0:8:2]", "is other than w"),
+        ("f32[8, 4{x}]", "bf16[8, 4{y}]", "cast(w, bf16)", "is other than w"),
+        ("f32[8, 4{x}]", "f32[32]", 'rearrange(w, "a b -> (a b)")', "is other than w"),
+        ("f32[1{x}:ceil, 4]", "f32[1{y}:ceil, 4]", "w", "is uneven"),
+    ],
+)
+def test_m2n_takes_arrays_as_they_are(source: str, target: str, rule: str, why: str) -> None:
+    here, there = Mesh(x=2), Mesh({"y": 2}, devices=[2, 3])
+    weights = WeightMap.parse(f"t = {rule}")
+    (line,) = m2n_lines(plan_model({"w": (source, here)}, {"t": (target, there)}, weights=weights))
+    assert (why in line) if why else line == f"t: {source} -> {target}"
+    assert ("not legal" in line) == bool(why)

@@ -551,6 +551,13 @@ MUTANTS = (
         "(self.targets if into_targets else 0 * self.allocated[last])",
     ),
     Mutant(
+        "M2N is said to transpose",
+        "redistrib/cli/model.py",
+        "_as_it_is",
+        "straight and whole and target.dtype == source.dtype",
+        "whole and target.dtype == source.dtype",
+    ),
+    Mutant(
         "descriptors are as long as one side allows",
         "redistrib/models/transfers.py",
         "_descriptors",
