@@ -16,6 +16,9 @@ from redistrib.types.dtypes import itemsize, numpy_dtype
 from tests.models.random_moves import random_case
 from tests.repetitions import repetitions
 
+IN_TWO_ORDERS = 100, 549
+"""Seeds of models in whose schedules the transfers of two devices are in different orders."""
+
 Entry = dict[str, Any]
 Pair = tuple[int, int, Entry, Entry]
 Tiles = dict[int, dict[str, np.ndarray]]
@@ -72,7 +75,7 @@ def run(plan: rd.ModelPlan, tiles: Tiles, made: Tiles) -> None:
 
 def test_descriptors_of_two_devices_pair_up() -> None:
     repeated = 0
-    for seed in range(repetitions(60, 1000)):
+    for seed in (*range(repetitions(60, 1000)), *IN_TWO_ORDERS):
         case = random_case(seed, uneven=seed % 3 == 2)
         if case.plan.reductions:
             continue
