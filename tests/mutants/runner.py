@@ -129,8 +129,10 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/jax/test_trees.py",
         "tests/jax/test_conformance.py::test_program",
     ),
+    "redistrib/cli/model.py": ("tests/models/test_model_command.py",),
     "redistrib/backends/model_messages.py": (
         "tests/models/test_running.py",
+        "tests/mpi/test_backend.py::test_mpi[mpich-4-what_is_completed_is_not_moved_again]",
         "tests/torch/test_torch.py::test_case[sources_are_released_and_nothing_is_lost]",
         "tests/torch/test_torch.py::test_random",
     ),
@@ -180,7 +182,8 @@ def kill_suite(file: str) -> tuple[str, ...]:
     own = next(tests for start, tests in AREAS.items() if file.startswith(start))
     # What runs a plan under MPI, jax or torch is used by none of the others.
     wings = (f"redistrib/backends/{name}/" for name in ("mpi", "jax", "torch"))
-    alone = (*wings, "redistrib/backends/model_messages.py", "redistrib/models/", *UNEVEN)
+    models = "redistrib/backends/model_messages.py", "redistrib/models/", "redistrib/cli/model.py"
+    alone = (*wings, *models, *UNEVEN)
     if not file.startswith("redistrib/") or file.startswith("redistrib/backends/torch/"):
         return own  # torch is in an environment of its own, its doctests too
     if file.startswith(alone):
