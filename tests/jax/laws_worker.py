@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 import redistrib as rd
 from redistrib.backends import jax as rjax
+from redistrib.backends.jax import arrays
 from redistrib.interop.hlo_traffic import hlo_traffic
 from redistrib.types.named_sharding import type_of
 from redistrib.types.tile import same_bits
@@ -118,6 +120,37 @@ def where_the_target_has_other_devices_or_another_mesh_of_the_same_names() -> No
                 assert_same(run(ours), run(plain))
             batched = on(mesh, None, "y", "x")
             assert_same(jax.vmap(ours)(batch), jax.device_put(batch, batched))
+
+
+@case
+def small_and_large_arrays_go_to_other_devices() -> None:
+    """The small by `device_put`, the large by copies of pieces; both give up what is donated."""
+    source, there = mesh_of(x=2, y=4), mesh_of(devices=DEVICES[8:], x=4, y=2)
+    end = on(there, "y", "x")
+    for limit in (arrays.PUT, -1):
+        arrays.array_program.cache_clear()
+        with patch.object(arrays, "PUT", limit):
+            for dtype in (jnp.float32, jnp.bfloat16, jnp.int4, jnp.bool_):
+                x = jax.device_put(jnp.asarray(numbers(16, 16) % 5, dtype), on(source, "x", "y"))
+                wanted = jax.device_put(x, end)
+                moved = rjax.reshard(x, end, donate=dtype == jnp.bfloat16)
+                assert_same(moved, wanted)
+                assert x.is_deleted() == (dtype == jnp.bfloat16)
+    arrays.array_program.cache_clear()
+
+
+@case
+def what_is_asked_for_is_no_transfer_that_a_guard_forbids() -> None:
+    x = jax.device_put(numbers(16, 16), on(mesh_of(x=2, y=4), "x", "y"))
+    targets = [
+        on(mesh_of(devices=devices, x=4, y=2), "y", "x")
+        for devices in (DEVICES, DEVICES[[0, 1, 3, 2, 6, 7, 5, 4]], DEVICES[8:])
+    ]
+    with jax.transfer_guard("disallow"):
+        moved = [rjax.reshard(x, end) for end in targets]
+        trees = [rjax.reshard_tree([x], end)[0] for end in targets]
+        wanted = [jax.device_put(x, end) for end in targets]
+    assert_same([moved, trees], [wanted, wanted])
 
 
 @case

@@ -9,6 +9,8 @@ from tests.worker import outcome_of
 CASES = (
     "an_array_twice_in_a_donated_tree_moves_once_and_is_given_up",
     "where_the_target_has_other_devices_or_another_mesh_of_the_same_names",
+    "small_and_large_arrays_go_to_other_devices",
+    "what_is_asked_for_is_no_transfer_that_a_guard_forbids",
     "gradients_go_back_to_the_devices_they_came_from",
     "inside_jit_the_devices_are_those_of_the_target",
     "meshes_with_axes_of_both_kinds",

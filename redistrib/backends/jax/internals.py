@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 from jax._src import compiler, core, lib, xla_bridge
+from jax._src import config as _config
 from jax._src import custom_partitioning_sharding_rule as sharding_rule
 from jax._src.interpreters import mlir, pxla
 from jax.interpreters.mlir import SPMDAxisContext, ir, module_to_bytecode
@@ -22,6 +23,8 @@ from jax.interpreters.mlir import SPMDAxisContext, ir, module_to_bytecode
 Partition = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], str], tuple[bytes, list[Any]]]
 """Shapes of xla_client, source and target HloShardings, text -> program, operands' shardings."""
 
+WIDE = ("int64", "uint64", "float64", "complex128")
+"""Element types that jax narrows where x64 is not enabled."""
 config: Any = jax.config
 _lib: Any = lib  # typed in parts only
 _pxla: Any = pxla
@@ -97,7 +100,13 @@ def program_bytes(
     mesh: Any = jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes))
     # The program is compiled inside another, whose mesh may be in context; a tile is on none.
     nowhere: Any = jax.sharding.AbstractMesh((), ())
-    with jax.sharding.use_abstract_mesh(nowhere), core.extend_axis_env_nd(axes.items()):
+    # XLA may ask from a thread that knows nothing of the `jax.enable_x64` around the call.
+    wide = any(tile.dtype in WIDE for tile in tiles)
+    with (
+        jax.enable_x64(wide),
+        jax.sharding.use_abstract_mesh(nowhere),
+        core.extend_axis_env_nd(axes.items()),
+    ):
         closed = jax.make_jaxpr(program)(*tiles)
         module = mlir.build_mlir_module_helper(
             closed,
@@ -135,12 +144,14 @@ def global_array(
     aval = core.ShapedArray(tuple(shape), dtype, weak_type=weak_type)
     if not is_here(sharding.mesh):
         return jax.make_array_from_single_device_arrays(tuple(shape), sharding, [], dtype=dtype)
-    return _pxla.batched_device_put(
-        core.update_aval_with_sharding(aval, sharding),
-        sharding,
-        tiles,
-        [d for d in sharding.mesh.devices.flat if d.process_index == jax.process_index()],
-    )
+    # Asked for, as in `jax.device_put`: what `jax.transfer_guard` forbids are other transfers.
+    with _config.explicit_device_put_scope():
+        return _pxla.batched_device_put(
+            core.update_aval_with_sharding(aval, sharding),
+            sharding,
+            tiles,
+            [d for d in sharding.mesh.devices.flat if d.process_index == jax.process_index()],
+        )
 
 
 def is_here(mesh: Any) -> bool:
