@@ -3,16 +3,18 @@
     python -m bench.jax_overheads [compile] [trees] [devices] [eager] [--turns 4]
 
 On 8 virtual CPU devices, and 8 others; CPU time of the process, ours and plain jax in turns, the
-least of each, so that other programs on the machine count little.
+median of each.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 Way = Callable[[], Any]
@@ -27,74 +29,48 @@ def table(
     """Print the CPU time of the ways to do each thing; the ratio is to the first of them."""
     print(f"\n{title}: CPU time, ms, and over that of the first")
     for name, ways in rows.items():
-        least = dict.fromkeys(ways, float("inf"))
+        taken: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(turns):
             for way, run in ways.items():
                 start = clock()
                 run()
-                least[way] = min(least[way], clock() - start)
-        first = next(iter(least.values()))
-        times = ", ".join(f"{way} {1e3 * t:.1f} ({t / first:.2f})" for way, t in least.items())
+                taken[way].append(clock() - start)
+        medians = {way: median(times) for way, times in taken.items()}
+        first = next(iter(medians.values()))
+        times = ", ".join(f"{way} {1e3 * t:.1f} ({t / first:.2f})" for way, t in medians.items())
         print(f"- {name}: {times}", flush=True)
 
 
 def compiling(turns: int) -> None:
-    """Programs traced, lowered and compiled, nothing of them cached."""
+    """Programs traced, lowered and compiled, nothing of them cached, by jax or by us."""
     import jax
-    import jax.numpy as jnp
-    import numpy as np
-    from jax.sharding import NamedSharding
 
+    from bench.jax_programs import PROGRAMS
     from redistrib.backends import jax as rjax
 
-    spec: Any = jax.sharding.PartitionSpec  # typed in parts only
-    lay_out: Any = jax.lax.with_sharding_constraint
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"))
-    rows, turned = (NamedSharding(mesh, spec(*axes)) for axes in (("x", "y"), ("y", "x")))
-
-    def like(*shape: int) -> Any:
-        struct: Any = jax.ShapeDtypeStruct
-        return struct(shape, jnp.float32, sharding=rows)
-
-    def unchanged(leaves: Any) -> Any:
-        return [lay_out(x + 1, rows) * 2 for x in leaves]
-
-    def changed(leaves: Any) -> Any:
-        return [lay_out(x, turned) for x in leaves]
-
-    def step(layers: Any, x: Any) -> Any:
-        def loss(layers: Any) -> Any:
-            h = x
-            for up, down in layers:
-                scores = jax.nn.softmax(lay_out(h @ h.T, NamedSharding(mesh, spec("x"))))
-                h = lay_out(scores @ h, rows)
-                h = h + lay_out(jax.nn.gelu(h @ lay_out(up, turned)), rows) @ lay_out(down, turned)
-            return (h**2).mean()
-
-        value, grads = jax.value_and_grad(loss)(layers)
-        new = jax.tree.map(lambda p, g: lay_out(p - 0.1 * g, rows), layers, grads)
-        return value, new
-
     def compiled(jit: Any, function: Any, args: Any) -> Any:
+        forget_plans()
         forget: Any = jax.clear_caches
         forget()
         return jit(function).lower(*args).compile()
 
-    programs = {
-        "a constraint that changes nothing": (unchanged, ([like(64, 64)],)),
-        "100 of them": (unchanged, ([like(64, 64)] * 100,)),
-        "300 equal leaves": (changed, ([like(64, 64)] * 300,)),
-        "a step of four layers": (step, ([(like(64, 256), like(256, 64))] * 4, like(64, 64))),
-    }
     ways = {"plain": jax.jit, "ours": rjax.optimize}
     table(
         "compilation",
         {
             name: {way: partial(compiled, jit, *arguments) for way, jit in ways.items()}
-            for name, arguments in programs.items()
+            for name, arguments in PROGRAMS.items()
         },
         turns,
     )
+
+
+def forget_plans() -> None:
+    """Empty every cache of the package, so that plans and their programs are made anew."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("redistrib."):
+            for member in vars(module).values():
+                getattr(member, "cache_clear", int)()
 
 
 def trees(turns: int) -> None:
