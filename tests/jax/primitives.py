@@ -98,7 +98,14 @@ def _in_order(x: Any, y: Any) -> Any:
     return x + y
 
 
+NEWER: dict[str, Call] = {
+    "log2": lambda x: lax.log2(abs(x) + 0.5),
+    "one_minus_square": lambda x: lax.one_minus_square(x / 2),
+    "polynomial": lambda x, y: lax.polynomial(x, (y, 2.0, y)),
+}
+"""Those that only the newer of the supported versions of jax have."""
 CALLS: dict[str, Call] = {
+    **{name: call for name, call in NEWER.items() if hasattr(lax, name)},
     **_of_one(
         "abs asinh atan bessel_i0e bessel_i1e cbrt ceil cos cosh cumlogsumexp cummax cummin cumprod"
         " cumsum erf erfc exp exp2 expm1 floor is_finite logistic neg round sign sin sinh square"
