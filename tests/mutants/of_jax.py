@@ -8,6 +8,7 @@ COPIES = "redistrib/backends/jax/host_copies.py"
 UNION = "redistrib/backends/jax/union_program.py"
 ARRAYS = "redistrib/backends/jax/arrays.py"
 DEFERRED = "redistrib/backends/jax/deferred.py"
+INTERNALS = "redistrib/backends/jax/internals.py"
 MOVES = "redistrib/backends/jax/moves.py"
 OPTIMIZE = "redistrib/backends/jax/optimize.py"
 PARTITIONED = "redistrib/backends/jax/partitioned.py"
@@ -17,6 +18,13 @@ PLANNING = "redistrib/backends/jax/planning.py"
 TOGETHER = "redistrib/backends/jax/together.py"
 
 MUTANTS = (
+    Mutant(
+        "programs that XLA asks for have no elements of 64 bits",
+        INTERNALS,
+        "program_bytes",
+        "jax.enable_x64(wide)",
+        "jax.enable_x64(False)",
+    ),
     Mutant(
         "an array that is twice in a donated tree is given up at its first use",
         RESHARD,
