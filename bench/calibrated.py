@@ -21,7 +21,8 @@ from statistics import median
 
 import redistrib as rd
 from redistrib.backends.calibration import calibrated, error_of, moves, timed, to_toml, usual
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Execution, Link, Profile
+from redistrib.synth.plan.links import Link
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Execution, Profile
 
 SIDES = {"rounds": (256, 1024, 2048), "call": (256, 2048, 4096)}
 """Of the matrices, by how an exchange runs: a call takes longer before bytes count."""

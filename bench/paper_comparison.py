@@ -33,7 +33,8 @@ from bench.planners import types
 from bench.problems import Problem, layouts
 from bench.timing import geometric_mean, machine, settle, timed
 from redistrib.demo.survey import SMALL_MESHES
-from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.plan.links import Link
+from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.problem import Strategy
 
 STRATEGIES: tuple[Strategy, ...] = ("paper", "collectives", "direct")

@@ -18,8 +18,9 @@ from redistrib.models.tracing import trace
 from redistrib.models.weight_map import WeightMap
 from redistrib.synth.oracle import CostMatrix, Oracle, complete, cost_matrix
 from redistrib.synth.plan.data import Plan
+from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.price import Cost
-from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.choose import Explanation, cost, explain, plan
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh

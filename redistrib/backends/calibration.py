@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from redistrib.errors import BackendError
 from redistrib.synth.plan.data import Plan
-from redistrib.synth.plan.profile import COMMUNICATING, Execution, Level, Link, Profile
+from redistrib.synth.plan.links import Level, Link
+from redistrib.synth.plan.profile import COMMUNICATING, Execution, Profile
 from redistrib.synth.planner.choose import plan
 from redistrib.synth.planner.problem import Strategy
 from redistrib.types.array_type import ArrayType

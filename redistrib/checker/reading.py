@@ -171,7 +171,13 @@ _PROFILE = _object(
     {"name": _text, **_LINK, "exchange": _text},
     {
         "axes": _mapping(_object(_LINK)),
-        "levels": _list(_object({"devices": _count, **_LINK}), MAX_AXES),
+        "levels": _list(
+            _object(
+                {"devices": _count, **_LINK},
+                {"torus": _list(_count, MAX_AXES), "wraps": _count, "hop": _number},
+            ),
+            MAX_AXES,
+        ),
         "efficiency": _mapping(_number),
         "source": _text,
     },

@@ -12,7 +12,8 @@ import pytest
 import redistrib as rd
 from redistrib.backends.calibration import calibrated, fitted, moves, timed, to_toml
 from redistrib.errors import BackendError
-from redistrib.synth.plan.profile import COMMUNICATING, Execution, Level, Link, Profile
+from redistrib.synth.plan.links import Level, Link
+from redistrib.synth.plan.profile import COMMUNICATING, Execution, Profile
 from tests.repetitions import repetitions
 
 MESHES = (rd.Mesh(x=4), rd.Mesh(x=2, y=2), rd.Mesh(x=2, y=4))

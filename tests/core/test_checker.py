@@ -20,7 +20,8 @@ from redistrib.backends import simulator
 from redistrib.checker import checker, senders
 from redistrib.checker.certificate import certify
 from redistrib.synth.plan import collectives as c
-from redistrib.synth.plan.profile import COMMUNICATING, Execution, Level
+from redistrib.synth.plan.links import Level
+from redistrib.synth.plan.profile import COMMUNICATING, Execution
 from redistrib.types.digits import parse_device_digit as device
 from redistrib.types.digits import parse_index_digit as index
 from tests.corruptions import (

@@ -8,8 +8,9 @@ import pytest
 
 import redistrib as rd
 from redistrib.synth.plan import collectives as c
+from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.price import price_step, step_traffic
-from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.plan.profile import Profile
 from redistrib.types.digits import parse_device_digit as device
 from tests.problems import random_mesh, random_shape, random_type, random_walk
 

@@ -25,8 +25,9 @@ from redistrib.synth.plan.collectives import (
     ReplicatedToPartial,
     ShardedToPartial,
 )
+from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.price import price_step
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.synth.plan.tables import permute_table
 from redistrib.synth.planner import exact
 from redistrib.synth.planner.exact import ExactSearch, exact_size

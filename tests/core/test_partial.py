@@ -7,7 +7,8 @@ import random
 import pytest
 
 import redistrib as rd
-from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.plan.links import Link
+from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner import proposals
 from redistrib.synth.planner.reductions import make_partial, partial_roles, reduce_last, reduce_once
 from tests.exhaustive.stages import PARTIAL_MESHES, PROFILES

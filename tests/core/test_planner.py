@@ -17,13 +17,8 @@ from hypothesis import strategies as st
 import redistrib as rd
 from redistrib.synth.plan.collectives import AllReduce, ShardedToPartial
 from redistrib.synth.plan.data import make_plan
-from redistrib.synth.plan.profile import (
-    DEFAULT_PROFILE,
-    Link,
-    Profile,
-    find_profile,
-    profile_names,
-)
+from redistrib.synth.plan.links import Link
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile, find_profile, profile_names
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.synth.planner.work import Work

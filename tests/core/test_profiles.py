@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import redistrib as rd
-from redistrib.synth.plan.profile import Level, find_profile, profile_names
+from redistrib.synth.plan.links import Level
+from redistrib.synth.plan.profile import find_profile, profile_names
 from redistrib.types.digits import DeviceDigit, cut, divisors
 
 SYSTEMS = (

@@ -19,7 +19,8 @@ import redistrib as rd
 from redistrib.demo.survey import COUNTS, DTYPES, crashing, pairs
 from redistrib.demo.survey import SMALL_MESHES as MESHES
 from redistrib.synth.plan.data import make_plan
-from redistrib.synth.plan.profile import DEFAULT_PROFILE, Link, Profile
+from redistrib.synth.plan.links import Link
+from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.types.refinement import refine
 from tests.budget import verify_budget

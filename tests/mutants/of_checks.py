@@ -9,6 +9,7 @@ SENDERS = "redistrib/checker/senders.py"
 SHARED = "redistrib/checker/shared.py"
 PARTS = "redistrib/checker/parts.py"
 CHECKED_PRICE = "redistrib/checker/price.py"
+CHECKED_RINGS = "redistrib/checker/rings.py"
 CERTIFICATE = "redistrib/checker/certificate/__init__.py"
 SOLVER = "redistrib/checker/certificate/solver.py"
 STEPS = "redistrib/checker/certificate/steps.py"
@@ -253,6 +254,13 @@ MUTANTS = (
         "Links.seconds",
         "self._to(onto)",
         "self.default",
+    ),
+    Mutant(
+        "the checker lets a line go around",
+        CHECKED_RINGS,
+        "speed_on",
+        "reach == around >= level.wraps",
+        "True",
     ),
     Mutant(
         "the checker does not look into levels",

@@ -9,6 +9,9 @@ CLOSURE = "redistrib/synth/planner/detours/closure.py"
 THROUGH = "redistrib/synth/planner/detours/through.py"
 STOPS = "redistrib/synth/planner/detours/stops.py"
 PROFILE = "redistrib/synth/plan/profile.py"
+LINKS = "redistrib/synth/plan/links.py"
+BY_LEVEL = "redistrib/synth/plan/by_level.py"
+NUMBERED = "redistrib/synth/planner/detours/numbered.py"
 RELABEL = "redistrib/synth/planner/relabel.py"
 SIGNATURES = "redistrib/synth/planner/detours/signatures.py"
 QUESTIONS = "redistrib/synth/planner/detours/questions.py"
@@ -59,17 +62,52 @@ MUTANTS = (
     ),
     Mutant(
         "what goes onto another mesh crosses the link of the first level, wherever it goes",
-        PROFILE,
-        "_between",
+        BY_LEVEL,
+        "link_between",
         "first // level.devices == last // level.devices",
         "first // level.devices <= last // level.devices",
     ),
     Mutant(
         "an axis over several levels has the link of the outermost",
-        PROFILE,
-        "_links_by_level",
+        BY_LEVEL,
+        "links_by_level",
         "start < end and end % start == 0",
         "start == 1 and end > 1",
+    ),
+    Mutant(
+        "a digit of a ring reaches no further where it starts further",
+        LINKS,
+        "Link.below",
+        "place.reach // positions",
+        "place.reach",
+    ),
+    Mutant(
+        "digits of two rings are one ring's",
+        LINKS,
+        "_in_level",
+        "rings.setdefault(place.ring, [])",
+        "rings.setdefault(0, [])",
+    ),
+    Mutant(
+        "what goes around a ring also goes around a line",
+        LINKS,
+        "_in_level",
+        "along[0][0].closed and reach == along[0][0].side",
+        "True",
+    ),
+    Mutant(
+        "a batch gives digits of one ring one price, wherever they start",
+        NUMBERED,
+        "Numbered._number_links",
+        "profile.link_of(axes[str(axis)]).below(cut)",
+        "profile.link_of(axes[str(axis)])",
+    ),
+    Mutant(
+        "nothing is faster than one ring of a torus",
+        PROFILE,
+        "best_of",
+        "len(rings[link.place.level]) if link.place else 1",
+        "1",
     ),
     Mutant(
         "axes are cut where digits that match no longer do",
@@ -110,7 +148,7 @@ MUTANTS = (
         "exchanges of a batch over a slow link cost what those over a fast one do",
         EXCHANGES,
         "_links",
-        "code * 2 + (of_type[src] != of_type[dst])",
+        "code * 2 + changed",
         "code * 2",
     ),
     Mutant(

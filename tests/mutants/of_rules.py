@@ -7,7 +7,7 @@ TABLES = "redistrib/synth/plan/tables.py"
 ROUTING = "redistrib/synth/plan/routing.py"
 REPLICAS = "redistrib/synth/plan/replicas.py"
 COST = "redistrib/synth/plan/price.py"
-PROFILE = "redistrib/synth/plan/profile.py"
+LINKS = "redistrib/synth/plan/links.py"
 BOUND = "redistrib/synth/plan/bounds.py"
 PLAN = "redistrib/synth/plan/data.py"
 PRICED = "redistrib/synth/plan/priced_steps.py"
@@ -248,10 +248,10 @@ partial.append(old)
     ),
     Mutant(
         "a collective over several axes takes the fastest of them",
-        PROFILE,
-        "Profile.speed",
-        "min([link.bandwidth for link in used])",
-        "max([link.bandwidth for link in used])",
+        LINKS,
+        "speed_over",
+        "min(bandwidth, link.bandwidth)",
+        "max(bandwidth, link.bandwidth) if bandwidth < inf else link.bandwidth",
     ),
     Mutant(
         "an all_reduce pays one latency",

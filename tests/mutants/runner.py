@@ -92,7 +92,17 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
     "redistrib/synth/plan/bounds.py": ("tests/core/test_bounds.py",),
     "redistrib/synth/oracle/": ("tests/oracle/test_oracle.py",),
-    "redistrib/synth/plan/profile.py": ("tests/oracle/test_links.py", "tests/core/test_cost.py"),
+    "redistrib/synth/plan/profile.py": (
+        "tests/core/test_rings.py",
+        "tests/oracle/test_links.py",
+        "tests/core/test_cost.py",
+    ),
+    "redistrib/synth/plan/links.py": ("tests/core/test_rings.py", "tests/core/test_cost.py"),
+    "redistrib/synth/plan/by_level.py": ("tests/core/test_rings.py", "tests/oracle/test_links.py"),
+    "redistrib/synth/planner/detours/numbered.py": (
+        "tests/core/test_rings.py",
+        "tests/oracle/test_oracle.py",
+    ),
     "redistrib/synth/planner/cut_axes.py": ("tests/oracle/test_links.py",),
     "redistrib/synth/planner/relabel.py": (
         "tests/oracle/test_sums.py",
@@ -113,6 +123,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/proofs/test_certificate.py",
     ),
     "redistrib/checker/price.py": ("tests/core/test_checker.py", "tests/oracle/test_links.py"),
+    "redistrib/checker/rings.py": ("tests/core/test_rings.py",),
     "redistrib/checker/": ("tests/core/test_checker.py",),
     "redistrib/backends/wire.py": ("tests/models/test_running.py",),
     # Real ranks; two of them do not crowd the machine.

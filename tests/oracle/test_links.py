@@ -7,7 +7,9 @@ import random
 import pytest
 
 import redistrib as rd
-from redistrib.synth.plan.profile import Level, find_profile
+from redistrib.synth.plan.links import Level
+from redistrib.synth.plan.profile import find_profile
+from redistrib.synth.planner.problem import Strategy
 from redistrib.types.digits import DeviceDigit, Factor, Local
 from redistrib.types.mesh import whole_axes
 from redistrib.types.refinement import common_cuts
@@ -20,7 +22,15 @@ TWO_LEVELS = rd.Profile(
     levels=(Level(4, rd.Link(1e-6, 1e11)), Level(24, rd.Link(5e-6, 1e10))),
     efficiency=(("all_to_all", 0.5),),
 )
-PROFILES = (TWO_LEVELS, "dgx-h100", "mpi-cluster")
+TORUS = rd.Profile(
+    "torus",
+    rd.Link(2e-5, 1e9),
+    levels=(
+        Level(8, rd.Link(1e-6, 1e11), torus=(4, 2), wraps=4, hop=5e-7),
+        Level(24, rd.Link(5e-6, 1e10), torus=(3,)),
+    ),
+)
+PROFILES = (TWO_LEVELS, TORUS, "dgx-h100", "mpi-cluster")
 
 
 def as_parts(t: rd.ArrayType, mesh: rd.Mesh, cuts: dict[str, int], scale: int = 1) -> rd.ArrayType:
@@ -110,13 +120,15 @@ def test_a_line_over_four_nodes_costs_what_nodes_and_devices_cost() -> None:
             assert len(rd.explain(*pairs[0], profile=profile).alternatives) > 1
 
 
+@pytest.mark.parametrize("profile", [TWO_LEVELS, TORUS], ids=["levels", "torus"])
 @pytest.mark.parametrize("strategy", ["auto", "direct"])
-def test_cutting_an_axis_where_its_links_change_changes_no_price(strategy: str) -> None:
+def test_cutting_an_axis_where_its_links_change_changes_no_price(
+    strategy: Strategy, profile: rd.Profile
+) -> None:
     for seed in range(repetitions(60, 4000)):
-        coarse, finer = split_pair(random.Random(seed), TWO_LEVELS)
+        coarse, finer = split_pair(random.Random(seed), profile)
         prices = [
-            rd.cost(*pair, strategy=strategy, profile=TWO_LEVELS).seconds
-            for pair in (coarse, finer)
+            rd.cost(*pair, strategy=strategy, profile=profile).seconds for pair in (coarse, finer)
         ]
         assert prices[0] == prices[1], (*map(str, coarse), finer[0].mesh)
 

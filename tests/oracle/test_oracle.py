@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import redistrib as rd
-from redistrib.synth.plan.profile import Level
+from redistrib.synth.plan.links import Level
 from redistrib.synth.planner.detours.batches import BY_SIGNATURE, all_pairs
 from redistrib.synth.planner.detours.exchanges import Exchanges, exchange_prices
 from redistrib.synth.planner.detours.numbered import Numbered

@@ -7,58 +7,31 @@ with the library.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
-from math import gcd, inf, isfinite, lcm, prod
+from math import gcd, lcm, prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from redistrib.errors import RedistribError
+from redistrib.synth.plan.by_level import link_between, links_by_level
 from redistrib.synth.plan.collectives import BY_NAME
-from redistrib.text import as_number, brief
-from redistrib.types.digits import DeviceDigit, apart, divisors, parse_device_digit
+from redistrib.synth.plan.link_data import (
+    LINK_KEYS,
+    check_keys,
+    read_level,
+    read_link,
+    read_number,
+    write_level,
+    write_link,
+)
+from redistrib.synth.plan.links import Crossed, Level, Link, speed_over
+from redistrib.text import brief, is_number
+from redistrib.types.digits import DeviceDigit, apart, parse_device_digit
 from redistrib.types.mesh import Mesh, whole_axes
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One mesh axis: `latency` in seconds a collective, `bandwidth` in bytes a second a device."""
-
-    latency: float
-    bandwidth: float
-
-    def __post_init__(self) -> None:
-        latency, bandwidth = as_number(self.latency), as_number(self.bandwidth)
-        if not (0 <= latency < inf and 0 < bandwidth < inf):
-            raise RedistribError(
-                "a link has a latency (s) of at least 0 and a bandwidth (bytes/s) above 0, both "
-                f"finite; got latency {brief(self.latency)} and bandwidth {brief(self.bandwidth)}",
-                latency=self.latency,
-                bandwidth=self.bandwidth,
-            )
-        # numbers of one kind have one spelling in JSON and divide alike
-        object.__setattr__(self, "latency", latency)
-        object.__setattr__(self, "bandwidth", bandwidth)
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The link inside groups of so many consecutive device ids, for example within a node."""
-
-    devices: int
-    link: Link
-
-    def __post_init__(self) -> None:
-        if type(self.devices) is not int or self.devices < 1:
-            raise RedistribError(
-                f"the devices of a level are a positive number; got {self.devices!r}"
-            )
-
 
 Execution = Literal["call", "rounds"]
 
@@ -71,13 +44,14 @@ class Profile:
     smallest group first; a part of an axis has the link of the first level that holds each of its
     lines (`on` finds it). `axes` gives the link of axes, or of parts of axes, by name, whatever
     their level. A collective over several of them has the largest latency and the least bandwidth
-    of all that it crosses. An exchange is one call
+    of all that it crosses, but for the rings of a torus (`links`). An exchange is one call
     ("call", as in MPI) or a round of permutes per sender ("rounds", as in jax.lax), each round with
     its own latency. `efficiency` is the fraction of the bandwidth that a collective, by name,
     reaches. `source` says where the numbers come from.
 
     Raises RedistribError for an efficiency that is not above 0 and at most 1 or of no communicating
-    collective, levels out of order, an axis named twice, or another way to run an exchange.
+    collective, levels out of order, a torus of more or fewer devices than its level, an axis named
+    twice, or another way to run an exchange.
     """
 
     name: str
@@ -97,6 +71,12 @@ class Profile:
         sizes = [level.devices for level in self.levels]
         if sizes != sorted(set(sizes)):
             raise RedistribError(f"levels come smallest group first; got {sizes}")
+        for below, level in zip((1, *sizes), self.levels, strict=False):
+            if level.torus and prod(level.torus) * below != level.devices:
+                raise RedistribError(
+                    f"a torus has the devices of its level, over those of the level below: "
+                    f"{level.devices} / {below}; got {list(level.torus)}"
+                )
         if self.exchange not in get_args(Execution):
             raise RedistribError(
                 f"exchange is {' or '.join(get_args(Execution))}; got {self.exchange!r}"
@@ -104,7 +84,7 @@ class Profile:
         for key, pairs in (("axes", self.axes), ("efficiency", self.efficiency)):
             if len(dict(pairs)) != len(pairs):
                 raise RedistribError(f"{key} of a profile are named once; got {pairs}")
-        _check_keys("efficiency", dict(self.efficiency), COMMUNICATING)
+        check_keys("efficiency", dict(self.efficiency), COMMUNICATING)
         for collective, fraction in self.efficiency:
             if not 0 < fraction <= 1:
                 raise RedistribError(
@@ -131,14 +111,10 @@ class Profile:
     ) -> tuple[float, float]:
         """Latency and bandwidth of a collective over these axes, and onto another mesh if so."""
         latency, bandwidth = self.link.latency, self.link.bandwidth
-        if self.axes or self.across:
-            used = [self.across or self.link] if onto else []
-            used += [link for device in axes for link in self.links_of(device)]
-            if len(used) == 1:
-                latency, bandwidth = used[0].latency, used[0].bandwidth
-            elif used:
-                latency = max([link.latency for link in used])
-                bandwidth = min([link.bandwidth for link in used])
+        if self.by_axis:
+            used = [(self.across or self.link, 1)] if onto else []
+            used += [crossed for device in axes for crossed in self._crossed(device)]
+            latency, bandwidth = speed_over(used or [(self.link, 1)], collective)
         if self.efficiency:
             bandwidth *= dict(self.efficiency).get(collective, 1.0)
         return latency, bandwidth
@@ -164,19 +140,54 @@ class Profile:
         return _resolved(self, mesh, None if other == mesh else other)
 
     @property
+    def by_axis(self) -> bool:
+        """Whether it makes a difference which axes a collective crosses."""
+        return bool(self.axes or self.across or self.link.place)
+
+    @property
     def uniform(self) -> bool:
         """Whether every axis has the same link."""
-        return all(link == self.link for _, link in self.axes)
+        return not self.link.place and all(link == self.link for _, link in self.axes)
+
+    def _crossed(self, device: DeviceDigit) -> list[Crossed]:
+        """The links that a part of an axis crosses, the levels aside, each with its devices."""
+        known = self._of_axis.get(device.axis, self.link)
+        if isinstance(known, Link):
+            return [(known.below(device.pre), device.size)]
+        overlaps = [*self._overlaps(device, known)]
+        crossed = [(link, max(1, part.size)) for part, link in overlaps]
+        if prod([part.size for part, _ in overlaps]) == device.size:
+            return crossed
+        if any(link.place for link, _ in crossed):  # the slowest of what it only crosses
+            at = device.pre
+            for part, _ in sorted(known, key=lambda entry: entry[0].pre):
+                at = part.end if part.pre <= at < part.end else at
+            if at >= device.end:
+                slowest = min(
+                    (link for link, _ in crossed), key=lambda x: (x.bandwidth, -x.latency)
+                )
+                return [(slowest.aside, device.size)]
+        return [*crossed, (self.link, device.size)]
+
+    @staticmethod
+    def _overlaps(
+        device: DeviceDigit, known: Iterable[tuple[DeviceDigit, Link]]
+    ) -> Iterator[tuple[DeviceDigit, Link]]:
+        """What a part of an axis has in common with parts that have links, with these.
+
+        Of size 0 where they only cross.
+        """
+        for part, link in known:
+            if not apart(part, device):
+                start, end = lcm(part.pre, device.pre), gcd(part.end, device.end)
+                size = end // start
+                fits = size * max(part.pre, device.pre) == min(part.end, device.end)
+                of_part = link.below(start // part.pre) if fits else link.aside
+                yield DeviceDigit(device.axis, start, size), of_part
 
     def links_of(self, device: DeviceDigit) -> list[Link]:
         """The links that a part of an axis crosses, the levels aside."""
-        known = self._of_axis.get(device.axis, self.link)
-        if isinstance(known, Link):
-            return [known]
-        met = [(part, link) for part, link in known if not apart(part, device)]
-        links = [link for _, link in met]
-        named = prod(gcd(part.end, device.end) // lcm(part.pre, device.pre) for part, _ in met)
-        return links if named == device.size else [*links, self.link]
+        return [link for link, _ in self._crossed(device)]
 
     @property
     def cuts_axes(self) -> bool:
@@ -195,6 +206,17 @@ class Profile:
             return links[0]
         return Link(max(link.latency for link in links), min(link.bandwidth for link in links))
 
+    def named(self, name: str, device: DeviceDigit) -> list[tuple[str, Link]]:
+        """The links of a part of an axis as those of an axis `name`: by part, if it has places."""
+        known = self._of_axis.get(device.axis, self.link)
+        if isinstance(known, Link) or len(self.where(device)) < 2:
+            return [(name, self.link_of(device))]
+        return [
+            (str(DeviceDigit(name, part.pre // device.pre, part.size)), link)
+            for part, link in self._overlaps(device, known)
+            if part.size
+        ]
+
     def used_links(self, mesh: Mesh) -> list[Link]:
         """The links that the axes of a mesh have, those of size 1 aside."""
         return [link for axis in whole_axes(mesh) for link in self.links_of(axis)]
@@ -202,9 +224,22 @@ class Profile:
     def fastest(self, mesh: Mesh) -> Link:
         """No collective on a mesh takes less than over this link."""
         if not self.axes:
-            return self.link
+            return Link(self.link.latency, self.link.bandwidth)
         links = self.used_links(mesh) or [self.link]
-        return Link(min(link.latency for link in links), max(link.bandwidth for link in links))
+        return Link(min(link.latency for link in links), max(map(best_of(links), links)))
+
+    def fastest_over(self, device: DeviceDigit, mesh: Mesh) -> Link:
+        """No collective on a mesh that crosses all parts of an axis takes less than this."""
+        link = self.link_of(device)
+        if not self.where(device):
+            return link
+        best = best_of([*self.used_links(mesh), self.link])
+        return Link(link.latency, max(map(best, self.links_of(device))))
+
+    def where(self, device: DeviceDigit) -> tuple[tuple[int, ...], ...]:
+        """The places that a part of an axis has; of digits with other places prices may differ."""
+        places = tuple(link.where for link in self.links_of(device))
+        return places if any(places) else ()
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -240,7 +275,7 @@ class Profile:
         """
         if not isinstance(data, dict):
             raise RedistribError(f"a profile is a table of keys and values; got {data!r}")
-        _check_keys("a profile", data, PROFILE_KEYS, LINK_KEYS)
+        check_keys("a profile", data, PROFILE_KEYS, LINK_KEYS)
         for key, kind in (
             ("name", str),
             ("source", str),
@@ -252,14 +287,14 @@ class Profile:
                 raise RedistribError(f"{key} of a profile is a {kind.__name__}; got {data[key]!r}")
         return cls(
             data.get("name", name),
-            Link(*(_number(key, data[key]) for key in LINK_KEYS)),
+            read_link("a profile", {key: data.get(key) for key in LINK_KEYS}),
             tuple(
-                (axis, _parse_link(f"axes.{axis}", link))
+                (axis, read_link(f"axes.{axis}", link))
                 for axis, link in data.get("axes", {}).items()
             ),
             data.get("exchange", "rounds"),
-            tuple(_parse_level(level) for level in data.get("levels", ())),
-            tuple((c, _number(c, part)) for c, part in data.get("efficiency", {}).items()),
+            tuple(read_level(level) for level in data.get("levels", ())),
+            tuple((c, read_number(c, part)) for c, part in data.get("efficiency", {}).items()),
             data.get("source", ""),
         )
 
@@ -270,59 +305,21 @@ class Profile:
         {'name': 'node', 'latency': 1e-06, 'bandwidth': 100000000000.0, 'exchange': 'rounds'}
         """
         optional = {
-            "axes": {axis: _link_data(link) for axis, link in self.axes},
-            "levels": [
-                {"devices": level.devices, **_link_data(level.link)} for level in self.levels
-            ],
+            "axes": {axis: write_link(link) for axis, link in self.axes},
+            "levels": [write_level(level) for level in self.levels],
             "efficiency": dict(self.efficiency),
             "source": self.source,
         }
         return {
             "name": self.name,
-            **_link_data(self.link),
+            **write_link(self.link),
             "exchange": self.exchange,
             **{key: value for key, value in optional.items() if value},
         }
 
 
-LINK_KEYS = ("latency", "bandwidth")
 PROFILE_KEYS = (*LINK_KEYS, "name", "source", "exchange", "levels", "axes", "efficiency")
 COMMUNICATING = tuple(name for name, kind in BY_NAME.items() if kind.communicates)
-
-
-def _check_keys(
-    label: str, data: Mapping[str, Any], known: Iterable[str], needed: Iterable[str] = ()
-) -> None:
-    if missing := [key for key in needed if key not in data]:
-        raise RedistribError(f"{label} has {' and '.join(missing)}")
-    if unknown := [key for key in data if key not in known]:
-        raise RedistribError(f"{label} has the keys {', '.join(known)}; got {unknown[0]!r}")
-
-
-def _number(key: str, value: object) -> float:
-    try:
-        number = float(value) if isinstance(value, int | float) else inf
-    except OverflowError:  # an integer above all floats
-        number = inf
-    if isinstance(value, bool) or not isfinite(number):
-        raise RedistribError(f"{key} is a finite number; got {value!r}")
-    return number
-
-
-def _parse_link(label: str, data: object, also: tuple[str, ...] = ()) -> Link:
-    if not isinstance(data, dict):
-        raise RedistribError(f"{label} is a table with latency and bandwidth; got {data!r}")
-    _check_keys(label, data, (*LINK_KEYS, *also), (*LINK_KEYS, *also))
-    return Link(*(_number(key, data[key]) for key in LINK_KEYS))
-
-
-def _parse_level(data: Any) -> Level:
-    link = _parse_link("a level", data, ("devices",))
-    return Level(data["devices"], link)
-
-
-def _link_data(link: Link) -> dict[str, float]:
-    return {"latency": link.latency, "bandwidth": link.bandwidth}
 
 
 def _by_axis(
@@ -342,72 +339,49 @@ def _by_axis(
     return links
 
 
+def best_of(links: Iterable[Link]) -> Callable[[Link], float]:
+    """Per link the most bandwidth that a collective over some of `links` has which crosses it.
+
+    All rings of one level at once.
+    """
+    rings: dict[int, set[int]] = {}
+    for place in (link.place for link in links):
+        if place is not None:
+            rings.setdefault(place.level, set()).add(place.ring)
+
+    def best(link: Link) -> float:
+        return link.bandwidth * (len(rings[link.place.level]) if link.place else 1)
+
+    return best
+
+
 @lru_cache(maxsize=256)
 def _resolved(profile: Profile, mesh: Mesh, other: Mesh | None) -> Profile:
     """The links of the axes of a mesh, each by the name of an axis or of a part of one."""
+    levels, outside = profile.levels, profile.link
     if other is not None and profile.across is None:
-        profile = replace(profile, across=_between(profile, mesh, other))
+        profile = replace(profile, across=link_between(levels, outside, mesh, other))
     links = list(profile.axes)
     named = {axis_of(name) for name, _ in links}
     for axis in whole_axes(mesh):
         if axis.axis not in named:
-            links += _links_by_level(profile, mesh, axis)
+            links += links_by_level(levels, outside, mesh, axis)
     order = {name: number for number, (name, _) in enumerate(mesh.axes)}
     links = [entry for entry in links if axis_of(entry[0]) in order]
     links.sort(key=lambda entry: order[axis_of(entry[0])])
     resolved = replace(profile, axes=tuple(links), levels=())
     used = {*resolved.used_links(mesh)}
-    if len(used) == 1:
-        return replace(profile, link=used.pop(), axes=(), levels=())
-    return replace(resolved, axes=tuple(entry for entry in links if entry[1] != profile.link))
-
-
-def _between(profile: Profile, mesh: Mesh, other: Mesh) -> Link:
-    """The link from one mesh to another: that of the first level that holds all their devices."""
-    ids = [(0, m.num_devices - 1) if m.devices is None else m.devices for m in (mesh, other)]
-    first, last = min(map(min, ids)), max(map(max, ids))
-    held = (
-        level.link for level in profile.levels if first // level.devices == last // level.devices
-    )
-    return next(held, profile.link)
-
-
-def _links_by_level(profile: Profile, mesh: Mesh, axis: DeviceDigit) -> list[tuple[str, Link]]:
-    """The links along an axis, part by part: on 4 nodes of 8 devices, x=32 is 4 beside 8."""
-    links: list[tuple[DeviceDigit, Link]] = []
-    end = axis.size
-    for level in profile.levels:
-        start = axis.size // _inner(mesh, axis, level.devices)
-        if start < end and end % start == 0:
-            links.append((DeviceDigit(axis.axis, start, end // start), level.link))
-            end = start
-    if end > 1:
-        links.append((DeviceDigit(axis.axis, 1, end), profile.link))
-    # By name where one link holds all of it.
-    return [(axis.axis if part == axis else str(part), link) for part, link in reversed(links)]
+    # Where all axes are inside one level, what is a digit of none of its rings is so too.
+    inside = {link.aside for link in used}
+    link = inside.pop() if len(inside) == 1 else outside
+    if used == {link}:
+        return replace(profile, link=link, axes=(), levels=())
+    return replace(resolved, link=link, axes=tuple(entry for entry in links if entry[1] != link))
 
 
 def axis_of(name: str) -> str:
     """The axis that a name of a profile is of: `x` and `x:(4)8` are of x."""
     return name.partition(":")[0]
-
-
-def _inner(mesh: Mesh, axis: DeviceDigit, group: int) -> int:
-    """How many positions of an axis, its minor ones, are in one group of consecutive ids."""
-    number = [name for name, _ in mesh.axes].index(axis.axis)
-    stride = prod(size for _, size in mesh.axes[number + 1 :])
-    if mesh.devices is None:
-        # Each block of so many ids holds the lines that start in it from end to end. Where blocks
-        # do not fit into groups, the first block that a group ends in has a line across that end.
-        if mesh.num_devices <= group:
-            return axis.size
-        return gcd(axis.size, group // stride) if group % stride == 0 else 1
-    groups = np.array(mesh.devices) // group
-    for inner in reversed(divisors(axis.size)):
-        lines = groups.reshape(-1, inner, stride)
-        if (lines == lines[:, :1]).all():
-            return inner
-    return 1
 
 
 DEFAULT_PROFILE = Profile("default", Link(latency=1e-6, bandwidth=1e11))
@@ -427,8 +401,27 @@ def _shipped(name: str) -> Profile:
     return Profile.from_toml(file.read_text(encoding="utf-8"), name)
 
 
+@lru_cache(maxsize=64)
+def _slice(name: str, shape: str) -> Profile:
+    whole, sides = find_profile(name), shape.split("x")
+    level = next((level for level in whole.levels if level.torus), None)
+    if level is None or level != whole.levels[0] or not all(map(is_number, sides)):
+        raise RedistribError(
+            f"a slice of a torus is NAME:SIDExSIDE, as in tpu-v5e:4x8; got {name}:{shape}"
+        )
+    torus = tuple(map(int, sides))
+    smaller = replace(level, devices=prod(torus), torus=torus)
+    return replace(whole, name=f"{name}:{shape}", levels=(smaller, *whole.levels[1:]))
+
+
 def find_profile(profile: Profile | str | Path | None) -> Profile:
-    """A profile given as such, by name, or by the path of its file; None is the default one."""
+    """A profile given as such, by name, or by the path of its file; None is the default one.
+
+    `tpu-v5e:4x8` is that profile on a slice of its torus of so many devices along each ring.
+
+    >>> find_profile("tpu-v5e:4x8").levels[0].torus
+    (4, 8)
+    """
     match profile:
         case None:
             return DEFAULT_PROFILE
@@ -438,6 +431,8 @@ def find_profile(profile: Profile | str | Path | None) -> Profile:
             return DEFAULT_PROFILE
         case str() if profile in profile_names():
             return _shipped(profile)
+        case str() if profile.partition(":")[0] in profile_names():
+            return _slice(*profile.split(":", 1))
         case str() | Path():
             return Profile.load(profile)
     raise RedistribError(

@@ -118,7 +118,10 @@ def _in_turn(
             at(n, Move(u[d], b[d], b[d + 1]))
     for (u, b), spare in zip(rings, wanted, strict=True):
         m, place = len(u), places[spare]
-        links = [(profile.link_of(d).bandwidth, -profile.link_of(d).latency) for d in u]
+        links = [
+            (link.bandwidth, -link.latency, [-n for n in link.where])
+            for link in map(profile.link_of, u)
+        ]
         # Of several such digits the one after which the others come in the greatest order, so that
         # the price does not depend on where the ring was entered.
         aside = max(range(m), key=lambda k: [links[k - n] for n in range(m)])

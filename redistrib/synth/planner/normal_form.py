@@ -31,8 +31,8 @@ from redistrib.types.refinement import Refinement
 FREE, PARTIAL, OWNER = range(3)
 """What a device digit is on one side."""
 
-_Kind = tuple[int, int, float, float]
-"""Of a device digit: what it is before and after, latency and bandwidth of its link."""
+_Kind = tuple[int, int, float, float, tuple[tuple[int, ...], ...]]
+"""Of a device digit: what it is before and after, latency, bandwidth and places of its link."""
 _Chain = tuple[list[tuple[DeviceDigit, ...]], list[tuple[IndexDigit, ...]]]
 """The device digits and the index digits of a chain, each of one part or of several."""
 
@@ -66,8 +66,12 @@ def normal_form(src: ArrayType, dst: ArrayType, common: Refinement, links: Profi
     runs = [run for dim in common.dims for run in dim if run not in named and run.size > 1]
     indices += _merged(runs, [device for along in devices for device in along])
     digits = Digits({f"d{n}": parts for n, parts in enumerate(devices)}, indices)
-    of_axes = [(name, links.link_of(parts[0])) for name, parts in digits.axes.items()]
-    unequal = tuple(entry for entry in of_axes if entry[1] != links.link)
+    unequal = tuple(
+        entry
+        for name, parts in digits.axes.items()
+        for entry in links.named(name, parts[0])
+        if entry[1] != links.link
+    )
     profile = replace(links, axes=unequal, levels=())
     ends = _type(src, before, digits, indices), _type(dst, after, digits, indices)
     return NormalForm(*ends, profile, digits, fixed)
@@ -131,7 +135,7 @@ def _in_order(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile
             for t, owned in ((src, before), (dst, after))
         ]
         link = links.link_of(device)
-        return (roles[0], roles[1], link.latency, link.bandwidth)
+        return (roles[0], roles[1], link.latency, link.bandwidth, links.where(device))
 
     chains, idle = find_chains(common, frozenset())
     entries: list[tuple[bool, list[tuple[int, _Kind]], _Chain]] = []

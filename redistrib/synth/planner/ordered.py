@@ -149,7 +149,8 @@ def order_of(types: tuple[ArrayType, ArrayType], links: tuple[Profile, Profile])
 def _links(links: Profile, axis: str, size: int) -> Iterable[object]:
     link = links.link_of(DeviceDigit(axis, 1, size))
     parts = [(p.pre, p.size, links.link_of(p)) for p in links.parts_of(axis)]
-    return link.latency, link.bandwidth, *((a, b, c.latency, c.bandwidth) for a, b, c in parts)
+    of_parts = ((a, b, c.latency, c.bandwidth, c.where) for a, b, c in parts)
+    return link.latency, link.bandwidth, link.where, *of_parts
 
 
 def _uses(

@@ -16,8 +16,9 @@ from typing import Literal, get_args
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
 from redistrib.synth.plan.bounds import lower_bound_elements
 from redistrib.synth.plan.collectives import Collective
+from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.price import StepCost, price_steps
-from redistrib.synth.plan.profile import Link, Profile, find_profile
+from redistrib.synth.plan.profile import Profile, find_profile
 from redistrib.synth.plan.routing import Traffic
 from redistrib.synth.planner.work import Work
 from redistrib.text import brief, parse_limit

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from redistrib.errors import LayoutError
 from redistrib.synth.plan.price import exchange_seconds
 from redistrib.synth.plan.profile import Profile
+from redistrib.synth.planner.detours.codes import join
 from redistrib.synth.planner.detours.stops import Held, layout_of
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import IndexDigit, Placement, digit_values
@@ -115,10 +116,14 @@ def exchange_prices(
 
 
 def _links(types: Sequence[ArrayType], src: Ints, dst: Ints, profile: Profile) -> Ints:
-    """Per pair a code of the axes that are owned otherwise after than before, whose links count."""
+    """Per pair a code of the axes that are owned otherwise after than before, whose links count.
+
+    On a ring it counts which of their digits are.
+    """
     code = np.zeros(len(src), dtype=np.int64)
     if profile.uniform:
         return code
+    rings = any(link.place for link in profile.used_links(types[0].mesh))
     for axis, _ in types[0].mesh.axes:
         number: dict[tuple[Placement, ...], int] = {}
         of_type = np.array(
@@ -127,5 +132,8 @@ def _links(types: Sequence[ArrayType], src: Ints, dst: Ints, profile: Profile) -
                 for t in types
             ]
         )
-        code = code * 2 + (of_type[src] != of_type[dst])
+        changed = of_type[src] != of_type[dst]
+        if rings:
+            code = join(join(code, of_type[src] * changed), of_type[dst] * changed)
+        code = code * 2 + changed
     return code

@@ -17,7 +17,8 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.synth.plan.profile import Link, Profile
+from redistrib.synth.plan.links import Link
+from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.detours.codes import MAX_BITS, dense, times
 from redistrib.synth.planner.detours.symmetry import places
 from redistrib.synth.planner.three_phase import MAX_COMBINATIONS
@@ -147,14 +148,17 @@ class Numbered:
         self._number_links(mesh, profile)
 
     def _number_links(self, mesh: Mesh, profile: Profile) -> None:
-        """The link of each device digit, who has each link, and their figures."""
+        """The link of each device digit, who has each link, and their figures.
+
+        On a ring digits have other links where they start elsewhere, whatever their sizes.
+        """
         axes = {name: DeviceDigit(name, 1, size) for name, size in mesh.axes}
         numbers: dict[Link, int] = {}
-        links = [profile.link_of(axes[str(axis)]) for axis, _ in self.device]
-        self.speeds = [(link.latency, link.bandwidth) for link in links]
+        links = [profile.link_of(axes[str(axis)]).below(cut) for axis, cut in self.device]
+        self.speeds = [(link.latency, link.bandwidth, link.where) for link in links]
         self.link = np.array([numbers.setdefault(link, len(numbers)) for link in links], np.int64)
         self.links = [self.link == n for n in range(len(numbers))]  # per link who has it
-        self.by_link = tuple((link.latency, link.bandwidth) for link in numbers)
+        self.by_link = tuple((link.latency, link.bandwidth, link.where) for link in numbers)
 
     def symmetries(self) -> list[Ints]:
         """The numbers of the types when two dimensions or axes trade places, where all have one.

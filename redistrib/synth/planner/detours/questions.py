@@ -20,8 +20,9 @@ import numpy as np
 from redistrib.synth.planner.detours.numbered import Ints, Numbered, PairDigits
 from redistrib.types.digits import prime_of
 
-Kind = tuple[int, int, int, tuple[float, float]]
-"""Of a device digit: its size, its roles before and after, latency and bandwidth of its link."""
+Kind = tuple[int, int, int, tuple[float, float, tuple[int, ...]]]
+"""Of a device digit: its size, its roles before and after, and latency, bandwidth and place of its
+link."""
 
 
 def questions(codes: Numbered, src: Ints, dst: Ints) -> list[Hashable | None]:

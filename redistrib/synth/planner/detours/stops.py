@@ -140,7 +140,7 @@ class Bounds:
     @classmethod
     def of(cls, t: ArrayType, profile: Profile) -> Bounds:
         """The bounds for an array under a profile that is resolved for its mesh."""
-        links = {axis.axis: profile.link_of(axis) for axis in whole_axes(t.mesh)}
+        links = {axis.axis: profile.fastest_over(axis, t.mesh) for axis in whole_axes(t.mesh)}
         sizes = t.mesh.sizes
         by_bandwidth = []
         for bandwidth in sorted({link.bandwidth for link in links.values()}):

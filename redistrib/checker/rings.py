@@ -1,0 +1,181 @@
+"""What a collective takes on a torus, derived without the planner: rings, their bounds and shares.
+
+A level with `torus` has its devices on rings, the last of them neighbours by id. A digit of device
+ids runs along one ring if it starts and ends where digits of that ring do. Of the digits that a
+step crosses on one ring, the product of their sizes is its group, and the end of the largest the
+devices that it reaches over; groups / reach have the ring to themselves.
+
+On a torus of 4x4, ids 0 to 3 are a ring, and so are 0, 4, 8 and 12: the digit of 4 values that are
+4 ids apart is the first ring, and reaches over all 4 of its devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import log2, prod
+from typing import Any
+
+import numpy as np
+
+from redistrib.checker.claims import require
+from redistrib.types.digits import DeviceDigit
+from redistrib.types.mesh import Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A ring of a level, counted from the major one; None what lies along no ring of it.
+
+    Of a digit on it `end` is how many of its `devices` the digit spans, from the first.
+    """
+
+    level: Level
+    number: int | None
+    devices: int
+    end: int
+
+    def up_to(self, positions: int) -> Ring:
+        """The ring of what has so many positions of this digit before it."""
+        if self.number is None:
+            return self
+        return Ring(self.level, self.number, self.devices, self.end // positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level of a plan: its devices, its link, and the rings inside it."""
+
+    devices: int
+    link: tuple[float, float]
+    torus: tuple[int, ...]
+    wraps: int
+    hop: float
+    below: int
+
+    @staticmethod
+    def of(data: Any, below: int) -> Level:
+        """The level of a plan over another one, of whose groups each has so many devices."""
+        torus, wraps, hop = data.get("torus", ()), data.get("wraps", 1), data.get("hop", 0.0)
+        right = not torus or (all(torus) and prod(torus) * below == data["devices"])
+        require(right, "the rings of a torus have the devices of their level")
+        require(wraps > 0 and hop >= 0, "a ring wraps from one device on, a hop is at least 0")
+        link = data["latency"], data["bandwidth"]
+        return Level(data["devices"], link, tuple(torus), wraps, hop, below)
+
+    @property
+    def loose(self) -> Ring | None:
+        """What lies along no ring; None where all devices are alike."""
+        most = max(self.torus, default=0)
+        return Ring(self, None, most, most) if self.torus or self.hop else None
+
+    def parts(
+        self, mesh: Mesh, part: DeviceDigit, stride: int
+    ) -> list[tuple[DeviceDigit, Ring | None]]:
+        """A part of an axis inside this level, ring by ring, minor first.
+
+        `stride` are the positions of the mesh from one value of it to the next.
+        """
+        if not self.torus:
+            return [(part, self.loose)]
+        found: list[tuple[DeviceDigit, Ring | None]] = []
+        size, at = part.size, stride
+        while size > 1:
+            run = next(n for n in range(size, 0, -1) if size % n == 0 and _apart(mesh, at, n))
+            if run == 1:  # ids in no order
+                return [*found, (DeviceDigit(part.axis, part.pre, size), self.loose)]
+            digit = DeviceDigit(part.axis, part.pre * (size // run), run)
+            found += self._along(mesh, digit, at, _apart(mesh, at, run))
+            size, at = size // run, at * run
+        return found
+
+    def _along(
+        self, mesh: Mesh, digit: DeviceDigit, at: int, apart: int
+    ) -> list[tuple[DeviceDigit, Ring | None]]:
+        """A digit of ids so far `apart`, cut where one ring ends and the next one starts.
+
+        Its values are `at` positions apart.
+        """
+        found: list[tuple[DeviceDigit, Ring | None]] = []
+        first, size = self.below, digit.size
+        for number in reversed(range(len(self.torus))):
+            devices = self.torus[number]
+            last = first * devices
+            if size > 1 and apart < last:
+                # It may end anywhere on a ring if none of its lines goes on beyond it.
+                part = size if apart * size <= last else last // apart
+                fits = last % (apart * part) == 0 or _fit(mesh, at, part, last)
+                if apart % first or size % part or not fits:
+                    return [(digit, self.loose)]
+                cut = DeviceDigit(digit.axis, digit.pre * (size // part), part)
+                found.append((cut, Ring(self, number, devices, apart * part // first)))
+                size, apart, at = size // part, apart * part, at * part
+            first = last
+        return found if size == 1 else [(digit, self.loose)]
+
+
+def _apart(mesh: Mesh, at: int, size: int) -> int:
+    """How far apart in ids are so many values that are `at` positions apart; 0: they are no digit.
+
+    The same everywhere, from a multiple of all of them on, upwards or downwards.
+    """
+    if mesh.devices is None or size == 1:
+        return at
+    lines = np.array(mesh.devices).reshape(-1, size, at).swapaxes(1, 2).reshape(-1, size)
+    if lines[0, 0] > lines[0, -1]:
+        lines = lines[:, ::-1]
+    apart = int(lines[0, 1] - lines[0, 0])
+    whole = (lines == lines[:, :1] + apart * np.arange(size)).all()
+    return apart if whole and not (lines[:, 0] % (apart * size) >= apart).any() else 0
+
+
+def _fit(mesh: Mesh, at: int, size: int, group: int) -> bool:
+    """Whether one group of so many consecutive ids has all devices of each line.
+
+    A line is so many devices, `at` positions apart.
+    """
+    if mesh.devices is None:
+        return mesh.num_devices <= group
+    lines = np.array(mesh.devices).reshape(-1, size, at) // group
+    return not np.ptp(lines, axis=1).any()
+
+
+def speed_on(rings: Sequence[tuple[Ring, int]], name: str) -> tuple[float, float]:
+    """Latency and bandwidth over digits on the rings of one level, each with its size."""
+    level, group = rings[0][0].level, prod(size for _, size in rings)
+    latency, bandwidth = level.link
+    gathers = name in ("all_gather", "reduce_scatter", "all_reduce")
+    if not level.torus:  # a tree
+        return latency + level.hop * max(0.0, log2(group) - 1), bandwidth
+    if any(ring.number is None for ring, _ in rings):
+        line = max(level.torus)
+        share = 0.5 if gathers else 1 / max(2, line / 2)
+        return latency + level.hop * max(0, line - 2), bandwidth * share
+    hops, shares = -1, []
+    for number in sorted({ring.number for ring, _ in rings if ring.number is not None}):
+        on_it = [(ring, size) for ring, size in rings if ring.number == number]
+        reach, around = max(ring.end for ring, _ in on_it), on_it[0][0].devices
+        whole = reach == around >= level.wraps
+        hops += reach // 2 if whole else reach - 1
+        shares.append(_share(name, gathers, prod(size for _, size in on_it), reach, whole))
+    # Gathers use all rings at once; what moves to other devices uses one after the other.
+    share = sum(shares) if gathers else min(shares)
+    if name == "all_to_all":
+        share = min(1.0, share) * (group - 1) / group
+    return latency + level.hop * hops, bandwidth * share
+
+
+def _share(name: str, gathers: bool, group: int, reach: int, whole: bool) -> float:
+    """The part of the bandwidth of a ring, or of a line on it, that a group has."""
+    if gathers:
+        return group / reach / (1 if whole else 2)
+    passed = reach / (4 if whole else 2)
+    return 1 / (passed if name == "all_to_all" else max(2, passed))
+
+
+def by_level(rings: Iterable[tuple[Ring, int]]) -> list[list[tuple[Ring, int]]]:
+    """Digits on rings, those of one level together."""
+    levels: dict[int, list[tuple[Ring, int]]] = {}
+    for ring, size in rings:
+        levels.setdefault(ring.level.devices, []).append((ring, size))
+    return [*levels.values()]
