@@ -119,6 +119,25 @@ def test_slow_collectives_are_avoided(slow: str, src: str, dst: str, names: list
     verify_runs(plan)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "src", "dst"),
+    [
+        ({"a": 2, "b": 2}, "f32[64, 1024{b}] sum{a}", "f32[64, 1024{a}]"),
+        ({"a": 2, "b": 2, "c": 2}, "f32[64{b}, 64] sum{a,c}", "f32[64{c}, 64] sum{a}"),
+    ],
+)
+def test_what_is_summed_over_a_slow_axis_is_reduced_after_the_move(
+    sizes: dict[str, int], src: str, dst: str
+) -> None:
+    slow = Link(latency=1e-6, bandwidth=1e9)
+    profile = Profile("slow", slow, axes=(("b", Link(latency=1e-6, bandwidth=1e11)),))
+    plan = rd.plan(*pair(sizes, src, dst), strategy="collectives", profile=profile)
+    assert [s.collective for s in plan.steps] == ["all_to_all", "reduce_scatter", "all_gather"]
+    least = rd.plan(*pair(sizes, src, dst), strategy="exact", profile=profile)
+    assert plan.seconds == least.seconds
+    verify_runs(plan)
+
+
 def test_a_sum_of_a_large_array_is_moved_before_it_is_reduced() -> None:
     mesh = rd.Mesh(a=2, b=8)
     src, dst = (
