@@ -90,6 +90,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     "redistrib/synth/planner/reductions.py": ("tests/core/test_partial.py",),
     "redistrib/synth/planner/exact.py": ("tests/core/test_exact.py",),
     "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
+    "redistrib/synth/planner/near.py": ("tests/core/test_near.py",),
     "redistrib/synth/plan/bounds.py": ("tests/core/test_bounds.py",),
     "redistrib/synth/oracle/": ("tests/oracle/test_oracle.py",),
     "redistrib/synth/plan/profile.py": (
