@@ -87,7 +87,10 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/core/test_cost.py",
         "tests/core/test_planner.py",
     ),
-    "redistrib/synth/planner/reductions.py": ("tests/core/test_partial.py",),
+    "redistrib/synth/planner/reductions.py": (
+        "tests/core/test_partial.py",
+        "tests/core/test_near.py",
+    ),
     "redistrib/synth/planner/exact.py": ("tests/core/test_exact.py",),
     "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
     "redistrib/synth/planner/near.py": ("tests/core/test_near.py",),
