@@ -1,8 +1,9 @@
-"""Run the mutants:  python -m tests.mutants [--only TEXT ...] [--workers N] [--record]
+"""Run the mutants:  python -m tests.mutants [--only TEXT ...] [--new] [--workers N] [--record]
 
 Prints what caught each, and fails if one survives, if a snippet of the table no longer matches
 once, or if the tree fails without any mutant. `--record` puts each verdict in RESULTS.md as it
-comes, in place of the last one of its mutant.
+comes, in place of the last one of its mutant; with `--new`, those that have none there run, so what
+was stopped goes on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="in the name or the file")
+    parser.add_argument("--new", action="store_true", help=f"without a verdict in {RESULTS.name}")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name}")
     options = parser.parse_args(arguments)
@@ -35,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     wanted = options.only or [""]
     chosen = [m for m in table if any(text in f"{m.name} {m.file}" for text in wanted)]
-    rows = recorded() if options.record else {}
+    rows = recorded()
+    if options.new:
+        chosen = [m for m in chosen if m.name not in rows]
+    if not chosen:
+        print("all have a verdict" if options.new else f"no mutant has {wanted} in name or file")
+        return int(not options.new)
     lock, start = Lock(), time.perf_counter()
 
     def report(verdict: Verdict) -> None:
