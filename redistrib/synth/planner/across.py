@@ -11,13 +11,13 @@ sum is scattered into `f32[16{x,y}, 8]`. Both values of w want each element, so 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import gcd
 
 from redistrib.synth.plan.collectives import AllGather, Collective, DynamicSlice
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.plan.routing import exchange_traffic
 from redistrib.synth.planner.ordered import in_order
 from redistrib.synth.planner.reductions import (
+    fill_runs,
     local_runs,
     make_partial,
     partial_roles,
@@ -93,12 +93,12 @@ def _parts(t: ArrayType, start: ArrayType) -> tuple[Placement, ...]:
         )
 
     parts: list[Placement] = []
+
+    def own(device: DeviceDigit, index: IndexDigit) -> bool:
+        parts.append((device, index))
+        return True
+
     for device in t.free_digits:
-        remainder = device
-        for run in sorted(local_runs(DynamicSlice(tuple(parts)).apply(t)), key=apart_from_owners):
-            size = gcd(remainder.size, run.size)
-            if size > 1:
-                part = DeviceDigit(remainder.axis, remainder.pre, size)
-                parts.append((part, IndexDigit(run.dim, run.pre, size)))
-                remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
+        runs = local_runs(DynamicSlice(tuple(parts)).apply(t))
+        fill_runs(device, sorted(runs, key=apart_from_owners), own)
     return tuple(parts)

@@ -7,7 +7,7 @@ owner of each part keeps it as its addend, a sharded_to_partial, which moves not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -133,13 +133,9 @@ def reduce_partial(
         if step(ReduceScatter(((device, wanted[device]),)))
     }
     for device in sorted(roles.reduce - placed):
-        remainder = device
-        for run in local_runs(src):
-            size = gcd(remainder.size, run.size)
-            if size > 1:
-                part = DeviceDigit(remainder.axis, remainder.pre, size)
-                if step(ReduceScatter(((part, IndexDigit(run.dim, run.pre, size)),))):
-                    remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
+        remainder = fill_runs(
+            device, local_runs(src), lambda part, index: step(ReduceScatter(((part, index),)))
+        )
         if remainder.size > 1:
             step(AllReduce((remainder,)))
     return tuple(steps), src
@@ -247,14 +243,9 @@ def make_partial(
         owned = next((index for index in pieces if index is not None), None)
         if owned is not None and own(device, owned):
             continue
-        remainder = device
         dim = -1 if owned is None else owned.dim  # where it may take no more than a permute
         runs = local_runs(end)[:: -1 if last else 1]
-        for run in sorted(runs, key=lambda run: run.dim != dim):
-            size = gcd(remainder.size, run.size)
-            part = DeviceDigit(remainder.axis, remainder.pre, size)
-            if size > 1 and own(part, IndexDigit(run.dim, run.pre, size)):
-                remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
+        fill_runs(device, sorted(runs, key=lambda run: run.dim != dim), own)
     steps: list[Collective] = []
     if spread:
         steps.append(ShardedToPartial(tuple(spread), roles.reduction))
@@ -370,3 +361,22 @@ def local_runs(t: ArrayType) -> list[IndexDigit]:
         if n > pre:
             runs.append(IndexDigit(dim, pre, n // pre))
     return runs
+
+
+def fill_runs(
+    device: DeviceDigit,
+    runs: Iterable[IndexDigit],
+    place: Callable[[DeviceDigit, IndexDigit], bool],
+) -> DeviceDigit:
+    """What is left of a digit, major parts first, after each run took what divides both.
+
+    `place` says whether a part may own the index digit; the next run is offered it where not.
+    12 devices in runs of 8 and 6 place a part of 4 in the first and one of 3 in the second.
+    """
+    remainder = device
+    for run in runs:
+        size = gcd(remainder.size, run.size)
+        part = DeviceDigit(remainder.axis, remainder.pre, size)
+        if size > 1 and place(part, IndexDigit(run.dim, run.pre, size)):
+            remainder = DeviceDigit(remainder.axis, part.end, remainder.size // size)
+    return remainder
