@@ -124,6 +124,8 @@ DEARER_ONCE = [
     ({"x": 12, "y": 8}, "i8[8, 8, 8{y}]", "i8[8, 8{y:(2)4}, 8] min{x}", "mpi-cluster", 1.0701),
     # nothing else within the limit
     ({"x": 2, "y": 4, "z": 5}, "f64[80{_2,y,x}, 4] min{z}", "f64[80{z}, 4{x}]", "dgx-h100", 112.03),
+    # an idle axis owns something halfway
+    ({"a": 2, "b": 6, "c": 4}, "f32[48{a,b}, 720]", "f32[48{b}, 720{a}]", "dgx-h100", 34.277),
     # a detour through a sum
     ({"y": 12, "z": 5}, "i32[10{z}, 240{_4,y}]", "i32[10, 240{z}] sum{y}", "dgx-h100", 22.4308),
 ]

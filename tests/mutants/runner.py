@@ -93,6 +93,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "redistrib/synth/planner/exact.py": ("tests/core/test_exact.py",),
     "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
+    "redistrib/synth/planner/meeting.py": ("tests/core/test_near.py",),
     "redistrib/synth/planner/near.py": ("tests/core/test_near.py",),
     "redistrib/synth/plan/bounds.py": ("tests/core/test_bounds.py",),
     "redistrib/synth/oracle/": ("tests/oracle/test_oracle.py",),
