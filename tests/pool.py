@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Self
 
 from redistrib.demo.launch import kill
+
+GRACE = 60.0
+"""Seconds in which a process of a pool ends by itself after its socket was closed."""
+
+
+def end_with(connection: socket.socket, grace: float = GRACE) -> None:
+    """End this process, whatever it is in, soon after the other end of the socket is gone.
+
+    A process of a pool whose parent was killed would wait for the others forever.
+    """
+
+    def watch() -> None:
+        hung_up = select.poll()
+        hung_up.register(connection, 0)
+        hung_up.poll()
+        time.sleep(grace)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 class Pool:

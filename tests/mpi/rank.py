@@ -28,6 +28,7 @@ import tests.mpi.safety_cases
 import tests.mpi.shared_cases
 import tests.mpi.step_cases  # noqa: F401 - they add to CASES
 from tests.mpi.cases import CASES
+from tests.pool import end_with
 
 LATE = 100.0
 """Seconds after which a rank writes where it is: the parent kills the pool after two minutes."""
@@ -38,6 +39,7 @@ def jobs(comm: MPI.Intracomm, path: str) -> Iterator[tuple[str, list[Any]] | Non
     if comm.rank == 0:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
+            end_with(connection)
             for line in connection.makefile():
                 job = json.loads(line)
                 for rank in range(1, comm.size):

@@ -25,6 +25,7 @@ import tests.torch.gradient_cases
 import tests.torch.memory_cases
 import tests.torch.model_cases
 import tests.torch.program_cases  # noqa: F401 - they add to CASES
+from tests.pool import end_with
 from tests.torch.cases import CASES
 
 LATE = 100.0
@@ -38,6 +39,7 @@ def serve(rank: int, ranks: int, path: str, port: int) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store, timeout=TIMEOUT)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
+        end_with(connection)
         for line in connection.makefile():
             name, arguments = json.loads(line)
             faulthandler.dump_traceback_later(LATE)
