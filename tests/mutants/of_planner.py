@@ -339,9 +339,9 @@ if size > 4 * limit:
         "before & after",
     ),
     Mutant(
-        "the rest of a reduced digit begins where its part does",
+        "the rest of a placed digit begins where its part does",
         REDUCTIONS,
-        "reduce_partial",
+        "fill_runs",
         "part.end",
         "part.pre",
     ),
@@ -540,13 +540,6 @@ if size > 4 * limit:
         "_beside_exchange",
         "[AllGather(gathered), *closing]",
         "closing",
-    ),
-    Mutant(
-        "the rest of a spread digit begins where its part does",
-        ACROSS,
-        "_parts",
-        "DeviceDigit(rest.axis, part.end, rest.size // size)",
-        "DeviceDigit(rest.axis, part.pre, rest.size // size)",
     ),
     Mutant(
         "what becomes partial on another mesh is gathered, too",
