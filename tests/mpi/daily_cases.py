@@ -135,24 +135,26 @@ def small_floats_may_add_up_in_a_wide_one(comm: MPI.Intracomm) -> None:
 
 @case
 def an_all_reduce_may_be_in_place(comm: MPI.Intracomm) -> None:
-    mesh = mesh_for(comm)
-    for src, dst in (
-        ("i32[24, 6] sum{x}", "i32[24, 6]"),
-        ("i32[24{y}, 6] sum{x}", "i32[24{y}, 6]"),
+    grid, line = mesh_for(comm), rd.Mesh(x=comm.size)
+    for mesh, src, dst in (
+        (grid, "i32[24, 6] sum{x}", "i32[24, 6]"),
+        (grid, "i32[24{y}, 6] sum{x}", "i32[24{y}, 6]"),
+        (line, "i32[24, 6] sum{x}", "i32[24, 6]"),
+        (line, "i32[840, 210] sum{x}", "i32[840, 210]"),
     ):
         a, b = (rd.ArrayType.parse(text, mesh) for text in (src, dst))
-        addends = mesh.axis_size("x")
+        addends, own = mesh.axis_size("x"), mesh.coordinates(comm.rank)["x"]
         for order in "CF":
             with rmpi.Redistribution(a, b, comm, scratch=1) as redistribution:
                 for number in range(3):
-                    array = example(b) + number
-                    tile = np.array(tile_of(array, b, comm.rank), order=order)
+                    base = np.array(tile_of(example(b) + number, b, comm.rank), order=order)
+                    tile = base + own
                     assert redistribution(tile, tile) is tile
-                    assert np.array_equal(tile, addends * tile_of(array, b, comm.rank))
+                    assert np.array_equal(tile, addends * base + sum(range(addends)))
                 view = tile[...]
                 with pytest.raises(rd.BackendError, match="shares no memory with a tile"):
                     redistribution(tile, view)
-    c = rd.ArrayType.parse("i32[24{x}, 6]", mesh)
+    a, c = (rd.ArrayType.parse(text, grid) for text in ("i32[24, 6] sum{x}", "i32[24{x}, 6]"))
     with rmpi.Redistribution(a, c, comm) as redistribution:
         tile = np.zeros(a.tile_shape, np.int32)
         if a.tile_shape == c.tile_shape:

@@ -268,6 +268,49 @@ def calls_begun_before_an_earlier_one_fails_end_with_it(comm: MPI.Intracomm) -> 
 
 
 @case
+def a_call_is_left_with_the_one_before_it(comm: MPI.Intracomm) -> None:
+    """What others send for the one that was left comes for it, begun or not: never its result."""
+    for width, at_once in ((128, True), (2, False)):  # straight from tile to tile, and packed
+        n = width * comm.size
+        plan = direct(
+            rd.Mesh(x=comm.size), f"f32[{comm.size}{{x}}, {n}]", f"f32[{comm.size}, {n}{{x}}]"
+        )
+        tile, expected = (tile_of(example(plan.src), t, comm.rank) for t in (plan.src, plan.dst))
+        with rmpi.Redistribution.from_plan(plan, comm) as made:
+            assert same_bits(made(tile), expected)
+            assert made._at_once() == at_once
+            error = ""
+            if comm.rank == 0:
+                first, second = made.start(tile), made.start(tile + 1)
+                first.give_up()
+                comm.Barrier()
+                comm.Barrier()  # what the others send for the first is here
+                with pytest.raises(rd.BackendError, match="given up before its end"):
+                    first.wait()
+                error = error_of(second)
+            else:
+                comm.Barrier()
+                first = made.start(tile)
+                comm.Barrier()
+                error_of(first)  # which has all it needs, so that it may also be right
+                second = made.start(tile + 1)
+            assert "rank 0: the call was given up" in comm.bcast(error)
+            if comm.rank:
+                assert "rank 0: the call was given up" in error_of(second)
+            made.check_calls()
+            assert same_bits(made(tile), expected)
+
+
+def error_of(call: Any) -> str:
+    """What the end of a call raises, if anything."""
+    try:
+        call.wait()
+    except rd.BackendError as error:
+        return str(error)
+    return ""
+
+
+@case
 def several_calls_of_one_object_are_in_flight(comm: MPI.Intracomm) -> None:
     """Begun in one order and ended in any, by any way to wait; the first of all among them."""
     rng = random.Random(comm.rank)

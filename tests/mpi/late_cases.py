@@ -6,6 +6,7 @@ The rank that is late stays away until the others are done, so no case depends o
 from __future__ import annotations
 
 import gc
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import exchange
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example
+from tests.mpi.fault_cases import error_of
 from tests.mpi.safety_cases import PATTERN, large_problem
 
 LIMIT = 3.0
@@ -124,3 +126,28 @@ def a_late_rank_is_named(comm: MPI.Intracomm) -> None:
             assert message in str(found.value)
             with pytest.raises(rd.BackendError, match="made no progress"):
                 redistribution(tile)
+
+
+@case
+def a_call_after_one_that_timed_out_is_left_too(comm: MPI.Intracomm) -> None:
+    """What a late rank sends for the first comes for it, begun or not: that is never its result."""
+    late = comm.size - 1
+    for width, at_once in ((128, True), (2, False)):  # straight from tile to tile, and packed
+        own, n = comm.Dup(), width * comm.size
+        plan = direct(
+            rd.Mesh(x=comm.size), f"f32[{comm.size}{{x}}, {n}]", f"f32[{comm.size}, {n}{{x}}]"
+        )
+        made = rmpi.Redistribution.from_plan(plan, own, timeout=LIMIT)
+        tile = tile_of(example(plan.src), plan.src, own.rank)
+        made(tile)  # all meet in the first call
+        assert made._at_once() == at_once
+        with absent(comm, late) as stay_away:
+            stay_away()
+            first, second = (made.start(tile + number) for number in range(2))
+            if comm.rank != late:
+                with pytest.raises(rd.BackendError, match="made no progress"):
+                    first.wait()
+        error = error_of(second) if comm.rank != late else ""  # the late rank has sent both
+        comm.Barrier()
+        error = error_of(first) if comm.rank == late else error
+        assert re.search("made no progress|a call before this one was given up", error), error

@@ -54,6 +54,13 @@ MUTANTS = (
         "pass",
     ),
     Mutant(
+        "a call begins after one that timed out",
+        AGREEMENT,
+        "Watch.entered",
+        "self.check_open()",
+        "pass",
+    ),
+    Mutant(
         "a call begun before the fault of an earlier one waits for its rank",
         FAULTS,
         "Faults.concerning",
@@ -325,8 +332,8 @@ if left and (
         "the first addend is reduced with what was there",
         ADDING,
         "Adding.reduce",
-        "part[...] = total",
-        "np.add(part, total, out=part)",
+        "op(total, value, out=into)",
+        "op(into, value, out=into)",
     ),
     Mutant(
         "own addends are overwritten in place before they are added",
@@ -334,6 +341,27 @@ if left and (
         "_Lane.finish",
         "np.may_share_memory(part, value)",
         "False",
+    ),
+    Mutant(
+        "addends go into place where the own ones are",
+        REDUCTION,
+        "Reduction.__init__",
+        "alone and (not first.merges)",
+        "not first.merges",
+    ),
+    Mutant(
+        "buffers for what is sent are not counted",
+        REDUCTION,
+        "Reduction._take_buffers",
+        "DEPTH if DEPTH * sum(s.chunk_bytes for s in buffered) <= self._room else 1",
+        "DEPTH",
+    ),
+    Mutant(
+        "half of the scratch is kept where nothing is exchanged after a reduction",
+        REDUCTION,
+        "Reduction.__init__",
+        "scratch if alone else half",
+        "half",
     ),
     Mutant(
         "a wide sum is rounded in each step",

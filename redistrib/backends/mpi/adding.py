@@ -31,7 +31,7 @@ class Adding:
         return self.op is not None or self.accumulate is not None
 
     def reduce(self, part: Tile, addends: Iterable[Tile], reduction: str) -> None:
-        """Put what the addends come to into an array, which may be the first of them.
+        """Put what the addends come to into an array, which may be the first of them or the second.
 
         reduction: that of the addends' type, which need not be the source's: a plan of products
         may pass through sums.
@@ -41,24 +41,21 @@ class Adding:
         array([3.000e+00, 6.144e+03], dtype=float16)
         """
         op = UFUNCS[reduction] if self.op is None else self.op
-        remaining = iter(addends)
+        first, *remaining = addends
         wide = self.accumulate is not None
-        total: Any = next(remaining)
-        if wide:
-            total = total.astype(self.accumulate)
-        else:
-            part[...] = total
-            total = part
+        total: Any = first.astype(self.accumulate) if wide else first
         # As on an accelerator, an overflow is a value and no error.
         with np.errstate(all="ignore"):
             for addend in remaining:
                 value = addend.astype(self.accumulate) if wide else addend
+                into = total if wide else part
                 if isinstance(op, np.ufunc):
-                    op(total, value, out=total)
+                    op(total, value, out=into)
                 else:
-                    total[...] = op(total, value)
-            if wide:
-                part[...] = total.astype(part.dtype)
+                    into[...] = op(total, value)
+                total = into
+            if total is not part:
+                part[...] = total.astype(part.dtype, copy=False)
 
     def __str__(self) -> str:
         name = getattr(self.op, "__name__", type(self.op).__name__)

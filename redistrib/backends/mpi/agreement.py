@@ -238,8 +238,9 @@ class Watch:
         """Do what a rank does before an operation; if it fails, raise, and let others know.
 
         In a meeting, on all ranks: where it `meets`, and after an error. Else the others are told,
-        and the vote is that of this rank.
+        and the vote is that of this rank. Raises if ranks were given up since it was started.
         """
+        self.check_open()
         told = "", "", 0
         meets |= self.private.faults.entering(operation)
         try:

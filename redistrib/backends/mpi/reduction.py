@@ -24,7 +24,7 @@ from redistrib.backends.mpi.layouts import Box
 from redistrib.backends.mpi.overlaps import Holders, Overlap, OverlapSearch, Region
 from redistrib.backends.mpi.requests import Outstanding, Owner, Transfer
 from redistrib.backends.mpi.shared import SharedTiles
-from redistrib.backends.mpi.streams import DEPTH, Stream, buffers_for, streams_of
+from redistrib.backends.mpi.streams import DEPTH, Buffer, Stream, buffers_for, streams_of
 from redistrib.synth.planner.reductions import PartialRoles
 
 
@@ -32,6 +32,7 @@ class Reduction(Phase):
     """From an end with partial axes to one where some or all of them are reduced.
 
     `within`: the number of each rank's group, where ranks reduce with those of their group only.
+    `placed`: what comes straight into the result, and is reduced there.
     """
 
     name = "the reduction"
@@ -75,10 +76,13 @@ class Reduction(Phase):
                     rows.setdefault((overlap.put, overlap.shape), []).append(overlap)
                 if overlap.sender != overlap.receiver:
                     remote.append(overlap)
-        budget = scratch if alone else half
-        # All buffers of a rank fit into the scratch, whichever of its streams merge, at either end.
-        chunk = budget // (3 * DEPTH * max(1, channel.comm.size - 1))
-        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, chunk, packed=True)
+        self._room = scratch if alone else half
+        # What merges has buffers at both ends. What does not has some where it comes in, but for
+        # the first addend of another rank, which goes into place; not where `out` may be the tile.
+        peers = channel.comm.size - 1
+        chunk = self._room // (2 * DEPTH * max(1, peers))
+        bounded = self._room // (DEPTH * max(1, peers - alone))
+        self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, chunk, bounded)
         self._streams = (*self.sends, *receives)
         self._latest: Outstanding | None = None
         by_peer = {stream.peer: stream for stream in receives}
@@ -88,19 +92,31 @@ class Reduction(Phase):
         # Per lane what each sender contributes, in the order of the addends.
         self.lanes = [
             [
-                by_peer.get(sender) or Stream(sender, of_sender, "take", dtype.itemsize, 0, True)
+                by_peer.get(sender) or Stream(sender, of_sender, "take", dtype.itemsize, 0, 0)
                 for sender, of_sender in zip(senders, zip(*of_lane, strict=True), strict=True)
             ]
             for senders, of_lane in lanes.items()
         ]
+        firsts = (self.first_of_others(streams) for streams in self.lanes)
+        self.placed = {first for first in firsts if alone and not first.merges}
         self.sent_bytes = sum(s.bytes for s in self.sends) + self.spread.sent_bytes
         self.received_bytes = sum(s.bytes for s in receives) + self.spread.received_bytes
         self.scratch_bytes = self._take_buffers() + self.spread.scratch_bytes
 
     def _take_buffers(self) -> int:
-        """Buffers of their own for all streams; gives their bytes."""
-        self.buffers = {stream: buffers_for([stream], 0) for stream in self._streams}
+        """Buffers of their own for all streams; gives their bytes.
+
+        A rank that merges what it sends, and not what it receives, has room for half as many.
+        """
+        buffered = [s for s in self._streams if s.buffered and s not in self.placed]
+        depth = DEPTH if DEPTH * sum(s.chunk_bytes for s in buffered) <= self._room else 1
+        self.buffers: dict[Stream, list[Buffer]] = {stream: [] for stream in self._streams}
+        self.buffers |= {stream: buffers_for([stream], 0, depth) for stream in buffered}
         return sum(buffer.nbytes for buffers in self.buffers.values() for buffer in buffers)
+
+    def first_of_others(self, streams: Sequence[Stream]) -> Stream:
+        """The first of these that comes from another rank."""
+        return next(stream for stream in streams if stream.peer != self.channel.comm.rank)
 
     def share(self, shared: SharedTiles) -> None:
         """From now on the shares are copied into these tiles."""
@@ -131,8 +147,6 @@ class Reduction(Phase):
 class _Lane:
     """The addends of one part of the share: a chunk from each sender, reduced together."""
 
-    slots = DEPTH
-
     def __init__(
         self,
         phase: Reduction,
@@ -142,8 +156,10 @@ class _Lane:
     ) -> None:
         channel = phase.channel
         self.channel, self.dtype, self.reduction = channel, phase.dtype, phase.reduction
-        self.streams, self.buffers = streams, phase.buffers
-        put = next(stream for stream in streams if stream.peer != channel.comm.rank)
+        self.streams, self.buffers, self.placed = streams, phase.buffers, phase.placed
+        put = phase.first_of_others(streams)
+        depths = [len(phase.buffers[s]) for s in streams if s.peer != channel.comm.rank]
+        self.slots = max(depths) or DEPTH
         self.chunks = put.chunks(put.views(targets))
         self.own: Iterator[list[Tile]] = iter(())
         for stream in streams:
@@ -162,7 +178,11 @@ class _Lane:
         size = sum(part.nbytes for part in parts)
         others = [stream for stream in self.streams if stream.peer != self.channel.comm.rank]
         for stream in others:
-            outstanding.receive([self.buffers[stream][slot], size, MPI.BYTE], stream.peer, owner)
+            if stream in self.placed:
+                message = self.channel.datatypes.message(parts[0])
+            else:
+                message = [self.buffers[stream][slot], size, MPI.BYTE]
+            outstanding.receive(message, stream.peer, owner)
         return len(others)
 
     def finish(self, slot: int) -> None:
@@ -171,13 +191,15 @@ class _Lane:
         addends = [
             local
             if stream.peer == self.channel.comm.rank
+            else parts
+            if stream in self.placed
             else list(unpacked(self.buffers[stream][slot], parts))
             for stream in self.streams
         ]
         for part, *contributions in zip(parts, *addends, strict=True):
             values = [addend.view(self.dtype) for addend in contributions]
-            if any(np.may_share_memory(part, value) for value in values[1:]):
-                # In place: the own addends are where the first ones go.
+            if any(np.may_share_memory(part, value) for value in values[2:]):
+                # In place: the own addends are where the first two go.
                 values = [value.copy() for value in values]
             self.channel.adding.reduce(part.view(self.dtype), values, self.reduction)
 

@@ -67,9 +67,10 @@ def _part(overlap: Tile, part: Bounds) -> Tile:
 class Stream:
     """The overlaps from one rank to another, seen from one of them; `regions` are on its own side.
 
-    `packed`: its chunks come into buffers. `merges`: they also leave from buffers, as many parts as
-    have room together; else each part is a message. `direct`: none has a buffer, and all are under
-    way at once. `buffered`: on this side its chunks are in buffers.
+    `merges`: runs are short, so its chunks leave from buffers and come into some, as many parts as
+    have room together; else each part is a message. `bounded`: bytes of a chunk where it does not
+    merge; None where such messages may be large. `direct`: none has a buffer, and all are under way
+    at once. `buffered`: on this side its chunks are in buffers.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Stream:
         side: str,
         itemsize: int,
         chunk: int,
-        packed: bool,
+        bounded: int | None,
     ) -> None:
         self.peer, self.overlaps = peer, overlaps
         self.regions = [getattr(overlap, side) for overlap in overlaps]
@@ -87,10 +88,10 @@ class Stream:
         runs = sum(overlap.size // overlap.contiguous for overlap in overlaps)
         # Both ends see the same figures, so they choose and cut alike.
         self.merges = self.bytes < SHORT_RUN * runs
-        self.packed = packed or self.merges
-        self.buffered = self.merges or (packed and side == "put")
-        if packed and not self.merges:
-            chunk *= 2  # the sender has none
+        self.packed = self.merges or bounded is not None
+        self.buffered = self.merges or (bounded is not None and side == "put")
+        if bounded is not None and not self.merges:
+            chunk = bounded
         self.chunk = max(1, min(chunk, self.bytes) // itemsize)
         self.limits = []
         for overlap in overlaps:
@@ -146,8 +147,8 @@ class Stream:
             yield parts
 
 
-def buffers_for(streams: Sequence[Stream], room: int) -> list[Buffer]:
-    """Buffers that the chunks of these streams take in turn, in so many bytes; at least two.
+def buffers_for(streams: Sequence[Stream], room: int, least: int = DEPTH) -> list[Buffer]:
+    """Buffers that the chunks of these streams take in turn, in so many bytes; at least so many.
 
     They are kept for all calls: fresh memory costs more than the copy.
     """
@@ -155,15 +156,23 @@ def buffers_for(streams: Sequence[Stream], room: int) -> list[Buffer]:
     if not sizes:
         return []
     chunks = sum(-(-stream.bytes // stream.chunk_bytes) for stream in streams if stream.buffered)
-    number = max(DEPTH, min(chunks, room // max(sizes), DEPTH_DIRECT))
+    number = max(least, min(chunks, room // max(sizes), DEPTH_DIRECT))
     return [np.empty(max(sizes), np.uint8) for _ in range(number)]
 
 
 def streams_of(
-    overlaps: Sequence[Overlap], comm: MPI.Intracomm, itemsize: int, chunk: int, *, packed: bool
+    overlaps: Sequence[Overlap],
+    comm: MPI.Intracomm,
+    itemsize: int,
+    chunk: int,
+    bounded: int | None = None,
 ) -> tuple[list[Stream], list[Stream]]:
-    """What this rank sends and receives, by peer, in chunks of so many bytes on every rank."""
+    """What this rank sends and receives, by peer, in chunks of so many bytes on every rank.
+
+    chunk: where runs are short; bounded: where they are long, if that has a bound.
+    """
     chunk = max(LEAST_CHUNK, chunk)
+    bounded = None if bounded is None else max(LEAST_CHUNK, bounded)
     sends: dict[int, list[Overlap]] = {}
     receives: dict[int, list[Overlap]] = {}
     for overlap in overlaps:
@@ -174,11 +183,11 @@ def streams_of(
     # In rotation, so that not all ranks begin with the same one.
     return (
         [
-            Stream(peer, sends[peer], "take", itemsize, chunk, packed)
+            Stream(peer, sends[peer], "take", itemsize, chunk, bounded)
             for peer in sorted(sends, key=lambda peer: (peer - comm.rank) % comm.size)
         ],
         [
-            Stream(peer, receives[peer], "put", itemsize, chunk, packed)
+            Stream(peer, receives[peer], "put", itemsize, chunk, bounded)
             for peer in sorted(receives, key=lambda peer: (comm.rank - peer) % comm.size)
         ],
     )
