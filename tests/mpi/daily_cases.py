@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections import Counter
 from typing import Any, ClassVar
@@ -87,6 +88,7 @@ OPERATIONS = {
     "gcd": np.gcd,
     "second": lambda a, b: b,
     "affine": lambda a, b: a * 3 + b,
+    "into its first": operator.iadd,
 }
 
 
@@ -103,9 +105,11 @@ def reductions_may_take_any_operation_in_rank_order(comm: MPI.Intracomm) -> None
             expected[...] = op(expected, addend)
         for text in ("i32[4, 48]", "i32[4, 48{r}]"):
             dst = rd.ArrayType.parse(text, mesh)
+            tile = addends[comm.rank].copy()
             with rmpi.Redistribution(src, dst, comm, op=op, scratch=1) as redistribution:
-                result = redistribution(addends[comm.rank])
+                result = redistribution(tile)
             assert same_bits(result, tile_of(expected, dst, comm.rank)), (name, text)
+            assert same_bits(tile, addends[comm.rank]), (name, text)
     whole = rd.ArrayType.parse("i32[4, 48]", mesh)
     for wrong, message in ((np.negative, "op takes two arrays"), (3, "op takes two arrays")):
         with pytest.raises(rd.BackendError, match=message):

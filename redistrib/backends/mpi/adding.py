@@ -44,6 +44,8 @@ class Adding:
         first, *remaining = addends
         wide = self.accumulate is not None
         total: Any = first.astype(self.accumulate) if wide else first
+        if not (wide or isinstance(op, np.ufunc)):
+            total = first.copy()  # an operation of the caller may write into what it gets
         # As on an accelerator, an overflow is a value and no error.
         with np.errstate(all="ignore"):
             for addend in remaining:

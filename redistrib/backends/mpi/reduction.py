@@ -8,7 +8,7 @@ the result depends on neither the MPI nor the order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -85,18 +85,7 @@ class Reduction(Phase):
         self.sends, receives = streams_of(remote, channel.comm, dtype.itemsize, chunk, bounded)
         self._streams = (*self.sends, *receives)
         self._latest: Outstanding | None = None
-        by_peer = {stream.peer: stream for stream in receives}
-        lanes: dict[tuple[int, ...], list[list[Overlap]]] = {}
-        for overlaps in rows.values():
-            lanes.setdefault(tuple(overlap.sender for overlap in overlaps), []).append(overlaps)
-        # Per lane what each sender contributes, in the order of the addends.
-        self.lanes = [
-            [
-                by_peer.get(sender) or Stream(sender, of_sender, "take", dtype.itemsize, 0, 0)
-                for sender, of_sender in zip(senders, zip(*of_lane, strict=True), strict=True)
-            ]
-            for senders, of_lane in lanes.items()
-        ]
+        self.lanes = _lanes(rows, receives, dtype.itemsize)
         firsts = (self.first_of_others(streams) for streams in self.lanes)
         self.placed = {first for first in firsts if alone and not first.merges}
         self.sent_bytes = sum(s.bytes for s in self.sends) + self.spread.sent_bytes
@@ -234,6 +223,23 @@ def _shares(
             # The own share is where it belongs.
             spread += [overlap for overlap in overlaps if overlap.sender != overlap.receiver]
     return shares, spread, alone
+
+
+def _lanes(
+    rows: Mapping[tuple[Region, Shape], list[Overlap]], receives: Sequence[Stream], itemsize: int
+) -> list[list[Stream]]:
+    """Per lane what each sender contributes, in the order of the addends."""
+    by_peer = {stream.peer: stream for stream in receives}
+    lanes: dict[tuple[int, ...], list[list[Overlap]]] = {}
+    for overlaps in rows.values():
+        lanes.setdefault(tuple(overlap.sender for overlap in overlaps), []).append(overlaps)
+    return [
+        [
+            by_peer.get(sender) or Stream(sender, of_sender, "take", itemsize, 0, 0)
+            for sender, of_sender in zip(senders, zip(*of_lane, strict=True), strict=True)
+        ]
+        for senders, of_lane in lanes.items()
+    ]
 
 
 def _parts(
