@@ -158,15 +158,15 @@ class Profile:
         crossed = [(link, max(1, part.size)) for part, link in overlaps]
         if prod([part.size for part, _ in overlaps]) == device.size:
             return crossed
-        if any(link.place for link, _ in crossed):  # the slowest of what it only crosses
-            at = device.pre
+        if any(link.place for link, _ in crossed):  # the slowest of what it crosses
+            met, at = [link for link, _ in crossed], 1
             for part, _ in sorted(known, key=lambda entry: entry[0].pre):
-                at = part.end if part.pre <= at < part.end else at
-            if at >= device.end:
-                slowest = min(
-                    (link for link, _ in crossed), key=lambda x: (x.bandwidth, -x.latency)
-                )
-                return [(slowest.aside, device.size)]
+                gap = DeviceDigit(device.axis, at, part.pre // at)
+                met += [self.link] if gap.size > 1 and not apart(gap, device) else []
+                at = part.end
+            met += [self.link] if at % device.end else []
+            slowest = min(met, key=lambda link: (link.bandwidth, -link.latency))
+            return [(slowest.aside, device.size)]
         return [*crossed, (self.link, device.size)]
 
     @staticmethod
