@@ -224,3 +224,18 @@ def test_matrices_tell_digits_of_a_ring_apart() -> None:
     oracle = rd.Oracle(mesh, machine, effort="fast")
     vector = oracle.cost_vector([a for a, _ in pairs], [b for _, b in pairs])
     assert vector.tolist() == [rd.cost(a, b, profile=machine).seconds for a, b in pairs]
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=[machine.name for machine in MACHINES])
+def test_digits_that_are_cut_otherwise_than_the_links_have_the_slowest(machine: rd.Profile) -> None:
+    """As the checker has it: links cut an axis of 12 as 3 and 4, types as 4 and 3."""
+    for sizes in ({"y": 12}, {"x": 4, "y": 12}, {"y": 12, "x": 3}, {"x": 2, "y": 18}):
+        mesh = rd.Mesh(sizes)
+        n = sizes["y"]
+        for pre, size in ((1, 2), (1, 4), (2, 2), (3, 2), (2, 3), (2, 6), (4, 3), (1, n), (6, 3)):
+            if n % (pre * size):
+                continue
+            src = rd.ArrayType.parse(f"f32[{72 * n}{{y:({pre}){size}}}, {n}]", mesh)
+            for text in (f"f32[{72 * n}, {n}]", f"f32[{72 * n}, {n}{{y:({pre}){size}}}]"):
+                dst = rd.ArrayType.parse(text, mesh)
+                rd.check(rd.plan(src, dst, profile=machine, strategy="collectives"))

@@ -10,8 +10,8 @@ whatever the mesh calls them and in whatever order it has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import gcd, prod
+from collections.abc import Iterable, Iterator
+from math import gcd, lcm, prod
 
 import numpy as np
 
@@ -41,6 +41,17 @@ def links_by_level(
     if end > 1:
         links.append((DeviceDigit(axis.axis, 1, end), outside))
     return [(axis.axis if part == axis else str(part), link) for part, link in reversed(links)]
+
+
+def gaps(device: DeviceDigit, known: Iterable[Part], outside: Link) -> Iterator[Part]:
+    """What lies beside the parts of an axis that have links, as far as one of its digits does."""
+    start = 1
+    for part, _ in sorted(known, key=lambda entry: entry[0].pre):
+        if part.pre > start:
+            yield DeviceDigit(device.axis, start, part.pre // start), outside
+        start = part.end
+    if device.end > start:
+        yield DeviceDigit(device.axis, start, lcm(start, device.end) // start), outside
 
 
 def _inner(mesh: Mesh, axis: DeviceDigit, group: int) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from redistrib.errors import RedistribError
-from redistrib.synth.plan.by_level import link_between, links_by_level
+from redistrib.synth.plan.by_level import gaps, link_between, links_by_level
 from redistrib.synth.plan.collectives import BY_NAME
 from redistrib.synth.plan.link_data import (
     LINK_KEYS,
@@ -158,15 +158,14 @@ class Profile:
         crossed = [(link, max(1, part.size)) for part, link in overlaps]
         if prod([part.size for part, _ in overlaps]) == device.size:
             return crossed
-        if any(link.place for link, _ in crossed):  # the slowest of what it crosses
-            met, at = [link for link, _ in crossed], 1
-            for part, _ in sorted(known, key=lambda entry: entry[0].pre):
-                gap = DeviceDigit(device.axis, at, part.pre // at)
-                met += [self.link] if gap.size > 1 and not apart(gap, device) else []
-                at = part.end
-            met += [self.link] if at % device.end else []
-            slowest = min(met, key=lambda link: (link.bandwidth, -link.latency))
-            return [(slowest.aside, device.size)]
+        if any(link.place for link, _ in crossed):
+            beside = gaps(device, known, self.link)
+            every = [*overlaps, *self._overlaps(device, beside)]
+            if prod([part.size for part, _ in every]) != device.size:
+                # It is cut otherwise than the links are: the slowest counts.
+                met = [link for _, link in every]
+                slowest = min(met, key=lambda link: (link.bandwidth, -link.latency))
+                return [(slowest.aside, device.size)]
         return [*crossed, (self.link, device.size)]
 
     @staticmethod
