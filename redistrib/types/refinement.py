@@ -82,7 +82,7 @@ class Refinement:
     def components(self) -> list[Component]:
         """The components that some use joins, in order of dimensions. Idle axes are in none."""
         if not self._components:
-            self._components.extend(self._join())
+            self._components[:] = [*self._join()]  # at once: several threads may ask
         return self._components
 
     def _join(self) -> Iterable[Component]:

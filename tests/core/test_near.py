@@ -120,6 +120,13 @@ DEARER_ONCE = [
         "dgx-h100",
         67.344,
     ),
+    (
+        {"y": 12, "z": 2, "v": 4},
+        "f32[12{y}, 36{v}, 6{z}]",
+        "f32[12, 36{y:(2)6,y:(1)2}, 6] sum{v}",
+        "dgx-h100",
+        34.218,
+    ),
     # the same after an exchange
     ({"x": 12, "y": 8}, "i8[8, 8, 8{y}]", "i8[8, 8{y:(2)4}, 8] min{x}", "mpi-cluster", 1.0701),
     # nothing else within the limit
