@@ -116,6 +116,17 @@ def test_pairs_of_different_batches_that_ask_the_same_have_one_price() -> None:
                 assert plan.seconds == found[some.index(src), some.index(dst)], (src, dst)
 
 
+def test_digits_of_several_primes_ask_for_the_room_that_they_find() -> None:
+    """On an axis of 12 it counts in which dimension there is room beside what is kept."""
+    mesh = rd.Mesh(a=12, b=2)
+    types = list(partial_layouts(mesh, (12, 8)))
+    oracle = rd.Oracle(mesh, effort="fast")
+    pairs = [(a, b) for a in types for b in types if a.partial or b.partial]
+    matrix = oracle.cost_matrix(types, types, closed=False)
+    alone = [oracle.cost_vector([a], [b])[0] for a, b in pairs]
+    assert [matrix[types.index(a), types.index(b)] for a, b in pairs] == alone
+
+
 def test_what_a_bound_leaves_out_of_a_matrix_is_not_cheaper() -> None:
     """Without its searches, a single answer looks at no plan that is cheaper than the matrix."""
     mesh = rd.Mesh(a=2, b=4)
