@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import weakref
 from typing import Any
 
@@ -13,6 +14,7 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import exchange
+from redistrib.backends.mpi.faults import NOTICE, Fault, Faults
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 
@@ -390,3 +392,24 @@ def calls_that_are_done_again_are_right_among_others(comm: MPI.Intracomm) -> Non
             assert seen() is None, "nothing is kept"
             tile = np.array(tile_of(array, plan.src, rank))
             assert same_bits(made(tile, out), expected)
+
+
+@case
+def a_fault_of_the_next_call_may_come_before_a_meeting_is_over(comm: MPI.Intracomm) -> None:
+    """Rank 0 leaves the meeting first and fails at once; the others remember it for later."""
+    told = comm.Dup()
+    faults = Faults(told)
+    fault = Fault(7, 0, "BackendError", "a wrong tile")
+    if comm.rank == 0:
+        faults.clear(None)
+        faults.tell(fault)
+    else:
+        while not told.Iprobe(0, NOTICE):
+            time.sleep(0.001)
+        faults.listen()
+        assert faults.known is None, "it may not be about this meeting's calls"
+        faults.clear(None)
+        faults.listen()
+    assert faults.known == fault
+    comm.Barrier()  # all have received it
+    told.Free()
