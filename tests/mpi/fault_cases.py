@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -272,11 +273,7 @@ def calls_begun_before_an_earlier_one_fails_end_with_it(comm: MPI.Intracomm) -> 
 @case
 def a_call_is_left_with_the_one_before_it(comm: MPI.Intracomm) -> None:
     """What others send for the one that was left comes for it, begun or not: never its result."""
-    for width, at_once in ((128, True), (2, False)):  # straight from tile to tile, and packed
-        n = width * comm.size
-        plan = direct(
-            rd.Mesh(x=comm.size), f"f32[{comm.size}{{x}}, {n}]", f"f32[{comm.size}, {n}{{x}}]"
-        )
+    for plan, at_once in direct_and_packed(comm):
         tile, expected = (tile_of(example(plan.src), t, comm.rank) for t in (plan.src, plan.dst))
         with rmpi.Redistribution.from_plan(plan, comm) as made:
             assert same_bits(made(tile), expected)
@@ -301,6 +298,14 @@ def a_call_is_left_with_the_one_before_it(comm: MPI.Intracomm) -> None:
                 assert "rank 0: the call was given up" in error_of(second)
             made.check_calls()
             assert same_bits(made(tile), expected)
+
+
+def direct_and_packed(comm: MPI.Intracomm) -> Iterator[tuple[rd.Plan, bool]]:
+    """A plan whose calls go straight from tile to tile, at once, and one whose runs are packed."""
+    for width, at_once in ((128, True), (2, False)):
+        n = width * comm.size
+        ends = f"f32[{comm.size}{{x}}, {n}]", f"f32[{comm.size}, {n}{{x}}]"
+        yield direct(rd.Mesh(x=comm.size), *ends), at_once
 
 
 def error_of(call: Any) -> str:

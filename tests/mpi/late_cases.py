@@ -23,7 +23,7 @@ from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import exchange
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example
-from tests.mpi.fault_cases import error_of
+from tests.mpi.fault_cases import direct_and_packed, error_of
 from tests.mpi.safety_cases import PATTERN, large_problem
 
 LIMIT = 3.0
@@ -132,11 +132,8 @@ def a_late_rank_is_named(comm: MPI.Intracomm) -> None:
 def a_call_after_one_that_timed_out_is_left_too(comm: MPI.Intracomm) -> None:
     """What a late rank sends for the first comes for it, begun or not: that is never its result."""
     late = comm.size - 1
-    for width, at_once in ((128, True), (2, False)):  # straight from tile to tile, and packed
-        own, n = comm.Dup(), width * comm.size
-        plan = direct(
-            rd.Mesh(x=comm.size), f"f32[{comm.size}{{x}}, {n}]", f"f32[{comm.size}, {n}{{x}}]"
-        )
+    for plan, at_once in direct_and_packed(comm):
+        own = comm.Dup()
         made = rmpi.Redistribution.from_plan(plan, own, timeout=LIMIT)
         tile = tile_of(example(plan.src), plan.src, own.rank)
         made(tile)  # all meet in the first call

@@ -227,6 +227,10 @@ class Watch:
         finally:
             del error
 
+    def meet(self, step: str, error: Exception | None = None) -> None:
+        """Meet all ranks; the error of one, an earlier fault too, is raised on all."""
+        self.attempt(lambda: None, step, error)
+
     def entered(
         self,
         operation: Operation,
@@ -286,7 +290,7 @@ class Watch:
             if isinstance(error, Exception):
                 self._end_abandoned(step)
                 if not self._met(operation):
-                    self.attempt(lambda: None, step)
+                    self.meet(step)
             elif not (self._met(operation) or self.private.abandoned):
                 meeting = self.private.faults.begin(step)
                 self.private.abandoned.append(self._agree(meeting, None, "", "", 0))

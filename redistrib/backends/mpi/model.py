@@ -193,7 +193,7 @@ class ModelRedistribution:
                 self._watch.parted(self._operation, error, END)
             raise
         with claimed(self._comm):
-            self._watch.attempt(lambda: None, END)
+            self._watch.meet(END)
 
     def _begin(self) -> None:
         """Begin the next operation of all ranks: a batch, and what is done before it."""
@@ -219,7 +219,7 @@ class ModelRedistribution:
             moved += len(batch.moves)
             if batch.released:  # on all ranks, so that after an error on one nothing is lost
                 with claimed(self._comm):
-                    self._watch.attempt(lambda: None, "the release of sources")
+                    self._watch.meet("the release of sources")
                 for name in batch.released:
                     sources.pop(name, None)
                     tiles.pop(name, None)  # type: ignore[attr-defined]

@@ -285,7 +285,7 @@ class Redistribution:
         `free` and the array. On a rank without a target it has no elements, and is given too.
         """
         with claimed(self._given_comm) as contended:
-            self.watch.attempt(lambda: None, MAKING, contended or self._refused(starts=False))
+            self.watch.meet(MAKING, contended or self._refused(starts=False))
         twin = type(self).__new__(type(self))
         makers = lambda: (self.src, self.dst), lambda *_: self.plan
         options = replace(self._problem.options, shared=True)
@@ -300,7 +300,7 @@ class Redistribution:
         Where all ranks have raised it, or there was none, nobody does.
         """
         with claimed(self._given_comm) as contended:
-            self.watch.attempt(lambda: None, CHECKING, contended)
+            self.watch.meet(CHECKING, contended)
 
     def _run(
         self, tiles: Tiles, outs: Tiles, *, starts: bool = False, meets: bool = False

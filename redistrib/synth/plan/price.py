@@ -3,9 +3,8 @@
     seconds = latency * latencies + received bytes / (bandwidth * efficiency)
 
 of the slowest link that the step crosses, on the mesh that it starts on; on a torus what several
-rings have between them (`links.py`). An all_gather over 4
-devices of tiles of 1 MB receives 3 MB; under the default profile, 1 us and 100 GB/s, that takes
-1 us + 30 us.
+rings have between them (`links.py`). An all_gather over 4 devices of tiles of 1 MB receives 3 MB;
+under the default profile, 1 us and 100 GB/s, that takes 1 us + 30 us.
 
 In an exchange onto another mesh it is what the worst device receives or sends, whichever is more:
 one device may serve all others there. One that sends 1 MB to each of 4 takes 1 us + 40 us. It goes
