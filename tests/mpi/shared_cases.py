@@ -14,6 +14,7 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import exchange, requests, streams
 from redistrib.backends.mpi.communicators import private
+from redistrib.backends.mpi.memory import peak_extra
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 from tests.random_plans import expected_tiles, random_plans, random_tiles
@@ -63,6 +64,26 @@ def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
         assert not near & set(peers)
     far = comm.allreduce(len(peers))
     assert (far > 0) == (len(near) < comm.size and comm.size > 2), far
+
+
+@case
+def a_call_into_shared_tiles_takes_no_memory(comm: MPI.Intracomm) -> None:
+    """Beside the two tiles, and those of the source; on one node: what crosses is sent in parts."""
+    if len(private(comm).near) < comm.size:
+        return
+    row = (16 << 20) // comm.size
+    problem = (
+        f"u8[{comm.size}{{x}}, {comm.size}, {row}]",
+        f"u8[{comm.size}, {comm.size}{{x}}, {row}]",
+    )
+    mesh = rd.Mesh(x=comm.size)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in problem)
+    with rmpi.Redistribution(src, dst, comm, shared=True) as redistribution:
+        tile = np.full(src.tile_shape, comm.rank, np.uint8)
+        redistribution(tile)  # what MPI takes once in a process
+        extra = peak_extra(lambda: redistribution(tile))
+        assert extra <= 1 << 18, extra  # a thread, and what Python takes for the call
+        assert (redistribution.out[:, 0, 0] == np.arange(comm.size)).all()
 
 
 @case

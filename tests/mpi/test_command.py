@@ -11,13 +11,15 @@ import pytest
 
 import redistrib as rd
 from redistrib.cli.progress import progress
-from redistrib.demo.launch import MPICH, kill, start
+from redistrib.demo.launch import MPICH, OPENMPI, Installation, kill, start
 from redistrib.synth.plan.profile import Profile
 
 
-def output(ranks: int, *arguments: str, status: int = 0) -> tuple[str, str]:
+def output(
+    ranks: int, *arguments: str, status: int = 0, mpi: Installation = MPICH
+) -> tuple[str, str]:
     """Stdout and stderr of a command on so many ranks."""
-    job = start(MPICH, ranks, "-m", "redistrib", *arguments)
+    job = start(mpi, ranks, "-m", "redistrib", *arguments)
     try:
         out, errors = job.communicate(timeout=120)
     finally:
@@ -49,11 +51,15 @@ def test_run_reports_time_speed_and_memory_of_the_worst_rank(tmp_path: Path) -> 
     assert "GB/s; its memory peaks at" in out
 
 
-def test_run_between_meshes_of_two_sizes() -> None:
-    for meshes in (("x=4", "u=2"), ("x=2", "u=4")):
-        problem = ("--mesh", meshes[0], "--dst-mesh", meshes[1], "f32[64{x}, 64]", "f32[64, 64{u}]")
-        out, _ = output(4, "run", *problem, "--backend", "mpi", "--format", "json")
-        assert json.loads(out)["verified"]
+@pytest.mark.parametrize(
+    ("mpi", "mesh", "dst_mesh"),
+    [(MPICH, "x=4", "u=2"), (OPENMPI, "x=2", "u=4")],
+    ids=("to fewer on mpich", "to more on openmpi"),
+)
+def test_run_between_meshes_of_two_sizes(mpi: Installation, mesh: str, dst_mesh: str) -> None:
+    problem = ("--mesh", mesh, "--dst-mesh", dst_mesh, "f32[64{x}, 64]", "f32[64, 64{u}]")
+    out, _ = output(4, "run", *problem, "--backend", "mpi", "--format", "json", mpi=mpi)
+    assert json.loads(out)["verified"]
 
 
 def test_a_calibrated_profile_prices_plans(tmp_path: Path) -> None:
