@@ -65,13 +65,13 @@ class Scanner:
                 f"a notation is a text; got {brief(text)} of type {type(text).__name__}", text=text
             )
         self.text = text
-        self.at = 0
+        self.offset = 0
 
     @property
     def column(self) -> int:
         """Column (from 1) of the next token."""
         self._skip()
-        return self.at + 1
+        return self.offset + 1
 
     def fail(self, expected: str, column: int | None = None, got: str | None = None) -> NoReturn:
         """Raise TypeSyntaxError: at this column, by default that of the next token."""
@@ -95,9 +95,9 @@ class Scanner:
     def maybe(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         """The match of a pattern at this place, taken; or None."""
         self._skip()
-        match = pattern.match(self.text, self.at)
+        match = pattern.match(self.text, self.offset)
         if match is not None:
-            self.at = match.end()
+            self.offset = match.end()
         return match
 
     def take(self, pattern: re.Pattern[str], expected: str) -> str:
@@ -111,18 +111,18 @@ class Scanner:
         """The first of these marks that stands here, taken; or None. A word ends where it ends."""
         self._skip()
         for mark in marks:
-            if self.text.startswith(mark, self.at):
-                end = self.at + len(mark)
+            if self.text.startswith(mark, self.offset):
+                end = self.offset + len(mark)
                 if not (mark[-1].isalnum() and self.text[end : end + 1].isalnum()):
-                    self.at = end
+                    self.offset = end
                     return mark
         return None
 
     def ahead(self, *marks: str) -> bool:
         """Whether these marks stand here, one after another; none is taken."""
-        start = self.at
+        start = self.offset
         matched = all(self.accept(mark) for mark in marks)
-        self.at = start
+        self.offset = start
         return matched
 
     def expect(self, *marks: str) -> str:
@@ -178,7 +178,7 @@ class Scanner:
     def at_end(self) -> bool:
         """Whether nothing but white space follows."""
         self._skip()
-        return self.at >= len(self.text)
+        return self.offset >= len(self.text)
 
     def known_axis(self, name: str, axes: Iterable[str], column: int) -> str:
         """A name, read at this column, which is one of these axes of the mesh."""
@@ -195,8 +195,8 @@ class Scanner:
             raise self.error(str(error), column) from None
 
     def _skip(self) -> None:
-        if self.text[self.at : self.at + 1].isspace():
-            self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]
+        if self.text[self.offset : self.offset + 1].isspace():
+            self.offset = _SPACE.match(self.text, self.offset).end()  # type: ignore[union-attr]
 
 
 def is_number(text: str) -> bool:

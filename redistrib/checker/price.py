@@ -122,8 +122,8 @@ class Links:
     def _to(self, other: Mesh) -> Spot:
         """The link of the first group that the devices of this mesh and another are all in."""
         ids = [np.array(m.devices or (0, m.num_devices - 1)) for m in (self.mesh, other)]
-        ends = np.array([(found.min(), found.max()) for found in ids])
-        inside = (link for devices, link in self.groups[:-1] if not np.ptp(ends // devices))
+        ends = np.array([(devices.min(), devices.max()) for devices in ids])
+        inside = (link for group, link in self.groups[:-1] if not np.ptp(ends // group))
         return next(inside, self.groups[-1][1])
 
     def _crossed(self, digit: DeviceDigit) -> list[tuple[Spot, int]]:

@@ -78,25 +78,25 @@ class Level:
         """
         if not self.torus:
             return [(part, self.loose)]
-        found: list[tuple[DeviceDigit, Ring | None]] = []
-        size, at = part.size, stride
+        digits: list[tuple[DeviceDigit, Ring | None]] = []
+        size = part.size
         while size > 1:
-            run = next(n for n in range(size, 0, -1) if size % n == 0 and _apart(mesh, at, n))
+            run = next(n for n in range(size, 0, -1) if size % n == 0 and _apart(mesh, stride, n))
             if run == 1:  # ids in no order
-                return [*found, (DeviceDigit(part.axis, part.pre, size), self.loose)]
+                return [*digits, (DeviceDigit(part.axis, part.pre, size), self.loose)]
             digit = DeviceDigit(part.axis, part.pre * (size // run), run)
-            found += self._along(mesh, digit, at, _apart(mesh, at, run))
-            size, at = size // run, at * run
-        return found
+            digits += self._along(mesh, digit, stride, _apart(mesh, stride, run))
+            size, stride = size // run, stride * run
+        return digits
 
     def _along(
-        self, mesh: Mesh, digit: DeviceDigit, at: int, apart: int
+        self, mesh: Mesh, digit: DeviceDigit, stride: int, apart: int
     ) -> list[tuple[DeviceDigit, Ring | None]]:
         """A digit of ids so far `apart`, cut where one ring ends and the next one starts.
 
-        Its values are `at` positions apart.
+        Its values are `stride` positions apart.
         """
-        found: list[tuple[DeviceDigit, Ring | None]] = []
+        digits: list[tuple[DeviceDigit, Ring | None]] = []
         first, size = self.below, digit.size
         for number in reversed(range(len(self.torus))):
             devices = self.torus[number]
@@ -104,24 +104,24 @@ class Level:
             if size > 1 and apart < last:
                 # It may end anywhere on a ring if none of its lines goes on beyond it.
                 part = size if apart * size <= last else last // apart
-                fits = last % (apart * part) == 0 or _fit(mesh, at, part, last)
+                fits = last % (apart * part) == 0 or _fit(mesh, stride, part, last)
                 if apart % first or size % part or not fits:
                     return [(digit, self.loose)]
                 cut = DeviceDigit(digit.axis, digit.pre * (size // part), part)
-                found.append((cut, Ring(self, number, devices, apart * part // first)))
-                size, apart, at = size // part, apart * part, at * part
+                digits.append((cut, Ring(self, number, devices, apart * part // first)))
+                size, apart, stride = size // part, apart * part, stride * part
             first = last
-        return found if size == 1 else [(digit, self.loose)]
+        return digits if size == 1 else [(digit, self.loose)]
 
 
-def _apart(mesh: Mesh, at: int, size: int) -> int:
-    """How far apart in ids are so many values that are `at` positions apart; 0: they are no digit.
+def _apart(mesh: Mesh, stride: int, size: int) -> int:
+    """How far apart in ids so many values are, `stride` positions apart; 0: they are no digit.
 
     The same everywhere, from a multiple of all of them on, upwards or downwards.
     """
     if mesh.devices is None or size == 1:
-        return at
-    lines = np.array(mesh.devices).reshape(-1, size, at).swapaxes(1, 2).reshape(-1, size)
+        return stride
+    lines = np.array(mesh.devices).reshape(-1, size, stride).swapaxes(1, 2).reshape(-1, size)
     if lines[0, 0] > lines[0, -1]:
         lines = lines[:, ::-1]
     apart = int(lines[0, 1] - lines[0, 0])
@@ -129,14 +129,14 @@ def _apart(mesh: Mesh, at: int, size: int) -> int:
     return apart if whole and not (lines[:, 0] % (apart * size) >= apart).any() else 0
 
 
-def _fit(mesh: Mesh, at: int, size: int, group: int) -> bool:
+def _fit(mesh: Mesh, stride: int, size: int, group: int) -> bool:
     """Whether one group of so many consecutive ids has all devices of each line.
 
-    A line is so many devices, `at` positions apart.
+    A line is so many devices, `stride` positions apart.
     """
     if mesh.devices is None:
         return mesh.num_devices <= group
-    lines = np.array(mesh.devices).reshape(-1, size, at) // group
+    lines = np.array(mesh.devices).reshape(-1, size, stride) // group
     return not np.ptp(lines, axis=1).any()
 
 

@@ -77,9 +77,9 @@ def shared_of(
     if split.cost <= changes:
         before, after, counts = split.pairs(effort, large)
     else:
-        at = merged(*(np.arange(0, run.size, step) for step in steps))
-        before, after, _, _ = _values(digits, at, 1)
-        counts = np.diff(np.append(at, run.size)).astype(object if large else np.int64)
+        places = merged(*(np.arange(0, run.size, step) for step in steps))
+        before, after, _, _ = _values(digits, places, 1)
+        counts = np.diff(np.append(places, run.size)).astype(object if large else np.int64)
     src, dst = ([digit.device for digit in digits if digit.side == side] for side in (0, 1))
     base, top = (prod(device.size for device in side) for side in (src, dst))
     keys, place = np.unique(after * base + before, return_inverse=True)

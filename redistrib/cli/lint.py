@@ -154,16 +154,16 @@ class _Lines:
 
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
-        self.at = (0, 0)  # line and column after the last one found
+        self.place = (0, 0)  # line and column after the last one found
 
     @property
     def here(self) -> int:
         """The line, from 1, of the last text that was found."""
-        return self.at[0] + 1
+        return self.place[0] + 1
 
     def find(self, wanted: str) -> int:
         """The line, from 1, of the next such string; of the last one found, if it is escaped."""
-        line, column = self.at
+        line, column = self.place
         for n in range(line, len(self.lines)):
             start = column if n == line else 0
             if self.lines[n].lstrip().startswith("#"):
@@ -171,6 +171,6 @@ class _Lines:
             for quote in "\"'":
                 index = self.lines[n].find(f"{quote}{wanted}{quote}", start)
                 if index >= 0:
-                    self.at = (n, index + len(wanted))
+                    self.place = (n, index + len(wanted))
                     return n + 1
         return line + 1

@@ -100,10 +100,10 @@ def _answered(question: dict[str, Any], oracles: Callable[..., Oracle]) -> Answe
 
 def _error(error: RedistribError) -> Answer:
     """What an error says, its class, and for an InfeasibleError the least limit that does."""
-    found = {"error": values.one_line(error), "kind": type(error).__name__}
+    answer = {"error": values.one_line(error), "kind": type(error).__name__}
     if isinstance(error, InfeasibleError) and "least_bytes" in vars(error):
-        found["least_bytes"] = vars(error)["least_bytes"]
-    return found
+        answer["least_bytes"] = vars(error)["least_bytes"]
+    return answer
 
 
 def _check(question: dict[str, Any], ends: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def _explain(question: dict[str, Any], oracles: Callable[..., Oracle]) -> Answer
     (src, dst), options = values.stated_problem(**question)
     if options.pop("strategy") != "auto":
         raise RedistribError("what there was to choose from is that of the strategy auto")
-    found = rd.explain(src, dst, effort="best", **options)
+    choice = rd.explain(src, dst, effort="best", **options)
     alternatives = [
         {"name": name, "reason": plan}
         if isinstance(plan, str)
@@ -159,9 +159,9 @@ def _explain(question: dict[str, Any], oracles: Callable[..., Oracle]) -> Answer
             "peak_tile_bytes": plan.peak_tile_bytes,
             "steps": [step.collective for step in plan.steps],
         }
-        for name, plan in found.alternatives
+        for name, plan in choice.alternatives
     ]
-    return {"chosen": found.chosen, "alternatives": alternatives}
+    return {"chosen": choice.chosen, "alternatives": alternatives}
 
 
 def _complete(question: dict[str, Any], oracles: Callable[..., Oracle]) -> Answer:
@@ -169,9 +169,9 @@ def _complete(question: dict[str, Any], oracles: Callable[..., Oracle]) -> Answe
         raise RedistribError("a type with holes is completed on the mesh of the source")
     pattern = question.pop("dst")
     (src, _), options = values.stated_problem(dst=question["src"], **question)
-    found = rd.complete(src, pattern, **options)
+    dst = rd.complete(src, pattern, **options)
     oracle = oracles(src.mesh, options["profile"], options["memory_limit"])
-    return {"dst": str(found), **asdict(oracle.cost(src, found, strategy=options["strategy"]))}
+    return {"dst": str(dst), **asdict(oracle.cost(src, dst, strategy=options["strategy"]))}
 
 
 def _vector(question: dict[str, Any], oracles: Callable[..., Oracle]) -> Answer:

@@ -60,7 +60,7 @@ def parse_dtensor(
     elif scanner.accept("Spec"):
         t = _short_spec(scanner, array)
     else:
-        t = read_placements(scanner, array, scanner.at)
+        t = read_placements(scanner, array, scanner.offset)
     scanner.end()
     return t
 
@@ -74,15 +74,15 @@ def _short_spec(scanner: Scanner, array: Array) -> ArrayType:
         scanner.expect("[")
         sizes = scanner.listed(scanner.integer, "]", trailing=True)
         array = array.stated(scanner, column, dtype=dtype, shape=tuple(sizes))
-        t = read_placements(scanner, array, scanner.at)
+        t = read_placements(scanner, array, scanner.offset)
         scanner.expect(")")
         return t
     # The shape stands after the placements, which are read once it is known.
-    start = scanner.at
+    start = scanner.offset
     end = scanner.text.find(" on ", start)
     if end < 0:
         scanner.fail("a shape, as in f32[8, 8](S(0)R) or S(0)R on (8, 8)", column)
-    scanner.at = end + len(" on ")
+    scanner.offset = end + len(" on ")
     column = scanner.column
     scanner.expect("(")
     array = array.stated(
@@ -90,10 +90,10 @@ def _short_spec(scanner: Scanner, array: Array) -> ArrayType:
     )
     scanner.expect(")")
     scanner.end()
-    after, scanner.at = scanner.at, start
+    after, scanner.offset = scanner.offset, start
     t = read_placements(scanner, array, start)
     scanner.expect("on")
-    scanner.at = after
+    scanner.offset = after
     return t
 
 
@@ -112,7 +112,7 @@ def _long_spec(scanner: Scanner, array: Array) -> ArrayType:
         scanner.fail(f"the given mesh, {array.mesh!r}", column)
     for mark in (",", "placements", "="):
         scanner.expect(mark)
-    start = scanner.at
+    start = scanner.offset
     _skip_brackets(scanner)
     orders: dict[int, list[int]] = {}
     while scanner.accept(","):
@@ -130,9 +130,9 @@ def _long_spec(scanner: Scanner, array: Array) -> ArrayType:
             case _:
                 scanner.fail("tensor_meta=, shard_order= or ')'", column)
     scanner.expect(")")
-    after, scanner.at = scanner.at, start
+    after, scanner.offset = scanner.offset, start
     t = read_placements(scanner, array, start, orders)
-    scanner.at = after
+    scanner.offset = after
     return t
 
 
@@ -253,5 +253,5 @@ def _skip_brackets(scanner: Scanner) -> None:
     while depth:
         if scanner.at_end():
             scanner.fail("a closing bracket")
-        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(scanner.text[scanner.at], 0)
-        scanner.at += 1
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(scanner.text[scanner.offset], 0)
+        scanner.offset += 1

@@ -63,7 +63,7 @@ def parse_module(text: str, *, closed: bool = False) -> Module:
     meshes: dict[str, Mesh] = {}
     scanner = Scanner(text)
     for match in _MESH.finditer(text):
-        scanner.at = match.end()
+        scanner.offset = match.end()
         meshes[match[1]] = read_mesh(scanner)
     shardings = tuple(_shardings(scanner, meshes, closed))
     return Module(MappingProxyType(meshes), shardings)
@@ -83,11 +83,11 @@ def _shardings(
             sharding = text[match.end() : end if end >= 0 else None]
             yield value, _hlo(sharding, only, shape, dtype, closed=closed)
         elif text[match.end()] == "[" or "per_value" in word:
-            scanner.at = match.start() if "per_value" in word else match.end()
+            scanner.offset = match.start() if "per_value" in word else match.end()
             for t in read_shardings(scanner, meshes, tensors, closed=closed):
                 yield value, t
         else:
-            scanner.at = match.end()
+            scanner.offset = match.end()
             yield value, read_sharding(scanner, meshes, *tensors[0], closed=closed)
 
 

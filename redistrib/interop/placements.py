@@ -200,7 +200,7 @@ def read_placements(
 
     `orders` gives, per tensor dimension, the mesh dimensions that shard it, first to last.
     """
-    scanner.at = start
+    scanner.offset = start
     mesh, shape, dtype = array.mesh, array.shape, array.dtype
     missing = "a text that states the {}, as none is given"
     if mesh is None:

@@ -185,8 +185,8 @@ def inside(digit: DeviceDigit | IndexDigit, whole: DeviceDigit | IndexDigit) -> 
 def apart(a: DeviceDigit | IndexDigit, b: DeviceDigit | IndexDigit) -> bool:
     """Whether two digits are independent: of two objects, or disjoint and nested in one.
 
-    >>> one = IndexDigit(0, 1, 2)
-    >>> [apart(one, IndexDigit(*other)) for other in ((0, 4, 3), (0, 3, 2), (1, 1, 2))]
+    >>> digit = IndexDigit(0, 1, 2)
+    >>> [apart(digit, IndexDigit(*other)) for other in ((0, 4, 3), (0, 3, 2), (1, 1, 2))]
     [True, False, True]
     """
     return b.pre % a.end == 0 or a.pre % b.end == 0 or object_of(a) != object_of(b)

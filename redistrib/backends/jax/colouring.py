@@ -10,8 +10,8 @@ rounds do:
 >>> from redistrib.types.array_type import ArrayType
 >>> from redistrib.types.mesh import Mesh
 >>> src, dst = (ArrayType.parse(text, Mesh(x=3)) for text in ("f32[3{x}, 3]", "f32[3, 3{x}]"))
->>> found = pieces_of(exchange_traffic(src, dst).exchange, src, dst).pieces
->>> away = [piece for piece in found if piece.sender != piece.receiver]
+>>> pieces = pieces_of(exchange_traffic(src, dst).exchange, src, dst).pieces
+>>> away = [piece for piece in pieces if piece.sender != piece.receiver]
 >>> [[(p.sender, p.receiver) for p in turn] for turn in edge_colouring(away)]
 [[(2, 0), (0, 1), (1, 2)], [(1, 0), (2, 1), (0, 2)]]
 """

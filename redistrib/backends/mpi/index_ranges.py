@@ -125,12 +125,13 @@ def segments(lengths: Integers, take: Integers, put: Integers) -> Iterator[Segme
     Ranges of one length are taken together, wherever they are: those of block-cyclic layouts come
     in a few lengths, and those of each are regular.
 
-    >>> at = np.array([0, 4, 20, 24])
-    >>> [s.counts for s in segments(np.full(4, 2), at, at // 2)]
+    >>> places = np.array([0, 4, 20, 24])
+    >>> [s.counts for s in segments(np.full(4, 2), places, places // 2)]
     [(2, 2, 2)]
-    >>> [s.counts for s in segments(np.full(4, 2), at // 2, at // 2)]
+    >>> [s.counts for s in segments(np.full(4, 2), places // 2, places // 2)]
     [(2, 4)]
-    >>> [(s.counts, s.take) for s in segments(np.array([3, 1, 3, 1]), np.array([0, 5, 9, 14]), at)]
+    >>> lengths, take = np.array([3, 1, 3, 1]), np.array([0, 5, 9, 14])
+    >>> [(s.counts, s.take) for s in segments(lengths, take, places)]
     [((2,), 5), ((2, 3), 0)]
     """
     joined = (np.diff(take) == lengths[:-1]) & (np.diff(put) == lengths[:-1])

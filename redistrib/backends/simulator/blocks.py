@@ -5,7 +5,7 @@ has an owner and a place in the owner's tile. For x=2 and `f32[5{x}:ceil]`, bloc
 
 >>> from redistrib.types.mesh import Mesh
 >>> t = ArrayType.parse("f32[5{x}:ceil]", Mesh(x=2))
->>> [at.tolist() for at in _places(t, 0)]
+>>> [numbers.tolist() for numbers in _places(t, 0)]
 [[0, 0, 0, 1, 1], [0, 1, 2, 0, 1]]
 """
 
