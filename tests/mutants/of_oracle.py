@@ -14,7 +14,7 @@ BY_LEVEL = "redistrib/synth/plan/by_level.py"
 NUMBERED = "redistrib/synth/planner/detours/numbered.py"
 RELABEL = "redistrib/synth/planner/relabel.py"
 SIGNATURES = "redistrib/synth/planner/detours/signatures.py"
-QUESTIONS = "redistrib/synth/planner/detours/questions.py"
+PRICE_KEYS = "redistrib/synth/planner/detours/price_keys.py"
 CUT_AXES = "redistrib/synth/planner/cut_axes.py"
 
 MUTANTS = (
@@ -34,21 +34,21 @@ MUTANTS = (
     ),
     Mutant(
         "arrays of two sizes ask the same of partial sums",
-        QUESTIONS,
+        PRICE_KEYS,
         "_of_sums",
         "yield ends, size[n], powers, *sorted(looks)",
         "yield ends, powers, *sorted(looks)",
     ),
     Mutant(
         "tiles of two sizes ask the same",
-        QUESTIONS,
+        PRICE_KEYS,
         "_of_moves",
         "codes.tiles[src[n]]",
         "0",
     ),
     Mutant(
         "runs with room for some digits ask what runs with room for none do",
-        QUESTIONS,
+        PRICE_KEYS,
         "rooms_for",
         "found += [room] if room > 1 else []",
         "found += []",
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "a batch gives digits of one ring one price, wherever they start",
         NUMBERED,
-        "Numbered._number_links",
+        "NumberedTypes._number_links",
         "profile.link_of(axes[str(axis)]).below(cut)",
         "profile.link_of(axes[str(axis)])",
     ),

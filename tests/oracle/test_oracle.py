@@ -14,7 +14,7 @@ import redistrib as rd
 from redistrib.synth.plan.links import Level
 from redistrib.synth.planner.detours.batches import BY_SIGNATURE, all_pairs
 from redistrib.synth.planner.detours.exchanges import Exchanges, exchange_prices
-from redistrib.synth.planner.detours.numbered import Numbered
+from redistrib.synth.planner.detours.numbered import NumberedTypes
 from redistrib.synth.planner.detours.signatures import CHUNK, find_signatures
 from redistrib.synth.planner.detours.stops import Bounds, Layouts, layout_of, stops
 from redistrib.synth.planner.detours.symmetry import orbits
@@ -282,11 +282,11 @@ def test_what_is_copied_from_symmetric_rows_is_what_each_pair_has(
 
 def test_symmetry_saves_signatures() -> None:
     types = family((2, 2, 2), 64)
-    codes = Numbered(types, UNIFORM)
+    codes = NumberedTypes(types, UNIFORM)
     assert len(codes.symmetries()) == 4  # two trades of dimensions and two of axes
     assert len(set(orbits(codes.symmetries(), len(types))[0].tolist())) == 7
-    assert len(Numbered(types, UNEQUAL).symmetries()) == 3
-    assert len(Numbered(types[:-1], UNIFORM).symmetries()) < 4
+    assert len(NumberedTypes(types, UNEQUAL).symmetries()) == 3
+    assert len(NumberedTypes(types[:-1], UNIFORM).symmetries()) < 4
 
 
 def test_a_matrix_holds_few_bytes_a_pair_and_says_how_far_it_is() -> None:

@@ -1,4 +1,4 @@
-"""What moves cost, for those who choose layouts: one by one, in batches, and with holes."""
+"""What redistributions cost, for those who choose layouts: singly, in batches, and with holes."""
 
 from redistrib.synth.oracle.completion import complete
 from redistrib.synth.oracle.oracle import CostMatrix, Oracle, Stats, cost_matrix

@@ -1,9 +1,9 @@
-"""The oracle: what moves cost, one by one or a matrix at a time, for those who choose layouts.
+"""The oracle: what redistributions cost, one by one or as a matrix, for those who choose layouts.
 
 A price is always that of a plan that can be had. Single questions are answered by the planner, with
-stops on the way where that is cheaper (`stops.py`), and remembered. A matrix is reduced to its
-signatures and exchanges (`batches.py`), each is priced once by the planner alone, and it is closed
-over its types (`closure.py`), so that no detour through them is cheaper.
+stops on the way where that is cheaper, and remembered. A matrix is reduced to its signatures and
+exchanges, each is priced once by the planner alone, and it is closed over its types, so that no
+detour through them is cheaper (`stops.py`, `batches.py`, `closure.py` in `planner/detours/`).
 """
 
 from __future__ import annotations
@@ -351,17 +351,17 @@ class Oracle:
         )
 
         def price_alone(
-            src: ArrayType, dst: ArrayType, question: Hashable | None
+            src: ArrayType, dst: ArrayType, price_key: Hashable | None
         ) -> tuple[StepCost, ...] | None:
-            key = src.dtype, strategy, question
-            if question is not None and key in self._answers:
+            key = src.dtype, strategy, price_key
+            if price_key is not None and key in self._answers:
                 return self._answers[key]
             try:
                 problem = make_problem(src, dst, self.memory_limit, profile, self.effort)
                 costs = choose_without_stops(problem, strategy).costs
             except InfeasibleError:
                 costs = None
-            if question is not None and len(self._answers) < self._capacity:
+            if price_key is not None and len(self._answers) < self._capacity:
                 self._answers[key] = costs
             return costs
 

@@ -34,7 +34,8 @@ MAX_SEARCHED = 128
 Price = Callable[[ArrayType, ArrayType, Hashable | None], tuple[StepCost, ...] | None]
 """What each step of the planner's answer costs; None where nothing fits the memory limit.
 
-Pairs that ask the same, by the third argument, have one answer; None for what has none like it.
+The third argument is the key of the pair (`price_keys`): pairs of one key have one answer, and None
+is that of a pair like no other.
 """
 
 
@@ -72,22 +73,23 @@ def price_pairs(
         nothing = np.zeros(0, dtype=np.int32)
         return Prices(np.zeros(0), nothing, nothing >= 0, np.zeros((0, 0)))
 
-    def ends(at: Ints) -> tuple[Ints, Ints]:
-        return divmod(at, len(types)) if pairs is None else (pairs[0][at], pairs[1][at])
+    def ends(numbers: Ints) -> tuple[Ints, Ints]:
+        if pairs is None:
+            return divmod(numbers, len(types))
+        return pairs[0][numbers], pairs[1][numbers]
 
     answer: Ints | Smalls = np.full(count, -1, dtype=np.int32)
     first = np.zeros(0, dtype=np.int64)
-    asked: Sequence[Hashable | None] = ()
+    keys: Sequence[Hashable | None] = ()
     even = not any(t.uneven for t in types)
-    if (
-        even and strategy in BY_SIGNATURE and not profile.cuts_axes
-    ):  # else each pair is cut for itself
+    # Where links cut axes each pair is cut for itself.
+    if even and strategy in BY_SIGNATURE and not profile.cuts_axes:
         with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
             if pairs is None:
                 signatures = matrix_signatures(types, profile, progress)
             else:
                 signatures = find_signatures(types, pairs[0], pairs[1], profile)
-            answer, first, asked = signatures.of_pair, signatures.first, signatures.asked
+            answer, first, keys = signatures.of_pair, signatures.first, signatures.keys
     fits = np.array([t.tile_bytes <= limit for t in types])
     none = np.flatnonzero(answer < 0)
     src, dst = ends(none)
@@ -100,11 +102,11 @@ def price_pairs(
     exchanged = np.zeros(count, dtype=bool)
     exchanged[by_exchange] = True
     each: list[tuple[StepCost, ...] | None] = []
-    questions = [*asked, *(None for _ in alone)]
-    one, other = (end.tolist() for end in ends(np.concatenate([first, alone])))
-    for a, b, question in zip(one, other, questions, strict=True):
-        progress("prices", len(each) / len(questions))
-        each.append(price(types[a], types[b], question))
+    keys = [*keys, *(None for _ in alone)]
+    sources, targets = (end.tolist() for end in ends(np.concatenate([first, alone])))
+    for a, b, key in zip(sources, targets, keys, strict=True):
+        progress("prices", len(each) / len(keys))
+        each.append(price(types[a], types[b], key))
     answer[alone] = np.arange(len(first), len(each))
     over = none[answer[none] < 0]
     over = over[~exchanged[over]]

@@ -1,5 +1,15 @@
 """Min-plus closure: the cheapest way through the types given (docs/oracle.md).
 
+Three types of one tile, with 1 second from the first to the second and from there to the third, and
+5 from the first to the third: that pair passes through type 1, at 2.
+
+>>> prices = np.array([[0.0, 1.0, 5.0], [1.0, 0.0, 1.0], [5.0, 1.0, 0.0]])
+>>> via = close(prices, np.zeros(3, np.int64), None)
+>>> via[0].tolist(), prices[0].tolist()
+([-1, -1, 1], [0.0, 1.0, 2.0])
+>>> paths(via, np.array([0]), np.array([2])).tolist()
+[[0, 1, 2]]
+
 Law: with prices D and the closure C, C <= D and C(a, c) <= C(a, b) + C(b, c) for every b that the
 pair may pass through: one whose tile fits the memory limit, or without a limit, whose tile is no
 larger than that of a or c. Both are closed under composition, so every hop is legal on its own.
@@ -22,7 +32,7 @@ GAIN = 1e-12  # a hop pays if it is cheaper by more than rounding
 BLOCK = 48  # rows at a time
 
 
-def no_progress(what: str, part: float) -> None:
+def no_progress(stage: str, part: float) -> None:
     """Tell nobody."""
 
 
@@ -49,10 +59,10 @@ def close(
             for a, b, column in ((start, split, low), (split, end, 0)):
                 if a == b:
                     continue
-                found = prices[a:b, k, None] + prices[k, column:]
-                cheaper = found < bound[a - start : b - start, column:]
+                by_k = prices[a:b, k, None] + prices[k, column:]
+                cheaper = by_k < bound[a - start : b - start, column:]
                 if cheaper.any():
-                    gained = found[cheaper]
+                    gained = by_k[cheaper]
                     prices[a:b, column:][cheaper] = gained
                     bound[a - start : b - start, column:][cheaper] = gained * (1 - GAIN)
                     via[a:b, column:][cheaper] = k

@@ -70,16 +70,16 @@ def _tables(like: ArrayType, ways: Sequence[Held], whole: IndexDigit) -> tuple[I
     shape = (len(ways), len(ways), like.mesh.num_devices)
     if prod(shape) > MAX_ENTRIES:
         raise OverflowError(f"tables have at most {MAX_ENTRIES} entries; got {prod(shape)}")
-    at = np.arange(shape[2])
+    positions = np.arange(shape[2])
     overlap, tiles = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
     for n, m in product(range(len(ways)), repeat=2):
         try:
             met = run_meetings(whole, ways[n], ways[m])
         except LayoutError as error:
             raise OverflowError(str(error)) from None
-        cells = met.cells(at, axes)
+        cells = met.cells(positions, axes)
         overlap[n, m] = np.where(cells >= 0, met.sizes[cells], 0)
-        tiles[n, m] = np.bincount(met.needed)[digit_values(met.targets, at, axes)]
+        tiles[n, m] = np.bincount(met.needed)[digit_values(met.targets, positions, axes)]
     return overlap, tiles
 
 

@@ -4,8 +4,18 @@ The cuts that some type of a batch makes, closed under all their uses, are numbe
 known by the cut that it starts at. The cuts of a pair are a mask of bits, closed under the uses of
 its two types; the pair is aligned iff no two cuts of the mask are incomparable. On x=2,y=4 with
 types `[8{x}, 8]` and `[8, 8{y}]` the device digits x and y have the numbers 0 and 1, the index
-digits 0:(1)2, 0:(2)4, 1:(1)4 and 1:(4)2 the numbers 0 to 3; of the pair, `before` is [0, -1] and
-`after` [-1, 2].
+digits 0:(1)2, 0:(2)4, 1:(1)4 and 1:(4)2 the numbers 0 to 3:
+
+>>> from redistrib.synth.plan.profile import DEFAULT_PROFILE
+>>> types = [ArrayType.parse(text, Mesh(x=2, y=4)) for text in ("f32[8{x}, 8]", "f32[8, 8{y}]")]
+>>> numbered = NumberedTypes(types, DEFAULT_PROFILE)
+>>> list(numbered.index)  # a dimension, and the positions before the digit
+[(0, 1), (0, 2), (1, 1), (1, 4)]
+>>> src, dst = np.array([0]), np.array([1])
+>>> mask, aligned = numbered.cuts_of(src, dst)
+>>> digits = numbered.digits(src, dst, mask)
+>>> digits.before.tolist(), digits.after.tolist(), aligned.tolist()
+([[0, -1]], [[-1, 2]], [True])
 """
 
 from __future__ import annotations
@@ -95,7 +105,7 @@ class PairDigits:
         return np.asarray(np.where(self.active, 1, self.size).prod(axis=1))
 
 
-class Numbered:
+class NumberedTypes:
     """Some types in numbers: device digits are known as a, index digits as b, by their first cuts.
 
     Per type t: `owned[t, a]` is the index digit that a owns and `owner[t, b]` the reverse, -1 for
@@ -108,9 +118,9 @@ class Numbered:
         cuts = common_cuts(types)
         self.axis_cuts: dict[str, list[int]] = {axis: cuts[axis] for axis, _ in mesh.axes}
         self.dim_cuts = {dim: cuts[dim] for dim in range(len(types[0].shape))}
-        self.device = _number((axis, c) for axis, at in self.axis_cuts.items() for c in at[:-1])
-        self.index = _number((dim, c) for dim, at in self.dim_cuts.items() for c in at[:-1])
-        self.bit = _number((obj, c) for obj, at in cuts.items() for c in at[1:-1])
+        self.device = _number((axis, c) for axis, ends in self.axis_cuts.items() for c in ends[:-1])
+        self.index = _number((dim, c) for dim, ends in self.dim_cuts.items() for c in ends[:-1])
+        self.bit = _number((obj, c) for obj, ends in cuts.items() for c in ends[1:-1])
         if len(self.bit) > MAX_BITS:
             raise OverflowError(f"a batch makes at most {MAX_BITS} cuts; got {len(self.bit)}")
         self.owned = np.full((len(types), len(self.device)), -1)
@@ -119,21 +129,21 @@ class Numbered:
         self.mask = np.zeros(len(types), dtype=np.int64)
         users: dict[tuple[int, int], list[int]] = {}
         for t, array_type in enumerate(types):
-            made: set[Cut] = set()
+            own_cuts: set[Cut] = set()
             for digit in array_type.partial:
-                made |= {(digit.axis, digit.pre), (digit.axis, digit.end)}
+                own_cuts |= {(digit.axis, digit.pre), (digit.axis, digit.end)}
                 for c in _inside(digit, self.axis_cuts[digit.axis]):
                     self.partial[t, self.device[digit.axis, c]] = True
             for digit, index in array_type.placements:
-                made |= {(digit.axis, digit.pre), (digit.axis, digit.end)}
-                made |= {(index.dim, index.pre), (index.dim, index.end)}
+                own_cuts |= {(digit.axis, digit.pre), (digit.axis, digit.end)}
+                own_cuts |= {(index.dim, index.pre), (index.dim, index.end)}
                 for c in _inside(digit, self.axis_cuts[digit.axis]):
                     of_axis, of_dim = (digit.axis, c), (index.dim, index.pre * (c // digit.pre))
                     a, b = self.device[of_axis], self.index[of_dim]
                     self.owned[t, a], self.owner[t, b] = b, a
                     if c > digit.pre:
                         users.setdefault((self.bit[of_axis], self.bit[of_dim]), []).append(t)
-            self.mask[t] = sum(1 << self.bit[cut] for cut in made if cut in self.bit)
+            self.mask[t] = sum(1 << self.bit[cut] for cut in own_cuts if cut in self.bit)
         self.ties = list(users)
         self.tied = np.zeros((len(types), len(users)), dtype=bool)
         for n, using in enumerate(users.values()):
@@ -142,8 +152,8 @@ class Numbered:
         self.size, self.tiles = types[0].size, [t.tile_size for t in types]
         self.tile = np.array([tiles.setdefault(tile, len(tiles)) for tile in self.tiles])
         kinds: dict[object, int] = {}
-        self.words = [t.reduction for t in types]
-        self.reduction = np.array([kinds.setdefault(word, len(kinds)) for word in self.words])
+        self.reductions = [t.reduction for t in types]
+        self.reduction = np.array([kinds.setdefault(name, len(kinds)) for name in self.reductions])
         self.summed = np.array([bool(t.partial) for t in types])
         self._number_links(mesh, profile)
 
@@ -168,23 +178,22 @@ class Numbered:
         alike: dict[object, list[int | str]] = {}
         for dim, cuts in self.dim_cuts.items():
             alike.setdefault(tuple(cuts), []).append(dim)
-        for axis, at in self.axis_cuts.items():
-            alike.setdefault((*at, self.profile.link_of(DeviceDigit(axis, 1, at[-1]))), []).append(
-                axis
-            )
+        for axis, ends in self.axis_cuts.items():
+            link = self.profile.link_of(DeviceDigit(axis, 1, ends[-1]))
+            alike.setdefault((*ends, link), []).append(axis)
         rows = np.hstack([self.owned, self.partial, self.reduction[:, None]])
-        found = []
-        for one, other in (two for same in alike.values() for two in pairwise(same)):
-            name = {one: other, other: one}
-            devices = [self.device[name.get(axis, axis), c] for axis, c in self.device]
-            indices = [self.index[name.get(dim, dim), c] for dim, c in self.index]
+        generators = []
+        for a, b in (two for same in alike.values() for two in pairwise(same)):
+            trade = {a: b, b: a}
+            devices = [self.device[trade.get(axis, axis), c] for axis, c in self.device]
+            indices = [self.index[trade.get(dim, dim), c] for dim, c in self.index]
             traded = rows.copy()
             traded[:, devices] = np.array([*indices, -1])[self.owned]
-            traded[:, [len(devices) + a for a in devices]] = self.partial
+            traded[:, [len(devices) + device for device in devices]] = self.partial
             images = places(rows, traded)
             if images is not None:
-                found.append(images)
-        return found
+                generators.append(images)
+        return generators
 
     def alone(self, src: Ints, dst: Ints, digits: PairDigits) -> Bools:
         """Which digits take what nobody has and leave what nobody wants."""
@@ -201,9 +210,9 @@ class Numbered:
         named = self.owner >= 0
         runs = []
         for dim, cuts in self.dim_cuts.items():
-            for c, made, end in self.cuts_along(mask, dim, cuts):
+            for c, is_cut, end in self.cuts_along(mask, dim, cuts):
                 b = self.index[dim, c]
-                nobody = made & ~(named[src, b] | named[dst, b])
+                nobody = is_cut & ~(named[src, b] | named[dst, b])
                 runs.append(np.where(nobody, (np.array(cuts) // c)[end], 1))
         return runs
 
@@ -219,23 +228,23 @@ class Numbered:
                 mask |= cut << a | cut << b
             growing = bool((mask != before).any())
         aligned = np.ones(len(src), dtype=bool)
-        for (one, c), (other, d) in combinations(self.bit, 2):
-            if one == other and d % c and c % d:
-                aligned &= (mask >> self.bit[one, c] & mask >> self.bit[other, d] & 1) == 0
+        for (obj, c), (other, d) in combinations(self.bit, 2):
+            if obj == other and d % c and c % d:
+                aligned &= (mask >> self.bit[obj, c] & mask >> self.bit[obj, d] & 1) == 0
         return mask, aligned
 
     def cuts_along(
         self, mask: Ints, obj: int | str, cuts: Sequence[int]
     ) -> list[tuple[int, Bools, Ints]]:
         """Per cut but the last: the cut, which pairs make it, which of `cuts` is their next."""
-        found = []
+        rows = []
         end = np.full(len(mask), len(cuts) - 1)
         for n, c in reversed(list(enumerate(cuts[:-1]))):
             bit = self.bit.get((obj, c))
-            made = np.ones(len(mask), bool) if bit is None else (mask >> bit & 1).astype(bool)
-            found.append((c, made, end))
-            end = np.where(made, n, end)
-        return found[::-1]
+            is_cut = np.ones(len(mask), bool) if bit is None else (mask >> bit & 1).astype(bool)
+            rows.append((c, is_cut, end))
+            end = np.where(is_cut, n, end)
+        return rows[::-1]
 
     def digits(self, src: Ints, dst: Ints, mask: Ints) -> PairDigits:
         """What the device digits of each pair are."""
@@ -243,8 +252,8 @@ class Numbered:
         size = np.ones_like(before)
         kind = self.role(src, before) * 3 + self.role(dst, after)
         for axis, cuts in self.axis_cuts.items():
-            for c, made, end in self.cuts_along(mask, axis, cuts):
-                size[:, self.device[axis, c]] = np.where(made, (np.array(cuts) // c)[end], 1)
+            for c, is_cut, end in self.cuts_along(mask, axis, cuts):
+                size[:, self.device[axis, c]] = np.where(is_cut, (np.array(cuts) // c)[end], 1)
         kind = dense(kind + 9 * (self.link + len(self.links) * size))
         return PairDigits(
             before, after, size, kind, (size > 1) & ((before != after) | (before < 0))
@@ -270,7 +279,9 @@ class Numbered:
             alone & owns & will & ~closers[:, None],
         )
         merged = tuple(
-            np.where(kind & on, digits.size, 1).prod(axis=1) for kind in kinds for on in self.links
+            np.where(kind & linked, digits.size, 1).prod(axis=1)
+            for kind in kinds
+            for linked in self.links
         )
         return replace(digits, active=active & ~np.logical_or.reduce(kinds), merged=merged)
 
@@ -291,20 +302,20 @@ class Numbered:
         kinds = np.hstack([kind, np.zeros_like(stop)]).ravel()
         row = np.arange(pairs)[:, None] * (count + 1)
         start = np.arange(count)
-        at, code, closed = start, np.zeros_like(kind), np.zeros(kind.shape, dtype=bool)
+        reached, code, closed = start, np.zeros_like(kind), np.zeros(kind.shape, dtype=bool)
         for _ in range(count):
-            place = row + at
+            place = row + reached
             code = times(code, base) + kinds[place]
-            at = lead[place]
-            back = at == start
+            reached = lead[place]
+            back = reached == start
             closed |= back
-            at = np.where(back, count, at)
+            reached = np.where(back, count, reached)
         code = times(code, 2) + closed
         return np.where(digits.active, dense(code) + 1, 0)
 
-    def role(self, of: Ints, owned: Ints) -> Ints:
-        """FREE, PARTIAL or OWNER: of digits of types, by what they own."""
-        return np.where(owned >= 0, OWNER, np.where(self.partial[of], PARTIAL, FREE))
+    def role(self, numbers: Ints, owned: Ints) -> Ints:
+        """FREE, PARTIAL or OWNER: of the digits of the types with these numbers, which own so."""
+        return np.where(owned >= 0, OWNER, np.where(self.partial[numbers], PARTIAL, FREE))
 
     def spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> tuple[Ints, Bools, Bools]:
         """The runs that nobody names, in order, as a code.
@@ -322,21 +333,21 @@ class Numbered:
         code, full = np.zeros(len(src), np.int64), need == 1
         roomy, first, alike = full.copy(), np.ones(len(src), bool), np.ones(len(src), bool)
         for dim, cuts in self.dim_cuts.items():
-            for c, made, end in self.cuts_along(mask, dim, cuts):
+            for c, is_cut, end in self.cuts_along(mask, dim, cuts):
                 b = self.index[dim, c]
                 room = np.searchsorted(rooms, np.gcd.outer(needs, np.array(cuts) // c))
                 all_of_it = rooms[room] == needs[:, None]
-                nobody = made & ~(named[src, b] | named[dst, b])
+                nobody = is_cut & ~(named[src, b] | named[dst, b])
                 alike &= ~nobody | (room[which, end] == 0) | all_of_it[which, end]
                 spare = nobody & ~full
-                found = np.where(spare, room[which, end], 0)  # 0: a common divisor of 1 is no room
+                taken = np.where(spare, room[which, end], 0)  # 0: a common divisor of 1 is no room
                 if in_order:
-                    code = np.where(found > 0, code * base + found, code)
+                    code = np.where(taken > 0, code * base + taken, code)
                 else:  # by place: finer than it needs to be, but no code outgrows its integer
-                    code = times(code, base) + found
+                    code = times(code, base) + taken
                 enough = spare & all_of_it[which, end]
                 roomy |= enough & first
-                first &= found == 0
+                first &= taken == 0
                 full |= enough
         return np.where(roomy, 0, code + 1), roomy, alike | (need == 1)
 

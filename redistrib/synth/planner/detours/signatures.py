@@ -6,6 +6,17 @@ that nobody names, in order; and the source tile. Dimensions, positions inside t
 axes with one link do not matter. Of the digits for which the planner has one choice only (a slice,
 a gather, a move that no free digit can close) only the product over each link matters. So some
 hundred signatures price half a million pairs, and nothing but numpy touches the pairs.
+
+On x=2,y=2 with equal links, moving x from rows to columns and moving y there are one signature, and
+gathering x is another:
+
+>>> from redistrib.synth.plan.profile import DEFAULT_PROFILE
+>>> from redistrib.types.mesh import Mesh
+>>> texts = "f32[8{x}, 8]", "f32[8, 8{x}]", "f32[8{y}, 8]", "f32[8, 8{y}]", "f32[8, 8]"
+>>> types = [ArrayType.parse(text, Mesh(x=2, y=2)) for text in texts]
+>>> pairs = np.array([0, 2, 0]), np.array([1, 3, 4])
+>>> find_signatures(types, *pairs, DEFAULT_PROFILE).of_pair.tolist()
+[0, 0, 1]
 """
 
 from __future__ import annotations
@@ -20,8 +31,8 @@ import numpy as np
 from redistrib.synth.plan.profile import Profile
 from redistrib.synth.planner.detours.closure import Progress, Smalls, no_progress
 from redistrib.synth.planner.detours.codes import MAX_BITS, dense, join
-from redistrib.synth.planner.detours.numbered import Bools, Ints, Numbered
-from redistrib.synth.planner.detours.questions import questions
+from redistrib.synth.planner.detours.numbered import Bools, Ints, NumberedTypes
+from redistrib.synth.planner.detours.price_keys import price_keys
 from redistrib.synth.planner.detours.symmetry import orbits
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import prime_of, primes
@@ -34,13 +45,13 @@ class Signatures:
     """Per pair the number of its signature, -1 if it has none; per signature its first pair.
 
     Misaligned pairs have none. A signature is `symmetric` if its pairs keep it when dimensions or
-    axes trade places. `asked` is what it asks in every batch, where that can be said.
+    axes trade places. `keys` say the same of it in every batch, None where that cannot be said.
     """
 
     of_pair: Ints | Smalls
     first: Ints
     symmetric: Bools
-    asked: Sequence[Hashable | None] = ()
+    keys: Sequence[Hashable | None] = ()
 
 
 def find_signatures(
@@ -50,9 +61,10 @@ def find_signatures(
 
     Raises OverflowError where the types make more cuts than a mask holds.
     """
-    codes = Numbered(types, profile)
-    found = _in_chunks(codes, len(src), lambda pairs: (src[pairs], dst[pairs]))
-    return replace(found, asked=questions(codes, src[found.first], dst[found.first]))
+    numbered = NumberedTypes(types, profile)
+    signatures = _in_chunks(numbered, len(src), lambda pairs: (src[pairs], dst[pairs]))
+    first = signatures.first
+    return replace(signatures, keys=price_keys(numbered, src[first], dst[first]))
 
 
 def matrix_signatures(
@@ -65,39 +77,41 @@ def matrix_signatures(
 
     Raises OverflowError where the types make more cuts than a mask holds.
     """
-    codes, count = Numbered(types, profile), len(types)
-    generators = codes.symmetries()
+    numbered, count = NumberedTypes(types, profile), len(types)
+    generators = numbered.symmetries()
     if not generators:
-        found = _in_chunks(codes, count * count, lambda pairs: divmod(pairs, count), progress)
-        return replace(found, asked=questions(codes, *divmod(found.first, count)))
+        every = _in_chunks(numbered, count * count, lambda pairs: divmod(pairs, count), progress)
+        return replace(every, keys=price_keys(numbered, *divmod(every.first, count)))
     origin, images = orbits(generators, count)
     seen, row = np.unique(origin, return_inverse=True)
 
     def of_seen(pairs: Ints) -> tuple[Ints, Ints]:
         return seen[pairs // count], pairs % count
 
-    own = _in_chunks(codes, len(seen) * count, of_seen, progress)
+    of_origins = _in_chunks(numbered, len(seen) * count, of_seen, progress)
     of_pair = np.empty((count, count), dtype=np.int32)
-    rows = own.of_pair.reshape(-1, count)
+    rows = of_origins.of_pair.reshape(-1, count)
     for n, image in enumerate(images):
         of_pair[n, image] = rows[row[n]]
-    first = seen[own.first // count] * count + own.first % count
-    copied = np.append(own.symmetric, False)[of_pair]
+    first = seen[of_origins.first // count] * count + of_origins.first % count
+    copied = np.append(of_origins.symmetric, False)[of_pair]
     copied[seen] = True
-    rest = np.flatnonzero(~copied)
-    numbers, symmetric = of_pair.ravel(), own.symmetric
-    if len(rest):
-        other = _in_chunks(codes, len(rest), lambda pairs: divmod(rest[pairs], count), progress)
-        first = np.concatenate([first, rest[other.first]])
-        (of_own, of_other), merged = _merge(codes, *divmod(first, count), [own, other])
-        numbers = of_own[numbers]
-        numbers[rest] = of_other[other.of_pair]
+    apart = np.flatnonzero(~copied)
+    numbers, symmetric = of_pair.ravel(), of_origins.symmetric
+    if len(apart):
+        alone = _in_chunks(
+            numbered, len(apart), lambda pairs: divmod(apart[pairs], count), progress
+        )
+        first = np.concatenate([first, apart[alone.first]])
+        renumbered, merged = _merge(numbered, *divmod(first, count), [of_origins, alone])
+        numbers = renumbered[0][numbers]
+        numbers[apart] = renumbered[1][alone.of_pair]
         first, symmetric = first[merged.first], merged.symmetric
-    return Signatures(numbers, first, symmetric, questions(codes, *divmod(first, count)))
+    return Signatures(numbers, first, symmetric, price_keys(numbered, *divmod(first, count)))
 
 
 def _in_chunks(
-    codes: Numbered,
+    numbered: NumberedTypes,
     count: int,
     ends: Callable[[Ints], tuple[Ints, Ints]],
     progress: Progress = no_progress,
@@ -106,12 +120,12 @@ def _in_chunks(
     parts = []
     for start in range(0, count, CHUNK):
         progress("signatures", start / count)
-        part = _signatures(codes, *ends(np.arange(start, min(start + CHUNK, count))))
+        part = _signatures(numbered, *ends(np.arange(start, min(start + CHUNK, count))))
         parts.append(replace(part, of_pair=part.of_pair.astype(np.int32)))
     if len(parts) == 1:
         return parts[0]
     first = np.concatenate([n * CHUNK + part.first for n, part in enumerate(parts)])
-    numbers, merged = _merge(codes, *ends(first), parts)
+    numbers, merged = _merge(numbered, *ends(first), parts)
     of_pair = np.empty(count, dtype=np.int32)
     for n, (new, part) in enumerate(zip(numbers, parts, strict=True)):
         of_pair[n * CHUNK : (n + 1) * CHUNK] = new[part.of_pair]
@@ -119,66 +133,66 @@ def _in_chunks(
 
 
 def _merge(
-    codes: Numbered, src: Ints, dst: Ints, parts: Sequence[Signatures]
+    numbered: NumberedTypes, src: Ints, dst: Ints, parts: Sequence[Signatures]
 ) -> tuple[list[Smalls], Signatures]:
     """One numbering for several parts, and per part its new numbers, the last for no signature.
 
     The first pairs of all signatures stand for the others: these are few, and compared anew.
     """
-    merged = _signatures(codes, src, dst)
+    merged = _signatures(numbered, src, dst)
     ends = np.cumsum([len(part.first) for part in parts])
     each = np.split(merged.of_pair.astype(np.int32), ends[:-1])
     return [np.append(new, np.int32(-1)) for new in each], merged
 
 
-def _signatures(codes: Numbered, src: Ints, dst: Ints) -> Signatures:
+def _signatures(numbered: NumberedTypes, src: Ints, dst: Ints) -> Signatures:
     """The signatures of some pairs, numbered among themselves."""
-    mask, aligned = codes.cuts_of(src, dst)
-    partial = codes.summed[src] | codes.summed[dst]
+    mask, aligned = numbered.cuts_of(src, dst)
+    partial = numbered.summed[src] | numbered.summed[dst]
     of_pair, first = np.full(len(src), -1), np.zeros(0, dtype=np.int64)
     symmetric = np.zeros(0, dtype=bool)
     for group, key_of in ((~partial, _key), (partial, _key_of_sums)):
         chosen = np.flatnonzero(aligned & group)
         if len(chosen):
-            key, alike = key_of(codes, src[chosen], dst[chosen], mask[chosen])
-            _, at, numbers = np.unique(dense(key), return_index=True, return_inverse=True)
+            key, alike = key_of(numbered, src[chosen], dst[chosen], mask[chosen])
+            _, place, numbers = np.unique(dense(key), return_index=True, return_inverse=True)
             of_pair[chosen] = numbers + len(first)
-            first, symmetric = np.append(first, chosen[at]), np.append(symmetric, alike[at])
+            first, symmetric = np.append(first, chosen[place]), np.append(symmetric, alike[place])
     return Signatures(of_pair, first, symmetric)
 
 
-def _key(codes: Numbered, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
+def _key(numbered: NumberedTypes, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
     """Of pairs without partial sums a number for each signature, and which are symmetric."""
-    digits = codes.merge(src, dst, codes.digits(src, dst, mask))
-    chains = codes.chains(src, digits)
-    spares, roomy, alike = codes.spares(src, dst, mask, digits.need)
+    digits = numbered.merge(src, dst, numbered.digits(src, dst, mask))
+    chains = numbered.chains(src, digits)
+    spares, roomy, alike = numbered.spares(src, dst, mask, digits.need)
     any_order = digits.any_order(roomy)
     chains = np.where(any_order[:, None], np.sort(chains, axis=1), chains)
     symmetric = any_order & alike
-    key = codes.tile[src] * 2 + symmetric
+    key = numbered.tile[src] * 2 + symmetric
     for column in (*digits.merged, *chains.T, spares):
         key = join(key, column)
     return key, symmetric
 
 
-def _key_of_sums(codes: Numbered, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
+def _key_of_sums(numbered: NumberedTypes, src: Ints, dst: Ints, mask: Ints) -> tuple[Ints, Bools]:
     """Of pairs with partial sums what their normal form has; all are symmetric."""
-    digits = codes.digits(src, dst, mask)
+    digits = numbered.digits(src, dst, mask)
     before, after, size = digits.before, digits.after, digits.size
     # In nobody's way, of powers of one prime: of those that are alike the product counts.
-    alone = codes.loose(src, dst, digits)
-    roles = codes.role(src, before) * 3 + codes.role(dst, after)
+    alone = numbered.loose(src, dst, digits)
+    roles = numbered.role(src, before) * 3 + numbered.role(dst, after)
     products, active = [], digits.active
     sizes = [n for n in np.unique(size).tolist() if n > 1]
     for prime in sorted({p for n in sizes for p in primes(n)}):
         powers = alone & np.isin(size, [prime**k for k in range(1, int(MAX_BITS / log2(prime)))])
         active = active & ~powers
-        for on, role in product(codes.links, np.unique(roles[powers]).tolist()):
-            products.append(np.where(powers & on & (roles == role), size, 1).prod(axis=1))
-    chains = np.sort(codes.chains(src, replace(digits, active=active)), axis=1)
+        for linked, role in product(numbered.links, np.unique(roles[powers]).tolist()):
+            products.append(np.where(powers & linked & (roles == role), size, 1).prod(axis=1))
+    chains = np.sort(numbered.chains(src, replace(digits, active=active)), axis=1)
     # Digits of one prime each find room wherever it lies, others in one run or another.
-    places = [digits.fixed] if all(map(prime_of, sizes)) else codes.runs(src, dst, mask)
-    key = codes.reduction[src] * (int(codes.reduction.max()) + 1) + codes.reduction[dst]
+    places = [digits.fixed] if all(map(prime_of, sizes)) else numbered.runs(src, dst, mask)
+    key = numbered.reduction[src] * (int(numbered.reduction.max()) + 1) + numbered.reduction[dst]
     for column in (*products, *chains.T, *np.sort(places, axis=0)):
         key = join(key, column)
     return key, np.ones(len(src), dtype=bool)

@@ -3,6 +3,9 @@
 The layouts that give whole axes to dimensions are the stops. Bounds from below say whether a stop
 can pay at all, and in which order to try them, so that few are priced.
 
+>>> len(stops(Mesh(x=2, y=2), (8, 8)))  # each axis on a dimension or on none, in either order
+11
+
 Law: data crosses links of every kind. Take the axes whose links are no faster than some bandwidth:
 devices that agree on all of these are a group, and what a group wants of the target and has not in
 the source crosses them, shared by its devices.
@@ -57,12 +60,12 @@ def layout_of(t: ArrayType) -> Layout:
 @lru_cache(maxsize=64)
 def stops(mesh: Mesh, shape: tuple[int, ...]) -> tuple[Layout, ...]:
     """Every layout of whole axes; none where there are more than MAX_STOPS."""
-    found: list[Layout] = []
+    layouts: list[Layout] = []
     for layout in _layouts(mesh, shape):
-        if len(found) == MAX_STOPS:
+        if len(layouts) == MAX_STOPS:
             return ()
-        found.append(layout)
-    return tuple(found)
+        layouts.append(layout)
+    return tuple(layouts)
 
 
 def _layouts(mesh: Mesh, shape: tuple[int, ...]) -> Iterator[Layout]:
@@ -80,26 +83,26 @@ def _layouts(mesh: Mesh, shape: tuple[int, ...]) -> Iterator[Layout]:
 
 
 def _held(dim: int, axes: Sequence[tuple[str, int]]) -> Held:
-    pre, found = 1, []
+    pre, placements = 1, []
     for name, size in axes:
-        found.append((DeviceDigit(name, 1, size), IndexDigit(dim, pre, size)))
+        placements.append((DeviceDigit(name, 1, size), IndexDigit(dim, pre, size)))
         pre *= size
-    return tuple(found)
+    return tuple(placements)
 
 
 @lru_cache(maxsize=1 << 16)
-def _crossing(one: Held, other: Held, axes: Axes) -> tuple[int, float]:
+def _crossing(src: Held, dst: Held, axes: Axes) -> tuple[int, float]:
     """Of a dimension: in how many parts these axes cut the target, what a group keeps of its part.
 
     The group that keeps least; everything where digits do not match, since this is a bound.
     """
-    parts = prod(device.size for device, _ in other if device.axis in axes)
-    cuts = sorted({1, *(c for _, i in (*one, *other) for c in (i.pre, i.end))})
+    parts = prod(device.size for device, _ in dst if device.axis in axes)
+    cuts = sorted({1, *(c for _, i in (*src, *dst) for c in (i.pre, i.end))})
     if any(b % a for a, b in pairwise(cuts)):
         return parts, 1.0
     kept = 1.0
     for a, b in pairwise(cuts):
-        before, after = _owner(one, a, axes), _owner(other, a, axes)
+        before, after = _owner(src, a, axes), _owner(dst, a, axes)
         if before is not None and before != after:
             kept = kept * a / b if after is None else 0.0
     return parts, kept
@@ -127,7 +130,7 @@ class Layouts:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bounds from below on moves of one array.
+    """Bounds from below on the seconds of redistributions of one array, of `size` bytes in all.
 
     `by_bandwidth`: the axes that are no faster than a bandwidth, slowest first, each with it and
     the devices of a group; `by_latency`: those with at least a latency, the largest first.
@@ -156,8 +159,8 @@ class Bounds:
 
     def between(self, src: ArrayType, dst: ArrayType) -> float:
         """`seconds` of one pair."""
-        one, other = Layouts([layout_of(src)]), Layouts([layout_of(dst)])
-        return float(self.seconds(one, other, FIRST, FIRST)[0])
+        start, end = Layouts([layout_of(src)]), Layouts([layout_of(dst)])
+        return float(self.seconds(start, end, FIRST, FIRST)[0])
 
     def seconds(self, srcs: Layouts, dsts: Layouts, rows: Ints, columns: Ints) -> Floats:
         """Per pair of a row of `srcs` and a column of `dsts` what no sequence of collectives beats.
@@ -165,10 +168,10 @@ class Bounds:
         Rows and columns broadcast.
         """
         dims = []
-        for dim, (ones, others) in enumerate(zip(srcs.ways, dsts.ways, strict=True)):
-            pair = srcs.number[dim][rows] * len(others) + dsts.number[dim][columns]
+        for dim, (befores, afters) in enumerate(zip(srcs.ways, dsts.ways, strict=True)):
+            pair = srcs.number[dim][rows] * len(afters) + dsts.number[dim][columns]
             met, which = np.unique(pair, return_inverse=True)
-            ways = [(ones[n // len(others)], others[n % len(others)]) for n in met.tolist()]
+            ways = [(befores[n // len(afters)], afters[n % len(afters)]) for n in met.tolist()]
             dims.append((ways, which.reshape(pair.shape)))
         seconds: Floats = np.zeros(np.broadcast(rows, columns).shape)
         crossed, latency = seconds, seconds
@@ -189,7 +192,7 @@ class Bounds:
         """Per pair what a group of devices that agree on these axes gets from others."""
         parts, kept = np.ones(1, dtype=np.int64), np.ones(1)
         for ways, which in dims:
-            of_ways = [_crossing(one, other, axes) for one, other in ways]
+            of_ways = [_crossing(before, after, axes) for before, after in ways]
             parts = parts * np.array([cut for cut, _ in of_ways])[which]
             kept = kept * np.array([part for _, part in of_ways])[which]
         return np.asarray(self.size * (1 - kept) / parts)
@@ -230,16 +233,16 @@ def find_stop(
     total = first + second
     order = np.lexsort((second, total))
     best = seconds
-    found: tuple[ArrayType, ...] = ()
+    chosen: tuple[ArrayType, ...] = ()
     for n in order[total[order] * NEAR < seconds].tolist():
         if layouts[n] in (start, end):
             continue
         if float(total[n]) * NEAR * GAIN >= best:
             break
-        stop, rest = _stop(mesh, shape, src.dtype, n), float(second[n])
-        if stop.tile_bytes > most or ((to := price(src, stop)) + rest) * NEAR * GAIN >= best:
+        stop, onwards = _stop(mesh, shape, src.dtype, n), float(second[n])
+        if stop.tile_bytes > most or ((to := price(src, stop)) + onwards) * NEAR * GAIN >= best:
             continue
         through = to + price(stop, dst)
         if through * GAIN < best:
-            best, found = through, (stop,)
-    return found
+            best, chosen = through, (stop,)
+    return chosen

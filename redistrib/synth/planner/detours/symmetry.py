@@ -1,4 +1,9 @@
-"""Symmetries of a list: permutations of its entries, and the orbits of the entries under them."""
+"""Symmetries of a list: permutations of its entries, and the orbits of the entries under them.
+
+Four layouts of which the first three differ in the names of axes alone: a permutation that takes
+each of the three to the next has the orbits {0, 1, 2} and {3}. What is known of layout 0 is then
+known of 1 and 2, by way of a permutation of all four that leads there from 0 (`orbits`).
+"""
 
 from __future__ import annotations
 
@@ -18,8 +23,8 @@ def places(rows: Ints, images: Ints) -> Ints | None:
     [1, 0]
     """
     number = {row.tobytes(): n for n, row in enumerate(rows)}
-    found = [number.get(row.tobytes(), -1) for row in images]
-    return None if -1 in found else np.array(found)
+    numbers = [number.get(row.tobytes(), -1) for row in images]
+    return None if -1 in numbers else np.array(numbers)
 
 
 def orbits(generators: Sequence[Ints], count: int) -> tuple[Ints, Smalls]:

@@ -86,14 +86,14 @@ def _through_matrix(problem: Problem, limit: int, leg: Leg) -> tuple[ArrayType, 
     first, last = divmod(int(total.argmin()), count)
     if not np.isfinite(total[first, last]):
         return ()
-    found = [src, *(stops[n] for n in path(via, first, last))]
-    return tuple(b for a, b in pairwise(found) if b not in (a, dst))
+    passed = [src, *(stops[n] for n in path(via, first, last))]
+    return tuple(b for a, b in pairwise(passed) if b not in (a, dst))
 
 
 def path(via: Smalls, row: int, column: int) -> list[int]:
     """The types from row to column on the way that a closure found."""
-    found = paths(via, np.array([row]), np.array([column]))[0].tolist()
-    return [int(row), *(b for a, b in pairwise(found) if a != b)]
+    nodes = paths(via, np.array([row]), np.array([column]))[0].tolist()
+    return [int(row), *(b for a, b in pairwise(nodes) if a != b)]
 
 
 @lru_cache(maxsize=16)
