@@ -107,7 +107,7 @@ class Meetings:
         return np.where(key[index] == pairs, index, -1)
 
 
-@lru_cache(maxsize=4)  # asked for the bound, prices, routes and a plan of one question
+@lru_cache(maxsize=4)  # asked for the bound, prices, routes and a plan of one problem
 def meetings(component: Component) -> list[Meetings]:
     """Per dimension run of a misaligned component which tiles of both sides meet.
 
@@ -140,11 +140,11 @@ def run_meetings(run: IndexDigit, src: Iterable[Placement], dst: Iterable[Placem
         values.append(value)
     owners, targets = (tuple(device for device, _ in side) for side in sides)
     order = np.lexsort(values)
-    held, wanted = (value[order] for value in values)
-    new = np.append(True, (np.diff(held) != 0) | (np.diff(wanted) != 0))
+    held, needed = (value[order] for value in values)
+    new = np.append(True, (np.diff(held) != 0) | (np.diff(needed) != 0))
     first = np.flatnonzero(new)
     return Meetings(
-        owners, targets, held[first], wanted[first], np.add.reduceat(sizes[order], first)
+        owners, targets, held[first], needed[first], np.add.reduceat(sizes[order], first)
     )
 
 

@@ -99,9 +99,10 @@ def cheapest(
     proposed: Iterable[Proposal],
     tried: Callable[[Proposal, Candidate | str | None], None] | None = None,
 ) -> Candidate:
-    """`choose` among some proposals; `tried` is told what became of each.
+    """The cheapest candidate of some proposals; of equals, the first.
 
-    That is None where one that is no search gave nothing that is cheaper than the best so far.
+    `tried` is told what became of each proposal: its candidate, a text that says why there is none,
+    or None where one that is no search gave nothing cheaper than the best so far.
     """
     best: Candidate | None = None
     floor: float | None = None

@@ -3,7 +3,7 @@
 Example: x=2,y=4, `f32[4096{x}, 4096{y}] -> f32[4096{y}, 4096{x}]`. `proposals` yields what `auto`
 chooses from: three phases (a permute and an all_to_all), one gather with a slice, one exchange; see
 `proposals.py`. `choose` has `cheapest` price each, and the exchange wins. With effort "best" it
-also asks for plans in a row with stops between them.
+also asks for ways through other layouts: plans in a row, with stops between them (`detours/`).
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def plan(
     >>> mesh = Mesh(x=2, y=4)
     >>> source = ArrayType.parse("f32[4096{x}, 4096{y}]", mesh)
     >>> target = ArrayType.parse("f32[4096{y}, 4096{x}]", mesh)
-    >>> found = plan(source, target, strategy="collectives")
-    >>> [step.collective for step in found.steps], found.received_bytes, found.lower_bound_bytes
+    >>> chosen = plan(source, target, strategy="collectives")
+    >>> [step.collective for step in chosen.steps], chosen.received_bytes, chosen.lower_bound_bytes
     (['collective_permute', 'all_to_all'], 12582912, 8388608)
 
     Raises LayoutError if the types do not fit each other, InfeasibleError if the limit allows no
@@ -105,7 +105,10 @@ def cost(
     memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> Cost:
-    """The cost of the plan that `plan` gives for the same arguments; raises what it raises."""
+    """The cost of the plan that `plan` gives for the same arguments; raises what it raises.
+
+    Seconds, and bytes per device. No routes of an exchange are made for it, so it takes less time.
+    """
     problem = make_problem(src, dst, memory_limit, profile, effort)
     return choose(problem, strategy).cost(problem)
 
@@ -159,9 +162,9 @@ def _answer(rewriting: Rewriting, candidate: Candidate) -> Candidate:
 def _of_sums(
     src: ArrayType, dst: ArrayType, links: Profile, memory_limit: int | None, effort: Effort
 ) -> Candidate:
-    """The cheapest candidate of a question with partial sums, without those that are searched for.
+    """The cheapest candidate between types with partial sums, without those that are searched for.
 
-    In normal form there are few such questions, but a search for each would take too long.
+    In normal form there are few such problems, but a search for each would take too long.
     """
     problem = make_problem(src, dst, memory_limit, links, effort)
     return cheapest(problem, alone(problem, searched=False))
@@ -316,7 +319,7 @@ def _leg_costs(
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that a plan was chosen from: per proposal its plan, or why there is none.
+    """All that a plan was chosen from: per proposal its name and its plan, or why there is none.
 
     `chosen` is the number of the alternative whose plan is `plan`.
     """
@@ -346,7 +349,11 @@ def explain(
     memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> Explanation:
-    """Why this plan: all that `auto` chooses from, with the one that it chose. Raises as `plan`."""
+    """Why this plan: all that `auto` chooses from, with the one that it chose.
+
+    Takes the options of `plan` but `strategy`, and raises what it raises. `str` of the answer is a
+    line for each alternative: seconds, bytes received per device, peak tile and steps.
+    """
     problem = make_problem(src, dst, memory_limit, profile, effort)
     tried: list[tuple[Proposal, Candidate | str | None]] = []
     rewriting = Rewriting.of(problem)

@@ -1,10 +1,10 @@
-"""A question on the axes of the machine: an axis is cut where its links change.
+"""A problem on the axes of the machine: an axis is cut where its links change.
 
 Example: `x=32` on 4 nodes of 8 devices. `finer_mesh` is `x.1=4,x.4=8`, the nodes and what is inside
 them, and `bf16[4096{x}]` is `bf16[4096{x.1,x.4}]` there. The planner answers on that mesh, and so
 it may gather between the nodes first; `steps` brings its answer back, with `x:(1)4` for `x.1`.
 
-Law: an axis costs what its parts cost as axes of their own, because the same question is asked.
+Law: an axis costs what its parts cost as axes of their own, because the same problem is planned.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Example: x=2,y=2, `f32[4{x}, 4{y}, 4] -> f32[4, 4{x}, 4{y}]`. x moves from dimension 0 to 1 and y
 from 1 to 2: one path. Either a permute gives what x owned to y, and an all_to_all takes y from
-dimension 0 to 2; or one all_to_all moves y out of the way, and a second one x into its place.
+dimension 0 to 2; or one all_to_all moves y out of the way, and a second one x into its place. As in
+`chains`, u are the device digits that move and b the index digits along which they do.
 """
 
 from __future__ import annotations
@@ -108,14 +109,14 @@ def _in_turn(
         return
     stages: list[list[Move]] = []
 
-    def at(stage: int, move: Move) -> None:
+    def add(stage: int, move: Move) -> None:
         while len(stages) <= stage:
             stages.append([])
         stages[stage].append(move)
 
     for u, b in paths:
-        for n, d in enumerate(reversed(range(len(u)))):
-            at(n, Move(u[d], b[d], b[d + 1]))
+        for n, k in enumerate(reversed(range(len(u)))):
+            add(n, Move(u[k], b[k], b[k + 1]))
     for (u, b), spare in zip(rings, wanted, strict=True):
         m, place = len(u), places[spare]
         links = [
@@ -125,9 +126,9 @@ def _in_turn(
         # Of several such digits the one after which the others come in the greatest order, so that
         # the price does not depend on where the ring was entered.
         aside = max(range(m), key=lambda k: [links[k - n] for n in range(m)])
-        at(0, Move(u[aside], b[aside], place))
+        add(0, Move(u[aside], b[aside], place))
         for n in range(1, m):
             k = (aside - n) % m
-            at(n, Move(u[k], b[k], b[k + 1]))
-        at(m, Move(u[aside], place, b[aside + 1]))
+            add(n, Move(u[k], b[k], b[k + 1]))
+        add(m, Move(u[aside], place, b[aside + 1]))
     yield [AllToAll(tuple(moves)) for moves in stages]

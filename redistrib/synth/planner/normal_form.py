@@ -1,4 +1,4 @@
-"""A question in normal form: its digits are axes and dimensions of their own.
+"""A problem in normal form: its digits are axes and dimensions of their own.
 
 Example: x=2,y=4,z=2,w=2, `f32[64{z}, 64{y}] sum{x,w} -> f32[64{z,x}, 64]`. z stays where it is, y
 is given up, x is reduced and owns a part of dimension 0, w is reduced. In normal form that is, on
@@ -10,7 +10,7 @@ what x owns in the end, what y owns at first, and what nobody does; half of the 
 takes no part in it. Digits that are alike and in nobody's way are one: with two like w, d0 is 4.
 
 Law: neither the names of axes nor their order in the mesh, neither the order of dimensions nor how
-digits lie in them, change a price. They are not in the question that is planned.
+digits lie in them, change a price. They are not in the problem that is planned.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NormalForm:
 
 
 def normal_form(src: ArrayType, dst: ArrayType, common: Refinement, links: Profile) -> NormalForm:
-    """The normal form of a question whose digits match, of an array with elements."""
+    """The normal form of a problem whose digits match, of an array with elements."""
     before, after = common.src, common.dst
     fixed = tuple((d, i) for d, i in before.items() if after.get(d) == i)
     chains = _in_order(src, dst, common, links)

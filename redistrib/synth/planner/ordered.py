@@ -1,16 +1,16 @@
-"""A question with its axes and dimensions in an order of their own.
+"""A problem with its axes and dimensions in an order of their own.
 
 Example: x=5,y=12, `f64[8, 96, 960{x}] min{y} -> f64[8, 96, 960{y}]`. What is owned at first and in
 the end, and how large it is, says more of the last dimension than of the others, and tells y, which
-is partial, from x. So the question becomes, on d0=12,d1=5, the larger axis and the dimension that
+is partial, from x. So the problem becomes, on d0=12,d1=5, the larger axis and the dimension that
 changes first,
 
     f64[960{d1}, 8, 96] min{d0} -> f64[960{d0}, 8, 96]
 
-with whatever names, order of the mesh and order of dimensions it was asked.
+whatever the names of the axes, their order in the mesh and the order of the dimensions were.
 
 Law: where digits do not match, what a search finds depends on what it looks at first. Names and
-orders cannot change a price, because they are not in the question that is planned.
+orders cannot change a price, because they are not in the problem that is planned.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Factor, IndexDigit, Local
 from redistrib.types.mesh import Mesh
 
-Thing = tuple[int, str] | int
+_Object = tuple[int, str] | int
 """An axis, by the number of its mesh and its name, or a dimension."""
 _Looks = tuple[Any, ...]
 
@@ -51,7 +51,7 @@ class Ordered:
 
 
 def ordered(src: ArrayType, dst: ArrayType, links: Profile) -> Ordered:
-    """A question on one mesh, of an array with elements, in its own order."""
+    """Two types on one mesh, of an array with elements, in their own order."""
     (start, end), (digits, _) = in_order((src, dst), (links, links))
     names = {parts[0].axis: name for name, parts in digits.axes.items()}
     return Ordered(start, end, _renamed(links, names), digits)
@@ -65,13 +65,13 @@ def in_order(
     They are on one mesh or on two, each with its `links`.
     """
     order = order_of(types, links)
-    dims = [thing for thing in order if isinstance(thing, int)]
+    dims = [obj for obj in order if isinstance(obj, int)]
     # A dimension without elements has room for every digit.
     of_dims = [(IndexDigit(dim, 1, types[0].shape[dim] or MAX_INTEGER),) for dim in dims]
     result, digits = [], []
     for side, t in enumerate(types):
         number = 0 if t.mesh == types[0].mesh else side
-        axes = [thing[1] for thing in order if not isinstance(thing, int) and thing[0] == number]
+        axes = [obj[1] for obj in order if not isinstance(obj, int) and obj[0] == number]
         names = {axis: f"d{n}" for n, axis in enumerate(axes)}
         sizes = t.mesh.sizes
         result.append(_placed(t, Mesh([(names[axis], sizes[axis]) for axis in axes]), names, dims))
@@ -109,41 +109,42 @@ def _renamed(links: Profile, names: Mapping[str, str]) -> Profile:
     return replace(links, axes=tuple(sorted(of_axes)), levels=())
 
 
-def order_of(types: tuple[ArrayType, ArrayType], links: tuple[Profile, Profile]) -> list[Thing]:
+def order_of(types: tuple[ArrayType, ArrayType], links: tuple[Profile, Profile]) -> list[_Object]:
     """The axes and dimensions, in an order that neither names nor orders have a part in.
 
-    Each has looks: its size, its links, and what uses it, with the looks of what it is used with,
-    until no two more can be told apart. Of several that look alike the first goes first: they can
-    trade places, unless digits go around in cycles of different lengths that look alike.
+    By colour refinement: each has looks, its size, its links, and what uses it with the looks of
+    what it is used with, until no two more can be told apart. Of several that look alike the first
+    goes first: they can trade places, unless digits go around in cycles of different lengths that
+    look alike.
     """
     uses = _uses(types)
     src, dst = types
     # First the dimension that is cut most: what is cut further there stays one run of memory. Last
     # what nothing changes, so that searches leave it alone.
-    looks: dict[Thing, _Looks] = {
+    looks: dict[_Object, _Looks] = {
         dim: (2, src.mesh == dst.mesh and src.dims[dim] == dst.dims[dim], -len(uses[dim]), n)
         for dim, n in enumerate(src.shape)
     }
-    for number, axis in (thing for thing in uses if not isinstance(thing, int)):
+    for number, axis in (obj for obj in uses if not isinstance(obj, int)):
         size = types[number].mesh.sizes[axis]
         looks[number, axis] = (number, -size, *_links(links[number], axis, size))
     ranks = _ranks(looks)
     while True:
         finer = _ranks(
             {
-                thing: (rank, *sorted((*use, ranks[other]) for other, *use in uses[thing]))
-                for thing, rank in ranks.items()
+                obj: (rank, *sorted((*use, ranks[other]) for other, *use in uses[obj]))
+                for obj, rank in ranks.items()
             }
         )
         count = Counter(finer.values())
         if len(count) > len(set(ranks.values())):
             ranks = finer
             continue
-        alike = [thing for thing, rank in finer.items() if count[rank] > 1]
+        alike = [obj for obj, rank in finer.items() if count[rank] > 1]
         if not alike:
             return sorted(finer, key=finer.__getitem__)
         first = min(alike, key=finer.__getitem__)
-        ranks = {thing: 2 * rank + (thing != first) for thing, rank in finer.items()}
+        ranks = {obj: 2 * rank + (obj != first) for obj, rank in finer.items()}
 
 
 def _links(links: Profile, axis: str, size: int) -> Iterable[object]:
@@ -155,9 +156,9 @@ def _links(links: Profile, axis: str, size: int) -> Iterable[object]:
 
 def _uses(
     types: tuple[ArrayType, ArrayType],
-) -> dict[Thing, list[tuple[Thing, int, int, int, int]]]:
+) -> dict[_Object, list[tuple[_Object, int, int, int, int]]]:
     """Per axis and dimension what it is used with, and how: with itself where an axis is summed."""
-    uses: dict[Thing, list[tuple[Thing, int, int, int, int]]] = {
+    uses: dict[_Object, list[tuple[_Object, int, int, int, int]]] = {
         dim: [] for dim in range(len(types[0].shape))
     }
     for side, t in enumerate(types):
@@ -174,7 +175,7 @@ def _uses(
     return uses
 
 
-def _ranks(looks: Mapping[Thing, _Looks]) -> dict[Thing, int]:
+def _ranks(looks: Mapping[_Object, _Looks]) -> dict[_Object, int]:
     """Looks as numbers: equal ones have one."""
     number = {look: n for n, look in enumerate(sorted(set(looks.values())))}
-    return {thing: number[look] for thing, look in looks.items()}
+    return {obj: number[look] for obj, look in looks.items()}

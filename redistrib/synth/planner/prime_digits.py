@@ -1,4 +1,18 @@
-"""Axes cut into primes, and what their digits own: the states of the searches over whole types."""
+"""Axes cut into primes, and what their digits own: the states of the searches over whole types.
+
+A *system* is one way to cut all axes of a mesh into digits of prime size; an axis of 6 has two, 2
+before 3 and 3 before 2. On a system a type is what each digit owns; joined again, digits that are
+neighbours on the axis and in the dimension are one placement, so that a type is one state whatever
+system it was written on:
+
+>>> from redistrib.types.array_type import ArrayType
+>>> t = ArrayType.parse("f32[12{x}]", Mesh(x=6))
+>>> for system in prime_systems(t.mesh):
+...     owned = split_state(t.placements, system)
+...     print([(str(d), str(i)) for d, i in owned.items()], merge_state(owned) == {*t.placements})
+[('x:(1)2', '0:(1)2'), ('x:(2)3', '0:(2)3')] True
+[('x:(1)3', '0:(1)3'), ('x:(3)2', '0:(3)2')] True
+"""
 
 from __future__ import annotations
 
@@ -70,7 +84,7 @@ def split_state(
 
 
 def merge_state(owned: dict[DeviceDigit, IndexDigit]) -> State:
-    """Join neighbours: the minor end of one placement is the major end of the next, in both."""
+    """What digits own, as a state: placements that follow each other on both sides are one."""
     merged: list[tuple[DeviceDigit, IndexDigit, int]] = []
     for index, device in sorted(zip(owned.values(), owned, strict=True)):
         if merged:

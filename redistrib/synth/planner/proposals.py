@@ -137,29 +137,36 @@ def _exchanges(problem: Problem, bounded: bool = False) -> Iterator[Proposal]:
     Where `bounded` it is not made where it takes as long as the best so far.
     """
 
-    def unless_dearer(way: int, make: Callable[[Problem], Candidate | None]) -> Proposal:
+    def unless_dearer(
+        make: Callable[[Problem], Candidate | None], *, copies: bool = False
+    ) -> Proposal:
         def solve(best: Candidate | None) -> Candidate | None:
-            if bounded and best is not None and _exchanged(problem, way) >= best.seconds:
+            if bounded and best is not None and _least_seconds(problem, copies) >= best.seconds:
                 return None
             return make(problem)
 
-        return Proposal("direct: copies" if way else "direct", solve)
+        return Proposal("direct: copies" if copies else "direct", solve)
 
-    yield unless_dearer(0, direct)
+    yield unless_dearer(direct)
     if problem.partial:
-        yield unless_dearer(1, _direct_copies)
+        yield unless_dearer(_direct_copies, copies=True)
 
 
-def _exchanged(problem: Problem, way: int) -> float:
-    """A lower bound of the seconds of one exchange, with the reductions that end in this `way`."""
+def _least_seconds(problem: Problem, copies: bool) -> float:
+    """A lower bound of the seconds of one exchange with its reductions; inf where there is none.
+
+    With `copies`, of the one that sends a whole tile to every copy that becomes an addend.
+    """
     src, dst, links = problem.src, problem.dst, problem.links
     roles = partial_roles(src, dst)
     opening, start = reduce_partial(src, dst, roles)
-    for end, closing in [*closings(start, dst, roles)][way:]:
-        received, peers = exchange_size(end, problem.refined(start, end))
-        moving = exchange_seconds(start, end, received, peers, links) if received else 0.0
-        return _around_seconds(problem, opening, moving, end, closing)
-    return inf
+    ways = list(closings(start, dst, roles))
+    if copies and len(ways) == 1:
+        return inf
+    end, closing = ways[int(copies)]
+    received, peers = exchange_size(end, problem.refined(start, end))
+    moving = exchange_seconds(start, end, received, peers, links) if received else 0.0
+    return _around_seconds(problem, opening, moving, end, closing)
 
 
 def _around_seconds(
@@ -239,9 +246,9 @@ def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
     if aligned and not problem.partial:
         yield from ways
         return
-    tried = _Tried()
-    for proposal in chain(ways, _around(problem, tried, bounded=aligned and not searched)):
-        yield _noted(proposal, tried)
+    record = _Record()
+    for proposal in chain(ways, _around(problem, record, bounded=aligned and not searched)):
+        yield _recorded(proposal, record)
     src, dst, limit = problem.src, problem.dst, problem.limit(aligned)
     if src.partial or src.dtype[0] in "iu":
         roles = partial_roles(src, dst)
@@ -249,36 +256,36 @@ def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
             "collectives: reduce once", problem, lambda _: reduce_once(src, dst, roles, limit)
         )
     if searched:
-        yield from _shortest(problem, tried.feasible)
+        yield from _shortest(problem, record.feasible)
 
 
 @dataclass(slots=True)
-class _Tried:
-    """Of some proposals those that are feasible, and the seconds of the best plan."""
+class _Record:
+    """What became of proposals so far: the names of feasible ones, the seconds of the best plan."""
 
     feasible: list[str] = field(default_factory=list)
     seconds: float = inf
 
 
-def _noted(proposal: Proposal, tried: _Tried) -> Proposal:
-    """A proposal that notes its name where it is feasible: it gives a plan, or says too dear."""
+def _recorded(proposal: Proposal, record: _Record) -> Proposal:
+    """A proposal that is recorded once it is tried; feasible: it gives a plan, or is too dear."""
 
     def solve(best: Candidate | None) -> Candidate | None:
         candidate = proposal.solve(best)
         if candidate is not None or proposal.name == HALFWAY:
-            tried.feasible.append(proposal.name)
+            record.feasible.append(proposal.name)
         if candidate is not None:
-            tried.seconds = min(tried.seconds, candidate.seconds)
+            record.seconds = min(record.seconds, candidate.seconds)
         return candidate
 
     return replace(proposal, solve=solve)
 
 
-def _around(problem: Problem, tried: _Tried, bounded: bool) -> Iterator[Proposal]:
+def _around(problem: Problem, record: _Record, bounded: bool) -> Iterator[Proposal]:
     """Between types whose digits do not match, or partial ones: reductions around what moves.
 
     They come first, the digits scattered or by one all_reduce, or last. Where `bounded` nothing is
-    proposed that takes as long as the best that was `tried`.
+    proposed that takes as long as the best on `record`.
     """
     src, dst, fastest = problem.src, problem.dst, problem.fastest
     roles = partial_roles(src, dst)
@@ -290,7 +297,7 @@ def _around(problem: Problem, tried: _Tried, bounded: bool) -> Iterator[Proposal
         if bounded:
             received = exchange_size(end, common)[0] * src.itemsize
             least = fastest.latency + received / fastest.bandwidth if received else 0.0
-            if _around_seconds(problem, opening, least, end, closing) >= tried.seconds:
+            if _around_seconds(problem, opening, least, end, closing) >= record.seconds:
                 return
         yield from wrapped(problem, opening, _middle(problem, start, end, common), closing)
 
@@ -298,7 +305,7 @@ def _around(problem: Problem, tried: _Tried, bounded: bool) -> Iterator[Proposal
     if late is not None:
         yield from between([], src, *late)
     for opening, start in openings(src, dst, roles):
-        if bounded and total_seconds(problem.step_costs(opening)) >= tried.seconds:
+        if bounded and total_seconds(problem.step_costs(opening)) >= record.seconds:
             continue
         for end, closing in closings(start, dst, partial_roles(start, dst)):
             yield from between(opening, start, end, closing)

@@ -37,8 +37,8 @@ from redistrib.types.digits import (
 )
 from redistrib.types.refinement import refine
 
-MADE = 64
-"""Answers that are kept, since several proposals of one question begin or end alike."""
+MAX_REMEMBERED = 64
+"""Answers that are kept, since several proposals for one problem begin or end alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _common_cut(src: ArrayType, dst: ArrayType) -> list[DeviceDigit]:
     return sorted(digits)
 
 
-@lru_cache(maxsize=MADE)
+@lru_cache(maxsize=MAX_REMEMBERED)
 def reduce_partial(
     src: ArrayType, dst: ArrayType, roles: PartialRoles
 ) -> tuple[tuple[Collective, ...], ArrayType]:
@@ -212,7 +212,7 @@ def closings(
         yield copied, [ReplicatedToPartial(tuple(sorted(roles.produce)), roles.reduction)]
 
 
-@lru_cache(maxsize=MADE)
+@lru_cache(maxsize=MAX_REMEMBERED)
 def make_partial(
     start: ArrayType, dst: ArrayType, roles: PartialRoles, *, last: bool = False
 ) -> tuple[ArrayType, tuple[Collective, ...]]:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, product
 from math import inf, prod
+from typing import NamedTuple
 
 from redistrib.synth.plan.collectives import (
     AllGather,
@@ -298,10 +299,25 @@ def _parted(
     return tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0]))
 
 
-def _groups(
-    roles: PartialRoles, options: list[list[Choice]]
-) -> dict[int, tuple[int, int, int, int, int, int, int, int]]:
-    """Of each choice how many devices slice, gather and move, those of a role first."""
+class _GroupSizes(NamedTuple):
+    """Of one choice the devices in the group of each part, in the order in which the parts run.
+
+    1 where there is no such part. `moving` is the size of the one digit that moves, 0 for none, and
+    less than 0 where several do.
+    """
+
+    scattered: int
+    sliced: int
+    spread_early: int
+    gathered_early: int
+    scattered_late: int
+    sliced_late: int
+    gathered: int
+    moving: int
+
+
+def _groups(roles: PartialRoles, options: list[list[Choice]]) -> dict[int, _GroupSizes]:
+    """The sizes of the groups of each choice, by its id."""
 
     def sizes(
         placings: _Placings, digits: frozenset[DeviceDigit], among: _Among
@@ -312,7 +328,7 @@ def _groups(
         return _group(of_role), _group(others)
 
     return {
-        id(choice): (
+        id(choice): _GroupSizes(
             *sizes(choice.slices, roles.reduce, roles.reduced),
             *sizes(choice.early, roles.produce, roles.produced),
             *sizes(choice.late, roles.reduce, roles.reduced),

@@ -1,4 +1,4 @@
-"""What the searches of one question may look at in all, so that every question ends soon.
+"""What the searches of one problem may look at in all, so that every plan is there soon.
 
 Counted, so that an answer depends on no clock: a step is a price, a place or a collective that is
 looked at. Example: of `Work(800)` a search that is not the last takes `share(2)`, at most 400;
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 MAX_STEPS = 11_000
-"""Of one question: each takes five to ten microseconds."""
+"""Of one problem: each takes five to ten microseconds."""
 
 
 @dataclass(slots=True)
