@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from itertools import permutations
 
 import pytest
 
 import redistrib as rd
+from redistrib.synth.plan.collectives import AllReduce
 from redistrib.synth.plan.links import Level
 from redistrib.synth.plan.profile import find_profile
 from redistrib.synth.planner.problem import Strategy
@@ -131,6 +133,33 @@ def test_cutting_an_axis_where_its_links_change_changes_no_price(
             rd.cost(*pair, strategy=strategy, profile=profile).seconds for pair in (coarse, finer)
         ]
         assert prices[0] == prices[1], (*map(str, coarse), finer[0].mesh)
+
+
+def test_digits_that_fit_no_cut_of_their_axis_are_planned_with_the_axis_whole() -> None:
+    """On x=6 of two nodes of 3, a type of thirds and halves has no type on `x.1=2,x.2=3`."""
+    links = rd.Profile("nodes of 3", rd.Link(2e-5, 1e9), levels=(Level(3, rd.Link(1e-6, 1e11)),))
+    mesh = rd.Mesh(x=6)
+    texts = (
+        "f32[6{x:(1)3}, 6]",
+        "f32[6, 6{x:(1)3}]",
+        "f32[6{x:(3)2}, 6]",
+        "f32[6{x}, 6]",
+        "f32[6, 6] sum{x:(1)3}",
+    )
+    types = [rd.ArrayType.parse(text, mesh) for text in texts]
+    prices = rd.cost_matrix(types, types, profile=links)
+    for (row, src), (column, dst) in permutations(enumerate(types), 2):
+        plan = rd.plan(src, dst, profile=links)
+        rd.check(plan)
+        assert prices[row, column] <= plan.seconds
+
+
+def test_the_parts_of_an_axis_over_levels_are_named_as_the_axis() -> None:
+    mesh = rd.Mesh(x=4, y=8)
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("i8[96] min{y}", "i8[96]"))
+    [step] = rd.plan(src, dst, profile=TWO_LEVELS).steps
+    assert isinstance(step, AllReduce)
+    assert step.digits == (DeviceDigit("y", 1, 8),)
 
 
 def on_others(t: rd.ArrayType, names: dict[str, str]) -> rd.ArrayType:
