@@ -170,7 +170,7 @@ def _flows(
     if step.blocks is not None:
         return _block_flows(before, after)
     exchanged = pieces_of(step, before, after, receivers=receivers)
-    size = exchanged.elements * before.itemsize
+    size = exchanged.block_size * before.itemsize
     flows: Flows = {}
     for piece in exchanged.pieces:
         ends = _device(before, piece.sender), _device(after, piece.receiver)

@@ -231,8 +231,8 @@ def split_at(
     cuts = list(cuts)
     pieces = []
     for device, index in placements:
-        ends = {end for of, end in cuts if of == device.axis}
-        ends |= {device.pre * end // index.pre for of, end in cuts if of == index.dim}
+        ends = {end for obj, end in cuts if obj == device.axis}
+        ends |= {device.pre * end // index.pre for obj, end in cuts if obj == index.dim}
         bounds = sorted(end for end in ends if device.pre < end < device.end)
         if not is_chain([device.pre, *bounds, device.end]):
             raise LayoutError(f"cuts of {device} divide each other; got {bounds}", digit=device)
@@ -249,8 +249,8 @@ def cut(whole: Digit, ends: Iterable[int]) -> list[Digit]:
     The numbers inside the digit and its ends divide each other.
     """
     bounds = [whole.pre, *sorted({b for b in ends if whole.pre < b < whole.end}), whole.end]
-    kind, of = type(whole), whole[0]
-    return [kind(of, a, b // a) for a, b in pairwise(bounds)]
+    kind, obj = type(whole), whole[0]
+    return [kind(obj, a, b // a) for a, b in pairwise(bounds)]
 
 
 def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
@@ -260,13 +260,13 @@ def complement(used: Iterable[Digit], whole: Digit) -> list[Digit]:
     ['x:(1)2', 'x:(4)2']
     """
     parts = []
-    kind, of, end = type(whole), whole[0], whole.pre
+    kind, obj, end = type(whole), whole[0], whole.pre
     for digit in sorted(used, key=lambda part: part.pre):
         if digit.pre > end:
-            parts.append(kind(of, end, digit.pre // end))
+            parts.append(kind(obj, end, digit.pre // end))
         end = digit.end
     if whole.end > end:
-        parts.append(kind(of, end, whole.end // end))
+        parts.append(kind(obj, end, whole.end // end))
     return parts
 
 
@@ -305,26 +305,27 @@ def parse_device_digit(text: str, axis_size: int | None = None) -> DeviceDigit:
 
     Raises LayoutError for any other text.
     """
-    axis, colon, rest = text.partition(":")
+    axis, colon, bounds = text.partition(":")
     if not colon and axis_size is not None:
         return DeviceDigit(axis, 1, axis_size)
-    pre, size = _pre_and_size(rest, text)
+    pre, size = _pre_and_size(bounds, text)
     return DeviceDigit(axis, pre, size)
 
 
 def parse_index_digit(text: str) -> IndexDigit:
     """The index digit written `0:(m)k`. Raises LayoutError for any other text."""
-    dim, _, rest = text.partition(":")
+    dim, _, bounds = text.partition(":")
     if not is_number(dim):
         raise LayoutError(f"an index digit is written DIM:(PRE)SIZE; got {text!r}", text=text)
-    pre, size = _pre_and_size(rest, text)
+    pre, size = _pre_and_size(bounds, text)
     return IndexDigit(int(dim), pre, size)
 
 
-def _pre_and_size(rest: str, text: str) -> tuple[int, int]:
-    pre, bracket, size = rest.removeprefix("(").partition(")")
+def _pre_and_size(bounds: str, text: str) -> tuple[int, int]:
+    """The numbers in `(m)k`, which stands in the text of a digit."""
+    pre, bracket, size = bounds.removeprefix("(").partition(")")
     digits = is_number(pre) and is_number(size) and int(pre) > 0 and int(size) > 0
-    if not (rest.startswith("(") and bracket and digits):
+    if not (bounds.startswith("(") and bracket and digits):
         raise LayoutError(f"a digit is written NAME:(PRE)SIZE; got {text!r}", text=text)
     return int(pre), int(size)
 

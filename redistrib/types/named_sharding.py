@@ -5,7 +5,7 @@
 ['f32[8{x}, 8]', 'f32[8, 8{x}]']
 
 A NamedSharding is a mesh with names and a spec with an entry per dimension: None, an axis, or axes
-major to minor, which is the order of our factors. `unreduced` axes of a spec are partial axes,
+major to minor, as the factors of a type are. `unreduced` axes of a spec are partial axes,
 `reduced` ones are replicated: the mark says how cotangents are laid out, not where the data is.
 """
 
@@ -42,8 +42,8 @@ def as_type(value: TypeLike, mesh: Mesh | None = None) -> ArrayType:
         case str():
             if mesh is not None:
                 return ArrayType.parse(value, mesh)
-        case (str(text), Mesh() as own):
-            return ArrayType.parse(text, own)
+        case (str(text), Mesh() as given_mesh):
+            return ArrayType.parse(text, given_mesh)
         case (shape, dtype, sharding):
             return type_of(shape, dtype, sharding, uneven=True)
     raise LayoutError(

@@ -96,9 +96,9 @@ def as_rule(value: object) -> Rule:
     if isinstance(value, str):
         if value in BY_NAME:
             return BY_NAME[value]
-        name, _, rest = value.partition("(")
-        if name == "sizes" and rest.endswith(")"):
-            entries = [entry.strip() for entry in rest[:-1].split(",")]
+        name, _, arguments = value.partition("(")
+        if name == "sizes" and arguments.endswith(")"):
+            entries = [entry.strip() for entry in arguments[:-1].split(",")]
             sizes = [int(e) if is_number(e) else None for e in entries]
     if isinstance(sizes, (list, tuple)):
         numbers = [n for n in map(as_integer, sizes) if n is not None and n >= 0]

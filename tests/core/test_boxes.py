@@ -68,7 +68,7 @@ def test_rounds_hold_each_piece_once_and_each_device_once(seed: int, devices: in
     src, dst = random_pair(seed, devices)
     found = pieces_of(exchange_traffic(src, dst).exchange, src, dst)
     away = [piece for piece in found.pieces if piece.sender != piece.receiver]
-    result = rounds(away, found.elements * 4)
+    result = rounds(away, found.block_size * 4)
     assert Counter(map(id, away)) == Counter(id(p) for pieces in result for p in pieces)
     for pieces in result:
         assert max(Counter(p.sender for p in pieces).values()) == 1

@@ -127,7 +127,7 @@ class LaxPrimitives:
             return tile.reshape(operation.after.tile_shape)
         away = [piece for piece in pieces.pieces if piece.sender != piece.receiver]
         kept = [piece for piece in pieces.pieces if piece.sender == piece.receiver]
-        turns = rounds(away, pieces.elements * operation.before.itemsize)
+        turns = rounds(away, pieces.block_size * operation.before.itemsize)
         devices, position = operation.after.mesh.num_devices, lax.axis_index(self.everywhere)
         local = [kept] if kept else []
         arrived = cut(pieces, [*local, *turns], devices, position, tile)

@@ -1,4 +1,16 @@
-"""A plan: steps between two types and their cost, and how it is written, transposed and shown."""
+"""A plan: steps between two types and their cost, and how it is written, transposed and shown.
+
+>>> from redistrib.synth.plan.collectives import AllGather
+>>> from redistrib.types.digits import DeviceDigit, IndexDigit
+>>> from redistrib.types.mesh import Mesh
+>>> src, dst = (ArrayType.parse(text, Mesh(x=2)) for text in ("f32[8{x}]", "f32[8]"))
+>>> gather = AllGather(((DeviceDigit("x", 1, 2), IndexDigit(0, 1, 2)),))
+>>> plan = make_plan(src, dst, "collectives", [gather])
+>>> plan.received_bytes, plan.lower_bound_bytes, plan.transpose().steps[0].collective
+(16, 16, 'reduce_scatter')
+>>> Plan.from_json(plan.to_json()) == plan
+True
+"""
 
 from __future__ import annotations
 
@@ -23,13 +35,21 @@ from redistrib.types.refinement import Refinement, refine
 
 @dataclass(frozen=True, slots=True)
 class Plan(PricedSteps):
-    """Steps from the type `src` to the type `dst`; `types` are before, between and after them.
+    """Steps from the type `src` to the type `dst`, and what they take; `redistrib.plan` makes one.
 
-    If `dst` is on another mesh, the last type may be the equivalent one on the mesh of `src`.
-    `traffic` holds, per step, what its worst device receives and sends. Sizes are bytes per device;
-    `memory_limit` is the one that was asked for, if any, and `profile` the one that `seconds` is
-    an estimate under. Where `src` or `dst` is uneven and `padded_shape` is given, `types` and steps
-    are those of the array padded to this shape, of whose tiles the real ones are the corners.
+    All sizes are bytes per device, those of the worst device.
+
+    strategy: the one that was asked for; "custom" where a function of the caller's made the steps.
+    steps: collectives, in order. types: before, between and after them, one more than steps. If
+        `dst` is on another mesh, the last one may be its equivalent on the mesh of `src`.
+    traffic: per step what its worst device receives and sends; `received_bytes` and `sent_bytes`
+        are the sums.
+    seconds: an estimate, under `profile`. memory_limit: the one that was asked for, if any.
+    lower_bound_bytes: what some device receives under any plan.
+    peak_tile_bytes: the largest tile of `types`. live_bytes: the largest sum of tiles that are
+        there at once: the source, which is kept, and the input and output of a step.
+    padded_shape: where `src` or `dst` is uneven and this is given, types and steps are those of the
+        array padded to this shape, of whose tiles the real ones are the corners.
     """
 
     def to_json(self) -> str:
@@ -97,7 +117,9 @@ def make_plan(
     refinement: Refinement | None = None,
     padded_shape: tuple[int, ...] | None = None,
 ) -> Plan:
-    """The plan of these steps, typed and priced. Raises LayoutError if they do not end in `dst`.
+    """The plan of these steps, typed and priced.
+
+    Raises LayoutError if they do not end in `dst`, or the rule of one does not hold of its type.
 
     `profile` is taken with its links on the mesh of the source. `refinement` is that of the two
     types, where it is known already.

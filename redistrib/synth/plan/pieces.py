@@ -9,10 +9,10 @@ cuts. On 2 devices, rows become columns in pieces of one block of 2 x 4 elements
 >>> from redistrib.types.mesh import Mesh, home_positions
 >>> mesh = Mesh(x=2)
 >>> rows, columns = (ArrayType.parse(text, mesh) for text in ("f32[4{x}, 8]", "f32[4, 8{x}]"))
->>> found = pieces_of(exchange_traffic(rows, columns).exchange, rows, columns)
->>> found.block, found.before, found.after
+>>> exchanged = pieces_of(exchange_traffic(rows, columns).exchange, rows, columns)
+>>> exchanged.block, exchanged.before, exchanged.after
 ((2, 4), (1, 2), (2, 1))
->>> for piece in found.pieces:
+>>> for piece in exchanged.pieces:
 ...     take, put = ([blocks.tolist() for blocks in end] for end in (piece.take, piece.put))
 ...     print(piece.sender, "->", piece.receiver, take, "->", put)
 0 -> 0 [[0], [0]] -> [[0], [0]]
@@ -74,7 +74,7 @@ class Pieces:
     pieces: tuple[Piece, ...]
 
     @property
-    def elements(self) -> int:
+    def block_size(self) -> int:
         """Elements of a block."""
         return prod(self.block)
 
@@ -83,7 +83,7 @@ class Pieces:
         total = [0] * num_devices
         for piece in self.pieces:
             if piece.sender != piece.receiver:
-                total[piece.receiver] += prod(piece.shape) * self.elements
+                total[piece.receiver] += prod(piece.shape) * self.block_size
         return total
 
 

@@ -113,10 +113,12 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a move costs: estimated seconds, bytes per device, and communicating steps.
+    """What a plan costs: estimated seconds, bytes per device, and communicating steps.
 
-    `live_bytes` are the most bytes of tiles alive at once, the source among them to the end;
-    `latencies` are the rounds of all steps together.
+    `received_bytes` is the sum over steps of what that step's worst device receives from others.
+    `peak_tile_bytes` is the largest tile at the ends and between steps, `live_bytes` the most bytes
+    of tiles alive at once, the source among them to the end. `latencies` are the rounds of all
+    steps together.
     """
 
     seconds: float

@@ -1,5 +1,13 @@
 """Routing device by device, for the parts of a layout whose digits do not match.
 
+On x=2,y=3 `f32[6{x,y}]` is cut into 2, then 3, and `f32[6{y,x}]` into 3, then 2: no digits are
+common, but the tiles are the same, on other devices. A table says from which coordinate over x and
+y each one receives: 1, which is x=0,y=1, wants element 2, and 2 has it.
+
+>>> src, dst = (ArrayType.parse(t, Mesh(x=2, y=3)) for t in ("f32[6{x,y}]", "f32[6{y,x}]"))
+>>> permute_table(src, dst).sources
+(0, 2, 4, 1, 3, 5)
+
 A table grows with the axes that it names and not with the rest of the mesh.
 """
 

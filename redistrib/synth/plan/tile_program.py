@@ -224,20 +224,20 @@ def interpret(operations: Iterable[Operation], primitives: Primitives[T], tile: 
                 tile = primitives.reshape(tile, shape)
             case Transpose(order):
                 tile = primitives.transpose(tile, order)
-            case Pick(of):
-                tile = primitives.pick(tile, of)
-            case Place(of, reduction):
-                tile = primitives.place(tile, of, reduction)
-            case Gather(of):
-                tile = primitives.gather(tile, of)
-            case Swap(of):
-                tile = primitives.swap(tile, of)
-            case Scatter(of, reduction):
-                tile = primitives.scatter(tile, of, reduction)
-            case Reduce(of, reduction):
-                tile = primitives.reduce(tile, of, reduction)
-            case KeepFirst(of, reduction):
-                tile = primitives.keep_first(tile, of, reduction)
+            case Pick(groups):
+                tile = primitives.pick(tile, groups)
+            case Place(groups, reduction):
+                tile = primitives.place(tile, groups, reduction)
+            case Gather(groups):
+                tile = primitives.gather(tile, groups)
+            case Swap(groups):
+                tile = primitives.swap(tile, groups)
+            case Scatter(groups, reduction):
+                tile = primitives.scatter(tile, groups, reduction)
+            case Reduce(groups, reduction):
+                tile = primitives.reduce(tile, groups, reduction)
+            case KeepFirst(groups, reduction):
+                tile = primitives.keep_first(tile, groups, reduction)
             case Send():
                 tile = primitives.send(tile, operation)
             case Fetch():
@@ -272,33 +272,33 @@ def operations_of(step: Collective, before: ArrayType, after: ArrayType) -> Iter
     """One step as operations on a tile of `before`, which make one of `after`."""
     # Neighbours that make up a larger part of an axis have the same value together.
     digits = tuple(d for d in coalesce(step.axes) if isinstance(d, DeviceDigit))
-    of = Groups(before.mesh, digits)
+    groups = Groups(before.mesh, digits)
     reduction = before.reduction or "sum"
     match step:
         case DynamicSlice(placements):
             yield from _to_pieces(split(before, [index for _, index in placements]))
-            yield Pick(of)
+            yield Pick(groups)
         case AllGather(placements):
-            yield Gather(of)
+            yield Gather(groups)
             yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
         case AllToAll(moves):
             sent = split(before, [move.target for move in moves])
             yield from _to_pieces(sent)
-            yield Swap(of)
+            yield Swap(groups)
             yield from _to_tile(split(after, [move.source for move in moves]), sent.piece_shape)
         case CollectivePermute():
             yield Send(before.mesh, step)
         case ReduceScatter(placements):
             yield from _to_pieces(split(before, [index for _, index in placements]))
-            yield Scatter(of, reduction)
+            yield Scatter(groups, reduction)
         case AllReduce():
-            yield Reduce(of, reduction)
+            yield Reduce(groups, reduction)
         case Exchange():
             yield Fetch(step, before, after)
         case ReplicatedToPartial(_, kind):
-            yield KeepFirst(of, kind)
+            yield KeepFirst(groups, kind)
         case ShardedToPartial(placements, kind):
-            yield Place(of, kind)
+            yield Place(groups, kind)
             yield from _to_tile(split(after, [index for _, index in placements]), before.tile_shape)
         case _:
             assert_never(step)
