@@ -67,7 +67,7 @@ class Pace:
         self._bytes = list(accumulate(tiles, initial=0))
         self._start = time.monotonic()
 
-    def at(self, arrays: int, received_bytes: int) -> Progress:
+    def progress(self, arrays: int, received_bytes: int) -> Progress:
         """How far it is after so many arrays, and bytes that have come."""
         seconds = time.monotonic() - self._start
         of_arrays, bytes_, of_bytes = len(self._bytes) - 1, self._bytes[arrays], self._bytes[-1]
@@ -76,27 +76,29 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """The transfers of a rank in one phase of a batch: its own, and those by the other rank.
+    """The transfers of a rank in one phase of a batch.
 
+    local: its fills, and copies between its own tiles. sends: what it sends, by the receiving rank.
+    receives: what it receives, by the sending rank.
     passed_on: whether what is sent or copied is of targets, and not of sources.
     """
 
     passed_on: bool
-    own: list[Transfer] = field(default_factory=list)
-    given: dict[int, list[Transfer]] = field(default_factory=dict)
-    taken: dict[int, list[Transfer]] = field(default_factory=dict)
+    local: list[Transfer] = field(default_factory=list)
+    sends: dict[int, list[Transfer]] = field(default_factory=dict)
+    receives: dict[int, list[Transfer]] = field(default_factory=dict)
 
     @property
     def received_bytes(self) -> int:
         """What comes from other ranks."""
-        return sum(view.wire_bytes for views in self.taken.values() for view in views)
+        return sum(view.wire_bytes for views in self.receives.values() for view in views)
 
     def rounds(self, rank: int, size: int) -> Iterator[tuple[int, int]]:
-        """The ranks to send to and to receive from, at the same time, round by round."""
+        """The receiver to send to and the sender to receive from at the same time, by round."""
         for distance in range(1, size):
-            to, come = (rank + distance) % size, (rank - distance) % size
-            if to in self.given or come in self.taken:
-                yield to, come
+            receiver, sender = (rank + distance) % size, (rank - distance) % size
+            if receiver in self.sends or sender in self.receives:
+                yield receiver, sender
 
 
 def phases(plan: ModelFigures, moves: Iterable[Move], rank: int) -> Iterator[Phase]:
@@ -112,12 +114,12 @@ def phases(plan: ModelFigures, moves: Iterable[Move], rank: int) -> Iterator[Pha
             if transfer.phase != number:
                 continue
             if transfer.sender in (None, transfer.receiver):
-                phase.own.append(transfer)
+                phase.local.append(transfer)
             elif transfer.sender == rank:
-                phase.given.setdefault(transfer.receiver, []).append(transfer)
+                phase.sends.setdefault(transfer.receiver, []).append(transfer)
             else:
                 assert transfer.sender is not None
-                phase.taken.setdefault(transfer.sender, []).append(transfer)
+                phase.receives.setdefault(transfer.sender, []).append(transfer)
         yield phase
 
 
@@ -185,6 +187,6 @@ def lacking(plan: ModelFigures, completed: Iterable[str], rank: int) -> list[str
     return sorted(n for n, t in plan.dst.items() if rank in t.mesh.ids and n not in whole)
 
 
-def completed_everywhere(plan: ModelFigures, heard: Iterable[Iterable[str]]) -> set[str]:
-    """The targets that no rank lacks; `heard` is what each rank does."""
-    return set(plan.dst) - {name for names in heard for name in names}
+def completed_everywhere(plan: ModelFigures, lacks: Iterable[Iterable[str]]) -> set[str]:
+    """The targets that no rank lacks; `lacks` are the targets that each rank does."""
+    return set(plan.dst) - {name for names in lacks for name in names}

@@ -279,7 +279,7 @@ def one_rank_sends_two_tiles_to_all_others(comm: MPI.Intracomm) -> None:
             with pytest.raises(rd.BackendError, match=f"rank {root}: tile is a tile of"):
                 made(wrong)
     with rmpi.Redistribution(src, dst, comm, src_ranks=[root]) as made:
-        one_node = len(private(comm).near) == comm.size
+        one_node = len(private(comm).node_ranks) == comm.size
         assert (made.plan is None) == one_node
         if comm.rank == root and one_node:
             assert made.sent_bytes == array.nbytes * (comm.size - 1)

@@ -38,7 +38,7 @@ def random_plans_end_in_shared_tiles(comm: MPI.Intracomm) -> None:
 def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
     """On one node nothing is; on several, only what crosses. The bytes moved are the same."""
     plan = direct(mesh_for(comm), "i32[48{x}, 48{y}]", "i32[48{y}, 48{x}]")
-    near = set(private(comm).near)
+    near = set(private(comm).node_ranks)
     peers: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         messages = streams.Stream.messages
@@ -69,7 +69,7 @@ def what_is_near_is_not_sent(comm: MPI.Intracomm) -> None:
 @case
 def a_call_into_shared_tiles_takes_no_memory(comm: MPI.Intracomm) -> None:
     """Beside the two tiles, and those of the source; on one node: what crosses is sent in parts."""
-    if len(private(comm).near) < comm.size:
+    if len(private(comm).node_ranks) < comm.size:
         return
     row = (16 << 20) // comm.size
     problem = (

@@ -3,7 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 ADDING = "redistrib/backends/mpi/adding.py"
-AGAIN = "redistrib/backends/mpi/again.py"
+REPEATED_CALL = "redistrib/backends/mpi/repeated_call.py"
 AGREEMENT = "redistrib/backends/mpi/agreement.py"
 ARRAYS = "redistrib/backends/mpi/arrays.py"
 CALL_ARRAYS = "redistrib/backends/mpi/call_arrays.py"
@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "word that an overlap was copied goes out before the copy",
         EXCHANGE,
-        "_Near.finish",
+        "_SharedSend.finish",
         """
 _copy(self.stream.overlaps, self.source, self.target)
 self.outstanding.send(EMPTY, self.stream.peer)
@@ -97,7 +97,7 @@ _copy(self.stream.overlaps, self.source, self.target)
     Mutant(
         "a tile is written before its rank is in the call",
         EXCHANGE,
-        "_Near.post",
+        "_SharedSend.post",
         "outstanding.receive(EMPTY, self.stream.peer, owner)",
         "outstanding.send([None, 0, MPI.BYTE], MPI.PROC_NULL, owner)",
     ),
@@ -491,22 +491,22 @@ if left and (
     ),
     Mutant(
         "a call is done again on the tiles of another",
-        AGAIN,
-        "Again.__call__",
+        REPEATED_CALL,
+        "RepeatedCall.__call__",
         "self._tile() is not tile or self._out() is not out or self._stale",
         "self._stale",
     ),
     Mutant(
         "messages that were released are started again",
-        AGAIN,
-        "Again._stale",
+        REPEATED_CALL,
+        "RepeatedCall._stale",
         "self._messages.under_way or self._messages.requests is not self._requests",
         "self._messages.under_way",
     ),
     Mutant(
         "a call done again keeps its tags after a fault",
-        AGAIN,
-        "Again.__call__",
+        REPEATED_CALL,
+        "RepeatedCall.__call__",
         "faults.raised or faults.known is not None or faults.cleared != self._cleared",
         "False",
     ),

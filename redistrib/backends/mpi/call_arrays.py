@@ -64,8 +64,8 @@ class CallArrays:
             levels.append([np.empty(shape, self.problem.dtype, letter) for _ in tiles])
         return [*levels, [forwards(result) for result in results]]
 
-    def made(self, results: Tiles, phase: Phase | None) -> list[Tile | None]:
-        """The tiles after a step; None stands for the last."""
+    def tiles_after(self, results: Tiles, phase: Phase | None) -> list[Tile | None]:
+        """The tiles that a step fills, made; None stands for the last step."""
         if phase is None:
             return [self.result(out) for out in results]
         shape = phase.after.tile_shape(self.rank)

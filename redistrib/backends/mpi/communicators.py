@@ -1,7 +1,7 @@
-"""A communicator of our own beside each of the program's: made once, and for one thread at a time.
+"""The private communicator beside each of the program's: made once, and for one thread at a time.
 
-No message of the program's meets one of ours. It is an attribute of the program's communicator, and
-goes with it.
+It is a duplicate, on which the redistributions of a program's communicator send, so that none of
+theirs meets a message of the program's. It is an attribute of that communicator, and goes with it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIRST = "the first redistribution on a communicator"
 class Private:
     """The duplicate of a communicator that all its redistributions share.
 
-    node: the ranks that share memory with this one, which are `near` by their numbers in `comm`.
+    node: the ranks that share memory with this one; `node_ranks` are their numbers in `comm`.
     crowded: whether some node has more ranks than processors that these may run on. A rank that
         waits inside MPI polls, and so takes a processor from one that works; there ours sleep.
     lost: message and values of the error, once ranks were given up: messages may be on their way.
@@ -47,7 +47,7 @@ class Private:
 
     comm: MPI.Intracomm
     node: MPI.Comm
-    near: tuple[int, ...]
+    node_ranks: tuple[int, ...]
     crowded: bool
     last_number: int = 0
     lost: tuple[str, dict[str, Any]] | None = None

@@ -1,4 +1,9 @@
-"""One fused exchange between two ends: each rank sends what the others want of its tile."""
+"""One fused exchange between two ends: each rank sends what the others want of its tile.
+
+On 2 ranks, from `f32[4{x}, 6]` to `f32[4, 6{x}]`, rank 0 holds rows 0 and 1 and wants columns 0 to
+2. It copies its 2 x 3 elements of these columns into place, sends the other 2 x 3 to rank 1, and
+receives as many of rows 2 and 3.
+"""
 
 from __future__ import annotations
 
@@ -133,18 +138,19 @@ class TileExchange(Phase):
         self._scratch = scratch
         self._latest: Outstanding | None = None
         self._take_buffers()
-        self.near: list[tuple[Stream, Tile | None]] = []
-        self.awaited: list[int] = []
+        # With shared memory: what is copied to ranks of this node, and who copies to this one.
+        self.shared_sends: list[tuple[Stream, Tile | None]] = []
+        self.writers: list[int] = []
         self.at_once = all(stream.direct for stream in (*self.sends, *self.receives))
         self._kept: list[tuple[list[Any], Repeated]] = []
 
     def share(self, shared: SharedTiles) -> None:
         """From now on what goes to one of these tiles is copied there."""
         self.at_once = False
-        near = dict(zip(shared.tiles, opaque(shared.tiles.values()), strict=True))
-        self.near = [(s, near[s.peer]) for s in self.sends if s.peer in near]
-        self.awaited = [s.peer for s in self.receives if s.peer in shared.ranks]
-        self.sends = [stream for stream in self.sends if stream.peer not in near]
+        tiles = dict(zip(shared.tiles, opaque(shared.tiles.values()), strict=True))
+        self.shared_sends = [(s, tiles[s.peer]) for s in self.sends if s.peer in tiles]
+        self.writers = [s.peer for s in self.receives if s.peer in shared.ranks]
+        self.sends = [stream for stream in self.sends if stream.peer not in tiles]
         self.receives = [stream for stream in self.receives if stream.peer not in shared.ranks]
         self._take_buffers()
 
@@ -157,7 +163,7 @@ class TileExchange(Phase):
     def run(self, sources: Tiles, targets: Tiles) -> Transfer:
         """Send, receive, and copy meanwhile what does not travel."""
         sources, targets = opaque(sources), opaque(targets)
-        if not (self.sends or self.receives or self.near or self.awaited):
+        if not (self.sends or self.receives or self.shared_sends or self.writers):
             self._copy_own(sources, targets)
             return
         if self._latest is not None and self._latest.given_up:
@@ -166,25 +172,28 @@ class TileExchange(Phase):
             self._latest = outstanding
             datatypes = self.channel.datatypes
             flows: list[Flow] = [
-                *(_Near(stream, sources[0], near, outstanding) for stream, near in self.near),
+                *(
+                    _SharedSend(stream, sources[0], tile, outstanding)
+                    for stream, tile in self.shared_sends
+                ),
                 *_lines(Incoming, self.receives, targets, datatypes, self._buffers[1]),
                 *_lines(Outgoing, self.sends, sources, datatypes, self._buffers[0]),
             ]
 
             def meanwhile() -> None:
-                for peer in self.awaited:
+                for peer in self.writers:
                     outstanding.receive(EMPTY, peer)
                 self._copy_own(sources, targets)
 
-            for peer in self.awaited:  # which may write into our tile from now on
+            for peer in self.writers:  # which may write into our tile from now on
                 outstanding.send(EMPTY, peer)
             outstanding.repeat(self._direct(sources, targets))
             yield from transfer(flows, outstanding, meanwhile)
 
-    def again(
+    def prepared(
         self, source: Tile | None, target: Tile | None
     ) -> tuple[Repeated, list[tuple[Tile, Tile]]]:
-        """The messages between these tiles, made, and what is copied: target and source."""
+        """The messages of a call on these tiles, and its copies: pairs of target and source."""
         [source], [target] = opaque([source]), opaque([target])
         copies = [
             by_runs(
@@ -246,7 +255,7 @@ def _lines(
             yield line([stream], tiles, datatypes)
 
 
-class _Near:
+class _SharedSend:
     """What is copied to a rank of this node, once that has said that its tile may be written."""
 
     slots = 1

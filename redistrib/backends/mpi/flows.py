@@ -1,4 +1,9 @@
-"""Chunks on their way: a few in flight per peer and direction, in slots that are used again."""
+"""Flows: chunks on their way, a few in flight per peer and direction, in slots used in turn.
+
+Of five chunks that go to one peer by way of two buffers, 0 and 1 are packed into slots 0 and 1 and
+sent. Where the send from slot 1 completes first, chunk 2 is packed into that one, and so on; the
+receiver unpacks each slot as it fills.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,13 @@
 A tile holds, per dimension, ascending runs of global indices. Where two such sets overlap, both
 sides find the common indices at places that are nearly always evenly spaced, on several levels; so
 what two tiles share is a few strided views of each, of equal shape.
+
+On x=2 position 1 of `f32[12{_2,x}]` holds 3 to 5 and 9 to 11, and position 0 of `f32[12{x}]` holds
+0 to 5; both have 3, 4 and 5, at the places 0 to 2 of the one tile and 3 to 5 of the other:
+
+>>> cyclic, blocks = IndexRanges.packed([3, 9], [3, 3]), IndexRanges.packed([0], [6])
+>>> [(s.counts, s.take, s.put) for s in segments(*common(cyclic, blocks))]
+[((3,), 0, 3)]
 """
 
 from __future__ import annotations
@@ -120,7 +127,7 @@ def common(a: IndexRanges, b: IndexRanges) -> tuple[Integers, Integers, Integers
 
 
 def segments(lengths: Integers, take: Integers, put: Integers) -> Iterator[Segment]:
-    """IndexRanges at places of two tiles as strided segments: one where they are regular.
+    """Runs at places of two tiles as strided segments: one where they are regular.
 
     Ranges of one length are taken together, wherever they are: those of block-cyclic layouts come
     in a few lengths, and those of each are regular.

@@ -215,7 +215,7 @@ class ModelRedistribution:
                 yield done
             for bytes_ in self._move(batch, sources, None if counts is None else counts[number]):
                 received += bytes_
-                yield pace.at(moved, received)
+                yield pace.progress(moved, received)
             moved += len(batch.moves)
             if batch.released:  # on all ranks, so that after an error on one nothing is lost
                 with claimed(self._comm):
@@ -224,7 +224,7 @@ class ModelRedistribution:
                     sources.pop(name, None)
                     tiles.pop(name, None)  # type: ignore[attr-defined]
             self._begin()
-            done = pace.at(moved, received)
+            done = pace.progress(moved, received)
             if progress is not None:
                 progress(done)
         return done
@@ -242,8 +242,8 @@ class ModelRedistribution:
 
     def _resumed(self) -> tuple[str, str, int]:
         """What all ranks skip: the targets that are completed on every device that has them."""
-        mine = lacking(self.plan, self.completed, self._private.comm.rank)
-        self._skipped = completed_everywhere(self.plan, self._private.comm.allgather(mine))
+        lacks = lacking(self.plan, self.completed, self._private.comm.rank)
+        self._skipped = completed_everywhere(self.plan, self._private.comm.allgather(lacks))
         for name in set(self.completed) - self._skipped:
             del self.completed[name]
         return "", "", 0
@@ -283,10 +283,12 @@ class ModelRedistribution:
         moves = [move for move in batch.moves if move.target not in self._skipped]
         for phase in phases(self.plan, moves, comm.rank):
             rounds: dict[int, Messages] = {}
-            for to, come in phase.rounds(comm.rank, comm.size):
-                sent = messages(phase.given.get(to, []), most)
-                received = messages(phase.taken.get(come, []), most)
-                rounds[(to - comm.rank) % comm.size] = [*zip_longest(sent, received, fillvalue=[])]
+            for receiver, sender in phase.rounds(comm.rank, comm.size):
+                sent = messages(phase.sends.get(receiver, []), most)
+                received = messages(phase.receives.get(sender, []), most)
+                rounds[(receiver - comm.rank) % comm.size] = [
+                    *zip_longest(sent, received, fillvalue=[])
+                ]
             yield phase, rounds
 
     def _counts(self) -> NDArray[np.int64]:
@@ -324,7 +326,7 @@ class ModelRedistribution:
         held_bytes = sum(tile.nbytes for tiles in (sources, targets) for tile in tiles.values())
         for number, (phase, rounds) in enumerate(self._phases(batch)):
             held = targets if phase.passed_on else sources
-            for view in phase.own:
+            for view in phase.local:
                 if view.sender is None:
                     fill(view, targets[view.target])
                     continue
@@ -333,11 +335,11 @@ class ModelRedistribution:
             for distance in range(1, comm.size):
                 pairs = rounds.get(distance, [])
                 count = len(pairs) if counts is None else int(counts[number, distance])
-                to, come = (comm.rank + distance) % comm.size, (comm.rank - distance) % comm.size
+                peers = (comm.rank + distance) % comm.size, (comm.rank - distance) % comm.size
                 for sent, received in islice(chain(pairs, repeat(([], []))), count):
                     if sent or received:
                         with claimed(self._comm):
-                            exchange = self._exchange(sent, received, to, come, held, targets)
+                            exchange = self._exchange(sent, received, *peers, held, targets)
                             step = moves[0].target
                             staged = self._watch.drive(exchange, step, self._operation) or 0
                         self.live_bytes = max(self.live_bytes, held_bytes + staged)
@@ -353,8 +355,8 @@ class ModelRedistribution:
         self,
         sent: list[View],
         received: list[View],
-        to: int,
-        come: int,
+        receiver: int,
+        sender: int,
         held: Tiles,
         targets: Tiles,
     ) -> Generator[Outstanding, list[int], int]:
@@ -370,9 +372,9 @@ class ModelRedistribution:
         tag = self._private.tag(self._number)  # another one after each error
         with Outstanding(self._private.comm, tag, message, joined) as outstanding:
             if received:
-                outstanding.receive([message, message.size, MPI.BYTE], come)
+                outstanding.receive([message, message.size, MPI.BYTE], sender)
             if sent:
-                outstanding.send([joined, joined.size, MPI.BYTE], to)
+                outstanding.send([joined, joined.size, MPI.BYTE], receiver)
             outstanding.last = True
             while outstanding.requests:
                 outstanding.remove((yield outstanding))

@@ -1,7 +1,9 @@
 """Which rank sends what to whom: the intersections of what ranks hold with what they want.
 
 Every rank derives the same answer alone. A rank takes from itself what it holds; anything else
-comes from one of the ranks that hold it, the one that has least to send so far.
+comes from one of the ranks that hold it, the one that has least to send so far. From `f32[4]`,
+which ranks 0 and 1 hold whole, to `f32[4{x}]` on ranks 2 and 3, rank 0 sends rank 2 its half and
+rank 1 sends rank 3 the other: two `Overlap`s of two elements.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A plan as phases: exchanges, reductions, and local conversions to partial.
 
 A run of steps that only move data is one exchange, and a run that also reduces is one reduction,
-however many collectives the plan has on accelerators: on MPI one step beats several.
+however many collectives the plan has on accelerators: on MPI one step beats several. So a plan of
+dynamic_slice, all_to_all and all_gather is one exchange, and all_to_all with reduce_scatter one
+reduction; a sharded_to_partial, which makes addends, is a phase of its own between two of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,13 @@
-"""A redistribution between ranks: made once, called often; all ranks succeed or raise together."""
+"""A redistribution between ranks: made once, called often; all ranks succeed or raise together.
+
+    with Redistribution(src, dst, comm) as to_columns:
+        columns = to_columns(rows)
+
+On 2 ranks, with `f64[4{x}, 6]` as source and `f64[4, 6{x}]` as target, each gives its tile of 2 x
+6, sends half of it to the other, and gets a tile of 4 x 3. Made: all ranks agree on the problem
+(`problem`), plan, and prepare the messages of each phase (`phases`). Called: the arrays are checked
+(`call_arrays`), then the phases run, waited for in one place (`calls`, `agreement`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +20,6 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
-from redistrib.backends.mpi.again import Again
 from redistrib.backends.mpi.agreement import Watch
 from redistrib.backends.mpi.call_arrays import CallArrays
 from redistrib.backends.mpi.calls import Running, by_steps, call_of, end_all, fused
@@ -29,6 +37,7 @@ from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.options import Check, Options
 from redistrib.backends.mpi.problem import PlanFinder, Problem, planner
+from redistrib.backends.mpi.repeated_call import RepeatedCall
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.errors import BackendError
@@ -54,8 +63,10 @@ class Redistribution:
     traffic, and the plan says which route the same problem would take on an accelerator. What the
     plan says of traffic and memory holds for `from_plan(plan, comm, fuse=False)`.
 
-    strategy, memory_limit, profile: of the plan, as for `redistrib.plan`. To other ranks of one
-        node a plan is made with a profile only, as none by default is of memory that all share.
+    strategy, memory_limit, profile: of the plan, as for `redistrib.plan`; the limit is in bytes per
+        device. Between two sets of ranks only "auto" has a choice: one exchange, or parts that the
+        ranks of the target gather. On one node it takes the exchange unless a profile is given,
+        since the default one is not of memory that all ranks share.
     src_index, dst_index: sub-arrays of one shape, a slice of step 1 per dimension of the global
         arrays (`np.s_[2:6, :]`): `dst[dst_index] = src[src_index]`, in tiles of the whole arrays,
         whose shapes may differ. With a dst_index `out` is given, and keeps its other elements.
@@ -99,11 +110,11 @@ class Redistribution:
     dst_position: int | None
     """The position of this rank in the target's mesh, if it has one."""
     received_bytes: int
-    """What this rank receives from others for one array."""
+    """Bytes that this rank receives from others for one array."""
     sent_bytes: int
-    """What this rank sends to others for one array."""
+    """Bytes that this rank sends to others for one array."""
     scratch_bytes: int
-    """What this rank keeps for packing and reducing, in bytes."""
+    """Bytes that this rank keeps for packing and reducing."""
     num_collectives: int
     """Communicating phases of a call."""
 
@@ -179,7 +190,7 @@ class Redistribution:
             self.out = None
             self._shared: SharedTiles | None = None
             self._under_way: list[Running] = [] if under_way is None else under_way
-            self._again: Again | None = None
+            self._repeated: RepeatedCall | None = None
             self._lent: list[tuple[Tile, Redistribution]] = []
             self._phases: list[Phase] = []
             self._reverse = False
@@ -188,7 +199,7 @@ class Redistribution:
 
             def settle() -> tuple[str, str, int]:
                 src, dst = self.src, self.dst = find_ends()
-                ranks = self.comm.size, len(owned.near) == self.comm.size
+                ranks = self.comm.size, len(owned.node_ranks) == self.comm.size
                 problem = Problem.of(src, dst, find_plan, options, *ranks)
                 self._problem, self._channel.adding = problem, problem.adding
                 return problem.in_full, problem.for_people, 0
@@ -200,7 +211,7 @@ class Redistribution:
             def build() -> None:
                 self._phases = self._problem.phases(self._channel)
                 if options.shared:
-                    tiles = owned.near, self._targets, self.dtype
+                    tiles = owned.node_ranks, self._targets, self.dtype
                     self._shared = SharedTiles(owned.node, *tiles)
                 check_alone(comm)
 
@@ -213,7 +224,7 @@ class Redistribution:
         problem, rank = self._problem, self.comm.rank
         before, after = problem.ends(self.comm.size)
         self.src_position, self.dst_position = before.positions[rank], after.positions[rank]
-        self._targets = {near: after.shape(near) for near in self.watch.private.near}
+        self._targets = {other: after.shape(other) for other in self.watch.private.node_ranks}
         self._arrays = CallArrays(problem, rank, (before.shape(rank), after.shape(rank)))
         self.plan, self.dtype = problem.plan, problem.dtype
         self.fused, self._check = problem.options.fuse, problem.options.check
@@ -254,13 +265,13 @@ class Redistribution:
         in the target returns None. If a rank was given something else, `check` says who raises;
         `out` is undefined then.
         """
-        again = self._again
-        if again is not None and not self._under_way and again(tile, out):
+        repeated = self._repeated
+        if repeated is not None and not self._under_way and repeated(tile, out):
             return out
         [result] = self._run([tile], [out]).wait()
         if self._check == "none" and self._at_once() and result is out and not self._lent:
-            slot = slot_of(self._given_comm)
-            self._again = Again.of(self.watch, slot, self._phases[0], tile, out, self._number)
+            call = slot_of(self._given_comm), self._phases[0], tile, out, self._number
+            self._repeated = RepeatedCall.of(self.watch, *call)
         return result
 
     def start(self, tile: Tile | None, out: Tile | None = None) -> Running:
@@ -367,7 +378,7 @@ class Redistribution:
         if self.fused:
             yield from fused(watch, self._phases, levels, results)
         else:
-            make = partial(self._arrays.made, results)
+            make = partial(self._arrays.tiles_after, results)
             yield from by_steps(watch, self._phases, tiles, results, make)
 
     def _at_once(self) -> bool:
@@ -401,7 +412,7 @@ class Redistribution:
         for phase in self._phases:
             phase.free()
         self._channel.datatypes.free()
-        self._phases, self._shared, self._lent, self._again = [], None, [], None
+        self._phases, self._shared, self._lent, self._repeated = [], None, [], None
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,9 @@
 
 Sender and receiver cut a stream of overlaps into the same chunks. Where runs are long, a chunk
 travels straight from tile to tile under a strided datatype; where they are short, it is packed into
-a reused buffer and unpacked from one. MPI keeps the messages of a pair in order.
+a reused buffer and unpacked from one. MPI keeps the messages of a pair in order. Half of each row
+of `f64[1024, 1024]` is a run of 4 KiB, and goes from tile to tile; half of each row of `f64[1024,
+6]` is one of 24 bytes, below SHORT_RUN, and is packed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ SHORT_RUN = 512
 """Bytes of a contiguous run below which packing beats a strided datatype."""
 
 SLAB_RUNS = 1024 if MPI.get_vendor()[0] == "MPICH" else None
-"""IndexRanges per message beyond which the MPI slows down several times; None where it does not."""
+"""Runs per message beyond which the MPI slows down several times; None where it does not."""
 
 LARGEST = 1 << 30
 """Bytes of a message: well below 2^31, where counts overflow in some MPIs."""

@@ -91,12 +91,12 @@ class ModelRun:
         for batch in self._batches:
             for bytes_ in self._moved(batch):
                 received += bytes_
-                yield pace.at(arrays, received)
+                yield pace.progress(arrays, received)
             arrays += len(batch.moves)
             for tiles in self._sources.values():
                 for name in batch.released:
                     tiles.pop(name, None)
-            yield pace.at(arrays, received)
+            yield pace.progress(arrays, received)
 
     def _moved(self, batch: Batch) -> Iterator[int]:
         plan = self.plan
@@ -108,24 +108,24 @@ class ModelRun:
         by_device = [phases(plan, batch.moves, device) for device in plan.devices]
         for of_devices in zip(*by_device, strict=True):
             phase = dict(zip(plan.devices, of_devices, strict=True))
-            passed_on = any(own.passed_on for own in of_devices)
+            passed_on = any(of_device.passed_on for of_device in of_devices)
             held = self.targets if passed_on else self._sources
             staged: Counter[tuple[int, str]] = Counter()
-            for device, own in phase.items():
-                for transfer in own.own:
+            for device, of_device in phase.items():
+                for transfer in of_device.local:
                     self._put(transfer, held)
-                for to, views in own.given.items():
-                    if views != phase[to].taken.pop(device, []):
-                        raise _unexpected(device, to, batch)
+                for receiver, views in of_device.sends.items():
+                    if views != phase[receiver].receives.pop(device, []):
+                        raise _unexpected(device, receiver, batch)
                     for message in messages(views, batch.message_bytes):
                         bytes_ = sum(self._put(piece, held) for piece in message)
-                        for side in ((device, "sent"), (to, "received")):
+                        for side in ((device, "sent"), (receiver, "received")):
                             staged[side] = max(staged[side], bytes_)
                         yield bytes_
-            for to, own in phase.items():
-                for device, views in own.taken.items():
+            for receiver, of_device in phase.items():
+                for sender, views in of_device.receives.items():
                     if views:
-                        raise _unexpected(device, to, batch)
+                        raise _unexpected(sender, receiver, batch)
             self._count(staged)
 
     def _put(self, transfer: Transfer, held: Tiles) -> int:
@@ -158,11 +158,14 @@ def _unexpected(sender: int, receiver: int, batch: Batch) -> BackendError:
 
 
 def scatter_model(arrays: Mapping[str, Any], types: Mapping[str, AnyType]) -> Tiles:
-    """The tiles of arrays, by device id and name."""
+    """The tiles of arrays, by device id and name, as `run_model` takes them.
+
+    Raises BackendError where an array is missing or is not of its type.
+    """
     tiles: Tiles = {}
-    for given in (arrays, types):
-        if not isinstance(given, Mapping):
-            raise BackendError(f"arrays and types are given by name; got {brief(given)}")
+    for by_name in (arrays, types):
+        if not isinstance(by_name, Mapping):
+            raise BackendError(f"arrays and types are given by name; got {brief(by_name)}")
     if missing := types.keys() - arrays.keys():
         raise BackendError(f"no array is given for {min(missing)}")
     for name, t in types.items():
@@ -207,6 +210,6 @@ def _checked(plan: ModelFigures, tiles: Mapping[int, Mapping[str, Any]]) -> Tile
 def _reduce(plan: ModelFigures, sources: Tiles) -> None:
     for name, reduction in plan.reductions.items():
         ids = reduction.src.mesh.ids
-        made = run(reduction, [sources[device][name] for device in ids])
-        for device, tile in zip(ids, made, strict=True):
+        reduced = run(reduction, [sources[device][name] for device in ids])
+        for device, tile in zip(ids, reduced, strict=True):
             sources[device][name] = tile

@@ -139,7 +139,7 @@ class ModelRedistribution:
             done += len(batch.moves)
             if progress is not None:
                 new = self.traffic.received - received
-                progress(pace.at(done, new))
+                progress(pace.progress(done, new))
         return self.completed
 
     def _agreed(
@@ -222,28 +222,32 @@ class ModelRedistribution:
                 targets[move.target] = output
         for phase in phases(self.plan, moves, self._rank):
             held = targets if phase.passed_on else sources
-            for transfer in phase.own:
+            for transfer in phase.local:
                 target = targets[transfer.target]
                 if transfer.sender is None:
                     fill(transfer, target)
                 else:
                     put(transfer, target, packed(transfer, held[str(transfer.source)]))
-            for to, come in phase.rounds(self._rank, dist.get_world_size()):
-                self._exchange(phase, to, come, held, targets)
+            for receiver, sender in phase.rounds(self._rank, dist.get_world_size()):
+                self._exchange(phase, receiver, sender, held, targets)
         self.completed = targets
 
-    def _exchange(self, phase: Phase, to: int, come: int, held: Tiles, targets: Tiles) -> None:
+    def _exchange(
+        self, phase: Phase, receiver: int, sender: int, held: Tiles, targets: Tiles
+    ) -> None:
         """One message to a rank, and one from another."""
-        given, taken = phase.given.get(to, []), phase.taken.get(come, [])
+        sends, receives = phase.sends.get(receiver, []), phase.receives.get(sender, [])
         message = torch.empty(
-            sum(transfer.wire_bytes for transfer in taken), dtype=torch.uint8, device=self._device
+            sum(transfer.wire_bytes for transfer in receives),
+            dtype=torch.uint8,
+            device=self._device,
         )
-        joined = self._joined([(t, held[str(t.source)]) for t in given])
+        joined = self._joined([(t, held[str(t.source)]) for t in sends])
         self.staged_bytes = max(self.staged_bytes, message.nbytes + joined.nbytes)
-        posted = post({to: joined}, {come: message}, lambda: None, self.traffic)
+        posted = post({receiver: joined}, {sender: message}, lambda: None, self.traffic)
         posted.finish(self._timeout)
         start = 0
-        for transfer in taken:
+        for transfer in receives:
             end = start + transfer.wire_bytes
             part = message[start:end]
             dtype = torch_dtype(transfer.wire)

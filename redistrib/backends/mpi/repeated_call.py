@@ -1,4 +1,7 @@
-"""A call on the tiles of the call before it: its messages are started again, and no more is done.
+"""A repeated call, on the tiles of the call before it: its messages are started again, no more.
+
+    for _ in range(steps):
+        to_columns(rows, out=columns)  # from the second time on
 
 For `check="none"`, in loops that give the same tile and `out` each time, where all travels straight
 from tile to tile. It keeps addresses and weak references, so no array lives longer for it.
@@ -32,18 +35,18 @@ Ends = tuple[Tile | None, Tile | None]
 """A tile of the source and one of the target."""
 
 
-class Again:
-    """What one call of an exchange did, to be done again.
+class RepeatedCall:
+    """The messages and copies of one call of an exchange, for calls on the same two arrays.
 
-    looked_at: the tiles as the phase sees them. text: what the call is, for others that ask.
+    seen_ends: the tiles as the phase sees them. text: what the call is, for others that ask.
     """
 
     def __init__(
-        self, watch: Watch, slot: Slot, phase: TileExchange, ends: Ends, looked_at: Ends, text: str
+        self, watch: Watch, slot: Slot, phase: TileExchange, ends: Ends, seen_ends: Ends, text: str
     ) -> None:
         self._watch, self._slot, self._text = watch, slot, text
         self._tile, self._out = (_reference(array) for array in ends)
-        self._messages, copies = phase.again(*looked_at)
+        self._messages, copies = phase.prepared(*seen_ends)
         self._requests = self._messages.requests
         self._copies = [(_without_owner(a), _without_owner(b)) for a, b in copies]
         self._cleared = watch.private.faults.cleared
@@ -57,14 +60,14 @@ class Again:
         tile: Tile | None,
         out: Tile | None,
         number: int,
-    ) -> Again | None:
-        """How to do again what a redistribution just did; None where more is needed for it."""
+    ) -> RepeatedCall | None:
+        """The call that a redistribution just ran, to be repeated; None where more is needed."""
         backwards = forwards(tile) is not tile or forwards(out) is not out
         if not isinstance(phase, TileExchange) or backwards or watch.timeout is not None:
             return None
-        looked_at = seen(phase, [tile, out])
+        seen_ends = seen(phase, [tile, out])
         return cls(
-            watch, slot, phase, (tile, out), (looked_at[0], looked_at[1]), call_of(number, 1)
+            watch, slot, phase, (tile, out), (seen_ends[0], seen_ends[1]), call_of(number, 1)
         )
 
     def __call__(self, tile: Tile | None, out: Tile | None) -> bool:
