@@ -40,7 +40,7 @@ class InfeasibleError(RedistribError):
 
 
 class CheckError(RedistribError):
-    """A plan is not what it claims to be."""
+    """A plan is not what it claims to be; `step` is the index of the step at fault, if one is."""
 
 
 class BackendError(RedistribError):

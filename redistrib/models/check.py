@@ -1,5 +1,10 @@
 """The checker of model plans: from the schedules of all devices alone.
 
+Of `t = concat(0, a, b)` with a and b of 4 elements, on one device each, and t on a third: the
+schedule of the third has two transfers, which write elements 0 to 3 and 4 to 7. The map says that
+element 5 is element 1 of b; the view that writes it reads just that, and nothing writes an element
+twice.
+
 It shares nothing with the planner but types, weight maps and transfers as data. Transfers are
 views of tiles, and many differ in their offsets alone: these are followed together, as what is
 written and as what is read (redistrib.models.views), to elements of the sources. What must hold:
@@ -388,7 +393,13 @@ def _seen(move: Move, look: Any, *arguments: object) -> Any:
 def check(plan: Any) -> dict[str, int]:
     """Check a plan of one array (redistrib.checker) or of a whole model: its figures, now certain.
 
-    Takes a Plan, its JSON text, the data in that text, or a ModelFigures. Raises CheckError.
+    Takes a Plan, its JSON text, the data in that text, or a ModelPlan. The figures are bytes of the
+    worst device by their names in the plan, with `num_collectives` of one array. Raises CheckError
+    with the reason; its `step` is the index of the step at fault, of a model its `target` the array.
+
+    >>> import redistrib as rd
+    >>> check(rd.plan(("f32[8{x}]", rd.Mesh(x=2)), "f32[8]"))["received_bytes"]
+    16
     """
     if not isinstance(plan, ModelFigures):
         return check_plan(plan)

@@ -1,4 +1,9 @@
-"""The figures of a model plan, re-derived from its transfers and types."""
+"""The figures of a model plan, re-derived from its transfers and types.
+
+The checker adds up the bytes of all transfers by device; here the worst of them is compared with
+what the plan states. The peak is derived from types alone: move by move, the tiles that are there
+then.
+"""
 
 from __future__ import annotations
 

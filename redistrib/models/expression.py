@@ -184,19 +184,28 @@ Expression = Source | Index | Concat | Stack | Rearrange | Pad | Cast
 
 
 def source(name: str) -> Source:
-    """The source array of this name; `{i}` in it is a placeholder."""
+    """The source array of this name; `{i}` in it is a placeholder. Raises WeightMapError.
+
+    >>> print(concat(0, source("layers.{i}.k"), source("layers.{i}.v"))[:8])
+    concat(0, layers.{i}.k, layers.{i}.v)[:8]
+    """
     return Source(Name.parse(_text("a name", name)))
 
 
 def concat(dim: int, *arrays: Expression) -> Concat:
-    """The arrays one after the other along a dimension."""
+    """The arrays one after the other along a dimension.
+
+    Raises WeightMapError for what is no expression; whether shapes and dtypes agree is checked when
+    the map is applied.
+    """
     return Concat(integer("the dimension of a concat", dim), _expressions("concat", arrays))
 
 
 def stack(dim: int, *arrays: Expression, over: tuple[str, int, int] | Over | None = None) -> Stack:
     """The arrays along a new dimension.
 
-    `over=("e", 0, 128)` stacks one part for each value of the placeholder `{e}`.
+    `over=("e", 0, 128)` stacks one part for each value of the placeholder `{e}`. Raises
+    WeightMapError for what is no expression, and with `over` for more than one.
     """
     if over is not None and not isinstance(over, Over):
         if not is_kind(over, tuple) or len(over) != 3:
@@ -211,7 +220,8 @@ def stack(dim: int, *arrays: Expression, over: tuple[str, int, int] | Over | Non
 def rearrange(array: Expression, pattern: str, **sizes: Number) -> Rearrange:
     """The array with its dimensions split, reordered, merged or repeated by an einops pattern.
 
-    Names that stand on the right alone need a size, and repeat the array.
+    Names that stand on the right alone need a size, and repeat the array. Raises WeightMapError for
+    a malformed pattern.
 
     >>> print(rearrange(source("wq"), "(h d) m -> h m d", d=128))
     rearrange(wq, "(h d) m -> h m d", d=128)
@@ -224,13 +234,19 @@ def rearrange(array: Expression, pattern: str, **sizes: Number) -> Rearrange:
 
 
 def pad(array: Expression, dim: int, size: Number) -> Pad:
-    """The array with zeros after the end of a dimension, so that it has this size."""
+    """The array with zeros after the end of a dimension, so that it has this size, in elements.
+
+    Raises WeightMapError for what is no expression or no number.
+    """
     (checked,) = _expressions("pad", (array,))
     return Pad(checked, integer("the dimension of a pad", dim), _number("a size", size))
 
 
 def cast(array: Expression, dtype: object) -> Cast:
-    """The array in another dtype."""
+    """The array in another dtype, rounded as numpy's `astype` does.
+
+    Raises WeightMapError for what is no expression, LayoutError for an unknown dtype.
+    """
     (checked,) = _expressions("cast", (array,))
     return Cast(checked, dtype_name(dtype))
 

@@ -1,4 +1,9 @@
-"""What the moves of a whole model take: bytes received and sent, bounds, memory over time."""
+"""What the moves of a whole model take: bytes received and sent, bounds, memory over time.
+
+Two arrays of 8 MiB, each on one device, go to a third: that one receives 16 MiB, and its peak is
+the 16 MiB of its targets with the scratch of one of them. All figures are those of the worst
+device.
+"""
 
 from __future__ import annotations
 

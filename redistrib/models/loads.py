@@ -2,6 +2,8 @@
 
 The counts are those of the deliveries of `redistrib.models.schedule`, without making them: digits
 give each position of the target's mesh its elements, its own part, and the senders of the rest.
+From w: f32[8{x}] on 2 devices to f32[8] on 2 others, each target receives 8 elements; where it may
+pass on, each source sends 4 once and each target relays the 4 that it got to the other.
 """
 
 from __future__ import annotations

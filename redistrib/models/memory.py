@@ -1,7 +1,9 @@
 """Bytes alive on every device while the arrays of a model move.
 
 Devices that are in the same meshes are alike: they are one *class*, and memory is counted by class.
-A tile of an uneven type counts as the largest.
+Of a model whose arrays go from a mesh of devices 0 to 63 to one of devices 32 to 95 there are three
+classes: 0 to 31, which have sources alone, 32 to 63, which have both, and the rest. A tile of an
+uneven type counts as the largest.
 """
 
 from __future__ import annotations

@@ -1,5 +1,14 @@
 """Planning of whole models: from the types of all arrays and a weight map to moves in order.
 
+    >>> on_two, on_four = Mesh(x=2), Mesh({"x": 4}, devices=range(2, 6))
+    >>> source = {name: ("f32[8{x}]", on_two) for name in ("a", "b")}
+    >>> weights = WeightMap.parse("t = concat(0, a, b)")
+    >>> plan = plan_model(source, {"t": ("f32[16{x}]", on_four)}, weights=weights)
+    >>> [(move.target, move.sources) for move in plan.moves], plan.received_bytes
+    ([('t', (('a', 0), ('b', 0)))], 16)
+    >>> [(t.source, t.sender, t.view.size) for t in plan.schedule(2)]
+    [('a', 0, 4)]
+
 For each target: its normal form (atoms), the copies of each atom under the layouts of the two
 sides, and what an earlier target has brought to the same devices already. Then the order, by what
 each array needs of memory.
@@ -52,7 +61,17 @@ TypeOfArray = TypeLike | SegmentedType | tuple[str, Mesh]
 
 @dataclass(frozen=True)
 class ModelPlan(ModelFigures):
-    """A plan for all arrays of a model; `plan_model` makes it. Bytes are per device."""
+    """A plan for all arrays of a model; `plan_model` makes it. Bytes are those of the worst device.
+
+    src, dst: the types of all arrays by name; weights: the map between them.
+    moves: how each target is made, in order. schedule(device): what one device sends, receives and
+        copies, which is all that a transport needs.
+    received_bytes, sent_bytes, lower_bound_bytes: over the whole move.
+    peak_bytes: sources not yet released, targets and scratch; least_budget_bytes: the least
+        `memory_budget` with which planning succeeds.
+    seconds: an estimate under `profile`.
+    device_of: with `relabel`, the device that got the tiles asked of a device, by id.
+    """
 
     def to_json(self) -> str:
         """The plan as JSON text, the same for the same plan in every process."""
@@ -113,8 +132,9 @@ def plan_model(
     `memory_budget`, bytes per device or a text such as "60GiB", bounds sources not yet released,
     targets and scratch. `keep_sources=False`: a source is released after its last use.
     `into_targets=True`: the targets exist already, and count from the start. Where
-    replicas share the sending, pieces are cut down to `least_part` bytes. `device_of` is kept as
-    the plan's own: the labels of an earlier plan, whose targets are on relabelled meshes already.
+    replicas share the sending, pieces are cut down to `least_part` bytes. `profile`, as for
+    `redistrib.plan`, prices `seconds` alone. `device_of` is kept as the plan's own: the labels of
+    an earlier plan, whose targets are on relabelled meshes already.
 
     `relabel=True` leaves open which device gets which target tiles: those that have most of them
     already; `device_of` of the plan says which, and its `dst` has the meshes of these devices.

@@ -35,8 +35,8 @@ PartitionSpec: Any = jax.sharding.PartitionSpec  # typed in parts only
 class Explanation:
     """The plans of a program that move anything, each with how often it stands there.
 
-    `ours` and `xla` are what the two programs move; None where there is no such program, as to
-    other devices.
+    `str` gives a line for each plan and for each program; all bytes are per device. `ours` and
+    `xla` are what the two programs move; None where there is no such program, as to other devices.
     """
 
     plans: tuple[tuple[Plan, int], ...]
@@ -64,8 +64,8 @@ def explain(function: Any, *args: Any, memory_limit: int | str | None = None) ->
 
     `explain(x, sharding)` takes an array, or a ShapeDtypeStruct with a sharding, and a
     NamedSharding or PartitionSpec. `explain(f, *args)` compiles f twice, with and without plans;
-    arguments may be arrays or ShapeDtypeStructs. Raises what `reshard` raises; BackendError for
-    anything else.
+    arguments may be arrays or ShapeDtypeStructs. `memory_limit` is that of `reshard`, in bytes per
+    device. Raises what `reshard` raises; BackendError for anything else.
     """
     options = Options(memory_limit=parse_limit(memory_limit))
     if isinstance(function, (jax.Array, jax.ShapeDtypeStruct)) and len(args) == 1:

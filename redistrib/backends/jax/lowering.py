@@ -1,4 +1,14 @@
-"""A plan as a function of one device's tile, for use inside shard_map: collectives of jax.lax."""
+"""A plan as a function of one device's tile, for use inside shard_map: collectives of jax.lax.
+
+With a plan from f32[8{x}, 8] to f32[8, 8{x}] on x=4, and a jax mesh of that axis,
+
+    columns = jax.shard_map(
+        tile_program(plan), mesh=mesh, in_specs=P("x"), out_specs=P(None, "x"), check_vma=False
+    )(rows)
+
+takes a tile [2, 8] on each device and makes one of [8, 2]. A plan is cut into stages: a step that
+is a collective of XLA is one, and so is a run of steps that go in rounds of permutes (`choices`).
+"""
 
 from __future__ import annotations
 

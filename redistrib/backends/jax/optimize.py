@@ -38,14 +38,14 @@ def optimize(
 ) -> Callable[..., Any]:
     """The function, jitted, with our plans at its sharding constraints and `jax.sharding.reshard`s.
 
-    Use it as a decorator, below `jax.jit` or in its place; `jit_options` are those of `jax.jit`.
-    Results are the same bit for bit as far as XLA computes the rest alike, and those that are
-    constrained are laid out as they were asked to be. What cannot be planned (uneven tiles, other
-    kinds of memory, types inside shard_map, constraints in the rules of a `custom_vjp` that is
-    differentiated outside, or beside a windowed reduction of several arrays) stays with XLA; so
-    does what exceeds `memory_limit`, in bytes per device or a text as "1GiB", for each tile between
-    two collectives. Raises RedistribError for an option
-    that there is not.
+    Use it as a decorator, below `jax.jit` or in its place; `jit_options` are those of `jax.jit`,
+    and `strategy` is a name that `redistrib.plan` takes. Results are the same bit for bit as far as
+    XLA computes the rest alike, and those that are constrained are laid out as they were asked to
+    be. What cannot be planned (uneven tiles, other kinds of memory, types inside shard_map,
+    constraints in the rules of a `custom_vjp` that is differentiated outside, or beside a windowed
+    reduction of several arrays) stays with XLA; so does what exceeds `memory_limit`, in bytes per
+    device or a text as "1GiB", for each tile between two collectives. Raises RedistribError for an
+    option that there is not.
     """
     if function is None:
         return lambda f: optimize(f, strategy=strategy, memory_limit=memory_limit, **jit_options)

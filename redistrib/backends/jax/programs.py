@@ -137,7 +137,8 @@ def dtypes_of(t: ArrayType) -> AbstractContextManager[Any]:
 def run(plan: Plan, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """The tiles of the plan's target from those of its source, by mesh position, in one program.
 
-    Where the plan goes to other devices, partial sums are reduced by a program of their own first.
+    Numpy arrays in and out, one for each device, which are those of `virtual_devices`. Where the
+    plan goes to other devices, partial sums are reduced by a program of their own first.
     Raises BackendError unless there is one tile of the right shape and dtype per device.
     """
     check_even(plan, "jax")

@@ -56,6 +56,7 @@ def reshard(
     arrays of that shape and dtype. `donate` gives the arrays up, those that are in the tree twice
     once they have been used twice. `memory_limit`, in bytes per device or a text as "1GiB", bounds
     every tile between two collectives; what XLA allocates beside the tiles it does not bound.
+    `strategy` is a name that `redistrib.plan` takes, by default the cheapest plan.
 
     `fallback="xla"` leaves to jax what cannot be planned. Otherwise LayoutError is raised for
     shardings that types cannot say (uneven tiles, unconstrained axes, other memory) and for meshes
@@ -85,7 +86,10 @@ def reshard(
 
 
 def cache_info() -> Any:
-    """How often `reshard` found the program of an array, and how many it has made."""
+    """How often `reshard` had the program of an array, and how many it has made.
+
+    A named tuple as of `functools.lru_cache`: hits, misses, maxsize, currsize, in programs.
+    """
     return arrays.array_program.cache_info()
 
 

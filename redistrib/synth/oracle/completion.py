@@ -50,7 +50,8 @@ def complete(
 
     Of equally cheap ones that with the fewest steps, so the source itself where it fits, then with
     the smallest tile, then the first in the order of their texts. A whole `?` keeps shape, dtype
-    and partial axes of `src`.
+    and partial axes of `src`. `strategy`, `memory_limit` (bytes per device, or "1GiB") and
+    `profile` are those of `redistrib.plan`.
 
     >>> from redistrib.types.mesh import Mesh
     >>> mesh = Mesh(x=2, y=4)
@@ -61,7 +62,7 @@ def complete(
     'f32[64{x}, 64{y}]'
 
     Raises TypeSyntaxError and LayoutError as for a type, InfeasibleError where no completion fits
-    the limit.
+    the limit, RedistribError for more than MAX_COMPLETIONS completions.
     """
     src = as_type(src)
     oracle = Oracle(src.mesh, profile, memory_limit)

@@ -116,7 +116,11 @@ class CostMatrix:
 
 
 class Oracle:
-    """Costs and plans on one mesh, under one profile and memory limit (bytes per device).
+    """Costs and plans on one mesh, under one profile and memory limit.
+
+    `profile`, `memory_limit` (bytes per device, or "1GiB") and the strategies of its methods are
+    those of `redistrib.plan`. Raises LayoutError for what is no mesh, RedistribError for an unknown
+    profile or effort, and for an illegal limit or capacity.
 
     Without a limit no tile of a plan exceeds both ends. Answers are deterministic and remembered by
     meaning, `capacity` of them at most; an oracle may be asked from several threads. It pickles, as
@@ -408,13 +412,14 @@ def cost_matrix(
     dsts: Sequence[TypeLike],
     *,
     strategy: Strategy = "auto",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     profile: Profile | str | None = None,
 ) -> Floats:
     """Seconds from every source (rows) to every target (columns); infinite where infeasible.
 
-    Closed over all types given, as `Oracle.matrix` says. Raises LayoutError unless they have one
-    mesh, shape and dtype.
+    Closed over all types given, as `Oracle.matrix` says. `strategy`, `memory_limit` (bytes per
+    device, or "1GiB") and `profile` are those of `redistrib.plan`. Raises LayoutError unless the
+    types have one mesh, shape and dtype.
     """
     check_name("strategy", strategy, STRATEGIES)
     rule = "sources and targets are lists of types"
