@@ -1,4 +1,9 @@
-"""How a claim of a plan is refused, and how much may be enumerated to find out."""
+"""How a claim of a plan is refused, and how much may be enumerated to find out.
+
+>>> require(4 <= 3, "no tile is above {} bytes; the largest is {}", 3, 4)
+Traceback (most recent call last):
+redistrib.errors.CheckError: does not hold: no tile is above 3 bytes; the largest is 4
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,15 @@
 
 An element of a partial sum has some *addends*, one per value of the partial digits. A *row* is the
 devices that differ in the partial digits of the target only: one tile of it, as addends.
+
+On x=2,y=3, from `[6, 6{y}] sum{x}` to `[6, 6] sum{x}`, an element has 2 addends, and each addend of
+the target is on 3 devices. 2 - 1 + 3 receipts bring the addends together and to all copies, one
+less since a device that wants their sum holds one: 3 for each of 36 elements, over 6 devices 18.
+
+>>> from redistrib.types.mesh import Mesh
+>>> texts = "f32[6, 6{y}] sum{x}", "f32[6, 6] sum{x}"
+>>> lower_bound(*(ArrayType.parse(text, Mesh(x=2, y=3)) for text in texts))
+18
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Kinds:
         types = [plan.dst[move.target], *map(plan.source_type, sources)]
         meshes = {mesh: n for n, mesh in enumerate(dict.fromkeys(t.mesh for t in types))}
         numbering, devices = self._number(tuple(meshes))
-        alone = any(step.again for step in move.steps)
+        alone = any(step.earlier for step in move.steps)
         alone |= any(name not in number for name, _ in move.sources)
         key = (
             move.target if alone else None,

@@ -214,9 +214,9 @@ class _Check:
                 t = self.plan.source_type(str(name))
                 yield from (_same(both) for both in self._read(move, group, t, part))
             else:
-                yield from self._again(move, group, origin, (name, dtypes), part)
+                yield from self._agree_with_target(move, group, origin, (name, dtypes), part)
 
-    def _again(
+    def _agree_with_target(
         self,
         move: Move,
         group: Group,
@@ -395,7 +395,7 @@ def check(plan: Any) -> dict[str, int]:
 
     Takes a Plan, its JSON text, the data in that text, or a ModelPlan. The figures are bytes of the
     worst device by their names in the plan, with `num_collectives` of one array. Raises CheckError
-    with the reason; its `step` is the index of the step at fault, of a model its `target` the array.
+    with the reason; `step` is the index of the step at fault, `target` the array of a model.
 
     >>> import redistrib as rd
     >>> check(rd.plan(("f32[8{x}]", rd.Mesh(x=2)), "f32[8]"))["received_bytes"]

@@ -30,7 +30,6 @@ from redistrib.errors import (
     TypeSyntaxError,
     WeightMapError,
 )
-from redistrib.models.again import made_once
 from redistrib.models.copies import copies
 from redistrib.models.figures import ModelFigures
 from redistrib.models.interpret import Shape
@@ -45,6 +44,7 @@ from redistrib.models.model_data import (
 from redistrib.models.moves import LEAST_PART, Move, Step
 from redistrib.models.normal_form import NormalForm, NormalForms
 from redistrib.models.relabel import best_labels, relabelled
+from redistrib.models.reuse import made_once
 from redistrib.models.segments import AnyType, SegmentedType, cuts_of, parse_any, parts_of
 from redistrib.models.weight_map import WeightMap
 from redistrib.synth.plan.collectives import AllReduce

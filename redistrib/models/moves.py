@@ -39,7 +39,7 @@ PHASES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class EarlierPart:
     """Part number `part` of a target that was made before, on the same devices."""
 
     target: str
@@ -50,15 +50,15 @@ class Again:
 class Step:
     """One copy of an atom into part number `part` of a target.
 
-    `irregular`: the atom was cut, since sizes do not divide each other. With `again`, as for tied
-    weights, each device has the elements already: the copy is from another target, on each device.
+    `irregular`: the atom was cut, since sizes do not divide each other. With `earlier`, as for tied
+    weights, each device has the elements already: the copy is from that target, on each device.
     """
 
     part: int
     copy: Copy
     irregular: bool
     atom: Atom
-    again: Again | None = None
+    earlier: EarlierPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class ModelMoves:
                     relayed.append(later)
                 continue
             place = self._tiles_of(self.dst[move.target])[step.part].places.get(device)
-            if place is not None and step.again is not None:
+            if place is not None and step.earlier is not None:
                 late += self._from_own(move, step, place)
             elif place is not None:
                 yield from self._fill(move, step, place)
@@ -169,7 +169,7 @@ class ModelMoves:
     def pattern(self, move: Move) -> object:
         """All that the transfers of a move depend on but types, names of arrays, and device ids."""
         return tuple(
-            (step.part, step.copy.number, step.again, *_made_by(step, crossing))
+            (step.part, step.copy.number, step.earlier, *_made_by(step, crossing))
             for step, crossing in zip(move.steps, self.crossings[move.target], strict=True)
         )
 
@@ -226,15 +226,15 @@ class ModelMoves:
             yield Transfer(None, device, move.target, None, view, step.copy.dtypes[-1:])
 
     def _from_own(self, move: Move, step: Step, place: int) -> Iterator[Transfer]:
-        assert step.again is not None
+        assert step.earlier is not None
         tiles = self._tiles(self.target_part(move, step).type)
-        again = step.again
-        read = self._tiles_of(self.dst[again.target])[again.part]
+        earlier = step.earlier
+        read = self._tiles_of(self.dst[earlier.target])[earlier.part]
         view = all_of(step.copy, tiles, place, read)
         if view is not None:
             device = tiles.ids[place]
             dtypes = step.copy.dtypes
-            yield Transfer(device, device, move.target, again.target, view, dtypes, 2)
+            yield Transfer(device, device, move.target, earlier.target, view, dtypes, 2)
 
     def _identity(self, move: Move, device: int) -> Iterator[Transfer]:
         """A partial target holds the value on one device, the identity on the others."""
@@ -288,7 +288,7 @@ class ModelMoves:
             targets = self._tiles_of(self.dst[move.target])
             for step in move.steps:
                 copy = step.copy
-                if copy.number is None or step.again is not None:
+                if copy.number is None or step.earlier is not None:
                     continue
                 name, part = move.sources[copy.number]
                 source, target = self._tiles_of(self.source_type(name))[part], targets[step.part]
@@ -304,7 +304,7 @@ class ModelMoves:
         crossings = iter(balanced(entries))
         return {
             move.target: [
-                None if step.copy.number is None or step.again is not None else next(crossings)
+                None if step.copy.number is None or step.earlier is not None else next(crossings)
                 for step in move.steps
             ]
             for move in self.moves

@@ -55,7 +55,7 @@ def best_labels(
     kept = np.zeros((len(devices), len(devices)), np.int64)
     for move in moves:
         for step in move.steps:
-            if step.copy.number is None or step.again is not None:
+            if step.copy.number is None or step.earlier is not None:
                 continue
             name, part = move.sources[step.copy.number]
             source = Tiles(parts_of(src[name])[part].type)

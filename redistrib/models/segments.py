@@ -85,8 +85,8 @@ class SegmentedType:
         """
         if not isinstance(text, str):
             raise TypeSyntaxError(f"a type is a text; got {brief(text)}", text=text)
-        head, bracket, rest = text.partition("[")
-        dims, closing, tail = rest.rpartition("]")
+        head, bracket, body = text.partition("[")
+        dims, closing, tail = body.rpartition("]")
         entries = re.split(r",(?![^{(]*[})])", dims)
         places = [dim for dim, entry in enumerate(entries) if "|" in entry]
         if not (bracket and closing) or len(places) != 1:
@@ -137,13 +137,13 @@ class SegmentedType:
 
     def __str__(self) -> str:
         texts = [str(part) for part in self.parts]
-        head, _, rest = texts[0].partition("[")
+        head, _, body = texts[0].partition("[")
         entries = [
             re.split(r", (?![^{]*\})", t.partition("[")[2].rpartition("]")[0]) for t in texts
         ]
         dims = entries[0]
         dims[self.dim] = "|".join(entry[self.dim] for entry in entries)
-        return f"{head}[{', '.join(dims)}]{rest.rpartition(']')[2]}"
+        return f"{head}[{', '.join(dims)}]{body.rpartition(']')[2]}"
 
 
 AnyType = ArrayType | SegmentedType

@@ -13,7 +13,7 @@ SCHEDULE = "redistrib/models/schedule.py"
 LOADS = "redistrib/models/loads.py"
 BALANCE = "redistrib/models/balance.py"
 BOUNDS = "redistrib/models/bounds.py"
-AGAIN = "redistrib/models/again.py"
+REUSE = "redistrib/models/reuse.py"
 PLAN = "redistrib/models/model_plan.py"
 ORDER = "redistrib/models/order.py"
 MEMORY = "redistrib/models/memory.py"
@@ -292,35 +292,35 @@ MUTANTS = (
     ),
     Mutant(
         "targets of other dtypes share what was brought",
-        AGAIN,
+        REUSE,
         "_Shared._fits",
         "before == step.copy.dtypes[: len(before)]",
         "before[:1] == step.copy.dtypes[:1]",
     ),
     Mutant(
         "what an earlier target brought to any device is on all of them",
-        AGAIN,
+        REUSE,
         "on_own",
         "starts.get(owner) == value",
         "owner in starts",
     ),
     Mutant(
         "what a digit walks on one side alone is on every device",
-        AGAIN,
+        REUSE,
         "on_own",
         "owner in (d.target.owner, d.source.owner) and d.target != d.source",
         "owner == d.source.owner and d.target.owner is None",
     ),
     Mutant(
         "a part that an earlier target has is read from its start",
-        AGAIN,
+        REUSE,
         "_through",
         "c.digit.stride * position",
         "0 * position",
     ),
     Mutant(
         "a part is made of all that an earlier target has, not of what it has of it",
-        AGAIN,
+        REUSE,
         "shared_parts",
         "keep(place, 0, digit.size)",
         "keep(place, 0, END)",
@@ -386,7 +386,7 @@ MUTANTS = (
         "relabelling counts twice what two targets share",
         RELABEL,
         "best_labels",
-        "step.copy.number is None or step.again is not None",
+        "step.copy.number is None or step.earlier is not None",
         "step.copy.number is None",
     ),
     Mutant(

@@ -68,8 +68,8 @@ def inputs_of(move: Move) -> list[Array]:
     """The arrays that a move reads: sources, and targets that are made before."""
     read = []
     for step in move.steps:
-        if step.again is not None:
-            read.append(Array(step.again.target, is_target=True))
+        if step.earlier is not None:
+            read.append(Array(step.earlier.target, is_target=True))
         elif step.copy.number is not None:
             read.append(Array(move.sources[step.copy.number][0], is_target=False))
     return [array for array in dict.fromkeys(read) if array != Array(move.target, is_target=True)]

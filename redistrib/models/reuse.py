@@ -1,4 +1,4 @@
-"""What devices have of a source already, since targets that were made before are made of it too.
+"""Reuse: what devices have of a source already, since earlier targets are made of it too.
 
 Take `w: f32[8{x}]` on 4 devices and two targets on all of 2 others, `t = w[0:6]` and `u = w[2:8]`.
 When u is made, its devices have six of the elements: its atom, u[0:6] from w[2:8], is cut where t
@@ -24,7 +24,7 @@ from typing import NamedTuple
 from redistrib.models.atoms import Atom, AtomDigit, between, split
 from redistrib.models.bounds import apart, overlapping
 from redistrib.models.copies import Copy, copies
-from redistrib.models.moves import Again, Move, Step
+from redistrib.models.moves import EarlierPart, Move, Step
 from redistrib.models.segments import AnyType, Part, parts_of
 
 MAX_TRIED = 16
@@ -111,8 +111,8 @@ class _Shared:
                     tried += 1
                     for cut, held in self._cut(source, target, part, earlier):
                         (taken if held else remaining).append(cut)
-                again = Again(earlier.target, earlier.step.part)
-                copied += [replace(cut, again=again) for cut in taken]
+                held_part = EarlierPart(earlier.target, earlier.step.part)
+                copied += [replace(cut, earlier=held_part) for cut in taken]
                 crossing = remaining
             if copied:
                 changed[place] = [*crossing, *copied]
