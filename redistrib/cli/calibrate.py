@@ -43,8 +43,8 @@ def calibrate(
     processes on this machine, over gloo.
     """
     find_backend(backend).load()
-    given = None if mesh is None else rd.Mesh.parse(mesh)
-    profile, facts = WAYS[backend](given, name, moves, rounds)
+    parsed = None if mesh is None else rd.Mesh.parse(mesh)
+    profile, facts = WAYS[backend](parsed, name, moves, rounds)
     if profile is None:
         return 0
     text = to_toml(

@@ -122,9 +122,9 @@ def _check(question: dict[str, Any], ends: Sequence[str]) -> None:
         if not isinstance(question.get(name, ""), str):
             raise RedistribError(f"{name} is a text; got {question[name]!r}")
     for name in LISTS:
-        given = question.get(name, [])
-        if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-            raise RedistribError(f"{name} is a list of texts; got {str(given)[:80]}")
+        texts = question.get(name, [])
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise RedistribError(f"{name} is a list of texts; got {str(texts)[:80]}")
     if not isinstance(question.get("shape", []), list | str):
         raise RedistribError(f"shape is a list of sizes; got {question['shape']!r}")
 
@@ -191,8 +191,8 @@ def _batch(
     """Sources, targets, who prices them and how. One of them has to state shape and dtype."""
     if "dst_mesh" in question:
         raise RedistribError("the types of a batch are on one mesh; a cost may have a dst_mesh")
-    given = question["mesh"]
-    mesh = Mesh.parse(given) if isinstance(given, str) else Mesh(given)
+    axes = question["mesh"]
+    mesh = Mesh.parse(axes) if isinstance(axes, str) else Mesh(axes)
     texts = [*question["srcs"], *question["dsts"]]
     sizes, dtype = values.parse_shape(question.get("shape")), question.get("dtype")
     whole = next((text for text in texts if states_array(text)), None)

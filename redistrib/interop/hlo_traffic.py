@@ -206,11 +206,11 @@ def _parse(line: str) -> tuple[str, str, str]:
     if text.startswith("("):
         depths = accumulate((char == "(") - (char == ")") for char in text)
         end = next((index for index, depth in enumerate(depths) if not depth), len(text)) + 1
-        shape, rest = text[:end], text[end:].lstrip()
+        shape, call = text[:end], text[end:].lstrip()
     else:
-        shape, _, rest = text.partition(" ")
-    kind, _, rest = rest.partition("(")
-    return shape, kind.strip(), rest
+        shape, _, call = text.partition(" ")
+    opcode, _, arguments = call.partition("(")
+    return shape, opcode.strip(), arguments
 
 
 def _array_bytes(shape: str) -> list[int]:

@@ -8,9 +8,10 @@ target takes in 4 pieces of 2 elements.
 Tiles of an uneven type differ in shape. Views are first those of the largest tile, of both sides;
 `placed` puts them where they are in smaller ones.
 
-Law (senders). Piece e is cut into `parts`. If several targets hold the same tile, on devices that
-have nothing of the source, part s crosses to replica (e parts + s + relaying) mod targets alone,
-and goes on to the others from there: every element crosses once. Otherwise each device keeps what
+Law (senders). Piece number e is cut into `parts` parts. If several targets hold the same tile, on
+devices that have nothing of the source, part s of it crosses to one of these replicas alone, number
+`(e * parts + s + relaying) % replicas`, which passes it on to the others: every element crosses
+once. Otherwise each device keeps what
 it holds, and takes the rest itself. Of the source's replicas the senders take turns: those that
 want the same piece, in the order of fan (the value of the digits that walk the target alone),
 replica and part, are served by replicas serving, serving + 1, ... A `Turn` is where both begin, or

@@ -2,6 +2,8 @@
 
 No plan can do with less than the tiles of its two ends. Where less is allowed, the plan runs in
 chunks, one after the other along a dimension that it does not touch; each chunk keeps the limit.
+From f32[64, 64, 64{x}] to f32[64, 64{x}, 64] on x=4 the tiles have 256 KiB; under a limit of 64 KiB
+the plan runs four times, each time on 16 of the 64 indices of dimension 0.
 """
 
 from __future__ import annotations

@@ -5,6 +5,13 @@ that it receives into its target tile (dynamic_update_slice). Laws: nothing is p
 are those of the exchange; and a round begins when the box of the last one has arrived, so beside
 source and target only the boxes of one round are alive, one sent and one received.
 
+On 2 devices, from f32[4{x}, 6] to f32[4, 6{x}], in tiles of [2, 6] and [4, 3] with boxes of [2, 3]:
+
+    round 0   device 0 takes the box at [0, 0] of its tile and puts it at [0, 0] of the target,
+              device 1 that at [0, 3] at [2, 0]: each keeps its own, so nothing is sent
+    round 1   device 0 sends device 1 its box at [0, 3], which goes to [0, 0] there; device 1 sends
+              device 0 that at [0, 0], which goes to [2, 0]
+
 Nothing is transposed. Where a piece is no box of the tiles as they are, because a local digit lies
 beside it, it is cut into boxes or the tiles are viewed with an axis per digit.
 """

@@ -3,7 +3,8 @@
 A sub-axis is no axis of a jax mesh, so where the types of the two ends have sub-axes, the mesh is
 refined: the same devices in the same order, with an axis per digit. A NamedSharding on the refined
 mesh is equivalent to one on the mesh itself. Without sub-axes the user's own mesh serves, which is
-what explicit sharding and `jax.set_mesh` demand.
+what explicit sharding and `jax.set_mesh` demand. On a mesh x=4, f32[8{x:(1)2}] is
+P("x:(1)2") on a mesh of the same four devices with the axes "x:(1)2" and "x:(2)2", of 2 each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""The primitive operations with the collectives of jax.lax, and a step of a plan run with them."""
+"""The primitive operations with the collectives of jax.lax, and a step of a plan run with them.
+
+The all_to_all from f32[4{x}, 6] to f32[4, 6{x}] on 2 devices is, on the tile of one of them, a
+reshape to [2, 2, 3], a transpose that brings the digit of columns to the front,
+`jax.lax.all_to_all` over x, and a reshape to [4, 3]. Where `choices` says so, it is rounds of
+permutes instead (`rounds`).
+"""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ class _Report:
         self, batches: Sequence[Batch], progress: Callable[[Progress], None] | None
     ) -> None:
         self.progress, self.start = progress, time.monotonic()
-        self.said = self.start
+        self.logged = self.start
         self.of_arrays = sum(len(batch.targets) for batch in batches)
         self.of_bytes = sum(batch.bytes for batch in batches)
         self.arrays = self.bytes = 0
@@ -276,8 +276,8 @@ class _Report:
             self.progress(
                 Progress(self.arrays, self.of_arrays, self.bytes, self.of_bytes, now - self.start)
             )
-        if now - self.said > LONG:
-            self.said = now
+        if now - self.logged > LONG:
+            self.logged = now
             LOG.info(
                 "%d of %d arrays, %d of %d bytes moved in %.1f s",
                 self.arrays,

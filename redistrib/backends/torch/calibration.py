@@ -65,10 +65,10 @@ def calibrate(
 def prepared(plans: Sequence[Plan], device: Any = None) -> list[Callable[[], float]]:
     """A run of each plan, from one buffer: it gives the seconds of the slowest rank."""
     where = torch.device("cpu" if device is None else device)
-    given = torch.zeros(max(p.src.tile_bytes for p in plans), dtype=torch.uint8, device=where)
+    buffer = torch.zeros(max(p.src.tile_bytes for p in plans), dtype=torch.uint8, device=where)
     runs: list[Callable[[], float]] = []
     for plan in plans:
-        tile = given[: plan.src.tile_bytes].view(torch_dtype(plan.src.dtype))
+        tile = buffer[: plan.src.tile_bytes].view(torch_dtype(plan.src.dtype))
         placed = Placed(dist.get_rank(), {t.mesh: tuple(t.mesh.ids) for t in plan.types})
         program = Program(plan, placed)
         runs.append(partial(_seconds, program, tile.view(plan.src.tile_shape), where))

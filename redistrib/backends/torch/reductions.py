@@ -53,9 +53,9 @@ def combined(a: Tensor, b: Tensor, reduction: str, out: Tensor | None = None) ->
 
 def reduced(pieces: Sequence[Tensor], reduction: str, out: Tensor | None = None) -> Tensor:
     """The reduction of at least two tensors, from the first on, in `out`."""
-    first, second, *rest = pieces
+    first, second, *others = pieces
     result = combined(first, second, reduction, out)
-    for piece in rest:
+    for piece in others:
         combined(result, piece, reduction, result)
     return result
 

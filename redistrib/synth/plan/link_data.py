@@ -52,13 +52,14 @@ def read_level(data: Any) -> Level:
     """The level in a table. Raises RedistribError."""
     if not isinstance(data, dict):
         raise RedistribError(f"a level is a table; got {data!r}")
-    given = {key: data[key] for key in TORUS_KEYS if key in data}
-    link = read_link("a level", {key: data[key] for key in data if key not in given}, ("devices",))
-    if not isinstance(given.get("torus", []), list):
+    fields = {key: data[key] for key in TORUS_KEYS if key in data}
+    link_data = {key: data[key] for key in data if key not in fields}
+    link = read_link("a level", link_data, ("devices",))
+    if not isinstance(fields.get("torus", []), list):
         raise RedistribError(f"a torus is a list of numbers; got {data['torus']!r}")
-    if "hop" in given:
-        given["hop"] = read_number("hop", data["hop"])
-    return Level(data["devices"], link, **given | {"torus": tuple(given.get("torus", ()))})
+    if "hop" in fields:
+        fields["hop"] = read_number("hop", data["hop"])
+    return Level(data["devices"], link, **fields | {"torus": tuple(fields.get("torus", ()))})
 
 
 def write_level(level: Level) -> dict[str, Any]:

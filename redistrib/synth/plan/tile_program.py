@@ -1,4 +1,4 @@
-"""A plan as a program on one device's tile: about ten primitive operations, as data.
+"""A plan as a program on one device's tile: of eleven primitive operations, as data.
 
 A collective works on the leading dimension of an array of pieces. Before it, reshapes and a
 transposition bring the digits that it moves to the front; after it, others put them where they are
