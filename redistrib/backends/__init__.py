@@ -1,1 +1,5 @@
-"""What executes plans: the numpy simulator, mpi, jax."""
+"""What executes plans: simulator (numpy), mpi, jax, torch; `registry` has what each of them needs.
+
+model_messages, model_tiles and wire are what all transports share to move whole models;
+calibration makes a hardware profile of measured moves.
+"""

@@ -1,1 +1,1 @@
-"""Typed collectives, plans as data, and the planner."""
+"""Plans as data (`plan`), what makes them (`planner`), and prices for partitioners (`oracle`)."""
