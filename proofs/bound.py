@@ -127,7 +127,8 @@ def components_take_their_least_at_once() -> Goal:
 def the_worst_device_across() -> Goal:
     """Between two meshes: a device that is on the source mesh too has its own part of the target
     tile, any other has nothing. If the worst of the devices so far misses the tile less the least
-    part, so does the worst with one device more."""
+    part, so does the worst with one device more; and with one that is not on the source mesh the
+    bound is the whole tile."""
     worst, least, mine, part = z3.Ints("worst least mine part")
     both = z3.Bool("both")
     facts = [
@@ -141,7 +142,7 @@ def the_worst_device_across() -> Goal:
     ]
     smaller = z3.If(mine <= least, mine, least)
     greater = z3.If(T - mine >= worst, T - mine, worst)
-    return Goal(facts, greater == T - smaller)
+    return Goal(facts, z3.And(greater == T - smaller, z3.Or(both, greater == T)))
 
 
 @false
