@@ -19,6 +19,7 @@ from redistrib.synth.plan.collectives import AllReduce, ShardedToPartial
 from redistrib.synth.plan.data import make_plan
 from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.profile import DEFAULT_PROFILE, Profile, find_profile, profile_names
+from redistrib.synth.planner import proposals
 from redistrib.synth.planner.exact import ExactSearch
 from redistrib.synth.planner.halfway import plan_misaligned
 from redistrib.synth.planner.work import Work
@@ -344,6 +345,21 @@ def test_collectives_say_what_they_need_where_no_digits_match() -> None:
     assert plan.peak_tile_bytes <= least
     verify_runs(plan)
     assert rd.plan(src, dst).steps[0].collective == "exchange"
+
+
+def test_a_search_that_proves_nothing_leaves_collectives_infeasible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On x=2,y=5,z=4 `f64[30{_3,y}, 12{x}, 4, 12{z}] -> f64[30{y}, 12{x}, 4, 12]` has none, too.
+
+    There the exact search is cut off; the answer was an error of that search.
+    """
+    monkeypatch.setattr(proposals, "MAX_COLLECTIVES", 1)
+    src, dst = pair(rd.Mesh(x=5), "f32[90{x}]", "f32[90{_6,x}]")
+    with pytest.raises(rd.InfeasibleError, match="collectives need tiles of") as error:
+        rd.plan(src, dst, strategy="collectives")
+    least = error.value.least_bytes
+    assert rd.plan(src, dst, strategy="collectives", memory_limit=least).peak_tile_bytes == least
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -307,8 +307,8 @@ def exact_steps(
 ) -> list[Collective] | None:
     """The cheapest sequence through tiles of at most `limit` elements, if it takes below `bound`.
 
-    With `work` it may be no shortest path. Raises InfeasibleError if there is none at any price,
-    RedistribError if the search is too large.
+    With `work` it may be no shortest path, and None says that none was found. Without, raises
+    InfeasibleError if there is none at any price, RedistribError if the search is too large.
     """
     types = exact_size(src, dst)
     if types > MAX_TYPES:
@@ -318,13 +318,10 @@ def exact_steps(
             most=MAX_TYPES,
         )
     search = ExactSearch(src, dst, limit, profile, bound)
-    if work is None:
-        search.most_edges = MAX_COLLECTIVES
-        steps = search.run()
-    else:
-        steps = search.run_within(work)
-        if steps is not None or bound < inf:
-            return steps
+    if work is not None:
+        return search.run_within(work)
+    search.most_edges = MAX_COLLECTIVES
+    steps = search.run()
     none = steps is None and bound == inf and not search.cut
     least = search.least_tile() if none else None
     if search.cut:
