@@ -188,18 +188,20 @@ def sub_arrays_are_assigned(comm: MPI.Intracomm) -> None:
         rd.ArrayType.parse(text, mesh)
         for text in ("i32[13{x}:ceil, 24{y}]", "i32[9{y}:balanced, 30{x}:nested]")
     )
-    index = np.s_[2:11, -9:], np.s_[:, 20:29]
+    index = np.s_[2:11, -8:], np.s_[:, 20:28]
     source, target = example(a), -example(b)
-    for src in (a, rd.ArrayType.parse("i32[13{y}:ceil, 24] sum{x}", mesh)):
+    addends = rd.ArrayType.parse("i32[13{y}:ceil, 24] sum{x}", mesh)
+    replicas = rd.ArrayType.parse("i32[9, 30{x}:nested]", mesh)  # who adds for them is shared out
+    for src, dst in ((a, b), (addends, b), (addends, replicas)):
         expected = target.copy()
         expected[index[1]] = source[index[0]]
         indices = {"src_index": index[0], "dst_index": index[1]}
-        with rmpi.Redistribution(src, b, comm, **indices) as redistribution:  # type: ignore[arg-type]
+        with rmpi.Redistribution(src, dst, comm, **indices) as redistribution:  # type: ignore[arg-type]
             for order in "CF":
                 tile = np.asarray(tile_of(source, src, comm.rank), order=order)  # type: ignore[call-overload]
-                out = np.array(tile_of(target, b, comm.rank), order=order)  # type: ignore[call-overload]
+                out = np.array(tile_of(target, dst, comm.rank), order=order)  # type: ignore[call-overload]
                 assert redistribution(tile, out) is out
-                assert np.array_equal(out, tile_of(expected, b, comm.rank))
+                assert np.array_equal(out, tile_of(expected, dst, comm.rank))
             with pytest.raises(rd.BackendError, match=r"with a dst_index the tile .* is given, as"):
                 redistribution(tile)
     part = np.s_[1:5, :2]
@@ -313,3 +315,38 @@ def replicas_on_other_ranks_gather_what_each_received(comm: MPI.Intracomm) -> No
                 ways[repr(made).rpartition("into ")[2]] += 1
         assert sent["auto"] <= sent["direct"]
     assert ways["the exchange and gather of parts>"] or comm.size < 3
+
+
+@case
+def replicas_on_other_ranks_receive_nothing_twice(comm: MPI.Intracomm) -> None:
+    """Where gathering parts would bring a rank what it holds, each is sent what it lacks."""
+    if comm.size < 3:
+        return
+    at_once = rd.Profile("at once", rd.Link(0.0, 1e9))
+    src = rd.ArrayType.parse("i32[24{a}, 840]", rd.Mesh(a=2))
+    dst = rd.ArrayType.parse("i32[24, 840]", rd.Mesh(u=comm.size))
+    array = example(src)
+    with rmpi.Redistribution(src, dst, comm, profile=at_once) as made:
+        tile = None if made.src_position is None else tile_of(array, src, made.src_position)
+        assert same_bits(made(tile), array)
+    held = 0 if tile is None else tile.nbytes
+    assert made.received_bytes == array.nbytes - held
+
+
+@case
+def ranks_of_a_target_on_the_mesh_of_the_source_are_obeyed(comm: MPI.Intracomm) -> None:
+    """Also where a plan for them has no gather: it is one exchange, between the two sets."""
+    if comm.size < 4:
+        return
+    mesh = rd.Mesh(x=2)
+    for texts in (("i32[24{x}, 8]", "i32[24, 8]"), ("i32[24, 8]", "i32[24, 8]")):
+        src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
+        array, results = example(src), []
+        for profile in (None, "default", "mpi-cluster"):
+            options = {"src_ranks": [0, 1], "dst_ranks": [3, 2], "profile": profile}
+            with rmpi.Redistribution(src, dst, comm, **options) as made:  # type: ignore[arg-type]
+                tile = None if made.src_position is None else tile_of(array, src, made.src_position)
+                results.append(made(tile))
+        for result in results:
+            assert (result is None) == (comm.rank not in (2, 3))
+            assert result is None or same_bits(result, array)

@@ -240,6 +240,34 @@ def what_is_given_is_looked_at_unless_told_not_to(comm: MPI.Intracomm) -> None:
 
 
 @case
+def messages_of_a_repeated_call_that_failed_are_never_taken_for_others(
+    comm: MPI.Intracomm,
+) -> None:
+    """The others have sent theirs when a rank fails to give a tile; the next call has new data."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
+    odd, out = comm.size - 1, np.zeros_like(expected)
+    wrong = []
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with rmpi.Redistribution.from_plan(plan, comm, check="none") as made:
+        for number in range(12):
+            tile += 1
+            if number % 4 == 3:
+                with pytest.MonkeyPatch.context() as patch:
+                    if comm.rank == odd:
+                        time.sleep(0.1)  # the others have begun theirs
+                        patch.setattr(exchange.TileExchange, "run", fail)
+                    with pytest.raises((rd.BackendError, ZeroDivisionError)):
+                        made(tile, out if comm.rank != odd else np.zeros_like(out))
+            elif not same_bits(made(tile, out), expected + number + 1):
+                wrong.append(number)
+    assert not wrong
+
+
+@case
 def calls_begun_before_an_earlier_one_fails_end_with_it(comm: MPI.Intracomm) -> None:
     """The others have begun the second call when the first fails on one rank: nobody hangs."""
     plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")

@@ -18,8 +18,8 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends import simulator
+from redistrib.backends.mpi import lifetime, streams
 from redistrib.backends.mpi import problem as making
-from redistrib.backends.mpi import streams
 from redistrib.backends.mpi.memory import anonymous_bytes
 from redistrib.backends.mpi.reduction import Reduction
 from redistrib.types.tile import same_bits, tile_of
@@ -84,6 +84,31 @@ def buffers_of_a_call_that_was_given_up_are_not_used_again(comm: MPI.Intracomm) 
             assert np.array_equal(made(tile), right)
             after = buffers(phase)
             assert comm.rank == 1 or not any(a is b for a, b in zip(before, after, strict=True))
+
+
+@case
+def tiles_of_a_call_that_was_given_up_live_on(comm: MPI.Intracomm) -> None:
+    """Whoever else has forgotten them: MPI may still send from them."""
+    plan = large_problem(comm)
+    tile = np.array(tile_of(example(plan.src), plan.src, comm.rank))
+    reference = weakref.ref(tile)
+    before = len(lifetime._KEPT)
+    with rmpi.Redistribution.from_plan(plan, comm) as made:
+        made(tile)  # so that the next one starts at once
+        if comm.rank == 1:
+            comm.Barrier()
+            with pytest.raises(rd.BackendError, match="the call was given up"):
+                made(tile)
+        else:
+            made.start(tile).give_up()
+            comm.Barrier()
+        del tile
+        with contextlib.suppress(rd.BackendError):  # of ranks that another told before
+            made.check_calls()
+    gc.collect()
+    kept = len(lifetime._KEPT) > before
+    assert comm.allreduce(kept), "nothing of it was under way"
+    assert not kept or reference() is not None
 
 
 def buffers(phase: Any) -> list[np.ndarray]:

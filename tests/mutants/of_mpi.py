@@ -403,7 +403,7 @@ if left and (
         INDEX_RANGES,
         "IndexRanges.within",
         "IndexRanges(part.starts - low, part.stops - low, part.places)",
-        "IndexRanges(part.starts - low, part.stops - low, part.places - part.places.min(initial=0))",
+        "IndexRanges(part.starts - low, part.stops - low, part.places - part.places[:1])",
     ),
     Mutant(
         "the indices of a sub-array are those of its array",

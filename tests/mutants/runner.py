@@ -29,7 +29,7 @@ from tests.torch.test_torch import cases as torch_cases
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 900  # for what takes four minutes at most, in a busy hour, if nothing hangs
-COPIED = ("redistrib", "proofs", "tests", "docs", "pyproject.toml")
+COPIED = ("redistrib", "proofs", "tests", "docs", "examples", "pyproject.toml")
 
 PROOFS = (
     "tests/proofs/test_certificate.py::test_right_plans_are_proved_step_by_step",

@@ -179,7 +179,7 @@ BELOW_DIGITS = ("redistrib/errors.py", "redistrib/text.py")
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A tree of one module and its doctests."""
-    for directory in ("redistrib/types", "proofs", "tests/mutants", "docs"):
+    for directory in ("redistrib/types", "proofs", "tests/mutants", "docs", "examples"):
         (tmp_path / directory).mkdir(parents=True)
     for name in (DIGITS, *BELOW_DIGITS, "tests/mutants/witness.py", "pyproject.toml"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
