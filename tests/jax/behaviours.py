@@ -72,17 +72,17 @@ def a_tree_is_constrained_by_a_tree(jit: Any) -> Any:
 
 
 @behaviour
+def unconstrained_dimensions_stay(jit: Any) -> Any:
+    return jit(lambda x: lay_out(x * 2, at(P.UNCONSTRAINED, "y")))(array("x"))
+
+
+@behaviour
 def numbers_are_wide_where_a_context_says_so(jit: Any) -> Any:
     """XLA's threads, which ask for plans, are not in the context."""
     enable_x64: Any = jax.enable_x64
     with enable_x64(True):
         wide = [array("x").astype(dtype) for dtype in ("float64", "int64", "complex128")]
         return jit(lambda arrays: [turned(x) for x in arrays])(wide)
-
-
-@behaviour
-def unconstrained_dimensions_stay(jit: Any) -> Any:
-    return jit(lambda x: lay_out(x * 2, at(P.UNCONSTRAINED, "y")))(array("x"))
 
 
 @behaviour
