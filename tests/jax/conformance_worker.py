@@ -268,7 +268,9 @@ def values_that_are_constrained_together_are_one_call() -> None:
         assert same_bits(np.asarray(moved), np.asarray(array))
     # A limit is for the tile of one array, here of eight elements.
     limited = rjax.optimize(lambda x: lay_out(x, there), memory_limit=16)
-    for moved in limited(arrays[:27:3]):
+    few = limited.lower(arrays[:27:3]).compile()
+    assert "concatenate" not in few.as_text(), "none are stacked"
+    for moved in few(arrays[:27:3]):
         assert same_bits(np.asarray(moved), signalling)
     chain = rjax.optimize(lambda x: lay_out(lay_out(x, there)[:1], back))
     assert chain.lower(arrays).as_text().count("@redistribute(") == 3
