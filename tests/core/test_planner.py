@@ -350,9 +350,9 @@ def test_collectives_say_what_they_need_where_no_digits_match() -> None:
 def test_a_search_that_proves_nothing_leaves_collectives_infeasible(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On x=2,y=5,z=4 `f64[30{_3,y}, 12{x}, 4, 12{z}] -> f64[30{y}, 12{x}, 4, 12]` has none, too.
+    """The exact search is cut off before it says that there is no way, as in large problems.
 
-    There the exact search is cut off; the answer was an error of that search.
+    On x=2,y=5,z=4 `f64[30{_3,y}, 12{x}, 4, 12{z}] -> f64[30{y}, 12{x}, 4, 12]` raised its error.
     """
     monkeypatch.setattr(proposals, "MAX_COLLECTIVES", 1)
     src, dst = pair(rd.Mesh(x=5), "f32[90{x}]", "f32[90{_6,x}]")

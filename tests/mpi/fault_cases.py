@@ -243,7 +243,7 @@ def what_is_given_is_looked_at_unless_told_not_to(comm: MPI.Intracomm) -> None:
 def messages_of_a_repeated_call_that_failed_are_never_taken_for_others(
     comm: MPI.Intracomm,
 ) -> None:
-    """The others have sent theirs when a rank fails to give a tile; the next call has new data."""
+    """The others have sent theirs when a rank fails; the next call sends new data."""
     plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
     tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
     odd, out = comm.size - 1, np.zeros_like(expected)
