@@ -11,11 +11,10 @@ Tiles of an uneven type differ in shape. Views are first those of the largest ti
 Law (senders). Piece number e is cut into `parts` parts. If several targets hold the same tile, on
 devices that have nothing of the source, part s of it crosses to one of these replicas alone, number
 `(e * parts + s + relaying) % replicas`, which passes it on to the others: every element crosses
-once. Otherwise each device keeps what
-it holds, and takes the rest itself. Of the source's replicas the senders take turns: those that
-want the same piece, in the order of fan (the value of the digits that walk the target alone),
-replica and part, are served by replicas serving, serving + 1, ... A `Turn` is where both begin, or
-an order in which those that have given more serve less.
+once. Otherwise each device keeps what it holds, and takes the rest itself. Of the source's replicas
+the senders take turns: those that want the same piece, in the order of fan (the value of the digits
+that walk the target alone), replica and part, are served by replicas serving, serving + 1, ... A
+`Turn` is where both begin, or an order in which those that have given more serve less.
 One that is itself replica r of the source, of another tile, is served by replica r + serving, and
 its further parts by others, as far apart as can be: on one mesh those that want a piece and do not
 hold it are then spread over the replicas, whichever they are.

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         print("all have a verdict" if options.new else f"no mutant has {wanted} in name or file")
         return int(not options.new)
+    files = {mutant.name: mutant.place(ROOT) for mutant in table}
     lock, start = Lock(), time.perf_counter()
 
     def report(verdict: Verdict) -> None:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line(verdict), flush=True)
             rows[verdict.mutant.name] = row(verdict)
             if options.record:
-                kept = [rows[mutant.name] for mutant in table if mutant.name in rows]
+                kept = [placed(rows[name], file) for name, file in files.items() if name in rows]
                 RESULTS.write_text(page(kept), encoding="utf-8")
 
     try:
@@ -108,6 +109,12 @@ def row(verdict: Verdict) -> str:
         f"{date.today()}, {platform.python_version()}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def placed(row: str, file: str) -> str:
+    """A row with the file that its mutant is in now, wherever that was when it ran."""
+    name, _, verdict = row.split(" | ", 2)
+    return f"{name} | `{file}` | {verdict}"
 
 
 def recorded() -> dict[str, str]:

@@ -215,6 +215,9 @@ def test_what_is_caught_and_what_survives_is_told_and_recorded(
     assert page.startswith(command.HEADER)
     assert page.endswith("2 mutants, 1 killed, 1 survived\n")
     assert command.page([*command.recorded().values()]) == page
+    row = command.recorded()[CAUGHT.name]
+    assert f" | `{DIGITS}` | test | " in row
+    assert command.placed(row.replace(DIGITS, "before/it_moved.py", 1), DIGITS) == row
 
 
 def test_a_mutant_that_hangs_is_stopped(tree: Path) -> None:

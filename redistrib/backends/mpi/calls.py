@@ -1,9 +1,11 @@
 """A call under way: its phases in turn, waited for, polled, or given up.
 
-call = redistribution.start(tile)  # a `Running`: its messages are on their way
-while not call.test():             # what can be done without waiting is done
-    work()
-[result] = call.wait()
+A program computes while its messages travel:
+
+    call = redistribution.start(tile)  # a `Running`
+    while not call.test():  # what can be done without waiting is done
+        work()
+    [result] = call.wait()
 """
 
 from __future__ import annotations
