@@ -16,6 +16,7 @@ import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import exchange
 from redistrib.backends.mpi.faults import NOTICE, Fault, Faults
+from redistrib.backends.mpi.options import Check
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 
@@ -244,6 +245,11 @@ def messages_of_a_repeated_call_that_failed_are_never_taken_for_others(
     comm: MPI.Intracomm,
 ) -> None:
     """The others have sent theirs when a rank fails; the next call sends new data."""
+    for check in ("none", "peers"):
+        _failed_again(comm, check)
+
+
+def _failed_again(comm: MPI.Intracomm, check: Check) -> None:
     plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
     tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
     odd, out = comm.size - 1, np.zeros_like(expected)
@@ -252,8 +258,8 @@ def messages_of_a_repeated_call_that_failed_are_never_taken_for_others(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    with rmpi.Redistribution.from_plan(plan, comm, check="none") as made:
-        for number in range(12):
+    with rmpi.Redistribution.from_plan(plan, comm, check=check) as made:
+        for number in range(16):
             tile += 1
             if number % 4 == 3:
                 with pytest.MonkeyPatch.context() as patch:
@@ -391,6 +397,11 @@ def a_call_is_not_done_again_into_an_array_that_is_gone(comm: MPI.Intracomm) -> 
 @case
 def calls_that_are_done_again_are_right_among_others(comm: MPI.Intracomm) -> None:
     """On the same tiles with other data, other tiles, started ones, after errors, when tiles go."""
+    for check in ("none", "peers"):
+        _done_again_among_others(comm, check)
+
+
+def _done_again_among_others(comm: MPI.Intracomm, check: Check) -> None:
     plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
     array, rank = example(plan.src), comm.rank
     tile, expected = (np.array(tile_of(array, t, rank)) for t in (plan.src, plan.dst))
@@ -404,7 +415,7 @@ def calls_that_are_done_again_are_right_among_others(comm: MPI.Intracomm) -> Non
             return full(*given, **options)
 
         patch.setattr(rmpi.Redistribution, "_run", counted)
-        with rmpi.Redistribution.from_plan(plan, comm, check="none") as made:
+        with rmpi.Redistribution.from_plan(plan, comm, check=check) as made:
             for number in range(24):
                 tile += 1
                 into = other if number % 8 == 5 else out
@@ -425,6 +436,45 @@ def calls_that_are_done_again_are_right_among_others(comm: MPI.Intracomm) -> Non
             assert seen() is None, "nothing is kept"
             tile = np.array(tile_of(array, plan.src, rank))
             assert same_bits(made(tile, out), expected)
+
+
+@case
+def a_repeated_call_looks_at_arrays_that_were_changed_in_place(comm: MPI.Intracomm) -> None:
+    """Another shape or dtype, or a result that may not be written, is the error of a first call."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    for change in ("shape", "dtype", "writeable"):
+        tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
+        out = np.zeros_like(expected)
+        with rmpi.Redistribution.from_plan(plan, comm) as made:
+            for _ in range(3):
+                assert same_bits(made(tile, out), expected)
+            assert made._repeated is not None
+            if comm.rank == 0:
+                match change:
+                    case "shape":
+                        tile.shape = tile.shape[::-1]
+                    case "dtype":
+                        tile.dtype = np.dtype("i4")
+                    case "writeable":
+                        out.flags.writeable = False
+            with pytest.raises(rd.BackendError, match=r"rank 0: (tile|out) "):
+                made(tile, out)
+                made.check_calls()
+            assert same_bits(made(np.array(tile_of(example(plan.src), plan.src, comm.rank))), expected)
+
+
+@case
+def a_call_that_is_a_meeting_is_never_repeated_without(comm: MPI.Intracomm) -> None:
+    """Step by step, or with check="all", also where only some ranks give the same arrays again."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
+    out = np.zeros_like(expected)
+    options: list[dict[str, Any]] = [{"check": "none", "fuse": False}, {"check": "all"}]
+    for given in options:
+        with rmpi.Redistribution.from_plan(plan, comm, **given) as made:
+            for _ in range(4):
+                into = out if comm.rank else np.zeros_like(out)
+                assert same_bits(made(tile, into), expected)
 
 
 @case

@@ -31,7 +31,7 @@ from redistrib.backends.mpi.checks import (
     usable_timeout,
 )
 from redistrib.backends.mpi.communicators import check_alone, claimed, private, slot_of
-from redistrib.backends.mpi.datatypes import Datatypes, Tile
+from redistrib.backends.mpi.datatypes import Datatypes, Tile, places_of
 from redistrib.backends.mpi.exchange import Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
@@ -191,6 +191,7 @@ class Redistribution:
             self._shared: SharedTiles | None = None
             self._under_way: list[Running] = [] if under_way is None else under_way
             self._repeated: RepeatedCall | None = None
+            self._places: list[Any] = []  # where the arrays of the latest call lay
             self._lent: list[tuple[Tile, Redistribution]] = []
             self._phases: list[Phase] = []
             self._reverse = False
@@ -269,9 +270,13 @@ class Redistribution:
         if repeated is not None and not self._under_way and repeated(tile, out):
             return out
         [result] = self._run([tile], [out]).wait()
-        if self._check == "none" and self._at_once() and result is out and not self._lent:
-            call = slot_of(self._given_comm), self._phases[0], tile, out, self._number
-            self._repeated = RepeatedCall.of(self.watch, *call)
+        alone = self.fused and self._check != "all" and self._at_once()
+        if alone and result is out and not self._lent:
+            places = places_of((tile, out))
+            if places == self._places:
+                call = slot_of(self._given_comm), self._phases[0], tile, out, self._number
+                self._repeated = RepeatedCall.of(self.watch, *call, looks=self._check != "none")
+            self._places = places
         return result
 
     def start(self, tile: Tile | None, out: Tile | None = None) -> Running:

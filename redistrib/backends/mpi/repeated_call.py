@@ -1,10 +1,11 @@
 """A repeated call, on the tiles of the call before it: its messages are started again, no more.
 
     for _ in range(steps):
-        to_columns(rows, out=columns)  # from the second time on
+        to_columns(rows, out=columns)  # from the third time on
 
-For `check="none"`, in loops that give the same tile and `out` each time, where all travels straight
-from tile to tile. It keeps addresses and weak references, so no array lives longer for it.
+In loops that give the same tile and `out` each time, where all travels straight from tile to tile
+and a call is no meeting. That the two arrays are what they were is looked at unless `check="none"`.
+It keeps addresses and weak references, so no array lives longer for it.
 
 It is one of the operations that all ranks count (faults.py), whether or not another rank takes this
 way; where an error is known, a call was started, or the ranks were given up, the full way is taken.
@@ -39,13 +40,22 @@ class RepeatedCall:
     """The messages and copies of one call of an exchange, for calls on the same two arrays.
 
     seen_ends: the tiles as the phase sees them. text: what the call is, for others that ask.
+    looks: whether each call looks at the arrays, whose shape a program may have changed in place.
     """
 
     def __init__(
-        self, watch: Watch, slot: Slot, phase: TileExchange, ends: Ends, seen_ends: Ends, text: str
+        self,
+        watch: Watch,
+        slot: Slot,
+        phase: TileExchange,
+        ends: Ends,
+        seen_ends: Ends,
+        text: str,
+        looks: bool,
     ) -> None:
         self._watch, self._slot, self._text = watch, slot, text
         self._tile, self._out = (_reference(array) for array in ends)
+        self._looks = [_look(array) for array in ends] if looks else []
         self._messages, copies = phase.prepared(*seen_ends)
         self._requests = self._messages.requests
         self._copies = [(_without_owner(a), _without_owner(b)) for a, b in copies]
@@ -60,19 +70,22 @@ class RepeatedCall:
         tile: Tile | None,
         out: Tile | None,
         number: int,
+        *,
+        looks: bool,
     ) -> RepeatedCall | None:
         """The call that a redistribution just ran, to be repeated; None where more is needed."""
         backwards = forwards(tile) is not tile or forwards(out) is not out
         if not isinstance(phase, TileExchange) or backwards or watch.timeout is not None:
             return None
         seen_ends = seen(phase, [tile, out])
-        return cls(
-            watch, slot, phase, (tile, out), (seen_ends[0], seen_ends[1]), call_of(number, 1)
-        )
+        both = (tile, out), (seen_ends[0], seen_ends[1])
+        return cls(watch, slot, phase, *both, call_of(number, 1), looks)
 
     def __call__(self, tile: Tile | None, out: Tile | None) -> bool:
         """Whether the call was done; if not, nothing was, and the full way is to be taken."""
         if self._tile() is not tile or self._out() is not out or self._stale:
+            return False
+        if self._looks and self._looks != [_look(tile), _look(out)]:
             return False
         private = self._watch.private
         faults, slot = private.faults, self._slot
@@ -114,6 +127,11 @@ class RepeatedCall:
         except BaseException as error:
             watch.left(operation, error)
             raise
+
+
+def _look(array: Tile | None) -> object:
+    """Where an array lies, its shape, strides and dtype, and whether it may be written."""
+    return None if array is None else (array.__array_interface__, array.dtype)
 
 
 def _reference(array: Tile | None) -> Callable[[], Any]:
