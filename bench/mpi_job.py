@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import redistrib as rd
 
-ROUNDS = 5
+ROUNDS = 25
 
 
 class CannotError(Exception):

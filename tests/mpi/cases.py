@@ -598,6 +598,34 @@ def short_runs_go_in_one_message_to_each_rank(comm: MPI.Intracomm) -> None:
 
 
 @case
+def few_short_runs_go_straight_and_long_ones_by_a_buffer_where_that_is_faster(
+    comm: MPI.Intracomm,
+) -> None:
+    """The latter between ranks of a node of Open MPI that have a processor each."""
+    mesh, openmpi = rd.Mesh(x=comm.size), MPI.get_vendor()[0] != "MPICH"
+    few, many = 100 * comm.size, 5000 * comm.size
+    long = (4 << 20) // comm.size // 840 * 840  # 4 MiB to each rank, in two runs
+    ends = [
+        (f"u8[{few}{{x}}, 840]", f"u8[{few}, 840{{x}}]"),
+        (f"u8[{many}{{x}}, 840]", f"u8[{many}, 840{{x}}]"),
+        (f"u8[{2 * comm.size}{{x}}, {long}]", f"u8[{2 * comm.size}, {long}{{x}}]"),
+    ]
+    for crowded in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "FEW_RUNS", 4096)
+            patch.setattr(streams, "PACKED", long // comm.size)
+            patch.setattr(private(comm), "crowded", crowded)
+            packed = False, True, openmpi and not crowded
+            for (before, after), is_packed in zip(ends, packed, strict=True):
+                src, dst = (rd.ArrayType.parse(text, mesh) for text in (before, after))
+                array = np.random.default_rng(0).integers(0, 256, src.shape, np.uint8)
+                with rmpi.Redistribution(src, dst, comm) as made:
+                    assert made._at_once() is not is_packed
+                    result = made(np.array(tile_of(array, src, comm.rank)))
+                assert np.array_equal(result, tile_of(array, dst, comm.rank))
+
+
+@case
 def reductions_need_a_bounded_scratch(comm: MPI.Intracomm) -> None:
     """However large the tiles, and without more traffic than a reduce_scatter and a gather."""
     mesh, scratch = rd.Mesh(r=comm.size), 1 << 18

@@ -12,6 +12,7 @@ from mpi4py import MPI
 import redistrib as rd
 from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import streams
+from redistrib.backends.mpi.communicators import Private
 from redistrib.types.tile import same_bits, tile_of
 from tests.problems import random_type
 from tests.random_plans import (
@@ -60,6 +61,9 @@ def draw(comm: MPI.Intracomm, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # Small arrays would all go one way: these figures choose the way, and never the result.
         patch.setattr(streams, "SHORT_RUN", rng.choice((0, 64, 1 << 30)))
+        patch.setattr(streams, "FEW_RUNS", rng.choice((0, 0, 100)))
+        patch.setattr(streams, "PACKED", rng.choice((1, 1 << 20)))
+        patch.setattr(Private, "packs", rng.choice((range(comm.size), ())))
         patch.setattr(streams, "SLAB_RUNS", rng.choice((None, 1, 3)))
         patch.setattr(streams, "LEAST_CHUNK", rng.choice((1, 40, 4096)))
         patch.setattr(streams, "DEPTH_DIRECT", rng.choice((1, 3, 64)))

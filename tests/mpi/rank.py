@@ -27,6 +27,7 @@ import tests.mpi.report_cases
 import tests.mpi.safety_cases
 import tests.mpi.shared_cases
 import tests.mpi.step_cases  # noqa: F401 - they add to CASES
+from redistrib.backends.mpi import streams
 from tests.mpi.cases import CASES
 from tests.pool import end_with
 
@@ -64,6 +65,7 @@ FAILED: list[dict[str, str]] = []
 
 def main(path: str) -> None:
     comm = MPI.COMM_WORLD
+    streams.FEW_RUNS = 0  # small tiles stand for large ones
     control = comm.Dup()
     for job in jobs(control, path):
         assert job is not None

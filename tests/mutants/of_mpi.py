@@ -510,4 +510,25 @@ if left and (
         "faults.raised or faults.known is not None or faults.cleared != self._cleared",
         "False",
     ),
+    Mutant(
+        "a repeated call takes arrays for what they were",
+        REPEATED_CALL,
+        "RepeatedCall.__call__",
+        "self._looks and self._looks != [_look(tile), _look(out)]",
+        "False",
+    ),
+    Mutant(
+        "a call that is a meeting is repeated without",
+        REDISTRIBUTION,
+        "Redistribution.__call__",
+        'self.fused and self._check != "all" and self._at_once()',
+        "self._at_once()",
+    ),
+    Mutant(
+        "runs are packed for ranks that share a processor",
+        COMMUNICATORS,
+        "Private.packs",
+        'self.crowded or MPI.get_vendor()[0] == "MPICH"',
+        'MPI.get_vendor()[0] == "MPICH"',
+    ),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -58,6 +58,11 @@ class Private:
 
     def __post_init__(self) -> None:
         self.faults = Faults(self.comm)
+
+    @property
+    def packs(self) -> Container[int]:
+        """The ranks with which bytes travel faster if they are packed; see `streams.py`."""
+        return () if self.crowded or MPI.get_vendor()[0] == "MPICH" else self.node_ranks
 
     def next_number(self) -> int:
         """The number of one more redistribution; ranks make them in the same order."""

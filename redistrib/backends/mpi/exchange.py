@@ -132,7 +132,9 @@ class TileExchange(Phase):
         # Two chunks are under way in each direction, whatever the number of peers: each message
         # costs its ranks a wait for one another.
         chunk = scratch // (2 * DEPTH)
-        self.sends, self.receives = streams_of(remote, channel.comm, itemsize, chunk)
+        self.sends, self.receives = streams_of(
+            remote, channel.comm, itemsize, chunk, packs=channel.packs
+        )
         self.sent_bytes = sum(stream.bytes for stream in self.sends)
         self.received_bytes = sum(stream.bytes for stream in self.receives)
         self._scratch = scratch

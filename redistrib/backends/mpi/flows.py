@@ -7,7 +7,7 @@ receiver unpacks each slot as it fills.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,10 +22,15 @@ from redistrib.backends.mpi.streams import DEPTH_DIRECT, Buffer, Stream
 
 @dataclass(slots=True)
 class Channel:
-    """What the phases of a redistribution share; the tag is that of the call under way."""
+    """What the phases of a redistribution share.
+
+    packs: the ranks with which bytes travel faster if they are packed. tag: that of the call under
+    way.
+    """
 
     comm: MPI.Intracomm
     datatypes: Datatypes
+    packs: Container[int] = ()
     adding: Adding = Adding()  # noqa: RUF009 - frozen
     tag: int = 0
 

@@ -15,8 +15,8 @@ from redistrib.types.array_type import ArrayType
 
 Check = Literal["all", "peers", "none"]
 
-SCRATCH = 1 << 20
-"""Scratch unless another is asked for; the default is a twentieth of a tile more."""
+SCRATCH = 7 << 18
+"""Scratch unless another is asked for; the default is an eleventh of a tile more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Options:
     def scratch_of(self, src: ArrayType, dst: ArrayType, dtype: np.dtype[Any]) -> int:
         """Bytes of scratch. Raises BackendError for less than one."""
         if self.scratch is None:
-            return SCRATCH + max(src.tile_size, dst.tile_size) * dtype.itemsize // 20
+            return SCRATCH + max(src.tile_size, dst.tile_size) * dtype.itemsize // 11
         if self.scratch < 1:
             raise BackendError(
                 f"scratch is at least 1 byte; got {self.scratch}", scratch=self.scratch

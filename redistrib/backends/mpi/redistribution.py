@@ -72,8 +72,8 @@ class Redistribution:
         whose shapes may differ. With a dst_index `out` is given, and keeps its other elements.
     dtype: numpy dtype of the tiles where the types' own does not name it (structured, datetime64,
         any size); data is moved as opaque bytes. Not with reductions.
-    scratch: bytes per rank for packing and reducing, beside source and target; by default 1 MiB and
-        a twentieth of the largest tile. At least 4 KiB are used per message in flight;
+    scratch: bytes per rank for packing and reducing, beside source and target; by default 1.75
+        MiB and an eleventh of the largest tile. At least 4 KiB are used per message in flight;
         `scratch_bytes` says what is in use.
     shared: the result is always the array `out`, in memory that the ranks of a node share: what a
         rank has for another of its node is copied once, straight into place, and only what goes to
@@ -196,7 +196,7 @@ class Redistribution:
             self._phases: list[Phase] = []
             self._reverse = False
             self._order: int | None = None
-            self._channel = Channel(owned.comm, Datatypes())
+            self._channel = Channel(owned.comm, Datatypes(), owned.packs)
 
             def settle() -> tuple[str, str, int]:
                 src, dst = self.src, self.dst = find_ends()

@@ -1,15 +1,19 @@
 """What goes from one rank to another, cut into messages of bounded size.
 
-Sender and receiver cut a stream of overlaps into the same chunks. Where runs are long, a chunk
-travels straight from tile to tile under a strided datatype; where they are short, it is packed into
-a reused buffer and unpacked from one. MPI keeps the messages of a pair in order. Half of each row
-of `f64[1024, 1024]` is a run of 4 KiB, and goes from tile to tile; half of each row of `f64[1024,
-6]` is one of 24 bytes, below SHORT_RUN, and is packed.
+Sender and receiver cut a stream of overlaps into the same chunks. Where runs are long, or few, a
+chunk travels straight from tile to tile under a strided datatype; where they are short it is packed
+into a reused buffer and unpacked from one. MPI keeps the messages of a pair in order. Half of each
+row of `f64[1024, 1024]` is a run of 4 KiB, and goes from tile to tile; half of each row of
+`f64[16384, 6]` is one of 24 bytes, below SHORT_RUN, and is packed.
+
+Between two ranks of a node Open MPI reads contiguous bytes from the memory of the other at once,
+and moves strided ones through many small pieces of shared memory. Where each rank has a processor
+(`packs`), long runs are packed too, if there is enough of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -24,6 +28,12 @@ from redistrib.backends.mpi.requests import Message
 
 SHORT_RUN = 512
 """Bytes of a contiguous run below which packing beats a strided datatype."""
+
+FEW_RUNS = 256 if MPI.get_vendor()[0] == "MPICH" else 4096
+"""Runs up to which a strided datatype takes less time than a buffer does."""
+
+PACKED = 1 << 20
+"""Bytes to a rank from which packing long runs pays, where it does."""
 
 SLAB_RUNS = 1024 if MPI.get_vendor()[0] == "MPICH" else None
 """Runs per message beyond which the MPI slows down several times; None where it does not."""
@@ -69,10 +79,10 @@ def _part(overlap: Tile, part: Bounds) -> Tile:
 class Stream:
     """The overlaps from one rank to another, seen from one of them; `regions` are on its own side.
 
-    `merges`: runs are short, so its chunks leave from buffers and come into some, as many parts as
-    have room together; else each part is a message. `bounded`: bytes of a chunk where it does not
-    merge; None where such messages may be large. `direct`: none has a buffer, and all are under way
-    at once. `buffered`: on this side its chunks are in buffers.
+    `merges`: its chunks leave from buffers and come into some, as many parts as have room together;
+    else each part is a message. `packs`: whether long runs are packed too. `bounded`: bytes of a
+    chunk where it does not merge; None where such messages may be large. `direct`: none has a
+    buffer, and all are under way at once. `buffered`: on this side its chunks are in buffers.
     """
 
     def __init__(
@@ -83,13 +93,15 @@ class Stream:
         itemsize: int,
         chunk: int,
         bounded: int | None,
+        packs: bool = False,
     ) -> None:
         self.peer, self.overlaps = peer, overlaps
         self.regions = [getattr(overlap, side) for overlap in overlaps]
         self.bytes = sum(overlap.size for overlap in overlaps) * itemsize
         runs = sum(overlap.size // overlap.contiguous for overlap in overlaps)
         # Both ends see the same figures, so they choose and cut alike.
-        self.merges = self.bytes < SHORT_RUN * runs
+        short = self.bytes < SHORT_RUN * runs and runs > FEW_RUNS
+        self.merges = short or (packs and self.bytes >= PACKED and runs > len(overlaps))
         self.packed = self.merges or bounded is not None
         self.buffered = self.merges or (bounded is not None and side == "put")
         if bounded is not None and not self.merges:
@@ -168,10 +180,12 @@ def streams_of(
     itemsize: int,
     chunk: int,
     bounded: int | None = None,
+    packs: Container[int] = (),
 ) -> tuple[list[Stream], list[Stream]]:
     """What this rank sends and receives, by peer, in chunks of so many bytes on every rank.
 
-    chunk: where runs are short; bounded: where they are long, if that has a bound.
+    chunk: where they are packed; bounded: where runs are long, if that has a bound. packs: the
+    ranks with which long runs are packed too.
     """
     chunk = max(LEAST_CHUNK, chunk)
     bounded = None if bounded is None else max(LEAST_CHUNK, bounded)
@@ -185,11 +199,11 @@ def streams_of(
     # In rotation, so that not all ranks begin with the same one.
     return (
         [
-            Stream(peer, sends[peer], "take", itemsize, chunk, bounded)
+            Stream(peer, sends[peer], "take", itemsize, chunk, bounded, peer in packs)
             for peer in sorted(sends, key=lambda peer: (peer - comm.rank) % comm.size)
         ],
         [
-            Stream(peer, receives[peer], "put", itemsize, chunk, bounded)
+            Stream(peer, receives[peer], "put", itemsize, chunk, bounded, peer in packs)
             for peer in sorted(receives, key=lambda peer: (comm.rank - peer) % comm.size)
         ],
     )
