@@ -598,10 +598,8 @@ def short_runs_go_in_one_message_to_each_rank(comm: MPI.Intracomm) -> None:
 
 
 @case
-def few_short_runs_go_straight_and_long_ones_by_a_buffer_where_that_is_faster(
-    comm: MPI.Intracomm,
-) -> None:
-    """The latter between ranks of a node of Open MPI that have a processor each."""
+def runs_are_packed_where_that_is_faster(comm: MPI.Intracomm) -> None:
+    """Short ones, if there are many; long ones if each rank of Open MPI has a processor."""
     mesh, openmpi = rd.Mesh(x=comm.size), MPI.get_vendor()[0] != "MPICH"
     few, many = 100 * comm.size, 5000 * comm.size
     long = (4 << 20) // comm.size // 840 * 840  # 4 MiB to each rank, in two runs

