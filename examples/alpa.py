@@ -22,6 +22,8 @@ from redistrib.partition import (
     Choice,
     Costs,
     Graph,
+    ShardedUpdate,
+    Sharding,
     propagate,
     sharded_further,
     shardings,
@@ -31,10 +33,20 @@ from redistrib.partition.step import Option
 
 
 def options(graph: Graph, mesh: rd.Mesh) -> dict[str, list[Option]]:
-    """What to choose from: shardings of operators that use every axis, layouts of what is given."""
-    operators = {op.name: shardings(graph, mesh, op.name) for op in graph.operators}
-    inputs = [name for name in graph.shapes if name not in operators]
-    return {**operators, **{name: list(tensor_types(graph, mesh, name)) for name in inputs}}
+    """What to choose from: shardings of operators that use every axis, layouts of what is given.
+
+    Of a parameter each layout also with an update that is sharded over the axes that are free.
+    """
+    choices: dict[str, list[Option]] = {
+        op.name: [*shardings(graph, mesh, op.name)] for op in graph.operators
+    }
+    for name in graph.given:
+        layouts = list(tensor_types(graph, mesh, name))
+        choices[name] = [*layouts]
+        if name in graph.parameters:
+            updates = [sharded_update(t, [digit.axis for digit in t.free_digits]) for t in layouts]
+            choices[name] += [update for update in updates if update.state != update.parameter]
+    return choices
 
 
 class Program:
@@ -93,7 +105,9 @@ def solve(costs: Costs, memory: float, seconds: float = 60.0) -> dict[str, Optio
     of_node: dict[str, np.ndarray] = {}
     unit = 1e6  # microseconds: solvers like numbers near 1
     for name, layouts in choices.items():
-        of_node[name] = program.variables(np.array([costs.compute(o) * unit for o in layouts]))
+        of_node[name] = program.variables(
+            np.array([costs.compute(o) + costs.update(o) for o in layouts]) * unit
+        )
         program.constrain(dict.fromkeys(of_node[name].tolist(), 1.0), 1, 1)
     kept = {
         int(variable): costs.memory(name, option) / memory
@@ -119,8 +133,13 @@ def solve(costs: Costs, memory: float, seconds: float = 60.0) -> dict[str, Optio
     return {name: choices[name][int(values[of].argmax())] for name, of in of_node.items()}
 
 
+def sharded_update(t: rd.ArrayType, axes: list[str]) -> ShardedUpdate:
+    """A parameter whose gradient and optimizer state are sharded over more axes (ZeRO-2)."""
+    return ShardedUpdate(t, sharded_further(t, axes))
+
+
 def stored(choice: Choice, graph: Graph, axes: list[str]) -> Choice:
-    """A choice whose parameters are stored sharded over more axes as well (ZeRO)."""
+    """A choice whose parameters are stored sharded over more axes as well (ZeRO-3)."""
     return {**choice, **{n: sharded_further(choice[n], axes) for n in graph.parameters}}
 
 
@@ -135,7 +154,11 @@ def by_hand(graph: Graph, mesh: rd.Mesh) -> dict[str, Choice]:
         "data parallel": batch,
         "FSDP": stored(batch, graph, axes),
         "Megatron": megatron,
-        "Megatron, ZeRO": stored(megatron, graph, axes[:-1]),
+        "Megatron, ZeRO-2": {
+            **megatron,
+            **{n: sharded_update(megatron[n], axes[:-1]) for n in graph.parameters},
+        },
+        "Megatron, ZeRO-3": stored(megatron, graph, axes[:-1]),
     }
 
 
@@ -158,11 +181,11 @@ def main(mesh: rd.Mesh, profile: str, memory: float) -> dict[str, float]:
         kept = sum(costs.memory(p, choice[p]) for p in graph.parameters)
         result[name] = step.seconds if kept <= memory * (1 + 1e-9) else float("inf")
         print(
-            f"  {name:15} {step.seconds * 1e3:8.2f} ms, {step.communication * 1e3:8.2f} of them "
+            f"  {name:16} {step.seconds * 1e3:8.2f} ms, {step.communication * 1e3:8.2f} of them "
             f"moving; parameters {kept / 1e9:.2f} GB{'' if kept <= memory else ' (too much)'}"
         )
     for name, option in choices["found"].items():
-        print(f"    {name:8} {option if isinstance(option, rd.ArrayType) else option.letters}")
+        print(f"    {name:8} {option.letters if isinstance(option, Sharding) else option}")
     output = choices["found"]["y"].output
     stages = rd.Mesh(mesh.axes, devices=range(mesh.num_devices, 2 * mesh.num_devices))
     next_stage = output.replace(mesh=stages)

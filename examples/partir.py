@@ -3,8 +3,9 @@
     python examples/partir.py
 
 After each tactic it prints the collectives of a step of training and its time: data parallelism
-all_reduces gradients; Megatron adds two all_reduces a layer forward and two backward; ZeRO-3 stores
-parameters sharded, gathers them for each use and reduce_scatters their gradients.
+all_reduces gradients; Megatron adds two all_reduces a layer forward and two backward; ZeRO-2
+reduce_scatters gradients, updates a part of each parameter and gathers it once; ZeRO-3 stores that
+part alone and gathers it for its use.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from __future__ import annotations
 from transformer import MEGATRON, layer
 
 import redistrib as rd
-from redistrib.partition import Choice, Costs, Graph, Step, propagate, sharded_further
+from redistrib.partition import (
+    Choice,
+    Costs,
+    Graph,
+    ShardedUpdate,
+    Step,
+    propagate,
+    sharded_further,
+)
 from redistrib.partition.propagation import Decision
 
 BATCH: list[Decision] = [("x", 0, "data")]
@@ -24,7 +33,13 @@ def tactics(graph: Graph, mesh: rd.Mesh) -> dict[str, Choice]:
     batch = propagate(graph, mesh, BATCH)
     model = propagate(graph, mesh, BATCH + MODEL)
     stored = {name: sharded_further(model[name], ["data"]) for name in graph.parameters}
-    return {"batch": batch, "+ model": model, "+ ZeRO-3": {**model, **stored}}
+    updated = {name: ShardedUpdate(model[name], state) for name, state in stored.items()}
+    return {
+        "batch": batch,
+        "+ model": model,
+        "+ ZeRO-2": {**model, **updated},
+        "+ ZeRO-3": {**model, **stored},
+    }
 
 
 def steps(mesh: rd.Mesh, profile: str = "dgx-h100") -> dict[str, Step]:

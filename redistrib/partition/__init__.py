@@ -11,7 +11,7 @@
 from redistrib.partition.graph import Device, Graph, Operator
 from redistrib.partition.propagation import propagate
 from redistrib.partition.sharding import Sharding, sharded_further, shardings, tensor_types
-from redistrib.partition.step import Choice, Costs, Step
+from redistrib.partition.step import Choice, Costs, ShardedUpdate, Step
 
 __all__ = [
     "Choice",
@@ -19,6 +19,7 @@ __all__ = [
     "Device",
     "Graph",
     "Operator",
+    "ShardedUpdate",
     "Sharding",
     "Step",
     "propagate",

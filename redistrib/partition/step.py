@@ -4,15 +4,17 @@
 
 An edge leads from what a tensor is written as to what an operator reads; backward, from the
 gradient that the operator leaves to the one that the tensor wants. A parameter is stored in a
-layout of its own: its edge is a gather where it is stored sharded and read whole (FSDP), and its
-gradient is reduced into the layout in which it is stored (ZeRO).
+layout of its own: its edge is a gather where it is stored sharded and read whole (FSDP, or ZeRO-3),
+and its gradient is reduced into the layout in which it is stored. With a `ShardedUpdate` the
+gradient is reduced into the layout of the optimizer's state, and the parameter that it updates is
+gathered once a step (ZeRO-2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import assert_never, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,20 @@ from redistrib.synth.oracle.oracle import Oracle
 from redistrib.synth.plan.data import Plan
 from redistrib.types.array_type import ArrayType
 
-Option = Sharding | ArrayType
-"""Of an operator a sharding; of a tensor that is given its layout."""
+
+@dataclass(frozen=True, slots=True)
+class ShardedUpdate:
+    """The layout of a parameter, and that of its gradient and optimizer state."""
+
+    parameter: ArrayType
+    state: ArrayType
+
+    def __str__(self) -> str:
+        return f"{self.parameter}, updated as {self.state}"
+
+
+Option = Sharding | ArrayType | ShardedUpdate
+"""Of an operator a sharding; of a tensor that is given its layout, of a parameter also two."""
 Choice = Mapping[str, Option]
 """An option for every operator and every tensor that is given, by name."""
 
@@ -33,8 +47,8 @@ Choice = Mapping[str, Option]
 class Step:
     """Seconds of compute and of communication, bytes a device, and the plans by tensor and reader.
 
-    A plan of `moves` is for (tensor, operator, "forward" or "backward"); those of nothing to do are
-    left out.
+    A plan of `moves` is for (tensor, operator, "forward" or "backward"), or for (parameter,
+    parameter, "update"); those of nothing to do are left out.
     """
 
     compute: float
@@ -54,7 +68,9 @@ class Step:
 
 
 class Costs:
-    """What options of a graph cost on a mesh: by `node` and `edge` for a solver, or as a `Step`.
+    """What options of a graph cost on a mesh: by option and `edge` for a solver, or as a `Step`.
+
+    An option costs its `compute`, and its `update` where it is of a parameter.
 
     `training` adds the backward pass; `state_bytes` are those of a parameter's gradient and
     optimizer state, for each byte of the parameter. The mesh and the profile are the oracle's.
@@ -81,18 +97,25 @@ class Costs:
 
     def compute(self, option: Option) -> float:
         """Seconds of an operator on each device, by roofline; backward takes twice as long."""
-        if isinstance(option, ArrayType):
+        if not isinstance(option, Sharding):
             return 0.0
         flops = self.graph.flops(option.operator) / option.ways / self.device.flops
         moved = self.graph.bytes_moved(option.operator) / option.ways / self.device.bandwidth
         return max(flops, moved) * (3 if self.training else 1)
 
+    def update(self, option: Option) -> float:
+        """Seconds of gathering an updated parameter from the layout of its state."""
+        if not (self.training and isinstance(option, ShardedUpdate)):
+            return 0.0
+        return self._seconds(option.state, option.parameter)
+
     def memory(self, name: str, option: Option) -> int:
         """Bytes that a device keeps: a parameter with its state, what backward reads again."""
-        if isinstance(option, ArrayType):
-            state = self.state_bytes if name in self.graph.parameters else 0.0
-            return int(option.tile_bytes * (1 + state))
-        return option.output.tile_bytes if self.training else 0
+        if isinstance(option, Sharding):
+            return option.output.tile_bytes if self.training else 0
+        layout, gradient = self.written(option)
+        state = self.state_bytes if name in self.graph.parameters else 0.0
+        return int(layout.tile_bytes + gradient.tile_bytes * state)
 
     def edge(
         self, number: int, writers: Sequence[Option], readers: Sequence[Sharding]
@@ -111,9 +134,15 @@ class Costs:
     @staticmethod
     def written(option: Option) -> tuple[ArrayType, ArrayType]:
         """What a tensor is written as, and the gradient that it wants."""
-        if isinstance(option, ArrayType):
-            return option, option
-        return option.output, option.output_gradient
+        match option:
+            case Sharding():
+                return option.output, option.output_gradient
+            case ShardedUpdate():
+                return option.parameter, option.state
+            case ArrayType():
+                return option, option
+            case _:
+                assert_never(option)
 
     @staticmethod
     def read(option: Sharding, number: int) -> tuple[ArrayType, ArrayType]:
@@ -121,7 +150,7 @@ class Costs:
         return option.inputs[number], option.input_gradients[number]
 
     def _moves(self, choice: Choice) -> Iterator[tuple[str, str, str, ArrayType, ArrayType]]:
-        """Tensor, reader, the way, and the two types of every edge."""
+        """Tensor, reader, the way, and the two types of every edge and update."""
         for tensor, name, number in self.graph.edges():
             reader = cast(Sharding, choice[name])
             written, wanted = self.written(choice[tensor])
@@ -129,6 +158,9 @@ class Costs:
             yield tensor, name, "forward", written, read
             if self._trained(reader, number):
                 yield tensor, name, "backward", gradient, wanted
+        for name, option in choice.items():
+            if self.training and isinstance(option, ShardedUpdate):
+                yield name, name, "update", option.state, option.parameter
 
     def step(self, choice: Choice, *, shared: bool = False) -> Step:
         """The step of a choice, with its plans.

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import redistrib as rd
 from redistrib.interop.hlo_traffic import HloTraffic, hlo_traffic
-from redistrib.partition import Choice, Costs, Graph
+from redistrib.partition import Choice, Costs, Graph, ShardedUpdate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -40,14 +40,18 @@ FUNCTIONS = {
 
 
 def compiled_traffic(graph: Graph, choice: Choice, mesh: rd.Mesh) -> HloTraffic:
-    """What XLA's program of a step moves: gradients have the layouts of their parameters."""
+    """What XLA's program of a step moves: gradients have the layouts of their parameters.
+
+    With a `ShardedUpdate` the optimizer's copy of a parameter has that of the gradient, and the
+    program returns the parameter that it updates.
+    """
     devices = jax.make_mesh([size for _, size in mesh.axes], [name for name, _ in mesh.axes])
 
     def sharding(t: rd.ArrayType) -> NamedSharding:
         dims = [[d.axis for d in factors if hasattr(d, "axis")] for factors in t.dims]
         return NamedSharding(devices, P(*(tuple(axes) or None for axes in dims)))
 
-    def step(x: Any, parameters: dict[str, Any], gradient: Any) -> Any:
+    def step(x: Any, parameters: dict[str, Any], masters: dict[str, Any], gradient: Any) -> Any:
         def forward(parameters: dict[str, Any]) -> Any:
             known = {"x": x, **parameters}
             for op in graph.operators:
@@ -57,18 +61,24 @@ def compiled_traffic(graph: Graph, choice: Choice, mesh: rd.Mesh) -> HloTraffic:
             return known["y"]
 
         y, backward = jax.vjp(forward, parameters)
-        return y, backward(gradient)[0]
+        gradients = backward(gradient)[0]
+        return y, {n: masters[n] - g if n in masters else g for n, g in gradients.items()}
 
     def like(name: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(graph.shapes[name], graph.dtype.replace("f", "float"))
 
-    stored = {name: sharding(choice[name]) for name in graph.parameters}
+    stored = {name: sharding(Costs.written(choice[name])[0]) for name in graph.parameters}
+    masters = {
+        name: sharding(option.state)
+        for name, option in choice.items()
+        if isinstance(option, ShardedUpdate)
+    }
     y = sharding(choice["y"].output)
     program = jax.jit(
-        step, in_shardings=(sharding(choice["x"]), stored, y), out_shardings=(y, stored)
+        step, in_shardings=(sharding(choice["x"]), stored, masters, y), out_shardings=(y, stored)
     )
-    given = {name: like(name) for name in graph.parameters}
-    text = program.lower(like("x"), given, like("y")).compile().as_text()
+    given, copies = ({name: like(name) for name in names} for names in (stored, masters))
+    text = program.lower(like("x"), given, copies, like("y")).compile().as_text()
     assert text is not None
     return hlo_traffic(text, mesh.num_devices)
 
