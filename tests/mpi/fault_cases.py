@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import weakref
@@ -467,6 +468,77 @@ def a_repeated_call_looks_at_arrays_that_were_changed_in_place(comm: MPI.Intraco
             with pytest.raises(rd.BackendError, match=r"rank 0: (tile|out) "):
                 call_and_meet(made, tile, out)
             assert same_bits(made(tile_of(example(plan.src), plan.src, comm.rank)), expected)
+
+
+class Interrupting:
+    """What stands for an array, and raises when it is written, as a signal's handler may then."""
+
+    def __setitem__(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+@case
+def a_repeated_call_that_is_interrupted_gives_up_what_it_started(comm: MPI.Intracomm) -> None:
+    """After its messages have begun: none of them reads or writes an array that is gone."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[240{x}, 3360]", "f32[240, 3360{x}]")
+    for check in ("none", "peers"):
+        tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
+        out = np.zeros_like(expected)
+        with rmpi.Redistribution.from_plan(plan, comm, check=check) as made:
+            for _ in range(3):
+                assert same_bits(made(tile, out), expected)
+            repeated = made._repeated
+            assert repeated is not None
+            if comm.rank == 0:
+                repeated._copies = [(Interrupting(), None)]  # type: ignore[list-item]
+            with contextlib.suppress(KeyboardInterrupt, rd.BackendError):
+                made(tile, out)
+                assert comm.rank != 0
+            with contextlib.suppress(rd.BackendError):  # of ranks that had raised it before
+                made.check_calls()
+            del out, repeated
+            for number in range(4):
+                tile += 1
+                assert same_bits(made(tile, np.zeros_like(expected)), expected + number + 1)
+
+
+@case
+def a_call_after_its_communicator_was_freed_is_refused(comm: MPI.Intracomm) -> None:
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
+    out, own = np.zeros_like(expected), comm.Dup()
+    made = rmpi.Redistribution.from_plan(plan, own)
+    for _ in range(3):
+        made(tile, out)
+    assert made._repeated is not None
+    own.Free()
+    for _ in range(2):
+        with pytest.raises(rd.BackendError, match="got COMM_NULL"):
+            made(tile, out)
+
+
+@case
+def an_error_is_met_about_once_where_a_call_was_started_since(comm: MPI.Intracomm) -> None:
+    """Ranks that know the outcome of its meeting begin the next one with those that do not."""
+    plan = direct(rd.Mesh(x=comm.size), "f32[48{x}, 1680]", "f32[48, 1680{x}]")
+    tile, expected = (np.array(tile_of(example(plan.src), t, comm.rank)) for t in plan.types)
+    for knowing in (0, comm.size - 1):
+        with (
+            rmpi.Redistribution.from_plan(plan, comm) as one,
+            rmpi.Redistribution.from_plan(plan, comm) as other,
+        ):
+            for made in (one, other):
+                assert same_bits(made(tile), expected)
+            with pytest.raises(rd.BackendError, match="rank 0: tile is a"):
+                one(WRONG if comm.rank == 0 else tile)
+            comm.Barrier()
+            call = other.start(tile)
+            end = time.monotonic() + 0.3
+            while comm.rank == knowing and time.monotonic() < end:
+                call.test()
+            for _ in range(2):
+                assert same_bits(one(tile), expected)
+            assert same_bits(call.wait()[0], expected)
 
 
 @case

@@ -21,11 +21,11 @@ import numpy as np
 from mpi4py import MPI
 
 from redistrib.backends.mpi.agreement import GRACE, Watch
-from redistrib.backends.mpi.communicators import NAP
+from redistrib.backends.mpi.communicators import NAP, Private
 from redistrib.backends.mpi.datatypes import Tile
 from redistrib.backends.mpi.exchange import Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
-from redistrib.backends.mpi.lifetime import advance_all, advancing, at_rest
+from redistrib.backends.mpi.lifetime import advance_all, advancing, at_rest, under_way
 from redistrib.backends.mpi.requests import Outstanding, Transfer
 from redistrib.errors import BackendError
 
@@ -84,6 +84,18 @@ def end_all(under_way: Sequence[Running], *, soon: bool) -> None:
     """End calls in the order in which they were started; `soon`: or give them up."""
     for running in tuple(under_way):
         running.end_soon() if soon else running.wait()
+
+
+def settle_meetings(watch: Watch) -> None:
+    """Where an error is known, wait for the meetings of calls that were started since.
+
+    A rank that knows the outcome of one has cleared the error: it has other tags, and meets no more
+    in the next call. So all begin that call after it.
+    """
+    if watch.private.faults.unsettled():
+        for call in under_way():
+            if isinstance(call, Running) and call.meets_on(watch.private):
+                call.settle()
 
 
 def seen(phase: Phase, tiles: Tiles) -> list[Tile | None]:
@@ -170,6 +182,10 @@ class Running:
             self._drive(lambda: self.settled)
         except Exception as error:  # noqa: BLE001 - the wait for this call raises it
             self._error = error
+
+    def meets_on(self, private: Private) -> bool:
+        """Whether it is in a meeting of the ranks of this communicator."""
+        return self._watch.private is private and self._operation.meeting
 
     def _may_begin(self) -> bool:
         """Whether the call before lets this one begin, which it does then."""

@@ -122,6 +122,7 @@ def _keyval() -> int:
         if slot.private is not None:
             slot.private.node.Free()
             slot.private.comm.Free()
+            slot.private = None
 
     return MPI.Comm.Create_keyval(delete_fn=release)
 

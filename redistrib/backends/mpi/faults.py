@@ -130,6 +130,11 @@ class Faults:
         self._done.append((self.number, operation.text))
         return operation
 
+    def unsettled(self) -> bool:
+        """Whether there is an error that the ranks have not met about, as far as this one knows."""
+        self.listen()
+        return self.raised or self.known is not None
+
     def entering(self, operation: Operation) -> bool:
         """Whether all ranks meet in an operation that begins: a call before it has failed."""
         self.listen()

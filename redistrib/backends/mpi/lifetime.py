@@ -38,6 +38,11 @@ def advancing(call: Advancing) -> None:
     _UNDER_WAY.add(call)
 
 
+def under_way() -> tuple[Advancing, ...]:
+    """The calls that were started and are not at their end."""
+    return tuple(_UNDER_WAY)
+
+
 def at_rest(call: Advancing) -> None:
     """A call is at its end."""
     _UNDER_WAY.discard(call)
@@ -45,5 +50,5 @@ def at_rest(call: Advancing) -> None:
 
 def advance_all() -> None:
     """Let all that is under way go on; what a thread is at work on is left to it."""
-    for call in tuple(_UNDER_WAY):
+    for call in under_way():
         call.advance()

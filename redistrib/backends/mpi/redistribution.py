@@ -22,7 +22,14 @@ from numpy.typing import DTypeLike
 
 from redistrib.backends.mpi.agreement import Watch
 from redistrib.backends.mpi.call_arrays import CallArrays
-from redistrib.backends.mpi.calls import Running, by_steps, call_of, end_all, fused
+from redistrib.backends.mpi.calls import (
+    Running,
+    by_steps,
+    call_of,
+    end_all,
+    fused,
+    settle_meetings,
+)
 from redistrib.backends.mpi.checks import (
     C_ORDER,
     F_ORDER,
@@ -31,13 +38,13 @@ from redistrib.backends.mpi.checks import (
     usable_timeout,
 )
 from redistrib.backends.mpi.communicators import check_alone, claimed, private, slot_of
-from redistrib.backends.mpi.datatypes import Datatypes, Tile, places_of
+from redistrib.backends.mpi.datatypes import Datatypes, Tile
 from redistrib.backends.mpi.exchange import Phase, Tiles
 from redistrib.backends.mpi.faults import Operation
 from redistrib.backends.mpi.flows import Channel
 from redistrib.backends.mpi.options import Check, Options
 from redistrib.backends.mpi.problem import PlanFinder, Problem, planner
-from redistrib.backends.mpi.repeated_call import RepeatedCall
+from redistrib.backends.mpi.repeated_call import Reference, RepeatedCall, reference
 from redistrib.backends.mpi.requests import Transfer
 from redistrib.backends.mpi.shared import SharedTiles
 from redistrib.errors import BackendError
@@ -191,7 +198,7 @@ class Redistribution:
             self._shared: SharedTiles | None = None
             self._under_way: list[Running] = [] if under_way is None else under_way
             self._repeated: RepeatedCall | None = None
-            self._places: list[Any] = []  # where the arrays of the latest call lay
+            self._latest: tuple[Reference, Reference] | None = None  # arrays of the latest call
             self._lent: list[tuple[Tile, Redistribution]] = []
             self._phases: list[Phase] = []
             self._reverse = False
@@ -272,11 +279,11 @@ class Redistribution:
         [result] = self._run([tile], [out]).wait()
         alone = self.fused and self._check != "all" and self._at_once()
         if alone and result is out and not self._lent:
-            places = places_of((tile, out))
-            if places == self._places:
+            latest = self._latest
+            if latest is not None and latest[0]() is tile and latest[1]() is result:
                 call = slot_of(self._given_comm), self._phases[0], tile, out, self._number
                 self._repeated = RepeatedCall.of(self.watch, *call, looks=self._check != "none")
-            self._places = places
+            self._latest = reference(tile), reference(out)
         return result
 
     def start(self, tile: Tile | None, out: Tile | None = None) -> Running:
@@ -325,6 +332,7 @@ class Redistribution:
             if any(out is lent for out in outs):
                 return Redistribution._run(twin, tiles, [None], starts=starts, meets=meets)
         with claimed(self._given_comm) as contended:
+            settle_meetings(self.watch)
             operation = self.watch.begin(call_of(self._number, len(tiles)))
             results: list[Tile | None] = []
             error = contended or self._refused(starts)

@@ -32,6 +32,8 @@ from redistrib.backends.mpi.requests import Outstanding
 
 _GONE = object()
 
+Reference = Callable[[], object]
+"""Gives an array; something else once nobody else has it."""
 Ends = tuple[Tile | None, Tile | None]
 """A tile of the source and one of the target."""
 
@@ -54,7 +56,7 @@ class RepeatedCall:
         looks: bool,
     ) -> None:
         self._watch, self._slot, self._text = watch, slot, text
-        self._tile, self._out = (_reference(array) for array in ends)
+        self._tile, self._out = (reference(array) for array in ends)
         self._looks = [_look(array) for array in ends] if looks else []
         self._messages, copies = phase.prepared(*seen_ends)
         self._requests = self._messages.requests
@@ -89,16 +91,18 @@ class RepeatedCall:
             return False
         private = self._watch.private
         faults, slot = private.faults, self._slot
-        if not alive() or private.lost or private.abandoned or not slot.busy.acquire(False):
+        if not alive() or private is not slot.private or private.lost or private.abandoned:
+            return False
+        if not slot.busy.acquire(False):
             return False
         try:
             faults.listen()
             if faults.raised or faults.known is not None or faults.cleared != self._cleared:
                 return False
             self._run(faults.begin(self._text))
+            slot.check_alone()
         finally:
             slot.busy.release()
-        slot.check_alone()
         return True
 
     @property
@@ -107,25 +111,36 @@ class RepeatedCall:
         return self._messages.under_way or self._messages.requests is not self._requests
 
     def _run(self, operation: Operation) -> None:
-        requests = self._messages.requests
-        if requests:
-            MPI.Prequest.Startall(requests)
-        for target, source in self._copies:
-            target[...] = source
-        for _ in range(LISTEN if requests else 0):
-            if MPI.Request.Testall(requests):
-                return
-            if YIELDS:
-                os.sched_yield()
         watch = self._watch
         try:
             with Outstanding(watch.comm, 0, self._tile(), self._out()) as outstanding:
-                outstanding.repeat(self._messages, started=True)
-                outstanding.last = True
-                while outstanding.requests:
-                    outstanding.remove(watch.some(outstanding, operation))
+                self._exchange(outstanding, operation)
         except BaseException as error:
             watch.left(operation, error)
+            raise
+
+    def _exchange(self, outstanding: Outstanding, operation: Operation) -> None:
+        """Start the messages, copy what stays, and wait; what is under way is outstanding."""
+        requests, listed = self._requests, False
+        try:
+            if requests:
+                MPI.Prequest.Startall(requests)
+            for target, source in self._copies:
+                target[...] = source
+            for _ in range(LISTEN if requests else 0):
+                if MPI.Request.Testall(requests):
+                    return
+                if YIELDS:
+                    os.sched_yield()
+            outstanding.repeat(self._messages, started=True)
+            listed = outstanding.last = True
+            while outstanding.requests:
+                outstanding.remove(self._watch.some(outstanding, operation))
+        except BaseException:  # also one that a signal's handler raises
+            if not listed:
+                outstanding.forget()
+                outstanding.repeat(self._messages, started=True)
+                outstanding.all_complete()
             raise
 
 
@@ -134,7 +149,7 @@ def _look(array: Tile | None) -> object:
     return None if array is None else (array.__array_interface__, array.dtype)
 
 
-def _reference(array: Tile | None) -> Callable[[], Any]:
+def reference(array: Tile | None) -> Callable[[], Any]:
     """A function that gives the array; `_GONE`, which is no tile, once nobody else has it."""
     if array is None:
         return lambda: None

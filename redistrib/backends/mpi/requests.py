@@ -111,6 +111,12 @@ class Outstanding:
                 del column[index]
         return owners
 
+    def forget(self) -> None:
+        """Have nothing outstanding."""
+        for column in (self.peers, self._receives, self._owners):
+            column.clear()
+        self.requests, self._complete = [], 0
+
     def all_complete(self) -> bool:
         """Whether all are; each is looked at until it is."""
         while self._complete < len(self.requests):
@@ -139,9 +145,7 @@ class Outstanding:
             self.given_up = True
             if self._repeated is not None:
                 self._repeated.given_up = True
-        for column in (self.peers, self._receives, self._owners):
-            column.clear()
-        self.requests = []
+        self.forget()
 
     def __enter__(self) -> Self:
         return self

@@ -35,6 +35,9 @@ FEW_RUNS = 256 if MPI.get_vendor()[0] == "MPICH" else 4096
 PACKED = 1 << 20
 """Bytes to a rank from which packing long runs pays, where it does."""
 
+LEAST_PACKED = 1 << 17
+"""Bytes of a chunk below which it does not: each is a message that ranks wait for."""
+
 SLAB_RUNS = 1024 if MPI.get_vendor()[0] == "MPICH" else None
 """Runs per message beyond which the MPI slows down several times; None where it does not."""
 
@@ -100,8 +103,10 @@ class Stream:
         self.bytes = sum(overlap.size for overlap in overlaps) * itemsize
         runs = sum(overlap.size // overlap.contiguous for overlap in overlaps)
         # Both ends see the same figures, so they choose and cut alike.
-        short = self.bytes < SHORT_RUN * runs and runs > FEW_RUNS
-        self.merges = short or (packs and self.bytes >= PACKED and runs > len(overlaps))
+        few = runs <= FEW_RUNS and len(overlaps) <= DEPTH_DIRECT
+        short = self.bytes < SHORT_RUN * runs and not few
+        long = runs > len(overlaps) and self.bytes >= PACKED and chunk >= LEAST_PACKED
+        self.merges = short or (packs and long)
         self.packed = self.merges or bounded is not None
         self.buffered = self.merges or (bounded is not None and side == "put")
         if bounded is not None and not self.merges:
