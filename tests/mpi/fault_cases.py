@@ -18,6 +18,7 @@ from redistrib.backends import mpi as rmpi
 from redistrib.backends.mpi import exchange
 from redistrib.backends.mpi.faults import NOTICE, Fault, Faults
 from redistrib.backends.mpi.options import Check
+from redistrib.backends.mpi.requests import Outstanding
 from redistrib.types.tile import same_bits, tile_of
 from tests.mpi.cases import case, direct, example, mesh_for
 
@@ -477,6 +478,19 @@ class Interrupting:
         raise KeyboardInterrupt
 
 
+def recorded_give_ups(patch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests were open whenever some are given up, while the patch holds."""
+    counts: list[int] = []
+    give_up = Outstanding.give_up
+
+    def recorded(self: Outstanding) -> None:
+        counts.append(len(self.requests))
+        give_up(self)
+
+    patch.setattr(Outstanding, "give_up", recorded)
+    return counts
+
+
 @case
 def a_repeated_call_that_is_interrupted_gives_up_what_it_started(comm: MPI.Intracomm) -> None:
     """After its messages have begun: none of them reads or writes an array that is gone."""
@@ -491,9 +505,12 @@ def a_repeated_call_that_is_interrupted_gives_up_what_it_started(comm: MPI.Intra
             assert repeated is not None
             if comm.rank == 0:
                 repeated._copies = [(Interrupting(), None)]  # type: ignore[list-item]
-            with contextlib.suppress(KeyboardInterrupt, rd.BackendError):
-                made(tile, out)
-                assert comm.rank != 0
+            with pytest.MonkeyPatch.context() as patch:
+                open_then = recorded_give_ups(patch)
+                with contextlib.suppress(KeyboardInterrupt, rd.BackendError):
+                    made(tile, out)
+                    assert comm.rank != 0
+            assert comm.rank != 0 or open_then == [len(repeated._requests)]
             with contextlib.suppress(rd.BackendError):  # of ranks that had raised it before
                 made.check_calls()
             del out, repeated

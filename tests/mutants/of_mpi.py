@@ -531,4 +531,25 @@ if left and (
         'self.crowded or MPI.get_vendor()[0] == "MPICH"',
         'MPI.get_vendor()[0] == "MPICH"',
     ),
+    Mutant(
+        "a repeated call that is interrupted forgets what it started",
+        REPEATED_CALL,
+        "RepeatedCall._exchange",
+        "not listed",
+        "False",
+    ),
+    Mutant(
+        "a call after an error does not wait for a meeting that a started one is in",
+        CALLS,
+        "settle_meetings",
+        "watch.private.faults.unsettled()",
+        "False",
+    ),
+    Mutant(
+        "the private communicator outlives the program's",
+        COMMUNICATORS,
+        "_keyval",
+        "slot.private = None",
+        "pass",
+    ),
 )
