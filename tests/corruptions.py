@@ -223,11 +223,12 @@ def wrong_digit(data: Data) -> Iterator[Data]:
             for n, item in enumerate(step.get(key, ())):
                 for m, text in enumerate([item] if key == "digits" else item):
                     of, pre, size = text.replace(")", ":(").split(":(")
-                    others = dict(zip("xyzab01", "yxxba10", strict=True))
+                    others = dict(zip("xyzab", "yxxba", strict=True))
+                    other = others.get(of, "1" if of == "0" else "0")  # a dimension
                     for wrong in (
                         f"{of}:({int(pre) * 2}){size}",
                         f"{of}:({pre}){int(size) * 2}",
-                        f"{others[of]}:({pre}){size}",
+                        f"{other}:({pre}){size}",
                         f"q:({pre}){size}",
                         f"{of}:({pre})",
                     ):
