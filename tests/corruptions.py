@@ -606,12 +606,14 @@ def another_label(data: Data) -> Iterator[Data]:
 
 @corruption
 def another_array(data: Data) -> Iterator[Data]:
+    # A sum over an axis of one is no other array.
+    axis = next((name for name, size in data["mesh"]["axes"] if size > 1), "q")
     for end in ("src", "dst"):
         text = data[end]
         for wrong in (
             text.replace("[", "[7, ", 1),
             text.replace("[", "[0, ", 1),
-            f"{text} max{{x}}",
+            f"{text} max{{{axis}}}",
         ):
             yield changed(data, end, to=wrong)
         yield changed(data, end, to=text.replace("[", "[" + "9" * 600 + ", ", 1))
