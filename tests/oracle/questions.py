@@ -26,7 +26,8 @@ from tests.generators import random_layout, random_pair
 
 PROFILES = (None, *profile_names())
 
-APART = 72 * 6144  # devices: a multiple of what a level of any profile holds
+# Devices: a multiple of what a level of any profile holds, and of the digits that lie on its rings.
+APART = 25 * 72 * 6144
 EFFORTS: tuple[Effort, ...] = ("fast", "best")
 CUT = 2.01  # by which an answer may be dearer where a search was cut: twice as many latencies
 MOST = 1.05  # by which a single answer may be above a way through a third layout
