@@ -534,7 +534,7 @@ if left and (
     Mutant(
         "a repeated call that is interrupted forgets what it started",
         REPEATED_CALL,
-        "RepeatedCall._exchange",
+        "RepeatedCall._run",
         "not listed",
         "False",
     ),

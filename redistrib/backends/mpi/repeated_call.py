@@ -111,16 +111,6 @@ class RepeatedCall:
         return self._messages.under_way or self._messages.requests is not self._requests
 
     def _run(self, operation: Operation) -> None:
-        watch = self._watch
-        try:
-            with Outstanding(watch.comm, 0, self._tile(), self._out()) as outstanding:
-                self._exchange(outstanding, operation)
-        except BaseException as error:
-            watch.left(operation, error)
-            raise
-
-    def _exchange(self, outstanding: Outstanding, operation: Operation) -> None:
-        """Start the messages, copy what stays, and wait; what is under way is outstanding."""
         requests, listed = self._requests, False
         try:
             if requests:
@@ -132,16 +122,24 @@ class RepeatedCall:
                     return
                 if YIELDS:
                     os.sched_yield()
-            outstanding.repeat(self._messages, started=True)
-            listed = outstanding.last = True
-            while outstanding.requests:
-                outstanding.remove(self._watch.some(outstanding, operation))
-        except BaseException:  # also one that a signal's handler raises
+            with self._outstanding() as outstanding:
+                listed = outstanding.last = True
+                while outstanding.requests:
+                    outstanding.remove(self._watch.some(outstanding, operation))
+        except BaseException as error:  # also one that a signal's handler raises
             if not listed:
-                outstanding.forget()
-                outstanding.repeat(self._messages, started=True)
+                outstanding = self._outstanding()
                 outstanding.all_complete()
+                outstanding.give_up()
+                self._messages.under_way = self._messages.given_up
+            self._watch.left(operation, error)
             raise
+
+    def _outstanding(self) -> Outstanding:
+        """The messages, which are started, with the arrays that they read and write."""
+        outstanding = Outstanding(self._watch.comm, 0, self._tile(), self._out())
+        outstanding.repeat(self._messages, started=True)
+        return outstanding
 
 
 def _look(array: Tile | None) -> object:

@@ -111,12 +111,6 @@ class Outstanding:
                 del column[index]
         return owners
 
-    def forget(self) -> None:
-        """Have nothing outstanding."""
-        for column in (self.peers, self._receives, self._owners):
-            column.clear()
-        self.requests, self._complete = [], 0
-
     def all_complete(self) -> bool:
         """Whether all are; each is looked at until it is."""
         while self._complete < len(self.requests):
@@ -145,7 +139,9 @@ class Outstanding:
             self.given_up = True
             if self._repeated is not None:
                 self._repeated.given_up = True
-        self.forget()
+        for column in (self.peers, self._receives, self._owners):
+            column.clear()
+        self.requests = []
 
     def __enter__(self) -> Self:
         return self
