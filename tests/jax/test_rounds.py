@@ -104,6 +104,12 @@ def test_boxes_that_fill_the_target_are_each_at_a_place_of_its_grid() -> None:
         ({"x": 2, "y": 2}, "f32[8{x,y}, 8]", "f32[8, 8{y,x}]", False),  # small
         ({"x": 3, "y": 4}, "f32[768{y}, 768{x}]", "f32[768{x}, 768{y}]", False),  # of two sizes
         ({"x": 16}, "f32[1024{x}, 1024]", "f32[1024, 1024{x}]", False),  # too many
+        (
+            {"x": 2, "y": 8},
+            "f32[1024{x}, 1024{y}]",
+            "f32[1024{y}, 1024]",
+            False,
+        ),  # of parts of rows
     ],
 )
 def test_on_cpu_boxes_that_fill_the_target_are_put_together_in_one_pass(

@@ -45,7 +45,8 @@ class Choices:
     `ordered`: bytes of a box from which on a round waits for the one before. Smaller ones may be
     alive together, in programs that compile faster.
     `selected`: the most boxes, as large as that, that a tile is put together from in one pass,
-    where they fill it; else each is written, when it has arrived, into a tile that is zero before.
+    where they fill it with whole rows; else each is written, when it has arrived, into a tile that
+    is zero before.
     """
 
     all_gather: Use
@@ -69,8 +70,9 @@ CHOICES = {
     # Measured (python -m bench.jax_resharding): in groups of 4 and more the collective and its
     # transposed copy take 0.5 to 1 times as long as rounds; in pairs 1.2 times, but between other
     # collectives two transposes become one. The compiler drops barriers before it orders a program,
-    # and then takes all boxes before it sends the first. Up to 8 boxes in one pass take 0.6 to 0.9
-    # times as long as one write for each, and hold one tile more.
+    # and then takes all boxes before it sends the first. Up to 8 boxes of whole rows in one pass
+    # take 0.6 to 0.95 times as long as one write for each, others 0.9 to 1.5 times; it holds one
+    # tile more.
     "cpu": Choices(
         all_gather=Use.ALWAYS,
         all_to_all=Use.ALWAYS,
