@@ -100,7 +100,8 @@ class Rounds:
         source = tile.reshape(_viewed(self.source, tile.shape, read))
         shape = [prod(sizes) for sizes in self.target]
         large = prod(self.rounds[0].placed) * tile.dtype.itemsize >= choose.ordered
-        if into is None and large and len(self.rounds) <= choose.selected and self.fills():
+        few = large and len(self.rounds) <= choose.selected
+        if into is None and few and self.whole_rows() and self.fills():
             return self._selected(source, axes).reshape(shape)
         target, write = into or (self.empty(shape, tile.dtype), None)
         tables = [
@@ -127,21 +128,23 @@ class Rounds:
         return target if into else target.reshape(shape)
 
     def fills(self) -> bool:
-        """Whether every device receives in every round, boxes that are a grid of the target.
-
-        Of whole rows: cut along the last dimension, they take longer to select than to write.
-        """
+        """Whether every device receives in every round, boxes that are a grid of the target."""
         shape, box = self._viewed_target, self.rounds[0].placed
-        rows = len(self.target[-1]) if self.target else 0
-        whole = box[len(box) - rows :] == shape[len(shape) - rows :] or len(self.target) == 1
-        return (
-            whole
-            and prod(shape) == prod(box) * len(self.rounds)
-            and all(
-                step.placed == box and step.receivers.all() and not (step.put % box).any()
-                for step in self.rounds
-            )
+        return prod(shape) == prod(box) * len(self.rounds) and all(
+            step.placed == box and step.receivers.all() and not (step.put % box).any()
+            for step in self.rounds
         )
+
+    def whole_rows(self) -> bool:
+        """Whether no box is cut along the last dimension of several.
+
+        One pass over boxes that are takes longer than to write each (`choices`).
+        """
+        if len(self.target) <= 1:
+            return True
+        inner = self.target[-1]
+        outer = len(self._viewed_target) - len(inner)
+        return all(step.placed[outer:] == inner for step in self.rounds)
 
     def _selected(self, source: Tile, axes: Sequence[str]) -> Tile:
         """The target where `fills`, as one pass over it that selects each place's box.
