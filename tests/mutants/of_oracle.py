@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 ORACLE = "redistrib/synth/oracle/oracle.py"
+MATRIX = "redistrib/synth/oracle/matrix.py"
 BATCHES = "redistrib/synth/planner/detours/batches.py"
 EXCHANGES = "redistrib/synth/planner/detours/exchanges.py"
 CLOSURE = "redistrib/synth/planner/detours/closure.py"
@@ -174,10 +175,24 @@ MUTANTS = (
     ),
     Mutant(
         "the plan of an entry searches where the price is of an exchange",
-        ORACLE,
+        MATRIX,
         "CostMatrix.plan",
         '"direct" if self._exchanged[leg] else self._strategy',
         "self._strategy",
+    ),
+    Mutant(
+        "a matrix of one pair looks at less than a single question",
+        ORACLE,
+        "Oracle._asks_singly",
+        "count <= MAX_SINGLE",
+        "count < 1",
+    ),
+    Mutant(
+        "the plan of an entry of few pairs makes no stops",
+        ORACLE,
+        "Oracle.plan_through",
+        "choose if singly else choose_without_stops",
+        "choose_without_stops",
     ),
     Mutant(
         "misaligned pairs never have a cheaper way with one latency",

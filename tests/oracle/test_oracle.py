@@ -396,9 +396,33 @@ def test_a_matrix_of_many_misaligned_pairs_has_exchanges_and_ways_around_them(
     for row, column in random.Random(1).sample(misaligned, 8):
         plan = matrix.plan(row, column)
         verify_runs(plan)
-        alone = rd.Oracle(types[0].mesh, UNIFORM, limit).matrix([plan.src], [plan.dst])
-        assert not alone._exchanged.any()
-        assert alone.seconds == rd.cost(plan.src, plan.dst, memory_limit=limit).seconds
+        some = [plan.src, plan.dst, *random.Random(row).sample(types, 4)]
+        few = rd.Oracle(types[0].mesh, UNIFORM, limit).matrix(some, some)
+        assert not few._exchanged.any()
+        assert few.seconds[0, 1] <= rd.cost(plan.src, plan.dst, memory_limit=limit).seconds
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        # By way of two stops, neither of them asked of: a third of the price of one exchange.
+        ("i8[72{x:(1)2,y}, 8{x:(2)2}]", "i8[72{_3,y}, 8]"),
+        ("i8[72{x:(1)2,y}, 8]", "i8[72, 8{x}] sum{y:(1)3}", "i8[72{y}, 8] sum{x}"),
+    ],
+)
+def test_a_matrix_of_few_pairs_has_single_prices_or_less(texts: tuple[str, ...]) -> None:
+    mesh = rd.Mesh(x=4, y=12)
+    types = [rd.ArrayType.parse(text, mesh) for text in texts]
+    oracle = rd.Oracle(mesh, "a100-cloud")
+    for (m, src), (n, dst) in product(enumerate(types), repeat=2):
+        single = oracle.cost(src, dst).seconds
+        assert oracle.cost_matrix([src], [dst]) == single
+        assert oracle.cost_matrix([src], [dst], closed=False) == single
+        matrix = oracle.matrix(types, types)
+        assert matrix.seconds[m, n] <= single
+        plan = matrix.plan(m, n)
+        assert plan.seconds == matrix.seconds[m, n]
+        verify_runs(plan)
 
 
 @pytest.mark.parametrize(

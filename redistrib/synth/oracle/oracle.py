@@ -1,9 +1,10 @@
 """The oracle: what redistributions cost, one by one or as a matrix, for those who choose layouts.
 
 A price is always that of a plan that can be had. Single questions are answered by the planner, with
-stops on the way where that is cheaper, and remembered. A matrix is reduced to its signatures and
-exchanges, each is priced once by the planner alone, and it is closed over its types, so that no
-detour through them is cheaper (`stops.py`, `batches.py`, `closure.py` in `planner/detours/`).
+stops on the way where that is cheaper, and remembered. A matrix of few pairs asks so of each; a
+larger one is reduced to its signatures and exchanges, which the planner alone prices once each.
+Both are closed over their types, so that no detour through them is cheaper (`stops.py`,
+`batches.py`, `closure.py` in `planner/detours/`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from redistrib.display import to_html, to_text
 from redistrib.errors import InfeasibleError, LayoutError, RedistribError
+from redistrib.synth.oracle.matrix import CostMatrix
 from redistrib.synth.plan.collectives import Collective
 from redistrib.synth.plan.data import Plan, make_plan
 from redistrib.synth.plan.price import Cost, StepCost
@@ -35,9 +36,9 @@ from redistrib.synth.planner.choose import (
 )
 from redistrib.synth.planner.cut_axes import on_cut_axes
 from redistrib.synth.planner.detours.batches import MAX_SEARCHED, Prices, price_pairs
-from redistrib.synth.planner.detours.closure import Progress, Smalls, no_progress
+from redistrib.synth.planner.detours.closure import Progress, no_progress
 from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, Layouts, layout_of
-from redistrib.synth.planner.detours.through import by_tile, closed, path
+from redistrib.synth.planner.detours.through import by_tile, closed
 from redistrib.synth.planner.problem import Effort, Problem, Strategy, check_name, make_problem
 from redistrib.text import MAX_INTEGER, as_integer, brief, parse_limit
 from redistrib.types.array_type import ArrayType
@@ -50,6 +51,9 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MAX_SINGLE = 16
+"""A matrix of so many pairs asks a single question for each: some milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -61,58 +65,6 @@ class Stats:
     capacity: int
     batched_pairs: int
     batched_prices: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CostMatrix:
-    """Seconds from every source (rows) to every target (columns), and the plans behind them.
-
-    `seconds` is infinite where nothing fits the memory limit. Where a way through other `types` of
-    the question is cheaper than the planner's own plan, the plan is the one through them.
-    """
-
-    seconds: Floats
-    _oracle: Oracle
-    _strategy: Strategy
-    types: tuple[ArrayType, ...]
-    _rows: Ints
-    _columns: Ints
-    _via: Smalls
-    _exchanged: Bools
-
-    @property
-    def sources(self) -> tuple[ArrayType, ...]:
-        """The types of the rows."""
-        return tuple(self.types[n] for n in self._rows)
-
-    @property
-    def targets(self) -> tuple[ArrayType, ...]:
-        """The types of the columns."""
-        return tuple(self.types[n] for n in self._columns)
-
-    def __str__(self) -> str:
-        return to_text(self)
-
-    def _repr_html_(self) -> str:
-        return to_html(self)
-
-    def hops(self, row: int, column: int) -> tuple[ArrayType, ...]:
-        """The types between source and target that the plan stops at."""
-        return tuple(self.types[n] for n in self._path(row, column)[1:-1])
-
-    def plan(self, row: int, column: int) -> Plan:
-        """The plan that was priced: its `seconds` is that entry, to the last bit.
-
-        Raises InfeasibleError where the entry is infinite.
-        """
-        path = self._path(row, column)
-        types = [self.types[n] for n in path]
-        ways = ["direct" if self._exchanged[leg] else self._strategy for leg in pairwise(path)]
-        return self._oracle.plan_through(types, ways, self._strategy)
-
-    def _path(self, row: int, column: int) -> list[int]:
-        """The types from source to target, as numbers."""
-        return path(self._via, int(self._rows[row]), int(self._columns[column]))
 
 
 class Oracle:
@@ -193,16 +145,25 @@ class Oracle:
         return choose(problem, strategy).plan(problem, strategy)
 
     def plan_through(
-        self, types: Sequence[ArrayType], ways: Sequence[Strategy], strategy: Strategy
+        self,
+        types: Sequence[ArrayType],
+        ways: Sequence[Strategy],
+        strategy: Strategy,
+        *,
+        singly: bool = False,
     ) -> Plan:
-        """The plans from each type to the next, each of its own strategy, as one of `strategy`."""
+        """The plans from each type to the next, each of its own strategy, as one of `strategy`.
+
+        They are those of the planner alone, or `singly` those of single questions.
+        """
+        choose_leg = choose if singly else choose_without_stops
         if len(types) == 2:
             problem = self._problem(types[0], types[1])
-            return choose_without_stops(problem, ways[0]).plan(problem, strategy)
+            return choose_leg(problem, ways[0]).plan(problem, strategy)
         steps: list[Collective] = []
         for (src, dst), way in zip(pairwise(types), ways, strict=True):
             problem = self._problem(src, dst)
-            steps += choose_without_stops(problem, way).make()
+            steps += choose_leg(problem, way).make()
         return make_plan(
             types[0], types[-1], strategy, steps, self._base_profile, self.memory_limit
         )
@@ -269,9 +230,8 @@ class Oracle:
         if closed:
             return self.matrix(srcs, dsts, strategy=strategy, progress=progress).seconds
         types, (rows, columns) = self._number(srcs, dsts)
-        most_searched = MAX_SEARCHED if self.effort == "best" else inf
         pairs = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
-        priced = self._price(types, pairs, strategy, most_searched, _in_time(progress))
+        priced = self._price_matrix(types, pairs, strategy, _in_time(progress))
         return priced.seconds.reshape(len(rows), len(columns))
 
     def matrix(
@@ -297,18 +257,18 @@ class Oracle:
         position = np.array([place[t] for t in distinct], dtype=np.int64)
         rows, columns = (position[number] for number in numbers)
         tell = _in_time(progress)
-        most_searched = MAX_SEARCHED if self.effort == "best" else inf
-        priced = self._price(types, None, strategy, most_searched, tell)
+        priced = self._price_matrix(types, None, strategy, tell)
         if any(t.uneven for t in types):
             seconds = priced.seconds.reshape(len(types), len(types))
             via = np.full(seconds.shape, -1, dtype=np.int32)
         else:
             seconds, via = closed(types, priced, self.memory_limit, tell)
+        singly = self._asks_singly(via.size, strategy)
         return CostMatrix(
             seconds[np.ix_(rows, columns)],
-            self,
-            strategy,
             tuple(types),
+            strategy,
+            partial(self.plan_through, strategy=strategy, singly=singly),
             rows,
             columns,
             via,
@@ -339,6 +299,22 @@ class Oracle:
                 f"an oracle answers for types on its mesh, {self.mesh}; got {t} on {t.mesh}", type=t
             )
 
+    def _price_matrix(
+        self,
+        types: Sequence[ArrayType],
+        pairs: tuple[Ints, Ints] | None,
+        strategy: Strategy,
+        progress: Progress,
+    ) -> Prices:
+        """Prices of the pairs of a matrix: each as a single question where they are few."""
+        count = len(types) ** 2 if pairs is None else len(pairs[0])
+        singly = self._asks_singly(count, strategy)
+        most_searched = MAX_SEARCHED if self.effort == "best" else inf
+        return self._price(types, pairs, strategy, most_searched, progress, singly=singly)
+
+    def _asks_singly(self, count: int, strategy: Strategy) -> bool:
+        return count <= MAX_SINGLE and strategy == "auto" and self.effort == "best"
+
     def _price(
         self,
         types: Sequence[ArrayType],
@@ -346,23 +322,27 @@ class Oracle:
         strategy: Strategy,
         most_searched: float = inf,
         progress: Progress = no_progress,
+        *,
+        singly: bool = False,
     ) -> Prices:
-        """Prices of the planner; see `price_pairs`."""
+        """Prices of the planner alone, or `singly` of single questions; see `price_pairs`."""
         check_name("strategy", strategy, STRATEGIES)
-        finer = on_cut_axes(self.profile, types) if types else None
+        finer = on_cut_axes(self.profile, types) if types and not singly else None
         links, profile = (
             (finer[0].links, finer[0].links) if finer else (self.profile, self._base_profile)
         )
+        choose_pair = choose if singly else choose_without_stops
 
         def price_alone(
             src: ArrayType, dst: ArrayType, price_key: Hashable | None
         ) -> tuple[StepCost, ...] | None:
+            price_key = (src, dst) if singly else price_key
             key = src.dtype, strategy, price_key
             if price_key is not None and key in self._answers:
                 return self._answers[key]
             try:
                 problem = make_problem(src, dst, self.memory_limit, profile, self.effort)
-                costs = choose_without_stops(problem, strategy).costs
+                costs = choose_pair(problem, strategy).costs
             except InfeasibleError:
                 costs = None
             if price_key is not None and len(self._answers) < self._capacity:
@@ -372,7 +352,15 @@ class Oracle:
         types = finer[1] if finer else types
         limit = inf if self.memory_limit is None else self.memory_limit
         prices = price_pairs(
-            types, pairs, strategy, links, limit, price_alone, most_searched, progress
+            types,
+            pairs,
+            strategy,
+            links,
+            limit,
+            price_alone,
+            most_searched,
+            progress,
+            singly=singly,
         )
         with self._lock:
             self._pairs += len(prices.answer)

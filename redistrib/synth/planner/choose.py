@@ -298,7 +298,7 @@ def _with_stops(problem: Problem, best: Candidate | None) -> Candidate | None:
     return Candidate(through, costs, lambda: [step for leg in priced for step in leg.make()])
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 14)
 def _leg(
     src: ArrayType, dst: ArrayType, profile: Profile, memory_limit: int | None
 ) -> Candidate | None:

@@ -61,12 +61,14 @@ def price_pairs(
     price: Price,
     most_searched: float = inf,
     progress: Progress = no_progress,
+    *,
+    singly: bool = False,
 ) -> Prices:
     """What pairs of types cost, infinite where a tile is above `limit`, in bytes.
 
     The pairs are numbers of types; None for every type with every type, row by row. `auto` searches
     at most so many pairs without a signature for collectives; of more, those that can have one
-    exchange.
+    exchange. Where `price` looks at more than the signature, each pair is priced `singly`.
     """
     count = len(types) ** 2 if pairs is None else len(pairs[0])
     if not count:
@@ -83,7 +85,7 @@ def price_pairs(
     keys: Sequence[Hashable | None] = ()
     even = not any(t.uneven for t in types)
     # Where links cut axes each pair is cut for itself.
-    if even and strategy in BY_SIGNATURE and not profile.cuts_axes:
+    if even and strategy in BY_SIGNATURE and not (profile.cuts_axes or singly):
         with suppress(OverflowError):  # too many cuts for a mask: each pair for itself
             if pairs is None:
                 signatures = matrix_signatures(types, profile, progress)
