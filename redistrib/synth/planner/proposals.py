@@ -12,7 +12,7 @@ after it is a search. Partial sums are reduced before, after or while other digi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -74,17 +74,22 @@ def alone(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
     if not aligned:
         yield from _exchanges(problem)
         if searched:
-            yield from _on_used_axes(problem)
+            yield from _on_used_axes(problem, collectives)
     yield from collectives(problem, searched)
     if aligned:
         yield from _exchanges(problem, bounded=not searched)
+        if searched and problem.partial:
+            yield from _on_used_axes(problem, _shortest)
 
 
-def _on_used_axes(problem: Problem) -> Iterator[Proposal]:
-    """Collectives that leave idle axes alone, where types are too many for a proof.
+def _on_used_axes(
+    problem: Problem, proposed: Callable[[Problem], Iterator[Proposal]]
+) -> Iterator[Proposal]:
+    """What is proposed where idle axes are left alone, if types are too many for a proof.
 
     With an idle axis of 4 `i8[12{z}, 480{_3,y}] -> i8[12, 480{_4,z}]` on y=5,z=6 meets halfway, at
-    ten times what it takes without, where it does not meet and gathers first.
+    ten times what it takes without, where it does not meet and gathers first. Searches have as much
+    work as on a mesh of these axes alone, so that an idle one makes no answer dearer.
     """
     src, dst = problem.src, problem.dst
     used = {digit.axis for t in (src, dst) for digit in (*dict(t.placements), *t.partial)}
@@ -93,13 +98,12 @@ def _on_used_axes(problem: Problem) -> Iterator[Proposal]:
     if devices == src.mesh.num_devices or exact_size(src, dst) <= MAX_PROOF_TYPES:
         return
     start, end = (t.replace(mesh=Mesh(axes)) for t in (src, dst))
-    with problem.work.share(2) as work:
-        smaller = replace(
-            problem, src=start, dst=end, target=end, common=refine(start, end), work=work
-        )
-        for inner in collectives(smaller, searched=False):
-            candidate = on_whole(problem, inner)
-            yield replace(candidate, name=f"{inner.name}, on used axes")
+    smaller = replace(
+        problem, src=start, dst=end, target=end, common=refine(start, end), work=Work()
+    )
+    for inner in proposed(smaller):
+        candidate = on_whole(problem, inner)
+        yield replace(candidate, name=f"{inner.name}, on used axes")
 
 
 def nothing(problem: Problem) -> Proposal:
@@ -256,7 +260,7 @@ def collectives(problem: Problem, searched: bool = True) -> Iterator[Proposal]:
             "collectives: reduce once", problem, lambda _: reduce_once(src, dst, roles, limit)
         )
     if searched:
-        yield from _shortest(problem, record.feasible)
+        yield from _shortest(problem, bool(record.feasible))
 
 
 @dataclass(slots=True)
@@ -373,7 +377,7 @@ def _near(problem: Problem, most_edges: int = MAX_EDGES) -> Proposal:
     return from_steps("collectives: near the ends", problem, near, search=True)
 
 
-def _shortest(problem: Problem, feasible: Sequence[str]) -> Iterator[Proposal]:
+def _shortest(problem: Problem, feasible: bool = True) -> Iterator[Proposal]:
     """On small meshes, a shortest path: it proves that nothing is cheaper, or finds it.
 
     On others a search near both ends. Where no other collectives are `feasible`, both look longer,
