@@ -144,12 +144,13 @@ class Links:
             if ring is not None:  # known only of what is all of the part between two cuts
                 cuts = {part.pre, part.end, digit.pre, digit.end}
                 nested = first < last == first * size and {first, last} <= cuts
-                ring = ring.up_to(first // part.pre) if nested else ring.level.loose
+                ring = ring.up_to(first // part.pre) if nested else ring.level.off_rings([ring])
             met.append((Spot(spot.link, ring), size))
         # Of parts on rings that a digit only crosses, the slowest counts.
         if missing.total() and any(spot.ring for spot, _ in met) and self._holds(digit):
             link, ring = min((spot for spot, _ in met), key=lambda s: (s.link[1], -s.link[0]))
-            return [(Spot(link, ring and ring.level.loose), digit.size)]
+            ring = ring and ring.level.off_rings(spot.ring for spot, _ in met)
+            return [(Spot(link, ring), digit.size)]
         return met + ([(self.default, digit.size)] if missing.total() else [])
 
     def _holds(self, digit: DeviceDigit) -> bool:

@@ -27,13 +27,20 @@ from redistrib.types.mesh import Mesh
 class Ring:
     """A ring of a level, counted from the major one; None what lies along no ring of it.
 
-    Of a digit on it `end` is how many of its `devices` the digit spans, from the first.
+    Of a digit on it `end` is how many of its `devices` the digit spans, from the first. Of what
+    lies along none, it is one more than the links between its devices that are farthest apart.
     """
 
     level: Level
     number: int | None
     devices: int
     end: int
+
+    @property
+    def hops(self) -> int:
+        """The most links between two devices of it, the shorter way around where it is closed."""
+        closed = self.number is not None and self.devices >= self.level.wraps
+        return min(self.end - 1, self.devices // 2) if closed else self.end - 1
 
     def up_to(self, positions: int) -> Ring:
         """The ring of what has so many positions of this digit before it."""
@@ -65,9 +72,42 @@ class Level:
 
     @property
     def loose(self) -> Ring | None:
-        """What lies along no ring; None where all devices are alike."""
+        """What lies along no ring, anywhere in the level; None where all devices are alike."""
+        return self._off(self.most_hops) if self.torus or self.hop else None
+
+    @property
+    def most_hops(self) -> int:
+        """The links between the two devices that are farthest apart."""
+        return self._hops([devices - 1 for devices in self.torus])
+
+    def _hops(self, far: Sequence[int]) -> int:
+        """The links from one device to another that is so far away along each ring."""
+        return sum(
+            n if devices < self.wraps else min(n, devices // 2)
+            for n, devices in zip(far, self.torus, strict=True)
+        )
+
+    def _off(self, hops: int) -> Ring:
         most = max(self.torus, default=0)
-        return Ring(self, None, most, most) if self.torus or self.hop else None
+        return Ring(self, None, most, hops + 1)
+
+    def off_rings(self, rings: Iterable[Ring | None]) -> Ring | None:
+        """What lies along none of these rings of this level, but where digits along them do."""
+        on_level = [ring for ring in rings if ring is not None and ring.level == self]
+        return self._off(hops_along(on_level)) if on_level else None
+
+    def _scattered(self, mesh: Mesh, stride: int, size: int) -> Ring:
+        """What so many values lie along, `stride` positions apart, that are a digit of no ring."""
+        devices = mesh.devices
+        if devices is None:  # in order: further groups of the level are as the first one
+            devices = tuple(range(min(self.devices, mesh.num_devices)))
+        nodes = np.array(devices).reshape(-1, size, stride) // self.below
+        far = []
+        for n in range(len(self.torus)):
+            apart = prod(self.torus[n + 1 :])
+            places = nodes // apart % self.torus[n]
+            far.append(int((places.max(axis=1) - places.min(axis=1)).max()))
+        return self._off(self._hops(far))
 
     def parts(
         self, mesh: Mesh, part: DeviceDigit, stride: int
@@ -83,9 +123,11 @@ class Level:
         while size > 1:
             run = next(n for n in range(size, 0, -1) if size % n == 0 and _apart(mesh, stride, n))
             if run == 1:  # ids in no order
-                return [*digits, (DeviceDigit(part.axis, part.pre, size), self.loose)]
+                whole = DeviceDigit(part.axis, part.pre, size)
+                return [*digits, (whole, self._scattered(mesh, stride, size))]
             digit = DeviceDigit(part.axis, part.pre * (size // run), run)
-            digits += self._along(mesh, digit, stride, _apart(mesh, stride, run))
+            along = self._along(mesh, digit, stride, _apart(mesh, stride, run))
+            digits += along or [(digit, self._scattered(mesh, stride, run))]
             size, stride = size // run, stride * run
         return digits
 
@@ -94,7 +136,7 @@ class Level:
     ) -> list[tuple[DeviceDigit, Ring | None]]:
         """A digit of ids so far `apart`, cut where one ring ends and the next one starts.
 
-        Its values are `stride` positions apart.
+        Its values are `stride` positions apart. Empty where it does not run along rings.
         """
         digits: list[tuple[DeviceDigit, Ring | None]] = []
         first, size = self.below, digit.size
@@ -106,12 +148,12 @@ class Level:
                 part = size if apart * size <= last else last // apart
                 fits = last % (apart * part) == 0 or _fit(mesh, stride, part, last)
                 if apart % first or size % part or not fits:
-                    return [(digit, self.loose)]
+                    return []
                 cut = DeviceDigit(digit.axis, digit.pre * (size // part), part)
                 digits.append((cut, Ring(self, number, devices, apart * part // first)))
                 size, apart, stride = size // part, apart * part, stride * part
             first = last
-        return digits if size == 1 else [(digit, self.loose)]
+        return digits if size == 1 else []
 
 
 def _apart(mesh: Mesh, stride: int, size: int) -> int:
@@ -147,22 +189,31 @@ def speed_on(rings: Sequence[tuple[Ring, int]], name: str) -> tuple[float, float
     gathers = name in ("all_gather", "reduce_scatter", "all_reduce")
     if not level.torus:  # a tree
         return latency + level.hop * max(0.0, log2(group) - 1), bandwidth
+    latency += level.hop * max(0, hops_along([ring for ring, _ in rings]) - 1)
     if any(ring.number is None for ring, _ in rings):
-        line = max(level.torus)
-        share = 0.5 if gathers else 1 / max(2, line / 2)
-        return latency + level.hop * max(0, line - 2), bandwidth * share
-    hops, shares = -1, []
+        share = 0.5 if gathers else 1 / max(2, max(level.torus) / 2)
+        return latency, bandwidth * share
+    shares = []
     for number in sorted({ring.number for ring, _ in rings if ring.number is not None}):
         on_it = [(ring, size) for ring, size in rings if ring.number == number]
         reach, around = max(ring.end for ring, _ in on_it), on_it[0][0].devices
         whole = reach == around >= level.wraps
-        hops += reach // 2 if whole else reach - 1
         shares.append(_share(name, gathers, prod(size for _, size in on_it), reach, whole))
     # Gathers use all rings at once; what moves to other devices uses one after the other.
     share = sum(shares) if gathers else min(shares)
     if name == "all_to_all":
         share = min(1.0, share) * (group - 1) / group
-    return latency + level.hop * hops, bandwidth * share
+    return latency, bandwidth * share
+
+
+def hops_along(rings: Sequence[Ring]) -> int:
+    """The most links between two devices that digits along these rings of one level join."""
+    of_rings = {
+        number: max(ring.hops for ring in rings if ring.number == number)
+        for number in {ring.number for ring in rings if ring.number is not None}
+    }
+    off = sum(ring.hops for ring in rings if ring.number is None)
+    return min(off + sum(of_rings.values()), rings[0].level.most_hops)
 
 
 def _share(name: str, gathers: bool, group: int, reach: int, whole: bool) -> float:

@@ -156,7 +156,7 @@ def test_digits_that_fit_no_cut_of_their_axis_are_planned_with_the_axis_whole() 
 
 def test_the_parts_of_an_axis_over_levels_are_named_as_the_axis() -> None:
     mesh = rd.Mesh(x=4, y=8)
-    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("i8[96] min{y}", "i8[96]"))
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in ("f32[1024] min{y}", "f32[1024]"))
     [step] = rd.plan(src, dst, profile=TWO_LEVELS).steps
     assert isinstance(step, AllReduce)
     assert step.digits == (DeviceDigit("y", 1, 8),)
@@ -268,3 +268,42 @@ def test_a_mesh_inside_a_node_is_far_from_another_node() -> None:
     beside = rd.ArrayType.parse("f32[1024{x}]", rd.Mesh({"x": 4}, devices=[4, 5, 6, 7]))
     plan = rd.plan(ends[0], beside, profile=rd.Profile("p", far, levels=(Level(8, near),)))
     assert plan.seconds == near.latency + 1024 / near.bandwidth
+
+
+RINGS = rd.Profile(
+    "rings", rd.Link(2e-5, 1e9), levels=(Level(64, rd.Link(1e-6, 1e11), (8, 8), hop=1e-6),)
+)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "digit", "passes"),
+    [
+        (rd.Mesh(x=8, y=8), "y", 4),  # a closed ring
+        (rd.Mesh(x=8, y=8), "x,y", 8),
+        (rd.Mesh(x=6, y=4), "x", 4 + 2),  # ids 0, 4, ..., 20: every second column of three rows
+        (rd.Mesh(x=6, y=4), "x:(1)2", 4 + 2),  # ids 0 and 12: no further apart than all of x
+        (rd.Mesh({"x": 3}, devices=[0, 9, 18]), "x", 2 + 2),  # a diagonal
+        (rd.Mesh({"x": 3}, devices=[0, 1, 63]), "x", 4 + 4),  # 7 to either side, 4 around
+        (rd.Mesh({"x": 4}, devices=[5, 2, 3, 7]), "x", 4),  # any order inside of one ring
+        (rd.Mesh({"x": 4}, devices=[1, 2, 3, 4]), "x", 3),  # in order, but from no multiple of 4
+    ],
+)
+def test_a_message_passes_as_many_links_as_its_digits_are_apart(
+    mesh: rd.Mesh, digit: str, passes: int
+) -> None:
+    src, dst = (rd.ArrayType.parse(t, mesh) for t in (f"i8[1728{{{digit}}}]", "i8[1728]"))
+    plan = rd.plan(src, dst, profile=RINGS)
+    rd.check(plan)
+    assert [step.collective for step in plan.steps if step.communicates] == ["all_gather"]
+    assert round(plan.seconds / 1e-6) == passes  # and less than half a hop for the bytes
+
+
+def test_what_crosses_rings_takes_no_longer_than_all_that_it_is_a_part_of() -> None:
+    """On x=12,y=2,z=2 over rings of 16, x:(1)4 has ids 0, 12, 24 and 36, on three of the rings."""
+    mesh = rd.Mesh(x=12, y=2, z=2)
+    texts = "i8[72{y,x}]", "i8[72{y}] max{x:(4)3}", "i8[72{y}]"
+    types = [rd.ArrayType.parse(text, mesh) for text in texts]
+    for profile in ("tpu-v5e", "tpu-v5p", "tpu-v6e", "trainium2"):
+        part, whole = (rd.plan(types[0], dst, profile=profile) for dst in types[1:])
+        rd.check(part)
+        assert part.seconds <= whole.seconds * 1.05

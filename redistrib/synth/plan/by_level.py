@@ -78,11 +78,11 @@ def _in_level(level: Level, below: int, mesh: Mesh, part: DeviceDigit) -> Iterat
     `below` are the devices of a group of the level below.
     """
     if not level.torus:
-        yield part, level.aside
+        yield part, level.anywhere
         return
     for digit, step in _straight(mesh, part):
         links = _on_rings(level, below, mesh, digit, step) if step else None
-        yield from links or [(digit, level.aside)]
+        yield from links or [(digit, level.aside(_passes(level, below, mesh, digit)))]
 
 
 def _straight(mesh: Mesh, part: DeviceDigit) -> list[tuple[DeviceDigit, int]]:
@@ -142,6 +142,19 @@ def _on_rings(
     return links
 
 
+def _passes(level: Level, below: int, mesh: Mesh, digit: DeviceDigit) -> int:
+    """How many links a message along a digit passes at most, from how far its lines go."""
+    # In order, ids beyond a group of the level are as those in it.
+    count = min(mesh.num_devices, level.devices)
+    ids = np.arange(count) if mesh.devices is None else np.array(mesh.devices)
+    lines = ids.reshape(-1, digit.size, weight(digit, whole_axes(mesh))) // below
+    spans = []
+    for side in reversed(level.torus):
+        spans.append(int(np.ptp(lines % side, axis=1).max(initial=0)))
+        lines = lines // side
+    return level.passes(reversed(spans))
+
+
 def _within(mesh: Mesh, digit: DeviceDigit, group: int) -> bool:
     """Whether each line along a digit is in one group of so many consecutive ids.
 
@@ -158,5 +171,5 @@ def link_between(levels: tuple[Level, ...], outside: Link, mesh: Mesh, other: Me
     """The link from one mesh to another: that of the first level that holds all their devices."""
     ids = [(0, m.num_devices - 1) if m.devices is None else m.devices for m in (mesh, other)]
     first, last = min(map(min, ids)), max(map(max, ids))
-    held = (level.aside for level in levels if first // level.devices == last // level.devices)
+    held = (level.anywhere for level in levels if first // level.devices == last // level.devices)
     return next(held, outside)

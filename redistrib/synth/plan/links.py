@@ -12,7 +12,7 @@ and three others like it want the same links: of them a gather has a quarter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf, isfinite, log2, prod
@@ -30,10 +30,11 @@ GATHERING = ("all_gather", "reduce_scatter", "all_reduce")
 class Place:
     """Where a digit lies in a level whose devices are not all alike.
 
-    It runs along the `ring` with this number, ASIDE if it is a digit of none, which has `side`
-    devices, 0 of a switch; with all digits below it, it `reaches` over so many of them. `closed` is
-    whether the ring has a link from its end to its start. `longest` is the most devices that a ring
-    of the level has, `hop` is in seconds.
+    It runs along the `ring` with this number, which has `side` devices, 0 of a switch; with all
+    digits below it, it `reaches` over so many of them. `closed` is whether the ring has a link from
+    its end to its start. What is ASIDE reaches as far as a line along which a message passes as
+    many links. A ring of the level has `longest` devices at most, and from one device to another a
+    message passes `diameter` links at most. `hop` is in seconds.
     """
 
     level: int
@@ -42,7 +43,17 @@ class Place:
     side: int
     closed: bool
     longest: int
+    diameter: int
     hop: float
+
+    @property
+    def passes(self) -> int:
+        """How many links a message along it passes at most."""
+        return min(self.reach - 1, self.side // 2) if self.closed else self.reach - 1
+
+    def aside(self, passes: int) -> Place:
+        """A line in the same level, along which a message passes so many links."""
+        return replace(self, ring=ASIDE, reach=passes + 1, closed=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +95,10 @@ class Link:
         return replace(self, place=replace(place, reach=place.reach // positions))
 
     @property
-    def aside(self) -> Link:
-        """The link of what lies in the same level but is no digit of a ring.
-
-        It is taken for a line along the ring with the most devices.
-        """
+    def anywhere(self) -> Link:
+        """The link of what lies anywhere in the same level."""
         place = self.place
-        if place is None or place.ring == ASIDE:
-            return self
-        side = place.longest
-        return replace(self, place=replace(place, ring=ASIDE, reach=side, side=side, closed=False))
+        return self if place is None else replace(self, place=place.aside(place.diameter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +130,34 @@ class Level:
             raise RedistribError(f"a hop is in seconds, finite and at least 0; got {self.hop!r}")
         object.__setattr__(self, "hop", hop)
 
+    def passes(self, spans: Iterable[int]) -> int:
+        """How many links a message passes at most that goes so far along each ring."""
+        ways = zip(self.torus, spans, strict=True)
+        return sum(min(span, side // 2) if side >= self.wraps else span for side, span in ways)
+
     @property
-    def aside(self) -> Link:
-        """The link of what is inside it, but no digit of a ring; see `Link.aside`."""
+    def anywhere(self) -> Link:
+        """The link of what is anywhere inside it."""
+        return self.aside(self._diameter)
+
+    @property
+    def _diameter(self) -> int:
+        return self.passes(side - 1 for side in self.torus)
+
+    def aside(self, passes: int) -> Link:
+        """The link of what is no digit of a ring, where a message passes so many links."""
         if not self.torus and not self.hop:
             return self.link
         side = max(self.torus, default=0)
-        place = Place(self.devices, ASIDE, side, side, False, side, self.hop)
+        diameter = self._diameter
+        place = Place(self.devices, ASIDE, passes + 1, side, False, side, diameter, self.hop)
         return replace(self.link, place=place)
 
     def along(self, ring: int, reach: int) -> Link:
         """The link of a digit that reaches over so many devices of a ring."""
         side = self.torus[ring]
         closed, longest = side >= self.wraps, max(self.torus)
-        place = Place(self.devices, ring, reach, side, closed, longest, self.hop)
+        place = Place(self.devices, ring, reach, side, closed, longest, self._diameter, self.hop)
         return replace(self.link, place=place)
 
 
@@ -164,6 +183,30 @@ def speed_over(crossed: Sequence[Crossed], collective: str) -> tuple[float, floa
     return latency, bandwidth
 
 
+def link_across(links: Sequence[Link]) -> Link:
+    """The link of a digit that is cut otherwise than those with these links: the slowest counts.
+
+    In its level a message passes no more links than along all of them.
+    """
+    slowest = min(links, key=lambda link: (link.bandwidth, -link.latency))
+    if (place := slowest.place) is None:
+        return slowest
+    places = [other for link in links if (other := link.place) and other.level == place.level]
+    return replace(slowest, place=place.aside(_passes(places)))
+
+
+def _passes(places: Sequence[Place]) -> int:
+    """How many links of one level a message passes at most: ring after ring."""
+    rings: dict[int, int] = {}
+    passed = 0
+    for place in places:
+        if place.ring == ASIDE:
+            passed += place.passes
+        else:
+            rings[place.ring] = max(place.passes, rings.get(place.ring, 0))
+    return min(passed + sum(rings.values()), places[0].diameter)
+
+
 @lru_cache(maxsize=1 << 14)
 def _in_level(digits: tuple[Crossed, ...], collective: str) -> tuple[float, float]:
     """Latency and bandwidth of a collective over digits of one level."""
@@ -173,21 +216,20 @@ def _in_level(digits: tuple[Crossed, ...], collective: str) -> tuple[float, floa
     hop = places[0][0].hop
     if not places[0][0].side:
         return link.latency + hop * max(0.0, log2(size) - 1), link.bandwidth
-    aside = next((place for place, _ in places if place.ring == ASIDE), None)
-    if aside is not None:
-        share = 1 / 2 if collective in GATHERING else 1 / max(2, aside.side / 2)
-        return link.latency + hop * max(0, aside.side - 2), link.bandwidth * share
+    latency = link.latency + hop * max(0, _passes([place for place, _ in places]) - 1)
+    if any(place.ring == ASIDE for place, _ in places):
+        longest = places[0][0].longest
+        share = 1 / 2 if collective in GATHERING else 1 / max(2, longest / 2)
+        return latency, link.bandwidth * share
     rings: dict[int, list[tuple[Place, int]]] = {}
     for place, of_digit in sorted(places, key=lambda entry: entry[0].ring):
         rings.setdefault(place.ring, []).append((place, of_digit))
-    passed, shares = 0, []
+    shares = []
     for along in rings.values():
         reach = max(place.reach for place, _ in along)
         closed = along[0][0].closed and reach == along[0][0].side
-        passed += reach // 2 if closed else reach - 1
         group = prod([of_digit for _, of_digit in along])
         shares.append(_share(collective, group, reach, closed))
-    latency = link.latency + hop * (passed - 1)
     if collective in GATHERING:  # each ring brings a part
         return latency, link.bandwidth * sum(shares)
     share = min(shares)  # all that moves passes each ring

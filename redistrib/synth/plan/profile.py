@@ -34,7 +34,7 @@ from redistrib.synth.plan.link_data import (
     write_level,
     write_link,
 )
-from redistrib.synth.plan.links import Crossed, Level, Link, speed_over
+from redistrib.synth.plan.links import Crossed, Level, Link, link_across, speed_over
 from redistrib.text import brief, is_number
 from redistrib.types.digits import DeviceDigit, apart, parse_device_digit
 from redistrib.types.mesh import Mesh, whole_axes
@@ -169,9 +169,7 @@ class Profile:
             every = [*overlaps, *self._overlaps(device, beside)]
             if prod([part.size for part, _ in every]) != device.size:
                 # It is cut otherwise than the links are: the slowest counts.
-                met = [link for _, link in every]
-                slowest = min(met, key=lambda link: (link.bandwidth, -link.latency))
-                return [(slowest.aside, device.size)]
+                return [(link_across([link for _, link in every]), device.size)]
         return [*crossed, (self.link, device.size)]
 
     @staticmethod
@@ -187,7 +185,7 @@ class Profile:
                 start, end = lcm(part.pre, device.pre), gcd(part.end, device.end)
                 size = end // start
                 fits = size * max(part.pre, device.pre) == min(part.end, device.end)
-                of_part = link.below(start // part.pre) if fits else link.aside
+                of_part = link.below(start // part.pre) if fits else link_across([link])
                 yield DeviceDigit(device.axis, start, size), of_part
 
     def links_of(self, device: DeviceDigit) -> list[Link]:
@@ -376,8 +374,8 @@ def _resolved(profile: Profile, mesh: Mesh, other: Mesh | None) -> Profile:
     links.sort(key=lambda entry: order[axis_of(entry[0])])
     resolved = replace(profile, axes=tuple(links), levels=())
     used = {*resolved.used_links(mesh)}
-    # Where all axes are inside one level, what is a digit of none of its rings is so too.
-    inside = {link.aside for link in used}
+    # Where all axes are inside one level, what is a digit of none of them is so too.
+    inside = {link.anywhere for link in used}
     link = inside.pop() if len(inside) == 1 else outside
     if used == {link}:
         return replace(profile, link=link, axes=(), levels=())
