@@ -190,6 +190,7 @@ class Oracle:
 
         The types of one call have one shape and dtype. Raises LayoutError where they have not.
         """
+        check_name("strategy", strategy, STRATEGIES)
         types, (rows, columns) = self._number(srcs, dsts)
         if len(rows) != len(columns):
             raise LayoutError(
@@ -307,6 +308,7 @@ class Oracle:
         progress: Progress,
     ) -> Prices:
         """Prices of the pairs of a matrix: each as a single question where they are few."""
+        check_name("strategy", strategy, STRATEGIES)
         count = len(types) ** 2 if pairs is None else len(pairs[0])
         singly = self._asks_singly(count, strategy)
         most_searched = MAX_SEARCHED if self.effort == "best" else inf
@@ -326,7 +328,6 @@ class Oracle:
         singly: bool = False,
     ) -> Prices:
         """Prices of the planner alone, or `singly` of single questions; see `price_pairs`."""
-        check_name("strategy", strategy, STRATEGIES)
         finer = on_cut_axes(self.profile, types) if types and not singly else None
         links, profile = (
             (finer[0].links, finer[0].links) if finer else (self.profile, self._base_profile)
