@@ -8,7 +8,20 @@ import redistrib as rd
 from tests.oracle.questions import relabelled, verify_question
 from tests.repetitions import repetitions
 
-QUESTIONS = (50, 194, 272, 300, 40041, 50188, *range(repetitions(5, 250)))
+QUESTIONS = (
+    50,
+    194,
+    272,
+    300,
+    2114,
+    3998,
+    4243,
+    4509,
+    5531,
+    40041,
+    50188,
+    *range(repetitions(5, 250)),
+)
 
 
 @pytest.mark.parametrize("seed", QUESTIONS)
