@@ -18,9 +18,12 @@ larger than that of a or c. Both are closed under composition, so every hop is l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+
+from redistrib.synth.planner.detours.threads import in_threads
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,6 +33,7 @@ Progress = Callable[[str, float], None]
 
 GAIN = 1e-12  # a hop pays if it is cheaper by more than rounding
 BLOCK = 48  # rows at a time
+MANY = 8 * BLOCK  # so many rows are worth a thread
 
 
 def no_progress(stage: str, part: float) -> None:
@@ -42,8 +46,8 @@ def close(
     """Per pair the type to pass through, -1 where the direct way is the cheapest.
 
     `prices` is square and becomes the closure, up to rounding; `tiles` are ranks by size, and the
-    types are in their order. Floyd-Warshall by blocks that stay in the cache; beside `prices` it
-    holds four bytes a pair.
+    types are in their order. Floyd-Warshall by blocks that stay in the cache, in several threads;
+    beside `prices` it holds four bytes a pair.
     """
     via = np.full(prices.shape, -1, dtype=np.int32)
     count = len(tiles) if limit is None else int(np.searchsorted(tiles, limit, side="right"))
@@ -67,13 +71,17 @@ def close(
                     bound[a - start : b - start, column:][cheaper] = gained * (1 - GAIN)
                     via[a:b, column:][cheaper] = k
 
-    for block in range(0, count, BLOCK):
-        progress("closing", block / count)
-        through = range(block, min(block + BLOCK, count))
-        relax(through.start, through.stop, through)
-        for start in range(0, len(tiles), BLOCK):
-            if start != block:
-                relax(start, min(start + BLOCK, len(tiles)), through)
+    def relax_block(through: range, start: int) -> None:
+        relax(start, min(start + BLOCK, len(tiles)), through)
+
+    with in_threads(len(tiles) // MANY) as each:
+        for block in range(0, count, BLOCK):
+            progress("closing", block / count)
+            through = range(block, min(block + BLOCK, count))
+            relax(through.start, through.stop, through)
+            others = (start for start in range(0, len(tiles), BLOCK) if start != block)
+            for _ in each(partial(relax_block, through), others):
+                pass
     return via
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.profile import Profile
-from redistrib.synth.planner.detours.codes import MAX_BITS, dense, times
+from redistrib.synth.planner.detours.codes import MAX_BITS, dense, join, times
 from redistrib.synth.planner.detours.symmetry import places
 from redistrib.synth.planner.three_phase import MAX_COMBINATIONS
 from redistrib.types.array_type import ArrayType
@@ -109,8 +109,9 @@ class NumberedTypes:
     """Some types in numbers: device digits are known as a, index digits as b, by their first cuts.
 
     Per type t: `owned[t, a]` is the index digit that a owns and `owner[t, b]` the reverse, -1 for
-    none; `partial[t, a]`; `mask[t]` are the cuts that the type makes, as bits; `tied[t, n]` says
-    whether a use of t makes one cut of the two bits `ties[n]`.
+    none; `partial[t, a]`; `named[t]` is one number for the types that name the same index digits;
+    `mask[t]` are the cuts that the type makes, as bits; `tied[t, n]` says whether a use of t makes
+    one cut of the two bits `ties[n]`.
     """
 
     def __init__(self, types: Sequence[ArrayType], profile: Profile) -> None:
@@ -148,6 +149,7 @@ class NumberedTypes:
         self.tied = np.zeros((len(types), len(users)), dtype=bool)
         for n, using in enumerate(users.values()):
             self.tied[using, n] = True
+        _, self.named = np.unique(self.owner >= 0, axis=0, return_inverse=True)
         tiles: dict[int, int] = {}
         self.size, self.tiles = types[0].size, [t.tile_size for t in types]
         self.tile = np.array([tiles.setdefault(tile, len(tiles)) for tile in self.tiles])
@@ -324,6 +326,15 @@ class NumberedTypes:
         digits are cut off the first run that has room. All together take a divisor of `need`, so of
         a run only the common divisor with it matters, and nothing after a run with all of it.
         """
+        # Many pairs name the same runs: one of each kind is looked at.
+        key = join(dense(mask), np.minimum(self.named[src], self.named[dst]))
+        key = join(join(key, np.maximum(self.named[src], self.named[dst])), need)
+        _, first, kind = np.unique(key, return_index=True, return_inverse=True)
+        code, roomy, alike = self._spares(src[first], dst[first], mask[first], need[first])
+        return code[kind], roomy[kind], alike[kind]
+
+    def _spares(self, src: Ints, dst: Ints, mask: Ints, need: Ints) -> tuple[Ints, Bools, Bools]:
+        """`spares`, pair by pair."""
         named = self.owner >= 0
         which, needs = dense(need), np.unique(need)
         sizes = [e // c for cuts in self.dim_cuts.values() for c, e in combinations(cuts, 2)]

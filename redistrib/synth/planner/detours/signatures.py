@@ -34,6 +34,7 @@ from redistrib.synth.planner.detours.codes import MAX_BITS, dense, join
 from redistrib.synth.planner.detours.numbered import Bools, Ints, NumberedTypes
 from redistrib.synth.planner.detours.price_keys import price_keys
 from redistrib.synth.planner.detours.symmetry import orbits
+from redistrib.synth.planner.detours.threads import in_threads
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import prime_of, primes
 
@@ -117,11 +118,16 @@ def _in_chunks(
     progress: Progress = no_progress,
 ) -> Signatures:
     """The signatures of so many pairs; `ends` are the types of some of them."""
-    parts = []
-    for start in range(0, count, CHUNK):
-        progress("signatures", start / count)
+
+    def of_chunk(start: int) -> Signatures:
         part = _signatures(numbered, *ends(np.arange(start, min(start + CHUNK, count))))
-        parts.append(replace(part, of_pair=part.of_pair.astype(np.int32)))
+        return replace(part, of_pair=part.of_pair.astype(np.int32))
+
+    parts: list[Signatures] = []
+    with in_threads(count // CHUNK) as each:
+        for part in each(of_chunk, range(0, count, CHUNK)):
+            progress("signatures", len(parts) * CHUNK / count)
+            parts.append(part)
     if len(parts) == 1:
         return parts[0]
     first = np.concatenate([n * CHUNK + part.first for n, part in enumerate(parts)])
