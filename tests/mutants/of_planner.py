@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 PLANNER = "redistrib/synth/planner/choose.py"
 PROBLEM = "redistrib/synth/planner/problem.py"
+FLOORS = "redistrib/synth/planner/floors.py"
 ALIGNED = "redistrib/synth/planner/three_phase.py"
 CHAINS = "redistrib/synth/planner/chains.py"
 MISALIGNED = "redistrib/synth/planner/halfway.py"
@@ -73,6 +74,20 @@ MUTANTS = (
         "cheapest",
         "bound * (1 - ROUNDING) <= floor",
         "bound * (1 - ROUNDING) >= floor",
+    ),
+    Mutant(
+        "the floor of a gather over several links has the latency of each",
+        FLOORS,
+        "Floor._growing",
+        "max(latency, least)",
+        "latency + 2 * least",
+    ),
+    Mutant(
+        "the floor of what moves has all of it on the slowest link",
+        FLOORS,
+        "Floor._shared",
+        "max(0, min(least_here, received))",
+        "received",
     ),
     Mutant(
         "digits that stay where they are move too",

@@ -37,6 +37,8 @@ from redistrib.types.digits import (
 )
 from redistrib.types.refinement import refine
 
+_Placings = tuple[Placement, ...]
+
 MAX_REMEMBERED = 64
 """Answers that are kept, since several proposals for one problem begin or end alike."""
 
@@ -53,13 +55,13 @@ class PartialRoles:
     produce: frozenset[DeviceDigit]
     reduction: str
 
-    def reduced(self, device: DeviceDigit) -> bool:
-        """Whether a digit is part of one that must be reduced."""
-        return any(inside(device, digit) for digit in self.reduce)
+    def part_reduced(self, placings: _Placings) -> tuple[_Placings, _Placings]:
+        """The placements of digits that must be reduced, and the others."""
+        return _parted(placings, self.reduce)
 
-    def produced(self, device: DeviceDigit) -> bool:
-        """Whether a digit is part of one that must become partial."""
-        return any(inside(device, digit) for digit in self.produce)
+    def part_produced(self, placings: _Placings) -> tuple[_Placings, _Placings]:
+        """The placements of digits that must become partial, and the others."""
+        return _parted(placings, self.produce)
 
     @staticmethod
     def without(
@@ -73,6 +75,14 @@ class PartialRoles:
                     pieces[number : number + 1] = split_off(piece, part)
                     break
         return tuple(device for device, _ in pieces)
+
+
+def _parted(placings: _Placings, digits: frozenset[DeviceDigit]) -> tuple[_Placings, _Placings]:
+    """The placements of parts of some digits, and the others."""
+    if not digits or not placings:
+        return (), placings
+    of_digits = tuple(p for p in placings if any(inside(p[0], digit) for digit in digits))
+    return of_digits, tuple(p for p in placings if p not in of_digits)
 
 
 def partial_roles(

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, product
 from math import inf, prod
-from typing import NamedTuple
 
 from redistrib.synth.plan.collectives import (
     AllGather,
@@ -44,6 +43,7 @@ from redistrib.synth.planner.chains import (
     idle_choices,
 )
 from redistrib.synth.planner.exchange_phase import ADDENDS, lowerings, place_spares
+from redistrib.synth.planner.floors import Floor
 from redistrib.synth.planner.reductions import PartialRoles, partial_roles
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
@@ -53,7 +53,6 @@ from redistrib.types.refinement import Refinement
 MAX_COMBINATIONS = 1024
 
 _Priced = tuple[float, list[Collective]]
-_Among = Callable[[DeviceDigit], bool]
 
 
 def plan_aligned(
@@ -125,7 +124,7 @@ def _plan_roles(
     def price(choices: Sequence[Choice]) -> _Priced | None:
         return _price(src, roles, choices, spares, limit, profile)
 
-    return _cheapest(options, price, _floor(src, roles, options, profile), bound)
+    return _cheapest(options, price, Floor(src, roles, options, profile), bound)
 
 
 def _movable(choice: Choice) -> bool:
@@ -177,10 +176,10 @@ def _price(
     early = collect([choice.early for choice in choices])
     late = collect([choice.late for choice in choices])
     gathers = collect([choice.gathers for choice in choices])
-    scatters, slices = _parted(slices, roles.reduce, roles.reduced)
-    late_scatters, late = _parted(late, roles.reduce, roles.reduced)
-    early_spreads, early = _parted(early, roles.produce, roles.produced)
-    spreads, gathers = _parted(gathers, roles.produce, roles.produced)
+    scatters, slices = roles.part_reduced(slices)
+    late_scatters, late = roles.part_reduced(late)
+    early_spreads, early = roles.part_produced(early)
+    spreads, gathers = roles.part_produced(gathers)
     if late_scatters and early_spreads and src.reduction != roles.reduction:
         return None
 
@@ -288,109 +287,6 @@ def _moved(
     return best
 
 
-def _parted(
-    placings: tuple[Placement, ...],
-    digits: frozenset[DeviceDigit],
-    among: _Among,
-) -> tuple[tuple[Placement, ...], tuple[Placement, ...]]:
-    """The placements of digits of a role, and the others."""
-    if not digits or not placings:
-        return (), placings
-    return tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0]))
-
-
-class _GroupSizes(NamedTuple):
-    """Of one choice the devices in the group of each part, in the order in which the parts run.
-
-    1 where there is no such part. `moving` is the size of the one digit that moves, 0 for none, and
-    less than 0 where several do.
-    """
-
-    scattered: int
-    sliced: int
-    spread_early: int
-    gathered_early: int
-    scattered_late: int
-    sliced_late: int
-    gathered: int
-    moving: int
-
-
-def _groups(roles: PartialRoles, options: list[list[Choice]]) -> dict[int, _GroupSizes]:
-    """The sizes of the groups of each choice, by its id."""
-
-    def sizes(
-        placings: _Placings, digits: frozenset[DeviceDigit], among: _Among
-    ) -> tuple[int, int]:
-        if not placings:
-            return 1, 1
-        of_role, others = _parted(placings, digits, among)
-        return _group(of_role), _group(others)
-
-    return {
-        id(choice): _GroupSizes(
-            *sizes(choice.slices, roles.reduce, roles.reduced),
-            *sizes(choice.early, roles.produce, roles.produced),
-            *sizes(choice.late, roles.reduce, roles.reduced),
-            sizes(choice.gathers, roles.produce, roles.produced)[1],
-            choice.devices[0].size if len(choice.devices) == 1 else -len(choice.devices),
-        )
-        for choices in options
-        for choice in choices
-    }
-
-
-def _floor(
-    src: ArrayType, roles: PartialRoles, options: list[list[Choice]], profile: Profile
-) -> Callable[[Sequence[Choice]], float]:
-    """A lower bound of the seconds of a combination, in less time than its price."""
-    fastest = profile.fastest(src.mesh)
-    latency, bandwidth, itemsize = fastest.latency, fastest.bandwidth, src.itemsize
-    summed = prod([device.size for device in roles.reduce])
-
-    groups = _groups(roles, options)
-
-    def floor(choices: Sequence[Choice]) -> float:
-        held, seconds = src.tile_size, 0.0
-        scattered = spread = early = late = late_scattered = gathers = pieces = 1
-        for choice in choices:
-            scatter, sliced, spreads, grown, late_scatter, shrunk, gathered, moved = groups[
-                id(choice)
-            ]
-            held //= sliced
-            scattered *= scatter
-            spread *= spreads
-            early *= grown
-            late *= shrunk
-            late_scattered *= late_scatter
-            gathers *= gathered
-            if moved:
-                # what a device of a longer chain needs, another one has
-                pieces = moved * pieces if moved > 0 and pieces > 0 else -1
-        # Added as the steps are, in their order: a sum of floats whose terms are no larger is not.
-        if scattered > 1:
-            seconds += latency + (held - held // scattered) * itemsize / bandwidth
-            held //= scattered
-        if (unscattered := summed // (scattered * late_scattered)) > 1:
-            received = 2 * (held - held // unscattered - 1)
-            seconds += latency * AllReduce.latencies + received * itemsize / bandwidth
-        if early > 1:
-            seconds += latency + held * (early - 1) * itemsize / bandwidth
-        held *= early * spread
-        if pieces != 1:
-            received = held - held // pieces if pieces > 0 else held
-            seconds += latency + received * itemsize / bandwidth
-        held //= late
-        if late_scattered > 1:
-            seconds += latency + (held - held // late_scattered) * itemsize / bandwidth
-            held //= late_scattered
-        if gathers > 1:
-            seconds += latency + held * (gathers - 1) * itemsize / bandwidth
-        return seconds
-
-    return floor
-
-
 def _group(placements: tuple[Placement, ...]) -> int:
     return prod([device.size for device, _ in placements]) if placements else 1
 
@@ -398,7 +294,7 @@ def _group(placements: tuple[Placement, ...]) -> int:
 def _cheapest(
     options: list[list[Choice]],
     price: Callable[[Sequence[Choice]], _Priced | None],
-    floor: Callable[[Sequence[Choice]], float],
+    floor: Floor,
     bound: float,
 ) -> _Priced | None:
     """Seconds and steps of the cheapest combination of one choice per list; of equals, the first.
@@ -408,7 +304,7 @@ def _cheapest(
     if prod(len(choices) for choices in options) <= MAX_COMBINATIONS:
         cheapest: _Priced | None = None
         for combination in product(*options):
-            priced = price(combination) if floor(combination) < bound else None
+            priced = price(combination) if floor.seconds(combination) < bound else None
             if priced is not None and priced[0] < bound:
                 cheapest, bound = priced, priced[0]
         return cheapest
@@ -421,7 +317,7 @@ def _cheapest(
         for number, choices in enumerate(options):
             for choice in choices:
                 tried = [*current[:number], choice, *current[number + 1 :]]
-                priced = price(tried) if floor(tried) < best[0] else None
+                priced = price(tried) if floor.seconds(tried) < best[0] else None
                 if priced is not None and priced[0] < best[0]:
                     best, current, improved = priced, tried, True
     return best if best[0] < bound else None
