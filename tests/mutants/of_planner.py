@@ -212,22 +212,22 @@ if taken and len(taken) > len(choices):
     ),
     Mutant(
         "a partial axis is sliced instead of reduced",
-        ALIGNED,
+        REDUCTIONS,
         "_parted",
-        "(tuple(p for p in placings if among(p[0])), tuple(p for p in placings if not among(p[0])))",
-        "((), placings)",
+        "of_digits, tuple(p for p in placings if p not in of_digits)",
+        "(), placings",
     ),
     Mutant(
         "a digit that is to be reduced late is sliced",
         ALIGNED,
         "_price",
         """
-late_scatters, late = _parted(late, roles.reduce, roles.reduced)
-early_spreads, early = _parted(early, roles.produce, roles.produced)
+late_scatters, late = roles.part_reduced(late)
+early_spreads, early = roles.part_produced(early)
 """,
         """
 late_scatters, late = (), late
-early_spreads, early = _parted(early, roles.produce, roles.produced)
+early_spreads, early = roles.part_produced(early)
 """,
     ),
     Mutant(
@@ -235,11 +235,11 @@ early_spreads, early = _parted(early, roles.produce, roles.produced)
         ALIGNED,
         "_price",
         """
-late_scatters, late = _parted(late, roles.reduce, roles.reduced)
-early_spreads, early = _parted(early, roles.produce, roles.produced)
+late_scatters, late = roles.part_reduced(late)
+early_spreads, early = roles.part_produced(early)
 """,
         """
-late_scatters, late = _parted(late, roles.reduce, roles.reduced)
+late_scatters, late = roles.part_reduced(late)
 early_spreads, early = (), early
 """,
     ),
