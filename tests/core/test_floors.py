@@ -24,12 +24,12 @@ SPEEDS = rd.Profile(
     efficiency=(("all_gather", 0.5), ("all_to_all", 0.25)),
 )
 OVER_BOTH = (
-    ("f32[64{x}, 64{y}, 64]", "f32[64, 64, 64{x,y}]"),
-    ("f32[64{x,y}, 64, 64]", "f32[64{y,x}, 64, 64]"),
-    ("f32[64{x}, 64{y}, 64]", "f32[64{y}, 64{x}, 64]"),
-    ("f32[64{x}, 64{y}, 64]", "f32[64, 64, 64]"),
-    ("f32[64, 64, 64] sum{x,y}", "f32[64{x}, 64{y}, 64]"),
-    ("f32[64, 64, 64] sum{x,y}", "f32[64, 64, 64]"),
+    ("f32[4096{x}, 4096{y}, 4096]", "f32[4096, 4096, 4096{x,y}]"),
+    ("f32[4096{x,y}, 4096, 4096]", "f32[4096{y,x}, 4096, 4096]"),
+    ("f32[4096{x}, 4096{y}, 4096]", "f32[4096{y}, 4096{x}, 4096]"),
+    ("f32[4096{x}, 4096{y}, 4096]", "f32[4096, 4096, 4096]"),
+    ("f32[4096, 4096, 4096] sum{x,y}", "f32[4096{x}, 4096{y}, 4096]"),
+    ("f32[4096, 4096, 4096] sum{x,y}", "f32[4096, 4096, 4096]"),
 )
 """On x=2,y=8: x is between nodes, y inside of one."""
 
@@ -57,8 +57,10 @@ def test_no_combination_takes_less_than_its_floor(
     monkeypatch.setattr(three_phase, "_cheapest", verified)
     mesh = rd.Mesh(x=2, y=8)
     pairs = [[rd.ArrayType.parse(text, mesh) for text in texts] for texts in OVER_BOTH]
-    for seed in range(repetitions(60, 3000)):
-        pairs.append([*random_pair(random.Random(seed).choice, partial=seed % 2 == 0)])
+    pairs += [
+        [*random_pair(random.Random(seed).choice, partial=seed % 2 == 0)]
+        for seed in range(repetitions(60, 3000))
+    ]
     for src, dst in pairs:
         rd.cost(src, dst, profile=profile, memory_limit=src.size * src.itemsize or None)
     assert counts["at the floor"] > counts["priced"] / 5 > 10, counts
