@@ -134,6 +134,7 @@ class Links:
         # Primes of the digit that no part has.
         missing = Counter(primes(digit.size))
         met = []
+        whole = []
         for part, spot in self.parts:
             if apart(part, digit):
                 continue
@@ -146,10 +147,11 @@ class Links:
                 nested = first < last == first * size and {first, last} <= cuts
                 ring = ring.up_to(first // part.pre) if nested else ring.level.off_rings([ring])
             met.append((Spot(spot.link, ring), size))
+            whole.append(spot.ring)
         # Of parts on rings that a digit only crosses, the slowest counts.
         if missing.total() and any(spot.ring for spot, _ in met) and self._holds(digit):
             link, ring = min((spot for spot, _ in met), key=lambda s: (s.link[1], -s.link[0]))
-            ring = ring and ring.level.off_rings(spot.ring for spot, _ in met)
+            ring = ring and ring.level.off_rings(whole)
             return [(Spot(link, ring), digit.size)]
         return met + ([(self.default, digit.size)] if missing.total() else [])
 

@@ -207,13 +207,16 @@ def speed_on(rings: Sequence[tuple[Ring, int]], name: str) -> tuple[float, float
 
 
 def hops_along(rings: Sequence[Ring]) -> int:
-    """The most links between two devices that digits along these rings of one level join."""
+    """The links between devices that digits along these rings of one level join.
+
+    Ring after ring; of what lies along none the most.
+    """
     of_rings = {
         number: max(ring.hops for ring in rings if ring.number == number)
         for number in {ring.number for ring in rings if ring.number is not None}
     }
-    off = sum(ring.hops for ring in rings if ring.number is None)
-    return min(off + sum(of_rings.values()), rings[0].level.most_hops)
+    off = [ring.hops for ring in rings if ring.number is None]
+    return max([*off, sum(of_rings.values())])
 
 
 def _share(name: str, gathers: bool, group: int, reach: int, whole: bool) -> float:

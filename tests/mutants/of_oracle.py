@@ -113,9 +113,9 @@ MUTANTS = (
     Mutant(
         "axes are cut where digits that match no longer do",
         CUT_AXES,
-        "CutAxes.fits",
-        "c % part.pre == 0 or part.pre % c == 0",
-        "c >= 1",
+        "_nested",
+        "first % second == 0 or second % first == 0",
+        "first >= 1",
     ),
     Mutant(
         "a table of a finer mesh names the parts of an axis",

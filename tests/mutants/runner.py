@@ -91,6 +91,7 @@ AREAS: dict[str, tuple[str, ...]] = {
         "tests/core/test_partial.py",
         "tests/core/test_near.py",
     ),
+    "redistrib/synth/planner/floors.py": ("tests/core/test_floors.py",),
     "redistrib/synth/planner/exact.py": ("tests/core/test_exact.py",),
     "redistrib/synth/planner/type_graph.py": ("tests/core/test_exact.py",),
     "redistrib/synth/planner/meeting.py": ("tests/core/test_near.py",),

@@ -329,6 +329,8 @@ class Oracle:
     ) -> Prices:
         """Prices of the planner alone, or `singly` of single questions; see `price_pairs`."""
         finer = on_cut_axes(self.profile, types) if types and not singly else None
+        if finer is not None and finer[0].links.cuts_axes:  # each pair is cut for itself
+            finer = None
         links, profile = (
             (finer[0].links, finer[0].links) if finer else (self.profile, self._base_profile)
         )

@@ -186,7 +186,7 @@ def speed_over(crossed: Sequence[Crossed], collective: str) -> tuple[float, floa
 def link_across(links: Sequence[Link]) -> Link:
     """The link of a digit that is cut otherwise than those with these links: the slowest counts.
 
-    In its level a message passes no more links than along all of them.
+    In its level a message passes as many links as along all of them.
     """
     slowest = min(links, key=lambda link: (link.bandwidth, -link.latency))
     if (place := slowest.place) is None:
@@ -196,15 +196,18 @@ def link_across(links: Sequence[Link]) -> Link:
 
 
 def _passes(places: Sequence[Place]) -> int:
-    """How many links of one level a message passes at most: ring after ring."""
+    """How many links of one level a message passes: ring after ring, or along what is ASIDE.
+
+    Parts of what is ASIDE lie inside of it, so that together they take no longer.
+    """
     rings: dict[int, int] = {}
-    passed = 0
+    aside = 0
     for place in places:
         if place.ring == ASIDE:
-            passed += place.passes
+            aside = max(aside, place.passes)
         else:
             rings[place.ring] = max(place.passes, rings.get(place.ring, 0))
-    return min(passed + sum(rings.values()), places[0].diameter)
+    return max(aside, sum(rings.values()))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -165,11 +165,12 @@ class Profile:
         if prod([part.size for part, _ in overlaps]) == device.size:
             return crossed
         if any(link.place for link, _ in crossed):
-            beside = gaps(device, known, self.link)
+            beside = [*gaps(device, known, self.link)]
             every = [*overlaps, *self._overlaps(device, beside)]
             if prod([part.size for part, _ in every]) != device.size:
-                # It is cut otherwise than the links are: the slowest counts.
-                return [(link_across([link for _, link in every]), device.size)]
+                # It is cut otherwise than the links are.
+                met = [link for part, link in (*known, *beside) if not apart(part, device)]
+                return [(link_across(met), device.size)]
         return [*crossed, (self.link, device.size)]
 
     @staticmethod
@@ -210,15 +211,19 @@ class Profile:
         return Link(max(link.latency for link in links), min(link.bandwidth for link in links))
 
     def named(self, name: str, device: DeviceDigit) -> list[tuple[str, Link]]:
-        """The links of a part of an axis as those of an axis `name`: by part, if it has places."""
+        """The links of a part of an axis as of an axis `name`: by part, if it has places."""
+        alike = len(self.where(device)) < 2
+        return [(name, self.link_of(device))] if alike else self.within(name, device)
+
+    def within(self, name: str, device: DeviceDigit) -> list[tuple[str, Link]]:
+        """The links inside a part of an axis as those of an axis `name` and of its parts."""
         known = self._of_axis.get(device.axis, self.link)
-        if isinstance(known, Link) or len(self.where(device)) < 2:
-            return [(name, self.link_of(device))]
-        return [
-            (str(DeviceDigit(name, part.pre // device.pre, part.size)), link)
-            for part, link in self._overlaps(device, known)
-            if part.size
-        ]
+        if isinstance(known, Link):
+            return [(name, known.below(device.pre))]
+        parts = [(part, link) for part, link in self._overlaps(device, known) if part.size > 1]
+        inner = [DeviceDigit(name, part.pre // device.pre, part.size) for part, _ in parts]
+        names = [name if part.size == device.size else str(part) for part in inner]
+        return [(of_part, link) for of_part, (_, link) in zip(names, parts, strict=True)]
 
     def used_links(self, mesh: Mesh) -> list[Link]:
         """The links that the axes of a mesh have, those of size 1 aside."""

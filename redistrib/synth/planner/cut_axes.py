@@ -4,6 +4,9 @@ Example: `x=32` on 4 nodes of 8 devices. `finer_mesh` is `x.1=4,x.4=8`, the node
 them, and `bf16[4096{x}]` is `bf16[4096{x.1,x.4}]` there. The planner answers on that mesh, and so
 it may gather between the nodes first; `steps` brings its answer back, with `x:(1)4` for `x.1`.
 
+An axis is cut where that suits the digits of the types: on x=12 over nodes of 6 devices in pairs,
+links change at 2 and 6; types that cut x at 4, as 4 x 3, leave the cut at 2.
+
 Law: an axis costs what its parts cost as axes of their own, because the same problem is planned.
 """
 
@@ -46,18 +49,6 @@ class CutAxes:
             partial=[self._finer(device) for device, _ in partial],
         )
 
-    def fits(self, types: Sequence[ArrayType]) -> bool:
-        """Whether digits of these types that match do so with the axes cut.
-
-        On x=6 they do not if the links cut it as 3 x 2 and the types as 2 x 3.
-        """
-        cuts = common_cuts(types)
-        return all(
-            c % part.pre == 0 or part.pre % c == 0
-            for _, part in self.parts
-            for c in cuts[part.axis]
-        )
-
     def _finer(self, device: DeviceDigit) -> DeviceDigit:
         name, part = next((name, part) for name, part in self.parts if inside(device, part))
         return DeviceDigit(name, device.pre // part.pre, device.size)
@@ -68,18 +59,12 @@ class CutAxes:
 
 
 @lru_cache(maxsize=256)
-def cut_axes(links: Profile, mesh: Mesh) -> CutAxes | None:
-    """The axes of a mesh cut where their links change; None where none does.
-
-    `links` is a profile with its links on the mesh.
-    """
-    if not links.cuts_axes:
-        return None
+def _cut(links: Profile, mesh: Mesh, cuts: tuple[tuple[int, ...], ...]) -> CutAxes:
+    """The axes of a mesh, each with its cuts. `links` is a profile with its links on the mesh."""
     taken = {name for name, _ in mesh.axes}
     parts: list[tuple[str, DeviceDigit]] = []
-    for axis in whole_axes(mesh):
-        ends = {end for part in links.parts_of(axis.axis) for end in (part.pre, part.end)}
-        digits = cut(axis, ends)
+    for axis, of_axis in zip(whole_axes(mesh), cuts, strict=True):
+        digits = cut(axis, of_axis)
         for part in digits:
             name = axis.axis if len(digits) == 1 else f"{axis.axis}.{part.pre}"
             while len(digits) > 1 and name in taken:
@@ -87,7 +72,7 @@ def cut_axes(links: Profile, mesh: Mesh) -> CutAxes | None:
             taken.add(name)
             parts.append((name, part))
     finer = Mesh([(name, part.size) for name, part in parts], devices=mesh.devices)
-    of_parts = tuple((name, links.link_of(part)) for name, part in parts)
+    of_parts = [entry for name, part in parts for entry in links.within(name, part)]
     on_finer = replace(links, axes=tuple(e for e in of_parts if e[1] != links.link))
     return CutAxes(mesh, finer, tuple(parts), on_finer)
 
@@ -95,8 +80,25 @@ def cut_axes(links: Profile, mesh: Mesh) -> CutAxes | None:
 def on_cut_axes(
     links: Profile, types: Sequence[ArrayType]
 ) -> tuple[CutAxes, list[ArrayType]] | None:
-    """Types of one mesh with its axes cut; None where nothing is, or a type forbids it."""
-    axes = cut_axes(links, types[0].mesh)
-    if axes is None or any(t.uneven for t in types) or not axes.fits(types):
+    """Types of one mesh with its axes cut where their links change; None where nothing is cut.
+
+    `links` is a profile with its links on the mesh. Not at a cut that does not suit all digits of
+    the types: on x=6 those do not match if the links cut it as 3 x 2 and the types as 2 x 3.
+    """
+    if not links.cuts_axes or any(t.uneven for t in types):
         return None
+    mesh, of_types = types[0].mesh, common_cuts(types)
+    cuts = []
+    for axis in whole_axes(mesh):
+        ends = {end for part in links.parts_of(axis.axis) for end in (part.pre, part.end)}
+        inner = sorted(end for end in ends if 1 < end < axis.size)
+        suit = (end for end in inner if all(_nested(end, c) for c in of_types[axis.axis]))
+        cuts.append(tuple(suit))
+    if not any(cuts):
+        return None
+    axes = _cut(links, mesh, tuple(cuts))
     return axes, [axes.type(t) for t in types]
+
+
+def _nested(first: int, second: int) -> bool:
+    return first % second == 0 or second % first == 0
