@@ -43,6 +43,8 @@ APART = 2
 """A level is another one only if its link is so many times slower."""
 VISIBLE = 0.01
 """What a latency, or the bytes of a collective, must have of the time of some move to be seen."""
+NEAR = 0.02
+"""Relative errors below this are as good as none."""
 Times = Sequence[Sequence[float]]
 """Of each plan the seconds that it took, one for each round."""
 
@@ -230,7 +232,8 @@ def _least(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The coefficients of both groups of columns, none negative, with the least relative errors.
 
-    The errors themselves rather than their squares: moves that the machine disturbed count less.
+    The logarithms, so that half of a time is as wrong as twice as much, rather than their squares:
+    moves that the machine disturbed count less.
     """
     columns = np.concatenate([first, second], axis=1) / times[:, None]
     scale = np.where(columns.any(axis=0), columns.max(axis=0), 1.0)
@@ -246,8 +249,9 @@ def _least(
                 break
             used[np.flatnonzero(used)[solved.argmin()]] = False
             coefficients[~used] = 0
-        errors = np.abs(columns @ coefficients - 1)
-        weights = 1 / np.sqrt(np.maximum(errors, 0.02))
+        # The slope of |log p| is 1/p on either side of 1, that of these squares w (p - 1).
+        prices = np.maximum(columns @ coefficients, NEAR)
+        weights = 1 / np.sqrt(prices * np.maximum(np.abs(prices - 1), NEAR))
     return coefficients[: first.shape[1]], coefficients[first.shape[1] :]
 
 

@@ -57,6 +57,17 @@ def test_moves_that_were_disturbed_count_less() -> None:
     assert found.link.bandwidth == pytest.approx(1e9, rel=0.2)
 
 
+def test_half_of_a_time_is_as_wrong_as_twice_as_much() -> None:
+    """Of times as often too long as too short prices are in the middle, not below."""
+    mesh, noise = rd.Mesh(x=2, y=4), np.random.default_rng(0)
+    machine = Profile("m", Link(1e-4, 1e9), efficiency=(("all_to_all", 0.5),), exchange="call")
+    plans = moves(mesh, "call", count=300)
+    wanted = [plan.seconds_under(machine) for plan in plans]
+    found = fitted(plans, wanted * np.exp(noise.normal(0, 0.5, len(plans))), "call", "found")
+    errors = np.log([p.seconds_under(found) / w for p, w in zip(plans, wanted, strict=True)])
+    assert abs(errors.mean()) < 0.1
+
+
 def test_a_profile_states_its_spread_and_what_was_not_measured(tmp_path: Path) -> None:
     mesh = rd.Mesh(x=2)
     plans = moves(mesh, "call", count=24)
