@@ -43,11 +43,16 @@ class Exchanges:
         layouts = [layout_of(t) for t in types]
         self._held = np.empty((len(like.shape), len(types)), dtype=np.int64)
         self._tables = []
-        self._devices = like.mesh.num_devices
+        known: dict[tuple[int, tuple[Held, ...]], tuple[Ints, Ints]] = {}
         for dim, size in enumerate(like.shape):
-            ways: dict[Held, int] = {}
-            self._held[dim] = [ways.setdefault(layout[dim], len(ways)) for layout in layouts]
-            self._tables.append(_tables(like, list(ways), IndexDigit(dim, 1, size)))
+            of_types = [_in_first(layout[dim]) for layout in layouts]
+            ways = tuple(sorted({*of_types}))
+            number = {held: n for n, held in enumerate(ways)}
+            self._held[dim] = [number[held] for held in of_types]
+            if (size, ways) not in known:  # dimensions of one size are often owned alike
+                known[size, ways] = _tables(like, ways, IndexDigit(0, 1, size))
+            self._tables.append(known[size, ways])
+        self._devices = like.mesh.num_devices
 
     def counts(self, src: Ints, dst: Ints) -> tuple[Ints, Ints]:
         """Per pair elements that the worst device holds of its target tile, and the most peers."""
@@ -62,6 +67,11 @@ class Exchanges:
             held[pairs] = np.multiply.reduce([overlap for overlap, _ in both]).min(axis=1)
             peers[pairs] = np.multiply.reduce([met for _, met in both]).max(axis=1)
         return held, peers
+
+
+def _in_first(held: Held) -> Held:
+    """What is owned of a dimension, as if it were the first."""
+    return tuple((device, IndexDigit(0, index.pre, index.size)) for device, index in held)
 
 
 def _tables(like: ArrayType, ways: Sequence[Held], whole: IndexDigit) -> tuple[Ints, Ints]:
