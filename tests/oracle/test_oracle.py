@@ -226,13 +226,28 @@ def test_where_latencies_dominate_a_gather_and_slices_may_be_all() -> None:
 
 def test_stops_are_the_layouts_of_whole_axes_unless_they_are_too_many() -> None:
     mesh = rd.Mesh(a=2, b=1, c=4)
-    found = stops(mesh, (8, 12))
+    found = stops(mesh, (8, 12), tuple(mesh.sizes))
     expected = [layout_of(t) for t in whole_axis_layouts(rd.Mesh(a=2, c=4), (8, 12))]
     assert set(found) == set(expected)
     assert len(found) == len(expected)
-    assert len(stops(rd.Mesh(a=2, b=2, c=2), (64, 64, 64))) == 106
-    assert stops(rd.Mesh(a=2, b=2, c=2, d=2), (64, 64, 64)) == ()
-    assert stops(rd.Mesh({f"x{n}": 2 for n in range(30)}), (2**40, 2**40)) == ()
+    assert len(stops(rd.Mesh(a=2, b=2, c=2), (64, 64, 64), ("a", "b", "c"))) == 106
+    four = rd.Mesh(a=2, b=2, c=2, d=2)
+    assert stops(four, (64, 64, 64), ("a", "b", "c", "d")) == ()
+    assert len(stops(four, (64, 64, 64), ("b", "c", "d"))) == 106
+    many = rd.Mesh({f"x{n}": 2 for n in range(30)})
+    assert stops(many, (2**40, 2**40), tuple(many.sizes)) == ()
+
+
+def test_an_idle_axis_takes_no_stops_away() -> None:
+    """Layouts of five axes are too many, of the four that the types use they are not."""
+    texts = "f32[32{z}, 16, 24{y}]", "f32[32{v}, 16, 24{z:(1)2,x,z:(2)4}]"
+    axes = {"x": 3, "y": 2, "z": 8, "v": 2}
+    plain, idle = (
+        rd.plan(*(rd.ArrayType.parse(t, mesh) for t in texts), profile="mpi-cluster", effort="best")
+        for mesh in (rd.Mesh(axes), rd.Mesh({"idle": 4, **axes}))
+    )
+    verify_runs(idle)
+    assert idle.seconds <= plain.seconds
 
 
 @pytest.mark.parametrize("strategy", BY_SIGNATURE)

@@ -3,7 +3,7 @@
 The layouts that give whole axes to dimensions are the stops. Bounds from below say whether a stop
 can pay at all, and in which order to try them, so that few are priced.
 
->>> len(stops(Mesh(x=2, y=2), (8, 8)))  # each axis on a dimension or on none, in either order
+>>> len(stops(Mesh(x=2, y=2), (8, 8), ("x", "y")))  # on a dimension or on none, in either order
 11
 
 Law: data crosses links of every kind. Take the axes whose links are no faster than some bandwidth:
@@ -58,18 +58,30 @@ def layout_of(t: ArrayType) -> Layout:
 
 
 @lru_cache(maxsize=64)
-def stops(mesh: Mesh, shape: tuple[int, ...]) -> tuple[Layout, ...]:
-    """Every layout of whole axes; none where there are more than MAX_STOPS."""
+def stops(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[Layout, ...]:
+    """Every layout of these axes, each of them whole; none where they are more than MAX_STOPS."""
     layouts: list[Layout] = []
-    for layout in _layouts(mesh, shape):
+    for layout in _layouts(mesh, shape, axes):
         if len(layouts) == MAX_STOPS:
             return ()
         layouts.append(layout)
     return tuple(layouts)
 
 
-def _layouts(mesh: Mesh, shape: tuple[int, ...]) -> Iterator[Layout]:
-    axes = [(name, size) for name, size in mesh.axes if size > 1]
+def axes_of_stops(src: ArrayType, dst: ArrayType) -> tuple[str, ...]:
+    """The axes that stops between two types may use: all of the mesh, or those that the types use.
+
+    With an idle axis there may be too many layouts of all.
+    """
+    every = tuple(name for name, _ in src.mesh.axes)
+    if stops(src.mesh, src.shape, every):
+        return every
+    used = {device.axis for t in (src, dst) for device, _ in t.placements}
+    return tuple(name for name in every if name in used)
+
+
+def _layouts(mesh: Mesh, shape: tuple[int, ...], names: Sequence[str]) -> Iterator[Layout]:
+    axes = [(name, size) for name, size in mesh.axes if size > 1 and name in names]
     if (len(shape) + 1) ** len(axes) > 16 * MAX_STOPS:
         yield from [()] * (MAX_STOPS + 1)
         return
@@ -199,20 +211,25 @@ class Bounds:
 
 
 @lru_cache(maxsize=1 << 14)
-def _stop(mesh: Mesh, shape: tuple[int, ...], dtype: str, number: int) -> ArrayType:
+def _stop(
+    mesh: Mesh, shape: tuple[int, ...], axes: tuple[str, ...], dtype: str, number: int
+) -> ArrayType:
     """A layout of whole axes as a type."""
-    placements = [p for held in stops(mesh, shape)[number] for p in held]
+    placements = [p for held in stops(mesh, shape, axes)[number] for p in held]
     return ArrayType.from_placements(mesh, dtype, shape, placements)
 
 
 @lru_cache(maxsize=64)
-def _layouts_of_stops(mesh: Mesh, shape: tuple[int, ...]) -> Layouts:
-    return Layouts(stops(mesh, shape))
+def _layouts_of_stops(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str, ...]) -> Layouts:
+    return Layouts(stops(mesh, shape, axes))
 
 
-def stop_types(mesh: Mesh, shape: tuple[int, ...], dtype: str) -> tuple[ArrayType, ...]:
+def stop_types(
+    mesh: Mesh, shape: tuple[int, ...], axes: tuple[str, ...], dtype: str
+) -> tuple[ArrayType, ...]:
     """The stops of an array."""
-    return tuple(_stop(mesh, shape, dtype, n) for n in range(len(stops(mesh, shape))))
+    count = len(stops(mesh, shape, axes))
+    return tuple(_stop(mesh, shape, axes, dtype, n) for n in range(count))
 
 
 def find_stop(
@@ -222,12 +239,12 @@ def find_stop(
 
     A stop has tiles of at most `most` bytes.
     """
-    mesh, shape = src.mesh, src.shape
+    mesh, shape, axes = src.mesh, src.shape, axes_of_stops(src, dst)
     start, end = layout_of(src), layout_of(dst)
-    layouts = stops(mesh, shape)
+    layouts = stops(mesh, shape, axes)
     if not layouts:
         return ()
-    between, each = _layouts_of_stops(mesh, shape), np.arange(len(layouts))
+    between, each = _layouts_of_stops(mesh, shape, axes), np.arange(len(layouts))
     first = bounds.seconds(Layouts([start]), between, FIRST, each)
     second = bounds.seconds(between, Layouts([end]), each, FIRST)
     total = first + second
@@ -239,7 +256,7 @@ def find_stop(
             continue
         if float(total[n]) * NEAR * GAIN >= best:
             break
-        stop, onwards = _stop(mesh, shape, src.dtype, n), float(second[n])
+        stop, onwards = _stop(mesh, shape, axes, src.dtype, n), float(second[n])
         if stop.tile_bytes > most or ((to := price(src, stop)) + onwards) * NEAR * GAIN >= best:
             continue
         through = to + price(stop, dst)

@@ -26,7 +26,13 @@ from redistrib.synth.planner.detours.closure import (
     no_progress,
     paths,
 )
-from redistrib.synth.planner.detours.stops import ENOUGH, Bounds, find_stop, stop_types
+from redistrib.synth.planner.detours.stops import (
+    ENOUGH,
+    Bounds,
+    axes_of_stops,
+    find_stop,
+    stop_types,
+)
 from redistrib.synth.planner.problem import Problem
 from redistrib.types.array_type import ArrayType
 from redistrib.types.mesh import Mesh
@@ -71,7 +77,8 @@ def stops_between(
 def _through_matrix(problem: Problem, limit: int, leg: Leg) -> tuple[ArrayType, ...]:
     src, dst = problem.src, problem.dst
     settings = problem.profile, problem.memory_limit
-    between = _matrix_of_stops(src.mesh, src.shape, src.dtype, *settings, leg)
+    axes = axes_of_stops(src, dst)
+    between = _matrix_of_stops(src.mesh, src.shape, axes, src.dtype, *settings, leg)
     if between is None:
         return ()
     stops, seconds, via = between
@@ -100,16 +107,17 @@ def path(via: Smalls, row: int, column: int) -> list[int]:
 def _matrix_of_stops(
     mesh: Mesh,
     shape: tuple[int, ...],
+    axes: tuple[str, ...],
     dtype: str,
     profile: Profile,
     memory_limit: int | None,
     leg: Leg,
 ) -> tuple[tuple[ArrayType, ...], Floats, Smalls] | None:
-    """All layouts of whole axes, the closed matrix between them, and the ways behind it.
+    """All layouts of these axes, whole, the closed matrix between them, and the ways behind it.
 
     None where there are none, or too many for so many devices.
     """
-    stops = tuple(by_tile(stop_types(mesh, shape, dtype)))
+    stops = tuple(by_tile(stop_types(mesh, shape, axes, dtype)))
     if not stops or len(stops) ** 2 * mesh.num_devices > MAX_COMPARED:
         return None
     priced = _priced(stops, None, profile, memory_limit, leg)
