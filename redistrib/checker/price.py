@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd, lcm
+from math import gcd, lcm, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +72,7 @@ class Links:
             _link(level)
         named = profile.get("axes", {})
         parts = []
+        gaps = False  # in which the link of the profile counts
         stride = mesh.num_devices
         for axis, size in mesh.axes:
             stride //= size
@@ -87,13 +88,15 @@ class Links:
                     end = start
             if end > 1:
                 parts.append((DeviceDigit(axis, 1, end), _link(profile)))
+            whole = prod(part.size for part, _ in parts if part.axis == axis) == size
+            gaps = gaps or not whole
         # Where all links are one it is the default, too.
         used = {
             Spot(spot.link, spot.ring and spot.ring.level.loose)
             for part, spot in parts
             if part.size > 1
         }
-        default = used.pop() if len(used) == 1 else _link(profile)
+        default = used.pop() if len(used) == 1 and not gaps else _link(profile)
         groups = [(level.devices, Spot(level.link, level.loose)) for level in levels]
         groups.append((0, _link(profile)))
         return Links(parts, default, groups, mesh, profile["exchange"] == "rounds", efficiency)
@@ -150,7 +153,7 @@ class Links:
             whole.append(spot.ring)
         # Of parts on rings that a digit only crosses, the slowest counts.
         if missing.total() and any(spot.ring for spot, _ in met) and self._holds(digit):
-            link, ring = min((spot for spot, _ in met), key=lambda s: (s.link[1], -s.link[0]))
+            link, ring = min((spot for spot, _ in met), key=_slowness)
             ring = ring and ring.level.off_rings(whole)
             return [(Spot(link, ring), digit.size)]
         return met + ([(self.default, digit.size)] if missing.total() else [])
@@ -161,6 +164,12 @@ class Links:
         for first, last in sorted((p.pre, p.end) for p, _ in self.parts if p.axis == digit.axis):
             end = last if first <= end < last else end
         return end >= digit.end
+
+
+def _slowness(spot: Spot) -> tuple[float, float, int]:
+    """Least for the slowest; of links that are as slow for the one of the larger groups."""
+    latency, bandwidth = spot.link
+    return bandwidth, -latency, -(spot.ring.level.devices if spot.ring else 0)
 
 
 def _link(data: Any) -> Spot:

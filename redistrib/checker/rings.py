@@ -146,8 +146,9 @@ class Level:
             if size > 1 and apart < last:
                 # It may end anywhere on a ring if none of its lines goes on beyond it.
                 part = size if apart * size <= last else last // apart
-                fits = last % (apart * part) == 0 or _fit(mesh, stride, part, last)
-                if apart % first or size % part or not fits:
+                if apart % first or size % part:
+                    return []
+                if last % (apart * part) and not _fit(mesh, stride, part, last):
                     return []
                 cut = DeviceDigit(digit.axis, digit.pre * (size // part), part)
                 digits.append((cut, Ring(self, number, devices, apart * part // first)))

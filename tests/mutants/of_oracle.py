@@ -183,9 +183,9 @@ MUTANTS = (
     Mutant(
         "a matrix of one pair looks at less than a single question",
         ORACLE,
-        "Oracle._asks_singly",
-        "count <= MAX_SINGLE",
-        "count < 1",
+        "_asks_singly",
+        "len(types) <= MAX_SINGLE",
+        "len(types) < 1",
     ),
     Mutant(
         "the plan of an entry of few pairs makes no stops",

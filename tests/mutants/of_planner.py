@@ -86,8 +86,8 @@ MUTANTS = (
         "the floor of what moves has all of it on the slowest link",
         FLOORS,
         "Floor._shared",
-        "max(0, min(least_here, received))",
-        "received",
+        "max(0, elements - slower)",
+        "elements",
     ),
     Mutant(
         "digits that stay where they are move too",

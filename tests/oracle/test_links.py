@@ -307,3 +307,37 @@ def test_what_crosses_rings_takes_no_longer_than_all_that_it_is_a_part_of() -> N
         part, whole = (rd.plan(types[0], dst, profile=profile) for dst in types[1:])
         rd.check(part)
         assert part.seconds <= whole.seconds * 1.05
+
+
+@pytest.mark.parametrize(
+    ("profile", "devices", "texts"),
+    [
+        ("tpu-v5e", [3 * n for n in range(8)], ("f32[8{x}]", "f32[8]")),  # on beyond a ring's end
+        ("tpu-v5p", [3 * n for n in range(8)], ("f32[8{x}]", "f32[8]")),
+        (  # what lies beside the part that has a link has that of the profile
+            rd.Profile("part", rd.Link(2e-5, 1e9), (("x:(1)4", rd.Link(1e-6, 1e11)),)),
+            None,
+            ("f32[8{x}]", "f32[8{x:(1)4}]"),
+        ),
+        (  # of levels with equal links
+            rd.Profile(
+                "tie",
+                rd.Link(2e-5, 1e9),
+                levels=(
+                    Level(2, rd.Link(1e-6, 1e11)),
+                    Level(6, rd.Link(2e-6, 1e10), torus=(3,), hop=3e-7),
+                    Level(72, rd.Link(2e-6, 1e10), torus=(3, 4), hop=1e-6),
+                ),
+            ),
+            None,
+            ("f32[8{x:(1)2}]", "f32[8{x:(4)2}]"),
+        ),
+    ],
+)
+def test_planner_and_checker_find_the_same_links(
+    profile: rd.Profile | str, devices: list[int] | None, texts: tuple[str, str]
+) -> None:
+    mesh = rd.Mesh({"x": 8}, devices=devices)
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
+    for ends in ((src, dst), (dst, src)):
+        assert rd.check(rd.plan(*ends, profile=profile))

@@ -656,3 +656,24 @@ def test_a_gather_goes_over_the_slow_axis_first_and_an_all_to_all_over_each_alon
         profile=node,
     )
     assert [[d.axis for d in s.axes] for s in reduced.steps] == [["b"], ["a"]]
+
+
+def test_a_matrix_has_no_plan_of_a_type_that_does_not_fit() -> None:
+    mesh = rd.Mesh(x=4)
+    types = [rd.ArrayType.parse(text, mesh) for text in ("f32[4]", "f32[4{x}]")]
+    matrix = rd.Oracle(mesh, memory_limit=8).matrix(types, types)
+    assert matrix.seconds.tolist() == [[np.inf, np.inf], [np.inf, 0.0]]
+    assert matrix.plan(1, 1).steps == ()
+    with pytest.raises(rd.InfeasibleError):
+        matrix.plan(0, 0)
+
+
+def test_a_matrix_of_few_types_has_single_prices_with_little_effort_too() -> None:
+    mesh = rd.Mesh(x=5, y=5, z=2)
+    texts = "i8[1, 120, 24{z}, 16] sum{x}", "i8[1, 120{y}, 24, 16] max{x,z}"
+    src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
+    oracle = rd.Oracle(mesh, "tpu-v5p", effort="fast")
+    assert oracle.cost_matrix([src], [dst]) == oracle.cost(src, dst).seconds
+    several = [src, dst, *(rd.ArrayType.parse(t, mesh) for t in ("i8[1, 120, 24, 16]",))]
+    closed, alone = (oracle.cost_matrix(several, several, closed=c) for c in (True, False))
+    assert (closed <= alone).all()

@@ -64,6 +64,7 @@ class CostMatrix:
         Raises InfeasibleError where the entry is infinite.
         """
         path = self._path(row, column)
+        path = path if len(path) > 1 else 2 * path  # of a type to itself
         types = [self.types[n] for n in path]
         ways = ["direct" if self._exchanged[leg] else self._strategy for leg in pairwise(path)]
         return self._plan_through(types, ways)

@@ -51,8 +51,8 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MAX_SINGLE = 16
-"""A matrix of so many pairs asks a single question for each: some milliseconds."""
+MAX_SINGLE = 4
+"""A matrix of so many types asks a single question for each pair: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,9 @@ class Oracle:
 
     The planner has a few hundred microseconds for a question, the oracle a few milliseconds, where
     bounds say that they may pay: an answer of `auto` may have tiles up to the larger end over equal
-    links too, and a single one may stop at a layout of whole axes. A matrix of many pairs whose
-    digits do not match takes their exchanges, or ways around them, and searches none of them.
+    links too, and a single one may stop at a layout of whole axes; so may one of a matrix of at
+    most MAX_SINGLE types. A matrix of many pairs whose digits do not match takes their exchanges,
+    or ways around them, and searches none of them.
     With the effort "fast" every answer is that of `redistrib.plan`.
 
     >>> mesh = Mesh(x=2, y=4)
@@ -264,7 +265,7 @@ class Oracle:
             via = np.full(seconds.shape, -1, dtype=np.int32)
         else:
             seconds, via = closed(types, priced, self.memory_limit, tell)
-        singly = self._asks_singly(via.size, strategy)
+        singly = _asks_singly(types, strategy)
         return CostMatrix(
             seconds[np.ix_(rows, columns)],
             tuple(types),
@@ -309,13 +310,9 @@ class Oracle:
     ) -> Prices:
         """Prices of the pairs of a matrix: each as a single question where they are few."""
         check_name("strategy", strategy, STRATEGIES)
-        count = len(types) ** 2 if pairs is None else len(pairs[0])
-        singly = self._asks_singly(count, strategy)
+        singly = _asks_singly(types, strategy)
         most_searched = MAX_SEARCHED if self.effort == "best" else inf
         return self._price(types, pairs, strategy, most_searched, progress, singly=singly)
-
-    def _asks_singly(self, count: int, strategy: Strategy) -> bool:
-        return count <= MAX_SINGLE and strategy == "auto" and self.effort == "best"
 
     def _price(
         self,
@@ -339,16 +336,16 @@ class Oracle:
         def price_alone(
             src: ArrayType, dst: ArrayType, price_key: Hashable | None
         ) -> tuple[StepCost, ...] | None:
-            price_key = (src, dst) if singly else price_key
-            key = src.dtype, strategy, price_key
-            if price_key is not None and key in self._answers:
+            of_pair = (src, dst) if singly else price_key
+            key = src.dtype, strategy, of_pair
+            if of_pair is not None and key in self._answers:
                 return self._answers[key]
             try:
                 problem = make_problem(src, dst, self.memory_limit, profile, self.effort)
                 costs = choose_pair(problem, strategy).costs
             except InfeasibleError:
                 costs = None
-            if price_key is not None and len(self._answers) < self._capacity:
+            if of_pair is not None and len(self._answers) < self._capacity:
                 self._answers[key] = costs
             return costs
 
@@ -381,6 +378,11 @@ class Oracle:
             return choose(problem, strategy).cost(problem)
         except InfeasibleError as error:
             return error.with_traceback(None)
+
+
+def _asks_singly(types: Sequence[ArrayType], strategy: Strategy) -> bool:
+    """Whether a matrix of these types asks a single question for each pair."""
+    return len(types) <= MAX_SINGLE and strategy == "auto"
 
 
 def _in_time(progress: Progress | None) -> Progress:

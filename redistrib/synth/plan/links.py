@@ -183,12 +183,17 @@ def speed_over(crossed: Sequence[Crossed], collective: str) -> tuple[float, floa
     return latency, bandwidth
 
 
+def _slowness(link: Link) -> tuple[float, float, int]:
+    """Least for the slowest link; of equals for that of the larger level."""
+    return link.bandwidth, -link.latency, -(link.place.level if link.place else 0)
+
+
 def link_across(links: Sequence[Link]) -> Link:
     """The link of a digit that is cut otherwise than those with these links: the slowest counts.
 
     In its level a message passes as many links as along all of them.
     """
-    slowest = min(links, key=lambda link: (link.bandwidth, -link.latency))
+    slowest = min(links, key=_slowness)
     if (place := slowest.place) is None:
         return slowest
     places = [other for link in links if (other := link.place) and other.level == place.level]

@@ -7,7 +7,8 @@ it may gather between the nodes first; `steps` brings its answer back, with `x:(
 An axis is cut where that suits the digits of the types: on x=12 over nodes of 6 devices in pairs,
 links change at 2 and 6; types that cut x at 4, as 4 x 3, leave the cut at 2.
 
-Law: an axis costs what its parts cost as axes of their own, because the same problem is planned.
+Law: an axis costs what its parts cost as axes of their own, because the same problem is planned,
+unless the digits that both types are cut into leave no cut there.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from math import prod
 from operator import mul
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Placement
 from redistrib.types.mesh import Mesh
 
+ROUNDING = 1e-12
+"""What sums over several links may be off by, relatively."""
 Groups = tuple[int, ...]
 """Per link the devices in a group along it."""
 _Speeds = list[tuple[float, float]]
@@ -79,31 +82,30 @@ class Floor:
             longer = longer or parts.longer
         reduced = self._remaining(self._both(scattered, late))
         # Added as the steps are, in their order: a sum of floats whose terms are no larger is not.
+        # Over several links a term is itself a sum, and rounding may make it larger.
         held, seconds = self._tile // sliced, 0.0
         if scattered != self._none:
             seconds += self._shrinking(held, scattered)
             held //= prod(scattered)
         if reduced != self._none:
-            least = [2 * (held - held // size - 1) for size in reduced]
-            received = 2 * (held - held // prod(reduced) - 1)
-            latencies = AllReduce.latencies
-            seconds += self._shared(self._reduce, reduced, least, received, latencies)
+            least = [2 * (held - held // size - 1) for size in accumulate(reduced, mul)]
+            seconds += self._shared(self._reduce, reduced, least, AllReduce.latencies)
         if early != self._none:
             seconds += self._growing(held, early)
             held *= prod(early)
         held *= spread
         if moving != self._none:
-            least = [held - held // size for size in moving]
-            # What a device of a longer chain needs, another one has.
-            received = held if longer else held - held // prod(moving)
-            seconds += self._shared(self._move, moving, least, received)
+            least = [held - held // size for size in accumulate(moving, mul)]
+            if longer:  # what a device of a longer chain needs, another one has
+                least[-1] = held
+            seconds += self._shared(self._move, moving, least)
         held //= sliced_late
         if late != self._none:
             seconds += self._shrinking(held, late)
             held //= prod(late)
         if gathered != self._none:
             seconds += self._growing(held, gathered)
-        return seconds
+        return seconds if len(self._links) == 1 else seconds * (1 - ROUNDING)
 
     def _remaining(self, scattered: Groups) -> Groups:
         """What is summed and not scattered."""
@@ -136,26 +138,23 @@ class Floor:
         return latency + timed
 
     def _shared(
-        self,
-        speeds: _Speeds,
-        groups: Groups,
-        least: Sequence[int],
-        received: int,
-        latencies: int = 1,
+        self, speeds: _Speeds, groups: Groups, least: Sequence[int], latencies: int = 1
     ) -> float:
-        """Of so many elements in all, of which each link that is crossed has the `least`."""
+        """Of elements of which the `least` of each link crosses it or a slower one.
+
+        That of the last link is all of them.
+        """
         crossed = [
             (elements, speed)
             for size, elements, speed in zip(groups, least, speeds, strict=True)
             if size > 1
         ]
         latency = max([speed[0] for _, speed in crossed])
-        timed = 0.0
-        for least_here, (_, bandwidth) in crossed[:-1]:
-            elements = max(0, min(least_here, received))
-            received -= elements
-            timed += elements * self._itemsize / bandwidth
-        return latency * latencies + timed + received * self._itemsize / crossed[-1][1][1]
+        slower, timed = 0, 0.0
+        for elements, (_, bandwidth) in [*crossed[:-1], (least[-1], crossed[-1][1])]:
+            timed += max(0, elements - slower) * self._itemsize / bandwidth
+            slower = max(slower, elements)
+        return latency * latencies + timed
 
     def _both(self, groups: Groups, others: Groups) -> Groups:
         if others is self._none:
@@ -190,10 +189,8 @@ class Floor:
 
     def _group(self, device: DeviceDigit) -> Groups:
         """The groups of one digit: along the fastest link that it crosses."""
-        number = 0
-        if len(self._links) > 1:
-            crossed = self._profile.links_of(device)
-            number = self._links.index(max(crossed, key=lambda link: link.bandwidth))
+        known = [n for n, link in enumerate(self._links) if link in self._profile.links_of(device)]
+        number = max(known, default=len(self._links) - 1)
         sizes = list(self._none)
         sizes[number] = device.size
         self._known[device] = tuple(sizes)

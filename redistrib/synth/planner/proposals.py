@@ -89,7 +89,8 @@ def _on_used_axes(
 
     With an idle axis of 4 `i8[12{z}, 480{_3,y}] -> i8[12, 480{_4,z}]` on y=5,z=6 meets halfway, at
     ten times what it takes without, where it does not meet and gathers first. Searches have as much
-    work as on a mesh of these axes alone, so that an idle one makes no answer dearer.
+    work as on a mesh of these axes alone, so that an
+    idle one hides nothing of what they find there.
     """
     src, dst = problem.src, problem.dst
     used = {digit.axis for t in (src, dst) for digit in (*dict(t.placements), *t.partial)}

@@ -25,7 +25,7 @@ def in_threads(blocks: int) -> Iterator[Map]:
 
     What is not begun when an error leaves the context is not done.
     """
-    threads = min(blocks, MAX_THREADS, os.cpu_count() or 1)
+    threads = min(blocks, MAX_THREADS, _processors())
     if threads < 2:
         yield map
         return
@@ -34,3 +34,10 @@ def in_threads(blocks: int) -> Iterator[Map]:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system says which."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
