@@ -341,3 +341,19 @@ def test_planner_and_checker_find_the_same_links(
     src, dst = (rd.ArrayType.parse(text, mesh) for text in texts)
     for ends in ((src, dst), (dst, src)):
         assert rd.check(rd.plan(*ends, profile=profile))
+
+
+def test_a_price_is_that_of_the_plan_where_types_cut_an_axis_otherwise_than_its_links() -> None:
+    """Of x=12, 2 x 3 x 2 devices on three rings, the types cut off 4: the links' cut at 2 suits."""
+    ids = [n // 4 + n % 4 * 24 for n in range(96)]
+    mesh = rd.Mesh([("x", 12), ("y", 8)], devices=ids)
+    src, dst = (
+        rd.ArrayType.parse(t, mesh) for t in ("f32[16{y}, 12{x}, 3]", "f32[16{y}, 12, 3{x:(4)3}]")
+    )
+    for strategy in ("direct", "collectives", "auto"):
+        plan = rd.plan(src, dst, strategy=strategy, profile="tpu-v5p:2x3x4")
+        rd.check(plan)
+        assert rd.cost(src, dst, strategy=strategy, profile="tpu-v5p:2x3x4").seconds == plan.seconds
+    oracle = rd.Oracle(mesh, "tpu-v5p:2x3x4")
+    matrix = oracle.matrix([src, dst], [src, dst])
+    assert matrix.plan(0, 1).seconds == matrix.seconds[0, 1] == oracle.cost(src, dst).seconds

@@ -155,6 +155,10 @@ def _answer(rewriting: Rewriting, candidate: Candidate) -> Candidate:
     """A candidate between the planned types as one between the types of the problem."""
     if (restore := rewriting.restore) is None:
         return candidate
+    if rewriting.partly_cut:
+        steps = restore(candidate.make())
+        costs = rewriting.problem.step_costs(steps)
+        return replace(candidate, costs=costs, make=lambda: steps)
     return replace(candidate, make=lambda: restore(candidate.make()))
 
 

@@ -28,7 +28,8 @@ class Rewriting:
     Axes are cut where their links change, types with partial sums are in normal form, and types
     whose digits do not match have their axes and dimensions in an order of their own.
     `restore` makes steps between the planned types steps between the types of the problem; None
-    where they are the same.
+    where they are the same. Where an axis is cut at some of its links only, `partly_cut`, steps may
+    cross others there than here, so that they are priced anew.
     """
 
     problem: Problem
@@ -36,6 +37,7 @@ class Rewriting:
     dst: ArrayType
     links: Profile
     restore: Callable[[Steps], Steps] | None
+    partly_cut: bool = False
 
     @classmethod
     def of(cls, problem: Problem) -> Rewriting:
@@ -62,7 +64,8 @@ class Rewriting:
             steps = steps if normal is None else normal.steps(start, steps)
             return steps if cut is None else cut[0].steps(problem.src, steps)
 
-        return cls(problem, src, dst, links, restore)
+        partly_cut = cut is not None and cut[0].links.cuts_axes
+        return cls(problem, src, dst, links, restore, partly_cut)
 
     @classmethod
     def unchanged(cls, problem: Problem) -> Rewriting:
