@@ -263,7 +263,7 @@ def _respected(orig: _Cuts, sizes: dict[_Object, int], uses: _Uses) -> _Cuts:
     A greatest fixpoint: a cut goes when one of its images has gone.
     """
     allowed = {
-        obj: {c for c in divisors(max(n, 1)) if _comparable(c, orig[obj])}
+        obj: {c for c in divisors(max(n, 1)) if comparable(c, orig[obj])}
         for obj, n in sizes.items()
     }
     while gone := [
@@ -305,14 +305,14 @@ def _add(joint: tuple[_Object, int], cuts: _Cuts, allowed: _Cuts, uses: _Uses) -
     if all(more <= cuts[obj] for obj, more in group.items()):
         return False
     for obj, more in group.items():
-        if not (more <= allowed[obj] and all(_comparable(c, cuts[obj] | more) for c in more)):
+        if not (more <= allowed[obj] and all(comparable(c, cuts[obj] | more) for c in more)):
             return False
     for obj, more in group.items():
         cuts[obj] |= more
     return True
 
 
-def _comparable(cut: int, cuts: Iterable[int]) -> bool:
+def comparable(cut: int, cuts: Iterable[int]) -> bool:
     """Whether a cut divides each of the others or is divided by it."""
     return all(cut % c == 0 or c % cut == 0 for c in cuts)
 

@@ -113,9 +113,9 @@ MUTANTS = (
     Mutant(
         "axes are cut where digits that match no longer do",
         CUT_AXES,
-        "_nested",
-        "first % second == 0 or second % first == 0",
-        "first >= 1",
+        "on_cut_axes",
+        "comparable(end, of_types[axis.axis])",
+        "bool(of_types)",
     ),
     Mutant(
         "a table of a finer mesh names the parts of an axis",

@@ -148,16 +148,16 @@ class Level:
         """The link of what is no digit of a ring, where a message passes so many links."""
         if not self.torus and not self.hop:
             return self.link
-        side = max(self.torus, default=0)
-        diameter = self._diameter
-        place = Place(self.devices, ASIDE, passes + 1, side, False, side, diameter, self.hop)
-        return replace(self.link, place=place)
+        return self._placed(ASIDE, passes + 1, max(self.torus, default=0), closed=False)
 
     def along(self, ring: int, reach: int) -> Link:
         """The link of a digit that reaches over so many devices of a ring."""
         side = self.torus[ring]
-        closed, longest = side >= self.wraps, max(self.torus)
-        place = Place(self.devices, ring, reach, side, closed, longest, self._diameter, self.hop)
+        return self._placed(ring, reach, side, side >= self.wraps)
+
+    def _placed(self, ring: int, reach: int, side: int, closed: bool) -> Link:
+        longest, diameter = max(self.torus, default=0), self._diameter
+        place = Place(self.devices, ring, reach, side, closed, longest, diameter, self.hop)
         return replace(self.link, place=place)
 
 

@@ -13,8 +13,8 @@ moves at half the tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import gcd
+from collections.abc import Iterator, Sequence
+from math import gcd, prod
 from typing import NamedTuple
 
 from redistrib.types.digits import DeviceDigit, IndexDigit, Placement
@@ -57,6 +57,11 @@ class Choice(NamedTuple):
         if not (self.slices or self.gathers):
             return set()
         return {i for _, i in self.slices + self.gathers if i.dim < 0}
+
+
+def devices_of(placements: Sequence[Placement]) -> int:
+    """The devices that these owners join: the size of their group."""
+    return prod([device.size for device, _ in placements]) if placements else 1
 
 
 def find_chains(

@@ -23,7 +23,7 @@ from redistrib.synth.planner.relabel import Digits, relabelled
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, IndexDigit, cut, inside, split_at
 from redistrib.types.mesh import Mesh, whole_axes
-from redistrib.types.refinement import common_cuts
+from redistrib.types.refinement import common_cuts, comparable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ class CutAxes:
     `links` is the profile there.
     """
 
-    mesh: Mesh
     finer_mesh: Mesh
     parts: tuple[tuple[str, DeviceDigit], ...]
     links: Profile
@@ -75,7 +74,7 @@ def _cut(links: Profile, mesh: Mesh, cuts: tuple[tuple[int, ...], ...]) -> CutAx
     finer = Mesh([(name, part.size) for name, part in parts], devices=mesh.devices)
     of_parts = [entry for name, part in parts for entry in links.within(name, part)]
     on_finer = replace(links, axes=tuple(e for e in of_parts if e[1] != links.link))
-    return CutAxes(mesh, finer, tuple(parts), on_finer)
+    return CutAxes(finer, tuple(parts), on_finer)
 
 
 def on_cut_axes(
@@ -93,13 +92,9 @@ def on_cut_axes(
     for axis in whole_axes(mesh):
         ends = {end for part in links.parts_of(axis.axis) for end in (part.pre, part.end)}
         inner = sorted(end for end in ends if 1 < end < axis.size)
-        suit = (end for end in inner if all(_nested(end, c) for c in of_types[axis.axis]))
+        suit = (end for end in inner if comparable(end, of_types[axis.axis]))
         cuts.append(tuple(suit))
     if not any(cuts):
         return None
     axes = _cut(links, mesh, tuple(cuts))
     return axes, [axes.type(t) for t in types]
-
-
-def _nested(first: int, second: int) -> bool:
-    return first % second == 0 or second % first == 0

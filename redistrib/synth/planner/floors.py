@@ -17,7 +17,7 @@ from typing import NamedTuple
 from redistrib.synth.plan.collectives import AllReduce
 from redistrib.synth.plan.links import Link
 from redistrib.synth.plan.profile import Profile
-from redistrib.synth.planner.chains import Choice
+from redistrib.synth.planner.chains import Choice, devices_of
 from redistrib.synth.planner.reductions import PartialRoles
 from redistrib.types.array_type import ArrayType
 from redistrib.types.digits import DeviceDigit, Placement
@@ -167,13 +167,13 @@ class Floor:
         scattered_late, sliced_late = roles.part_reduced(choice.late)
         _, gathered = roles.part_produced(choice.gathers)
         return _Parts(
-            _devices(sliced),
+            devices_of(sliced),
             self._owners(scattered),
             self._owners(early),
-            _devices(spread),
+            devices_of(spread),
             self._groups(choice.devices),
             len(choice.devices) > 1,
-            _devices(sliced_late),
+            devices_of(sliced_late),
             self._owners(scattered_late),
             self._owners(gathered),
         )
@@ -189,7 +189,8 @@ class Floor:
 
     def _group(self, device: DeviceDigit) -> Groups:
         """The groups of one digit: along the fastest link that it crosses."""
-        known = [n for n, link in enumerate(self._links) if link in self._profile.links_of(device)]
+        crossed = self._profile.links_of(device)
+        known = [n for n, link in enumerate(self._links) if link in crossed]
         number = max(known, default=len(self._links) - 1)
         sizes = list(self._none)
         sizes[number] = device.size
@@ -219,7 +220,3 @@ def _speeds(profile: Profile, mesh: Mesh) -> list[_Speeds]:
     most = [max(efficiency.get(collective, 1.0) for collective in kind) for kind in kinds]
     links = _links(profile, mesh)
     return [[(link.latency, link.bandwidth * part) for link in links] for part in most]
-
-
-def _devices(placements: Sequence[Placement]) -> int:
-    return prod([device.size for device, _ in placements]) if placements else 1

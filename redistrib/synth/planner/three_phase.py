@@ -39,6 +39,7 @@ from redistrib.synth.planner.chains import (
     Chain,
     Choice,
     chain_choices,
+    devices_of,
     find_chains,
     idle_choices,
 )
@@ -146,7 +147,7 @@ def gather_once(
     free = taken if refinement.aligned else ()  # elsewhere what is sliced may be in use
     slices = tuple((d, b) for d, b in free if d not in before and b not in vacated)
     late = tuple(p for p in taken if p not in slices)
-    if not late or src.tile_size // _group(slices) * _group(gathers) > limit:
+    if not late or src.tile_size // devices_of(slices) * devices_of(gathers) > limit:
         return None
     steps: list[Collective] = [DynamicSlice(slices)] if slices else []
     steps += [AllGather(gathers), DynamicSlice(late)]
@@ -183,10 +184,10 @@ def _price(
     if late_scatters and early_spreads and src.reduction != roles.reduction:
         return None
 
-    sliced = src.tile_size // _group(slices)
-    scattered = sliced // _group(scatters)
-    tile = scattered * _group(early) * _group(early_spreads)
-    shrunk = tile // _group(late) // _group(late_scatters)
+    sliced = src.tile_size // devices_of(slices)
+    scattered = sliced // devices_of(scatters)
+    tile = scattered * devices_of(early) * devices_of(early_spreads)
+    shrunk = tile // devices_of(late) // devices_of(late_scatters)
     exceeds = ((slices or scatters) and scattered > limit) or (gathers and shrunk > limit)
     exceeds = exceeds or (slices and sliced > limit)
     if exceeds or ((early or early_spreads or late or late_scatters) and tile > limit):
@@ -285,10 +286,6 @@ def _moved(
         if best is None or seconds < best[0]:
             best = (seconds, [*before, *after])
     return best
-
-
-def _group(placements: tuple[Placement, ...]) -> int:
-    return prod([device.size for device, _ in placements]) if placements else 1
 
 
 def _cheapest(
