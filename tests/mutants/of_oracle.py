@@ -115,7 +115,7 @@ MUTANTS = (
         CUT_AXES,
         "on_cut_axes",
         "comparable(end, of_types[axis.axis])",
-        "bool(of_types)",
+        "comparable(end, [1])",
     ),
     Mutant(
         "a table of a finer mesh names the parts of an axis",
